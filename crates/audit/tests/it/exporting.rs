@@ -1,0 +1,220 @@
+//! Receivers that are slow, dead, choosy or misconfigured.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bartizan_audit::{
+    Details, Event, Kind, Log,
+    export::{Answer, Exporter, Shipment, Source, Step, Transport, Unreachable, splunk::Splunk},
+};
+use bartizan_model::Secret;
+use serde_json::Value;
+
+use crate::scene::{Scene, alice, block_on, call, entries};
+
+/// A Splunk that answers as told, then with success, and refuses whatever says `poison`.
+#[derive(Default)]
+struct Receiver {
+    script: Mutex<VecDeque<Option<(u16, &'static str)>>>,
+    shipments: Mutex<Vec<Vec<Value>>>,
+    taken: Mutex<Vec<Value>>,
+}
+
+impl Transport for Receiver {
+    fn carry<'a>(
+        &'a self,
+        shipment: Shipment,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, Unreachable>> + Send + 'a>> {
+        Box::pin(async move {
+            let Shipment::Post { body, .. } = shipment else { panic!("not a post") };
+            let events: Vec<Value> =
+                serde_json::Deserializer::from_slice(&body).into_iter().collect::<Result<_, _>>().unwrap();
+            let ids: Vec<_> = events.iter().map(|event| event["event"]["id"].clone()).collect();
+            self.shipments.lock().unwrap().push(ids);
+            let poisoned = String::from_utf8_lossy(&body).contains("poison");
+            let (status, body) = match self.script.lock().unwrap().pop_front() {
+                Some(None) => return Err(Unreachable("connection refused".to_owned())),
+                Some(Some(answer)) => answer,
+                None if poisoned => (400, r#"{"text":"Invalid data format","code":6}"#),
+                None => (200, r#"{"text":"Success","code":0}"#),
+            };
+            if status == 200 {
+                self.taken.lock().unwrap().extend(events);
+            }
+            Ok(Answer { status, retry_after: None, body: body.as_bytes().to_vec() })
+        })
+    }
+}
+
+fn exporter(scene: &Scene, receiver: &Arc<Receiver>) -> Exporter {
+    let source = Source { host: "gate-1".to_owned(), log: "gate.example/test".to_owned() };
+    let format = Splunk {
+        url: "https://splunk.example:8088".to_owned(),
+        token: Secret::new("t".to_owned()),
+        index: None,
+        source,
+    };
+    let transport = Arc::clone(receiver) as Arc<dyn Transport>;
+    Exporter::new("siem", &scene.log_folder(), Arc::new(format), transport, scene.clock.clone()).unwrap()
+}
+
+/// Steps until all is delivered; the pauses it asked for.
+async fn deliver(exporter: &mut Exporter, log: &Log) -> Vec<Duration> {
+    let mut pauses = Vec::new();
+    for _ in 0..10_000 {
+        match exporter.step(log).await.unwrap() {
+            Step::Idle => return pauses,
+            Step::Done(_) => {}
+            Step::Wait(pause, _) => pauses.push(pause),
+        }
+    }
+    panic!("never done");
+}
+
+fn sequence(receiver: &Receiver) -> Vec<u64> {
+    receiver.taken.lock().unwrap().iter().map(|event| event["event"]["seq"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn everything_arrives_once_in_order_over_segments_and_restarts() {
+    let scene = Scene::with_small_segments();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        for _ in 0..3 {
+            let mut exporter = exporter(&scene, &receiver);
+            for _ in 0..30 {
+                let _ = call(&log, "t").await.unwrap();
+                let _ = exporter.step(&log).await.unwrap();
+            }
+            deliver(&mut exporter, &log).await;
+            assert_eq!(exporter.next(), log.durable());
+        }
+    });
+    assert_eq!(sequence(&receiver), (0..log.durable()).collect::<Vec<_>>());
+    assert_eq!(receiver.taken.lock().unwrap()[1]["event"]["identity"]["subject"], "alice");
+}
+
+#[test]
+fn a_receiver_that_is_dead_or_busy_is_waited_for_and_gets_the_same_shipment_again() {
+    let scene = Scene::new();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        let _ = call(&log, "t").await.unwrap();
+        *receiver.script.lock().unwrap() = VecDeque::from([
+            None,
+            None,
+            Some((503, r#"{"text":"Server is busy","code":9}"#)),
+            Some((403, r#"{"text":"Invalid token","code":4}"#)),
+        ]);
+        let mut exporter = exporter(&scene, &receiver);
+        let pauses = deliver(&mut exporter, &log).await;
+        assert_eq!(
+            pauses,
+            [1, 2, 4, 60].map(Duration::from_secs),
+            "longer each time; a wrong token is no event's fault"
+        );
+    });
+    let shipments = receiver.shipments.lock().unwrap();
+    assert_eq!(shipments.len(), 5);
+    assert!(shipments.iter().all(|ids| *ids == shipments[0]));
+    assert_eq!(sequence(&receiver), [0, 1, 2]);
+}
+
+#[test]
+fn one_bad_event_is_told_apart_and_the_others_arrive() {
+    let scene = Scene::new();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        for n in 0..40 {
+            let message = if n == 23 { "poison" } else { "fine" };
+            let details = Details { message: Some(message.into()), ..Details::default() };
+            let _ = log.note(Event::new(Kind::ServerLog).with(details)).await.unwrap();
+        }
+        let mut exporter = exporter(&scene, &receiver);
+        deliver(&mut exporter, &log).await;
+        while log.durable() == 41 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        deliver(&mut exporter, &log).await;
+    });
+    let expected: Vec<u64> = (0..log.durable()).filter(|seq| *seq != 24).collect();
+    assert_eq!(sequence(&receiver), expected);
+    let dead = std::fs::read_to_string(scene.log_folder().join("export-siem.dead")).unwrap();
+    assert_eq!(dead.lines().count(), 1);
+    let letter: Value = serde_json::from_str(&dead).unwrap();
+    assert_eq!((letter["seq"].as_u64(), letter["reason"].as_str()), (Some(24), Some("Splunk HEC code 6")));
+    drop(log);
+    let told: Vec<_> =
+        entries(&scene.log_folder()).into_iter().filter(|e| e.kind == Kind::ExportFailed).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!(scene.verify().problem, None);
+}
+
+#[test]
+fn somebody_erased_leaves_under_his_pseudonym() {
+    let scene = Scene::new();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        let _ = call(&log, "t").await.unwrap();
+        log.persons().erase(&alice()).unwrap();
+        deliver(&mut exporter(&scene, &receiver), &log).await;
+    });
+    let taken = receiver.taken.lock().unwrap();
+    assert!(taken[1]["event"].get("identity").is_none());
+    assert!(taken[1]["event"]["person"].is_string());
+    assert!(!serde_json::to_string(&*taken).unwrap().contains("alice"));
+}
+
+#[test]
+fn what_retention_took_before_it_was_delivered_is_told() {
+    let mut scene = Scene::with_small_segments();
+    scene.options.keep_bytes = Some(10_000);
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        let mut late = exporter(&scene, &receiver);
+        for _ in 0..100 {
+            let _ = call(&log, "t").await.unwrap();
+        }
+        deliver(&mut late, &log).await;
+    });
+    let delivered = sequence(&receiver);
+    assert!(delivered[0] > 0);
+    drop(log);
+    let told = entries(&scene.log_folder()).into_iter().find(|e| e.kind == Kind::ExportFailed).unwrap();
+    assert_eq!(told.details.count, Some(delivered[0]));
+}
+
+#[test]
+fn a_running_exporter_follows_the_log_and_stops_when_told() {
+    let scene = Scene::new();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        *receiver.script.lock().unwrap() = VecDeque::from([None]);
+        let running = exporter(&scene, &receiver);
+        let progress = running.progress();
+        let (told, mut steps) = tokio::sync::mpsc::unbounded_channel();
+        let tell = move |step: &Step| drop(told.send(step.clone()));
+        let task = tokio::spawn(running.run(log.clone(), tell, async { drop(stopped.await) }));
+        assert!(matches!(steps.recv().await, Some(Step::Wait(..))));
+        assert!(progress.trouble().unwrap().contains("connection refused"));
+        let receipt = call(&log, "t").await.unwrap();
+        while !sequence(&receiver).contains(&receipt.seq().unwrap()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.send(()).unwrap();
+        task.await.unwrap().unwrap();
+        assert_eq!((progress.next(), progress.delivered(), progress.trouble()), (log.durable(), 3, None));
+    });
+}

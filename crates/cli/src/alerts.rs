@@ -1,0 +1,238 @@
+//! Rules over the events of the audit log, and what they set off: `[[alerts]]`.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use bartizan_audit::{
+    Details, Entry, Event, Kind, Observer, Text,
+    alert::{Matching, Met, Rule, Watch},
+    event::Decision,
+};
+use bartizan_gateway::Gate;
+use bartizan_model::{Caller, Clock, Timestamp};
+use bartizan_store::responses::{Response, Target};
+use tokio::sync::mpsc;
+
+use crate::config::alerts::{Action, Alert};
+
+/// How many entries may wait to be looked at. A flood beyond is told in our own log; thresholds are long met by then.
+const WAITING: usize = 8192;
+
+/// The rules of a gate.
+pub struct Alerts {
+    gate: Arc<Gate>,
+    clock: Arc<dyn Clock>,
+    /// Where rules keep what they have seen.
+    folder: PathBuf,
+    rules: Mutex<Vec<Watched>>,
+}
+
+struct Watched {
+    watch: Watch,
+    then: Vec<Action>,
+    /// Tells this rule from every other.
+    written: String,
+}
+
+/// Passes on the entries that some rule looks at. The thread that writes the log asks it, so it must be quick.
+struct Sieve {
+    wanted: Arc<ArcSwap<Vec<Matching>>>,
+    to: mpsc::Sender<Entry>,
+}
+
+impl Observer for Sieve {
+    fn seen(&self, entry: &Entry) {
+        if self.wanted.load().iter().any(|matching| matching.fits(entry))
+            && self.to.try_send(entry.clone()).is_err()
+        {
+            tracing::warn!("an event was not held against the alerts: too many at once");
+        }
+    }
+}
+
+/// Watches the log of a gate by the rules that are applied to it.
+pub struct Watching {
+    alerts: Arc<Alerts>,
+    wanted: Arc<ArcSwap<Vec<Matching>>>,
+}
+
+impl Watching {
+    /// Begins without rules; what rules have seen is kept in `folder`.
+    pub fn begin(gate: Arc<Gate>, folder: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        let wanted: Arc<ArcSwap<Vec<Matching>>> = Arc::default();
+        let (to, mut entries) = mpsc::channel(WAITING);
+        gate.recorder().log().observe(Arc::new(Sieve { wanted: Arc::clone(&wanted), to }));
+        let alerts = Arc::new(Alerts { gate, clock, folder, rules: Mutex::default() });
+        let me = Arc::clone(&alerts);
+        tokio::spawn(async move {
+            while let Some(entry) = entries.recv().await {
+                me.look_at(&entry).await;
+            }
+        });
+        Self { alerts, wanted }
+    }
+
+    /// Watches by these rules from now on. Those that did not change go on counting.
+    ///
+    /// # Errors
+    /// If the configuration is wrong after all, or what a rule has seen cannot be read.
+    pub fn apply(&self, config: &[Alert]) -> anyhow::Result<()> {
+        let mut rules = self.alerts.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = Vec::new();
+        for alert in config {
+            let written = format!("{alert:?}");
+            let known = rules.iter().position(|rule| rule.written == written);
+            fresh.push(match known {
+                Some(at) => rules.swap_remove(at),
+                None => {
+                    let rule = alert.rule().map_err(|problems| anyhow::anyhow!(problems.join("; ")))?;
+                    let watch = self.alerts.recall(rule)?;
+                    Watched { watch, then: alert.then.clone(), written }
+                }
+            });
+        }
+        let wanted = fresh.iter().map(|rule| rule.watch.rule().matching.clone()).collect();
+        *rules = fresh;
+        self.wanted.store(Arc::new(wanted));
+        Ok(())
+    }
+}
+
+impl Alerts {
+    async fn look_at(&self, entry: &Entry) {
+        let now = self.clock.now();
+        let mut met = Vec::new();
+        {
+            let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            for rule in rules.iter_mut() {
+                let (found, new) = rule.watch.see(entry, now);
+                let name = &rule.watch.rule().name;
+                if let Some(new) = new
+                    && let Err(error) = self.remember(name, &new)
+                {
+                    tracing::error!(%error, alert = %name, "what was seen first is forgotten at the next start");
+                }
+                met.extend(found.map(|found| (rule.watch.rule().clone(), rule.then.clone(), found)));
+            }
+        }
+        for (rule, then, found) in met {
+            self.raise(&rule, &then, &found, entry, now).await;
+        }
+    }
+
+    /// Records that a rule is met, then does what it wants done: what is not recorded is not done.
+    async fn raise(&self, rule: &Rule, then: &[Action], met: &Met, entry: &Entry, now: Timestamp) {
+        let details = &entry.details;
+        let key = met.key.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>();
+        let words = format!("{}: {} ({})", rule.name, entry.kind, key.join(", "));
+        tracing::warn!(alert = %rule.name, kind = %entry.kind, count = met.count, "an alert was raised");
+        let caller = self.caller(entry);
+        let event = Event {
+            caller: caller.clone(),
+            ..Event::new(Kind::AlertRaised).with(Details {
+                call: details.call,
+                server: details.server.clone(),
+                method: details.method.clone(),
+                tool: details.tool.clone(),
+                trace: details.trace.clone(),
+                reason: format!("alert.{}", rule.name).parse().ok(),
+                decision: (!then.is_empty()).then_some(Decision::Deny),
+                findings: details.findings.clone(),
+                owasp: details.owasp.clone(),
+                count: Some(met.count),
+                message: Some(Text::new(&words)),
+                ..Details::default()
+            })
+        };
+        if let Err(lost) = self.gate.recorder().log().note(event).await {
+            tracing::error!(alert = %rule.name, %lost, "an alert could not be recorded, and nothing was done about it");
+            return;
+        }
+        for action in then {
+            let Some(target) = target(*action, entry, caller.as_ref()) else {
+                tracing::warn!(alert = %rule.name, ?action, "the event names nothing to do this to");
+                continue;
+            };
+            let by = format!("alert {}", rule.name);
+            let response = Response { target, why: words.clone(), by, at: now };
+            let responses = self.gate.responses();
+            if let Err(error) = responses.stored().enforce(&response).await {
+                tracing::error!(alert = %rule.name, %error, target = %response.target, "the response is not in force");
+                continue;
+            }
+            match responses.refresh().await {
+                Ok(_) => self.gate.cut_off().await,
+                Err(error) => tracing::error!(%error, "the responses in force cannot be read"),
+            }
+        }
+    }
+
+    /// Who the event is about, unless he is erased.
+    fn caller(&self, entry: &Entry) -> Option<Caller> {
+        let person = entry.person?;
+        let people = self.gate.recorder().log().persons().everybody().ok()?;
+        let identity = people.get(&person)?.identity();
+        let client = entry.client.as_ref().map_or("", |client| client.as_str());
+        Some(Caller::new(&identity.issuer, &identity.subject, client))
+    }
+
+    fn file(&self, rule: &str) -> PathBuf {
+        self.folder.join(format!("{rule}.seen"))
+    }
+
+    /// A rule with what it has seen before: a line that says when it began, and one for each combination.
+    fn recall(&self, rule: Rule) -> anyhow::Result<Watch> {
+        let now = self.clock.now();
+        if !matches!(rule.when, bartizan_audit::alert::When::FirstSeen { .. }) {
+            return Ok(Watch::new(rule, now, []));
+        }
+        let file = self.file(&rule.name);
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.folder)?;
+                append(&file, &now.as_unix().to_string())?;
+                return Ok(Watch::new(rule, now, []));
+            }
+            Err(error) => return Err(anyhow::anyhow!("{}: {error}", file.display())),
+        };
+        let mut lines = text.lines();
+        let began = lines.next().and_then(|line| line.parse().ok()).map_or(now, Timestamp::from_unix);
+        // A line that a crash tore is a combination that will be new once more.
+        let known = lines.filter_map(|line| serde_json::from_str::<Vec<String>>(line).ok());
+        Ok(Watch::new(rule, began, known))
+    }
+
+    fn remember(&self, rule: &str, key: &[String]) -> std::io::Result<()> {
+        append(&self.file(rule), &serde_json::to_string(key)?)
+    }
+}
+
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    file.write_all(format!("{line}\n").as_bytes())
+}
+
+fn target(action: Action, entry: &Entry, caller: Option<&Caller>) -> Option<Target> {
+    let details = &entry.details;
+    Some(match action {
+        Action::QuarantineServer => Target::Server(details.server.clone()?),
+        Action::QuarantineTool => {
+            Target::Tool { server: details.server.clone()?, tool: details.tool.as_ref()?.to_string() }
+        }
+        Action::RevokePerson => {
+            let caller = caller?;
+            Target::Person { issuer: caller.issuer().to_owned(), subject: caller.subject().to_owned() }
+        }
+        Action::RevokeClient => {
+            let caller = caller?;
+            Target::Client { issuer: caller.issuer().to_owned(), client: caller.client().to_owned() }
+        }
+    })
+}

@@ -1,0 +1,622 @@
+//! `bartizan.toml`.
+
+pub mod alerts;
+pub mod audit;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use bartizan_egress::TlsOptions;
+use bartizan_gateway::permit::Question;
+use bartizan_model::ServerName;
+use bartizan_oauth::outbound::CredentialConfig;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::identity::{EndpointConfig, IdentityConfig};
+
+/// The configuration of a gate.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where and how to listen.
+    pub server: ServerConfig,
+    /// Who may come in.
+    pub identity: IdentityConfig,
+    /// How to go out.
+    pub egress: EgressConfig,
+    /// How much anybody may ask for.
+    pub limits: bartizan_policy::limits::LimitsConfig,
+    /// Who may do what.
+    pub policy: bartizan_policy::PolicyConfig,
+    /// What to do about injections, secrets and poisoned definitions.
+    pub shield: bartizan_shield::Config,
+    /// What is done with the record of what happened.
+    pub audit: audit::AuditConfig,
+    /// What to raise an alarm about, and what to do at once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<alerts::Alert>,
+    /// The MCP servers behind the gate.
+    pub servers: Vec<Upstream>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Address and port to listen on. Off loopback it needs `tls` or `trusted_proxies`.
+    pub listen: SocketAddr,
+    /// Address and port of the admin listener, which serves `/metrics`; 127.0.0.1:8788 by default. Off loopback it needs
+    /// `tls`, and its callers the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
+    /// The URL clients use, where it differs from `listen`: `https://mcp.example.com`.
+    #[schemars(with = "Option<String>")]
+    pub public_url: Option<Url>,
+    /// Serve HTTPS with these PEM files; they are read again when they change.
+    pub tls: Option<TlsFiles>,
+    /// Networks of proxies that end TLS in front of this gate. Nobody else may then connect.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Believe those proxies about client certificates too (`Client-Cert`, RFC 9440). They must take that header out of what
+    /// clients send them.
+    pub client_certs_from_proxies: bool,
+    /// More values of `Host` this gate answers to: `mcp.example.com`, `gate.internal:8787`.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may call: `https://chat.example.com`.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            admin_listen: None,
+            public_url: None,
+            tls: None,
+            trusted_proxies: Vec::new(),
+            client_certs_from_proxies: false,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+/// A certificate chain and its key.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The chain, leaf first (PEM).
+    pub cert: PathBuf,
+    /// The private key (PEM).
+    pub key: PathBuf,
+    /// Authorities whose client certificates are asked for and verified (PEM): for tokens that are bound to one (RFC 8705).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[egress]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressConfig {
+    /// Networks that may be connected to whatever the rules say: for trials whose peers live on loopback.
+    #[schemars(with = "Vec<String>")]
+    pub dangerous_allow: Vec<IpNet>,
+    /// An HTTP proxy through which every connection to a server goes.
+    #[schemars(with = "Option<String>")]
+    pub proxy: Option<Url>,
+}
+
+/// `[[servers]]`: one MCP server, by `command` or by `url`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Its name in paths and merged tool names: 1 to 32 of `a-z`, `0-9` and `-`.
+    #[schemars(with = "String", regex(pattern = "^[a-z0-9][a-z0-9-]{0,31}$"))]
+    pub name: ServerName,
+    /// The program and its arguments, for a stdio server. No shell reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// The address, for a Streamable HTTP server.
+    #[schemars(with = "Option<String>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<Url>,
+    /// Which protocol era to speak with it.
+    #[serde(default)]
+    pub era: EraPin,
+    /// One process for everybody, instead of one for each session or caller.
+    #[serde(default)]
+    pub shared: bool,
+    /// Names of our own environment variables that the process may see, beside PATH, HOME, LANG and TMPDIR.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Variables that the process gets: a text, `{ env = "NAME" }` or `{ file = "path" }`.
+    #[serde(default)]
+    pub set_env: BTreeMap<String, SecretRef>,
+    /// The folder the process starts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
+    /// How far you trust what it says: own code over own data, own code over other people's text, or anybody's.
+    #[serde(default)]
+    pub trust: bartizan_shield::Trust,
+    /// Services that judge what goes to it and comes from it too: names of `[shield.second_opinion.NAME]`.
+    #[serde(default)]
+    pub second_opinions: Vec<String>,
+    /// Approve what it defines at first sight, unless a scan finds something bad in it. Otherwise nothing of it is shown or
+    /// called before `bartizan tools approve`. What changes later waits for a person either way.
+    #[serde(default)]
+    pub trust_on_first_use: bool,
+    /// Pin nothing of it: it may define and change what it likes, and nobody is told.
+    #[serde(default)]
+    pub dangerous_unpinned: bool,
+    /// Compare neither arguments nor structured results with the schemas that were approved.
+    #[serde(default)]
+    pub dangerous_unvalidated: bool,
+    /// Methods and notifications outside the protocol that pass all the same.
+    #[serde(default)]
+    pub allow_methods: Vec<String>,
+    /// What it may ask clients for, of those that say they can be asked: `elicitation` (forms and https addresses), `roots`,
+    /// `sampling` (their model, for 100,000 tokens at most). It stands for Cedar policies; without either it may ask for
+    /// nothing.
+    #[serde(default)]
+    pub may_ask: BTreeSet<MayAsk>,
+    /// TLS towards the server: `client_cert` and `key` to show, `ca` to trust instead of the system's.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+    /// What the gate shows the server, for one with a `url`: `kind` is `none`, `secret`, `client-credentials` or
+    /// `user-oauth`. What a client came with is never passed on.
+    #[serde(default)]
+    pub credential: CredentialConfig,
+    /// Plain HTTP to another machine.
+    #[serde(default)]
+    pub dangerous_plaintext: bool,
+    /// What access tokens must be, to be good at this server's endpoint.
+    #[serde(flatten)]
+    pub endpoint: EndpointConfig,
+}
+
+/// `[[servers]] may_ask`
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum MayAsk {
+    /// `elicitation/create`
+    Elicitation,
+    /// `roots/list`
+    Roots,
+    /// `sampling/createMessage`
+    Sampling,
+}
+
+impl From<MayAsk> for Question {
+    fn from(word: MayAsk) -> Self {
+        match word {
+            MayAsk::Elicitation => Self::Elicitation,
+            MayAsk::Roots => Self::Roots,
+            MayAsk::Sampling => Self::Sampling,
+        }
+    }
+}
+
+/// `[[servers]] era`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EraPin {
+    /// Find out.
+    #[default]
+    Auto,
+    /// 2026-07-28
+    Modern,
+    /// 2025-11-25 and older
+    Legacy,
+}
+
+/// `[[servers]] tls`
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTls {
+    /// Our certificate chain (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<PathBuf>,
+    /// Our private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// The authorities to trust (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+}
+
+/// A value, or where it is kept.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum SecretRef {
+    /// The value itself; not for secrets.
+    Text(String),
+    /// In one of our environment variables.
+    Env {
+        /// Its name.
+        env: String,
+    },
+    /// In a file; a line end at its end does not count.
+    File {
+        /// Its path.
+        file: PathBuf,
+    },
+}
+
+impl SecretRef {
+    /// Where a secret is kept, in words; `None` for a text that stands in the configuration itself.
+    pub fn place(&self) -> Option<String> {
+        match self {
+            Self::Text(_) => None,
+            Self::Env { env } => Some(format!("the environment variable {env}")),
+            Self::File { file } => Some(format!("the file {}", file.display())),
+        }
+    }
+}
+
+impl From<&bartizan_shield::opinion::KeyRef> for SecretRef {
+    fn from(key: &bartizan_shield::opinion::KeyRef) -> Self {
+        match key.clone() {
+            bartizan_shield::opinion::KeyRef::Env { env } => Self::Env { env },
+            bartizan_shield::opinion::KeyRef::File { file } => Self::File { file },
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug)]
+pub struct Problems {
+    shown: String,
+    found: Vec<String>,
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be used:", self.shown)?;
+        self.found.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// A configuration and where it came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Its file; `None` for the embedded default.
+    pub path: Option<PathBuf>,
+}
+
+impl Loaded {
+    /// The file's name, for people.
+    pub fn shown(&self) -> String {
+        self.path.as_ref().map_or_else(|| "the embedded default".into(), |p| p.display().to_string())
+    }
+}
+
+/// Reads and checks a configuration; without a file, the embedded default.
+///
+/// # Errors
+/// [`Problems`], all at once.
+pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
+    let Some(path) = path else {
+        let problem = |e: bartizan_model::InvalidServerName| Problems {
+            shown: "the embedded default".into(),
+            found: vec![e.to_string()],
+        };
+        return Ok(Loaded { config: embedded("sample".parse().map_err(problem)?), path: None });
+    };
+    let shown = path.display().to_string();
+    let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
+    let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
+    let config: Config =
+        toml::from_str(&text).map_err(|error| one(error.to_string().trim_end().replace('\n', "\n    ")))?;
+    let found = config.problems();
+    if found.is_empty() {
+        Ok(Loaded { config, path: Some(path.to_owned()) })
+    } else {
+        Err(Problems { shown, found })
+    }
+}
+
+/// What `bartizan run` serves without a file: the sample server, on loopback.
+fn embedded(name: ServerName) -> Config {
+    let sample = Upstream {
+        name,
+        command: Some(vec![crate::sample::OWN_BINARY.into(), crate::sample::ARGUMENT.into()]),
+        url: None,
+        era: EraPin::Auto,
+        shared: false,
+        env: Vec::new(),
+        set_env: BTreeMap::new(),
+        cwd: None,
+        trust: bartizan_shield::Trust::Untrusted,
+        second_opinions: Vec::new(),
+        trust_on_first_use: true,
+        dangerous_unpinned: false,
+        dangerous_unvalidated: false,
+        allow_methods: Vec::new(),
+        may_ask: BTreeSet::new(),
+        tls: UpstreamTls::default(),
+        credential: CredentialConfig::None,
+        dangerous_plaintext: false,
+        endpoint: EndpointConfig::default(),
+    };
+    Config { servers: vec![sample], ..Config::default() }
+}
+
+impl Config {
+    /// What no single field shows.
+    fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let listen = self.server.listen;
+        if !listen.ip().is_loopback() {
+            if self.server.tls.is_none() && self.server.trusted_proxies.is_empty() {
+                found.push(format!(
+                    "[server] listen = \"{listen}\" is reachable from other machines without TLS: set `tls = {{ cert, key }}`, \
+                     or `trusted_proxies` if a proxy in front ends TLS, or listen on 127.0.0.1"
+                ));
+            }
+            if self.identity.dangerous_open {
+                found.push(
+                    "[identity] dangerous_open is for loopback only: listen on 127.0.0.1, or remove it"
+                        .into(),
+                );
+            }
+            if listen.ip().is_unspecified()
+                && self.server.public_url.is_none()
+                && self.server.allowed_hosts.is_empty()
+            {
+                found.push("[server] needs `public_url` or `allowed_hosts`: the gate must know by which names it is called".into());
+            }
+        }
+        found.extend(self.identity_problems());
+        if let Some(admin) = self.server.admin_listen {
+            if !admin.ip().is_loopback() && self.server.tls.is_none() {
+                found.push(format!(
+                    "[server] admin_listen = \"{admin}\" is reachable from other machines without TLS: set `tls = {{ cert, key }}`, or listen on 127.0.0.1"
+                ));
+            }
+            if admin == listen && admin.port() != 0 {
+                found.push(
+                    "[server] admin_listen must not be `listen`: what clients reach is no place for it"
+                        .into(),
+                );
+            }
+        }
+        if self
+            .server
+            .public_url
+            .as_ref()
+            .is_some_and(|u| !matches!(u.scheme(), "http" | "https") || u.host_str().is_none())
+        {
+            found.push("[server] public_url must be an http or https URL".into());
+        }
+        for origin in &self.server.allowed_origins {
+            let is_origin = Url::parse(origin).is_ok_and(|u| u.origin().ascii_serialization() == *origin);
+            if !is_origin {
+                found.push(format!("[server] allowed_origins: `{origin}` is no origin; write scheme://host[:port] and nothing more"));
+            }
+        }
+        found.extend(self.audit.problems());
+        found.extend(alerts::problems(&self.alerts));
+        let limits = &self.limits;
+        if let Some(place) = &limits.shared
+            && let Err(problem) = bartizan_gateway::quota::Place::parse(place, TlsOptions::default())
+        {
+            found.push(format!("[limits] shared: {problem}"));
+        }
+        let needs_shared =
+            limits.shared_password_file.is_some() || limits.shared_ca.is_some() || limits.dangerous_fail_open;
+        if limits.shared.is_none() && needs_shared {
+            found.push(
+                "[limits] shared_password_file, shared_ca and dangerous_fail_open are for `shared`".into(),
+            );
+        }
+        if self.servers.is_empty() {
+            found.push("there are no [[servers]]: add one with `name` and `command` or `url`".into());
+        }
+        let mut names = BTreeSet::new();
+        for server in &self.servers {
+            if !names.insert(&server.name) {
+                found.push(format!("two [[servers]] are named `{}`", server.name));
+            }
+            found.extend(server.problems());
+            for name in server.second_opinions.iter().filter(|n| !self.shield.second_opinion.contains_key(*n))
+            {
+                found.push(format!(
+                    "server `{}`: second_opinions: there is no [shield.second_opinion.{name}]",
+                    server.name
+                ));
+            }
+        }
+        for (name, opinion) in &self.shield.second_opinion {
+            if name.is_empty()
+                || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            {
+                found.push(format!("[shield.second_opinion] `{name}`: a name is made of a-z, 0-9 and -"));
+            }
+            if Url::parse(&opinion.url()).is_err() {
+                found.push(format!("[shield.second_opinion.{name}] endpoint is no URL"));
+            }
+            found.extend(
+                opinion.problems().into_iter().map(|p| format!("[shield.second_opinion.{name}] {p}")),
+            );
+        }
+        found
+    }
+}
+
+impl Config {
+    /// What works and is still not as it should be.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut uses: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        for server in &self.servers {
+            let shown = server.credential.secrets().into_iter().map(|secret| match secret {
+                bartizan_oauth::SecretRef::Env { env } => format!("environment variable {env}"),
+                bartizan_oauth::SecretRef::File { file } => format!("file {}", file.display()),
+            });
+            let set = server.set_env.values().filter_map(|value| match value {
+                SecretRef::Text(_) => None,
+                SecretRef::Env { env } => Some(format!("environment variable {env}")),
+                SecretRef::File { file } => Some(format!("file {}", file.display())),
+            });
+            for place in shown.chain(set) {
+                uses.entry(place).or_default().insert(server.name.as_str());
+            }
+        }
+        let shared = uses.into_iter().filter(|(_, servers)| servers.len() > 1);
+        shared
+            .map(|(place, servers)| {
+                let names = servers.into_iter().collect::<Vec<_>>().join("`, `");
+                format!(
+                    "the servers `{names}` get one secret, from the {place}: each can act as the gate at the other; give each its \
+                     own"
+                )
+            })
+            .collect()
+    }
+}
+
+impl Upstream {
+    fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let name = &self.name;
+        match (&self.command, &self.url) {
+            (Some(command), None) if command.first().is_none_or(String::is_empty) => {
+                found.push(format!("server `{name}`: `command` is empty"));
+            }
+            (Some(_), None) => {
+                let has_tls =
+                    self.tls.client_cert.is_some() || self.tls.key.is_some() || self.tls.ca.is_some();
+                if has_tls || self.dangerous_plaintext || !matches!(self.credential, CredentialConfig::None) {
+                    found.push(format!(
+                        "server `{name}`: `tls`, `credential` and `dangerous_plaintext` are for servers with a `url`; a command \
+                         gets secrets by `set_env`"
+                    ));
+                }
+            }
+            (None, Some(_)) => {
+                if self.shared || !self.env.is_empty() || !self.set_env.is_empty() || self.cwd.is_some() {
+                    found.push(format!("server `{name}`: `shared`, `env`, `set_env` and `cwd` are for servers with a `command`"));
+                }
+            }
+            (Some(_), Some(_)) => found.push(format!("server `{name}`: set `command` or `url`, not both")),
+            (None, None) => {
+                found.push(format!("server `{name}`: set `command` (stdio) or `url` (Streamable HTTP)"))
+            }
+        }
+        for problem in self.credential.problems() {
+            found.push(format!("server `{name}`: credential: {problem}"));
+        }
+        let is_variable = |n: &&String| n.is_empty() || n.contains(['=', '\0']);
+        for bad in self.env.iter().chain(self.set_env.keys()).filter(is_variable) {
+            found.push(format!("server `{name}`: `{bad}` is no name of an environment variable"));
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bartizan.toml");
+        std::fs::write(&path, text).unwrap();
+        load(Some(&path)).err().map(|p| p.found).unwrap_or_default()
+    }
+
+    const GOOD: &str = "[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n";
+
+    #[test]
+    fn reports_every_problem_at_once() {
+        assert_eq!(problems(GOOD), Vec::<String>::new());
+        let found = problems(
+            "[server]\nlisten = \"0.0.0.0:8787\"\nallowed_origins = [\"https://a/b\"]\n[identity]\ndangerous_open = true\n\
+             [[servers]]\nname = \"a\"\n[[servers]]\nname = \"a\"\ncommand = []\n[[servers]]\nname = \"b\"\nurl = \"http://h/\"\nshared = true\n",
+        );
+        assert_eq!(found.len(), 8, "{found:#?}");
+    }
+
+    #[test]
+    fn limits_are_shared_on_this_machine_or_by_tls() {
+        let found = |limits: &str| problems(&format!("[limits]\n{limits}\n{GOOD}"));
+        assert_eq!(found("shared = \"redis://127.0.0.1\"\ntool = { per_minute = 60 }"), Vec::<String>::new());
+        assert!(found("shared = \"redis://redis.example\"")[0].contains("rediss://"));
+        assert!(found("dangerous_fail_open = true")[0].contains("are for `shared`"));
+        assert!(found("tool = { per_minute = 0 }")[0].contains("nonzero"));
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_names_are_errors() {
+        assert!(problems(&format!("{GOOD}frobnicate = 1\n"))[0].contains("frobnicate"));
+        assert!(problems("[[servers]]\nname = \"Big\"\ncommand = [\"x\"]\n")[0].contains("1 to 32"));
+        assert!(problems("[serve]\n")[0].contains("serve"));
+    }
+
+    #[test]
+    fn one_secret_for_two_servers_is_worth_a_warning() {
+        let server = |name: &str, secret: &str| {
+            format!(
+                "[[servers]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:1/\"\ncredential = {{ kind = \"secret\", value = \
+                 {{ file = \"{secret}\" }} }}\n"
+            )
+        };
+        let warnings = |text: &str| toml::from_str::<Config>(text).unwrap().warnings();
+        assert_eq!(warnings(&format!("{}{}", server("a", "one"), server("b", "two"))), Vec::<String>::new());
+        let found = warnings(&format!("{}{}", server("a", "one"), server("b", "one")));
+        assert!(found.len() == 1 && found[0].contains("`a`, `b`"), "{found:?}");
+        let command =
+            "[[servers]]\nname = \"c\"\ncommand = [\"x\"]\nset_env = { KEY = { file = \"one\" } }\n";
+        assert_eq!(warnings(&format!("{}{command}", server("a", "one"))).len(), 1);
+    }
+
+    #[test]
+    fn a_credential_is_for_urls_and_in_a_header_of_its_own() {
+        let problems = |more: &str, credential: &str| {
+            problems(&format!("[[servers]]\nname = \"a\"\n{more}\ncredential = {credential}\n"))
+        };
+        let url = "url = \"http://127.0.0.1:1/\"";
+        let secret = |more: &str| format!("{{ kind = \"secret\", value = {{ env = \"X\" }}{more} }}");
+        assert_eq!(problems(url, &secret(", header = \"X-Api-Key\"")), Vec::<String>::new());
+        assert_eq!(problems(url, "{ kind = \"none\" }"), Vec::<String>::new());
+        assert_eq!(problems("command = [\"x\"]", &secret("")).len(), 1);
+        for header in ["Host", "mcp-session-id", "Transfer-Encoding", "a b", "x\\r\\ny"] {
+            assert_eq!(problems(url, &secret(&format!(", header = \"{header}\""))).len(), 1, "{header}");
+        }
+        assert_eq!(problems(url, &secret(", scheme = \"two words\"")).len(), 1);
+        assert!(!problems(url, &secret(", value_text = \"s\"")).is_empty(), "unknown keys are errors");
+    }
+
+    #[test]
+    fn a_second_opinion_is_named_whole_and_its_key_is_a_reference() {
+        let opinion = "[shield.second_opinion.azure]\nkind = \"azure-prompt-shields\"\nendpoint = \"https://x.example\"\n";
+        let key = "key = { env = \"K\" }\n";
+        let server = format!("{GOOD}second_opinions = [\"azure\"]\n");
+        assert_eq!(problems(&format!("{opinion}{key}{server}")), Vec::<String>::new());
+        assert!(problems(&server)[0].contains("there is no [shield.second_opinion.azure]"));
+        assert!(problems(&format!("{opinion}{server}"))[0].contains("needs a `key`"));
+        assert!(!problems(&format!("{opinion}key = \"in the clear\"\n{server}")).is_empty());
+        let nowhere = opinion.replace("https://x.example", "nowhere");
+        assert!(problems(&format!("{nowhere}{key}{server}"))[0].contains("no URL"));
+    }
+
+    #[test]
+    fn the_embedded_default_is_good_and_reads_back() {
+        let config = load(None).unwrap().config;
+        assert_eq!(config.problems(), Vec::<String>::new());
+        let again: Config = toml::from_str(&toml::to_string_pretty(&config).unwrap()).unwrap();
+        assert_eq!(again.servers.len(), config.servers.len());
+    }
+}

@@ -1,0 +1,390 @@
+//! `[audit]`
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use bartizan_audit::Kind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{SecretRef, UpstreamTls};
+
+/// `[audit]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// What this machine is called in what is exported; its own name by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Where the log is sent as it grows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub export: Vec<Export>,
+}
+
+/// `[[audit.export]]`: one receiver of the log.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Export {
+    /// OCSF events as lines of JSON in a file that a collector reads.
+    File(FileExport),
+    /// OCSF events as lines of JSON, posted.
+    Http(HttpExport),
+    /// Entries of the log, posted and signed (Standard Webhooks).
+    Webhook(WebhookExport),
+    /// RFC 5424 over TLS (RFC 5425).
+    Syslog(SyslogExport),
+    /// Splunk's HTTP Event Collector.
+    SplunkHec(SplunkExport),
+    /// Microsoft Sentinel by the Logs Ingestion API.
+    Sentinel(SentinelExport),
+    /// OpenTelemetry logs (OTLP/HTTP).
+    Otlp(OtlpExport),
+    /// OpenTelemetry traces (OTLP/HTTP): each call as a span.
+    OtlpTraces(OtlpExport),
+}
+
+/// `kind = "file"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileExport {
+    /// What the exporter is called: 1 to 32 of `a-z`, `0-9` and `-`.
+    pub name: String,
+    /// Only events of these kinds, such as `alert.raised`; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// The file; made with mode 0600 if there is none.
+    pub path: PathBuf,
+    /// It is renamed to `path.1` when it would grow longer than this, and `path.1` to `path.2` …
+    #[serde(default = "default_file_bytes")]
+    pub max_bytes: u64,
+    /// How many renamed files are kept.
+    #[serde(default = "default_file_keep")]
+    pub keep: u32,
+}
+
+const fn default_file_bytes() -> u64 {
+    64 << 20
+}
+
+const fn default_file_keep() -> u32 {
+    8
+}
+
+/// `kind = "http"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpExport {
+    /// What the exporter is called: 1 to 32 of `a-z`, `0-9` and `-`.
+    pub name: String,
+    /// Only events of these kinds; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// Where to.
+    #[schemars(with = "String")]
+    pub url: Url,
+    /// The bearer token: `{ env = "NAME" }` or `{ file = "path" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SecretRef>,
+    /// TLS towards it: `client_cert` and `key` to show, `ca` to trust instead of the system's.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+}
+
+/// `kind = "webhook"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookExport {
+    /// What the exporter is called: 1 to 32 of `a-z`, `0-9` and `-`.
+    pub name: String,
+    /// Only events of these kinds; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// Where to.
+    #[schemars(with = "String")]
+    pub url: Url,
+    /// What signs: `{ env = "NAME" }` or `{ file = "path" }`, `whsec_` and Base64, or any text of at least 24 characters.
+    pub secret: SecretRef,
+    /// TLS towards it.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+}
+
+/// `kind = "syslog"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyslogExport {
+    /// What the exporter is called: 1 to 32 of `a-z`, `0-9` and `-`.
+    pub name: String,
+    /// Only events of these kinds; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// `tls://host:6514`; on loopback also `tcp://host:port`.
+    #[schemars(with = "String")]
+    pub url: Url,
+    /// What stands in the message part.
+    #[serde(default)]
+    pub body: SyslogBody,
+    /// Your private enterprise number, under which the structured data is named; 32473 is the one for examples.
+    #[serde(default = "default_enterprise")]
+    pub enterprise: u32,
+    /// TLS towards it.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+}
+
+const fn default_enterprise() -> u32 {
+    32473
+}
+
+/// `body`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SyslogBody {
+    /// The entry as it stands in the log, with the person's name added.
+    #[default]
+    Json,
+    /// A CEF line.
+    Cef,
+    /// An OCSF event.
+    Ocsf,
+}
+
+/// `kind = "splunk-hec"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplunkExport {
+    /// What the exporter is called: 1 to 32 of `a-z`, `0-9` and `-`.
+    pub name: String,
+    /// Only events of these kinds; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// `https://host:8088`, without a path.
+    #[schemars(with = "String")]
+    pub url: Url,
+    /// The HEC token: `{ env = "NAME" }` or `{ file = "path" }`.
+    pub token: SecretRef,
+    /// The index, if not the token's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
+    /// TLS towards it.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+}
+
+/// `kind = "sentinel"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SentinelExport {
+    /// What the exporter is called: 1 to 32 of `a-z`, `0-9` and `-`.
+    pub name: String,
+    /// Only events of these kinds; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// The logs ingestion endpoint of the data collection rule, or a data collection endpoint; without a path.
+    #[schemars(with = "String")]
+    pub endpoint: Url,
+    /// The rule's immutable id, `dcr-…`.
+    pub rule: String,
+    /// The stream, `Custom-…`; its columns are those of `docs/detections/sentinel`.
+    pub stream: String,
+    /// The directory (tenant) of the application that may publish to the rule.
+    pub tenant: String,
+    /// That application's id.
+    pub client_id: String,
+    /// Its secret: `{ env = "NAME" }` or `{ file = "path" }`.
+    pub client_secret: SecretRef,
+    /// Whom to ask for tokens; another in national clouds.
+    #[schemars(with = "String")]
+    #[serde(default = "default_authority")]
+    pub authority: Url,
+    /// The OAuth scope; another in national clouds.
+    #[serde(default = "default_scope")]
+    pub scope: String,
+    /// TLS towards it.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+}
+
+#[expect(clippy::expect_used, reason = "the text is ours")]
+fn default_authority() -> Url {
+    "https://login.microsoftonline.com".parse().expect("it is a URL")
+}
+
+fn default_scope() -> String {
+    "https://monitor.azure.com/.default".to_owned()
+}
+
+/// `kind = "otlp"` and `kind = "otlp-traces"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpExport {
+    /// What the exporter is called: 1 to 32 of `a-z`, `0-9` and `-`.
+    pub name: String,
+    /// Only events of these kinds; all by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// The receiver's endpoint for logs, `https://host:4318/v1/logs`, or for traces, `…/v1/traces`.
+    #[schemars(with = "String")]
+    pub url: Url,
+    /// How log records are written down.
+    #[serde(default)]
+    pub encoding: OtlpEncoding,
+    /// The bearer token: `{ env = "NAME" }` or `{ file = "path" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SecretRef>,
+    /// TLS towards it.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+}
+
+/// `encoding`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OtlpEncoding {
+    /// What every receiver takes.
+    #[default]
+    Protobuf,
+    /// `application/json`
+    Json,
+}
+
+impl Export {
+    /// What the exporter is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::File(e) => &e.name,
+            Self::Http(e) => &e.name,
+            Self::Webhook(e) => &e.name,
+            Self::Syslog(e) => &e.name,
+            Self::SplunkHec(e) => &e.name,
+            Self::Sentinel(e) => &e.name,
+            Self::Otlp(e) | Self::OtlpTraces(e) => &e.name,
+        }
+    }
+
+    /// Which kinds of events it wants, as written.
+    pub fn only(&self) -> &[String] {
+        match self {
+            Self::File(e) => &e.only,
+            Self::Http(e) => &e.only,
+            Self::Webhook(e) => &e.only,
+            Self::Syslog(e) => &e.only,
+            Self::SplunkHec(e) => &e.only,
+            Self::Sentinel(e) => &e.only,
+            Self::Otlp(e) | Self::OtlpTraces(e) => &e.only,
+        }
+    }
+
+    /// TLS towards it, if it is reached by a network.
+    pub fn tls(&self) -> Option<&UpstreamTls> {
+        match self {
+            Self::File(_) => None,
+            Self::Http(e) => Some(&e.tls),
+            Self::Webhook(e) => Some(&e.tls),
+            Self::Syslog(e) => Some(&e.tls),
+            Self::SplunkHec(e) => Some(&e.tls),
+            Self::Sentinel(e) => Some(&e.tls),
+            Self::Otlp(e) | Self::OtlpTraces(e) => Some(&e.tls),
+        }
+    }
+
+    /// Its secrets, each with the name of its field.
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
+        match self {
+            Self::File(_) | Self::Syslog(_) => Vec::new(),
+            Self::Http(e) => e.token.iter().map(|t| ("token", t)).collect(),
+            Self::Otlp(e) | Self::OtlpTraces(e) => e.token.iter().map(|t| ("token", t)).collect(),
+            Self::Webhook(e) => vec![("secret", &e.secret)],
+            Self::SplunkHec(e) => vec![("token", &e.token)],
+            Self::Sentinel(e) => vec![("client_secret", &e.client_secret)],
+        }
+    }
+
+    fn urls(&self) -> Vec<(&'static str, &Url)> {
+        match self {
+            Self::File(_) => Vec::new(),
+            Self::Http(e) => vec![("url", &e.url)],
+            Self::Webhook(e) => vec![("url", &e.url)],
+            Self::Syslog(e) => vec![("url", &e.url)],
+            Self::SplunkHec(e) => vec![("url", &e.url)],
+            Self::Sentinel(e) => vec![("endpoint", &e.endpoint), ("authority", &e.authority)],
+            Self::Otlp(e) | Self::OtlpTraces(e) => vec![("url", &e.url)],
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let name = self.name();
+        let mut found = Vec::new();
+        let mut say = |text: String| found.push(format!("[[audit.export]] `{name}`: {text}"));
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !(1..=32).contains(&name.len()) || !name.bytes().all(allowed) {
+            say("`name` is 1 to 32 of a-z, 0-9 and -".into());
+        }
+        for kind in self.only() {
+            if let Err(unknown) = kind.parse::<Kind>() {
+                say(format!("`only`: {unknown}"));
+            }
+        }
+        for (field, secret) in self.secrets() {
+            if matches!(secret, SecretRef::Text(_)) {
+                say(format!(
+                    "`{field}` is a secret and not for this file: write {{ env = \"NAME\" }} or {{ file = \"path\" }}"
+                ));
+            }
+        }
+        let (open, sealed) = if matches!(self, Self::Syslog(_)) { ("tcp", "tls") } else { ("http", "https") };
+        for (field, url) in self.urls() {
+            let is_loopback = url.host_str().is_some_and(is_loopback);
+            match url.scheme() {
+                scheme if scheme == sealed => {}
+                scheme if scheme == open && is_loopback => {}
+                scheme if scheme == open => {
+                    say(format!("`{field}`: {open}:// is for loopback only; write {sealed}://"));
+                }
+                _ => say(format!("`{field}` must begin with {sealed}://")),
+            }
+            if !url.username().is_empty() || url.password().is_some() {
+                say(format!("`{field}` must hold no user and no password"));
+            }
+            let has_path = !matches!(url.path(), "" | "/") || url.query().is_some();
+            let takes_none = matches!(self, Self::Syslog(_) | Self::SplunkHec(_) | Self::Sentinel(_));
+            if has_path && takes_none {
+                say(format!("`{field}` takes no path"));
+            }
+        }
+        if let Some(tls) = self.tls()
+            && tls.client_cert.is_some() != tls.key.is_some()
+        {
+            say("`tls`: `client_cert` and `key` belong together".into());
+        }
+        if let Self::File(file) = self
+            && file.max_bytes < 1 << 16
+        {
+            say("`max_bytes` is at least 65536".into());
+        }
+        found
+    }
+}
+
+/// Whether a host is loopback's as [`bartizan_egress`] reads it.
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl AuditConfig {
+    /// What no single field shows.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found: Vec<_> = self.export.iter().flat_map(Export::problems).collect();
+        let mut names = BTreeSet::new();
+        for export in &self.export {
+            if !names.insert(export.name()) {
+                found.push(format!("two [[audit.export]] are named `{}`", export.name()));
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,386 @@
+//! Who tells who is who: from `[identity]` to what the listener goes by.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use async_trait::async_trait;
+use bartizan_egress::{Egress, TlsOptions};
+use bartizan_gateway::{
+    authenticator::{Authenticator, Tokens},
+    pages::Pages,
+};
+use bartizan_model::{Clock, Secret, SystemClock};
+use bartizan_oauth::{
+    Denied, DenyList, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings, Fetch,
+    MemoryReplays, ResourceServer, ResourceSettings, SecretRef, Surroundings,
+    facade::{Asked, Registration},
+    outbound::Linking,
+    signin::{BrowserConfig, Described, SignIn, SignInSettings, SignInSurroundings},
+};
+use bartizan_store::{
+    Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
+    StoredPending, StoredRegistrations, StoredSigningKeys,
+    responses::{Response as Revocation, Target},
+};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::task::AbortHandle;
+use url::Url;
+
+use crate::{
+    config::Config,
+    endpoints::{self, Desk},
+    identity::Mode,
+    secrets,
+    state::State,
+};
+
+/// DPoP proofs that are remembered at once: at two minutes each, over eight hundred a second.
+const PROOFS: usize = 100_000;
+/// Seconds that the owner of a laptop stays signed in.
+const LOCAL_SESSION_S: u64 = 600;
+/// The longest that a token can live: the most that `max_token_lifetime_s` may say.
+const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often expired browsers and sign-ins are forgotten.
+const SWEEP: Duration = Duration::from_secs(300);
+/// What a client gets that asks for nothing in particular, where the operator names no scopes.
+const USE: (&str, &str) = ("mcp:use", "use what this server offers, as far as the policy lets you");
+
+/// Knows who may come in, and what of that outlives a change of the configuration.
+pub struct Doorman {
+    replays: Arc<MemoryReplays>,
+    denied: Arc<DenyList>,
+    database: Database,
+    sealer: Arc<Sealer>,
+    browsers: StoredBrowsers,
+    current: Mutex<Current>,
+}
+
+/// What is in force.
+#[derive(Default)]
+struct Current {
+    facade: Option<Arc<Facade>>,
+    /// What the facade does beside answering.
+    upkeep: Vec<AbortHandle>,
+    /// Revocations that were carried out.
+    taken_back: Vec<Revocation>,
+}
+
+/// How callers are known, and who answers beside the MCP endpoints.
+pub struct Admission {
+    /// Who may come in.
+    pub authenticator: Authenticator,
+    /// Pages and OAuth endpoints.
+    pub pages: Vec<Arc<dyn Pages>>,
+    facade: Option<(Arc<Facade>, Arc<SignIn>)>,
+}
+
+impl Doorman {
+    /// A doorman who has seen nobody yet.
+    pub async fn new(state: &State) -> anyhow::Result<Self> {
+        let (database, sealer) = (state.database().await?, state.sealer()?);
+        Ok(Self {
+            replays: Arc::new(MemoryReplays::new(PROOFS)),
+            denied: Arc::default(),
+            browsers: StoredBrowsers::new(database.clone(), sealer.clone()),
+            database,
+            sealer,
+            current: Mutex::default(),
+        })
+    }
+
+    /// What is denied before its time.
+    pub fn denied(&self) -> &Arc<DenyList> {
+        &self.denied
+    }
+
+    /// Who may come in by `config`, for a gate that listens at `address`.
+    pub async fn admission(
+        &self,
+        config: &Config,
+        base: &Path,
+        state: &State,
+        address: SocketAddr,
+        desk: &Desk,
+    ) -> anyhow::Result<Admission> {
+        let identity = &config.identity;
+        if identity.dangerous_open {
+            return Ok(Admission { authenticator: Authenticator::Open, pages: Vec::new(), facade: None });
+        }
+        let egress = endpoints::egress(config);
+        let fetch = |ca: Option<&Path>| way_to_issuer(&egress, base, ca);
+        let secret = |secret: &SecretRef| read(secret, base);
+        let resources = config.resources(address)?;
+        let facade = match identity.mode {
+            Mode::ResourceServer => None,
+            Mode::Facade | Mode::Local => {
+                let surroundings = FacadeSurroundings {
+                    public_url: config.public_url(address)?,
+                    clock: Arc::new(SystemClock),
+                    entropy: Arc::new(OsEntropy),
+                    fetch: &fetch,
+                    strangers: Arc::new(endpoints::egress_for_strangers(config)),
+                    secret: &secret,
+                    grants: Arc::new(StoredGrants::new(self.database.clone(), self.sealer.clone())),
+                    registrations: Arc::new(StoredRegistrations::new(
+                        self.database.clone(),
+                        self.sealer.clone(),
+                    )),
+                    signing_keys: Arc::new(StoredSigningKeys::new(
+                        self.database.clone(),
+                        self.sealer.clone(),
+                    )),
+                    sealer: Arc::clone(&self.sealer),
+                    denied: Arc::clone(&self.denied),
+                    directory: None,
+                };
+                let offered = resources.iter().map(|resource| offered(config, resource)).collect();
+                let facade = Facade::new(facade_config(config), offered, surroundings).map_err(problems)?;
+                facade.catch_up().await.context("the facade's signing keys")?;
+                Some(facade)
+            }
+        };
+        let server = ResourceServer::new(
+            &identity.resource_server,
+            resources.clone(),
+            Surroundings {
+                clock: Arc::new(SystemClock),
+                fetch: &fetch,
+                secret: &secret,
+                replays: self.replays.clone(),
+                groups: None,
+                denied: Arc::clone(&self.denied),
+                facade: facade.as_deref(),
+            },
+        )
+        .map_err(problems)?;
+        let prefix = config.server.public_url.as_ref().map_or("", Url::path);
+        let tokens = Tokens::new(Arc::new(server), prefix);
+        let authenticator = match identity.mode {
+            Mode::Local => Authenticator::Owner { token: state.token()?, tokens },
+            Mode::Facade | Mode::ResourceServer => Authenticator::Tokens(tokens),
+        };
+        let Some(facade) = facade else {
+            return Ok(Admission { authenticator, pages: Vec::new(), facade: None });
+        };
+        let sign_in = self.sign_in(config, base, address, &resources, &facade)?;
+        let linking = endpoints::linking(config, base, desk)?;
+        let reception = Reception { facade: Arc::clone(&facade), sign_in: Arc::clone(&sign_in), linking };
+        Ok(Admission { authenticator, pages: vec![Arc::new(reception)], facade: Some((facade, sign_in)) })
+    }
+
+    fn sign_in(
+        &self,
+        config: &Config,
+        base: &Path,
+        address: SocketAddr,
+        resources: &[ResourceSettings],
+        facade: &Arc<Facade>,
+    ) -> anyhow::Result<Arc<SignIn>> {
+        let (database, sealer) = (&self.database, &self.sealer);
+        let egress = endpoints::egress(config);
+        let all: Vec<String> = config.servers.iter().map(|server| server.name.to_string()).collect();
+        let described = resources.iter().map(|resource| Described {
+            url: resource.url.to_string(),
+            servers: match config.servers.iter().find(|server| server.name.as_str() == resource.name) {
+                Some(server) => vec![server.name.to_string()],
+                None => all.clone(),
+            },
+            scopes: scopes(config, resource),
+        });
+        let settings = SignInSettings {
+            public_url: config.public_url(address)?,
+            provider: match config.identity.mode {
+                Mode::Facade => config.identity.provider.clone(),
+                Mode::Local | Mode::ResourceServer => None,
+            },
+            browsers: browsers(config),
+            resources: described.collect(),
+        };
+        let owned = base.to_owned();
+        let surroundings = SignInSurroundings {
+            desk: Arc::clone(facade) as _,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            sealer: Arc::clone(sealer),
+            consents: Arc::new(StoredConsents::new(database.clone(), sealer.clone())),
+            browsers: Arc::new(StoredBrowsers::new(database.clone(), sealer.clone())),
+            pending: Arc::new(StoredPending::new(database.clone(), sealer.clone())),
+            fetch: &|ca: Option<&Path>| way_to_issuer(&egress, base, ca),
+            secret: Arc::new(move |secret: &SecretRef| read(secret, &owned)),
+            groups: None,
+        };
+        Ok(Arc::new(SignIn::new(settings, surroundings).map_err(problems)?))
+    }
+
+    /// Ends what an earlier configuration did beside answering, and begins what this one does.
+    pub fn adopt(&self, admission: &Admission) {
+        let mut current = self.current();
+        current.upkeep.iter().for_each(AbortHandle::abort);
+        current.facade = admission.facade.as_ref().map(|(facade, _)| Arc::clone(facade));
+        current.upkeep = match &admission.facade {
+            None => Vec::new(),
+            Some((facade, sign_in)) => vec![
+                tokio::spawn(Arc::clone(facade).keep_up()).abort_handle(),
+                tokio::spawn(sweep(Arc::clone(sign_in))).abort_handle(),
+            ],
+        };
+    }
+
+    /// Takes back what was granted to whom `revocations` cut off: tokens, grants, sign-ins. What cannot be done now is tried
+    /// again the next time.
+    pub async fn take_back(&self, revocations: &[Revocation]) {
+        self.current().taken_back.retain(|done| revocations.contains(done));
+        for revocation in revocations {
+            if self.current().taken_back.contains(revocation) {
+                continue;
+            }
+            match self.revoke(revocation).await {
+                Ok(()) => self.current().taken_back.push(revocation.clone()),
+                Err(error) => {
+                    tracing::error!(%error, "grants of somebody who was cut off were not taken back; trying again")
+                }
+            }
+        }
+    }
+
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), DatabaseError> {
+        let facade = self.current().facade.clone();
+        let now = SystemClock.now();
+        let deny = |what| self.denied.deny(what, revocation.at, now.plus(LONGEST_TOKEN), now);
+        match &revocation.target {
+            Target::Person { issuer, subject } => {
+                deny(Denied::Subject { issuer: issuer.clone(), subject: subject.clone() });
+                if let Some(facade) = facade {
+                    facade.revoke_person(issuer, subject).await?;
+                }
+                self.browsers.close_all(issuer, subject).await?;
+            }
+            Target::Client { issuer, client } => {
+                deny(Denied::Client { issuer: issuer.clone(), client: client.clone() });
+                if let Some(facade) = facade {
+                    facade.revoke_client(client).await?;
+                }
+            }
+            Target::Server(_) | Target::Tool { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn problems(problems: Vec<String>) -> anyhow::Error {
+    anyhow!("[identity]: {}", problems.join("; "))
+}
+
+/// The facade's configuration. A laptop's clients register themselves; nobody else can reach it.
+pub fn facade_config(config: &Config) -> FacadeConfig {
+    let identity = &config.identity;
+    let mut facade = FacadeConfig { dpop: identity.resource_server.dpop, ..identity.facade.clone() };
+    if identity.mode == Mode::Local {
+        facade.registration = Registration::Loopback;
+    }
+    facade
+}
+
+/// An endpoint as clients ask for tokens for it.
+pub fn offered(config: &Config, resource: &ResourceSettings) -> FacadeResource {
+    let scopes = scopes(config, resource);
+    let default_scopes = match resource.required_scopes.as_slice() {
+        [] if config.identity.scopes.is_empty() => vec![USE.0.to_owned()],
+        required => required.to_vec(),
+    };
+    FacadeResource { name: resource.name.clone(), url: resource.url.clone(), scopes, default_scopes }
+}
+
+/// The scopes of an endpoint, with what each allows in words.
+fn scopes(config: &Config, resource: &ResourceSettings) -> BTreeMap<String, String> {
+    let mut scopes = config.identity.scopes.clone();
+    for scope in &resource.required_scopes {
+        scopes.entry(scope.clone()).or_insert_with(|| format!("do what needs `{scope}`"));
+    }
+    if scopes.is_empty() {
+        scopes.insert(USE.0.to_owned(), USE.1.to_owned());
+    }
+    scopes
+}
+
+fn read(secret: &SecretRef, base: &Path) -> Result<Secret, String> {
+    secrets::read(secret, base).map_err(|error| format!("cannot be had: {error:#}"))
+}
+
+fn way_to_issuer(egress: &Egress, base: &Path, ca: Option<&Path>) -> Arc<dyn Fetch> {
+    let tls = TlsOptions { ca: ca.map(|ca| base.join(ca)), ..TlsOptions::default() };
+    Arc::new(EgressFetch::new(egress.clone(), tls))
+}
+
+async fn sweep(sign_in: Arc<SignIn>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sign_in.sweep().await {
+            tracing::warn!(%error, "expired sign-ins were not forgotten");
+        }
+    }
+}
+
+/// How long browsers stay signed in. On a laptop no longer than a link works: every port of the machine is sent its cookies,
+/// whoever listens there, and no identity provider asks again.
+fn browsers(config: &Config) -> BrowserConfig {
+    let browsers = config.identity.browsers.clone();
+    match config.identity.mode {
+        Mode::Local => BrowserConfig {
+            idle_timeout_s: browsers.idle_timeout_s.min(LOCAL_SESSION_S),
+            lifetime_s: browsers.lifetime_s.min(LOCAL_SESSION_S),
+        },
+        Mode::Facade | Mode::ResourceServer => browsers,
+    }
+}
+
+/// Everything that is served beside the MCP endpoints.
+struct Reception {
+    facade: Arc<Facade>,
+    sign_in: Arc<SignIn>,
+    linking: Linking,
+}
+
+#[async_trait]
+impl Pages for Reception {
+    async fn answer(&self, asked: &Asked<'_>) -> Option<Response<Bytes>> {
+        if let Some(answer) = self.facade.answer(asked).await {
+            return Some(answer);
+        }
+        if let Some(answer) = self.sign_in.answer(asked).await {
+            return Some(answer);
+        }
+        if let Some(answer) = self.linking.document(asked) {
+            return Some(answer);
+        }
+        if !asked.path.starts_with("/connect/") {
+            return None;
+        }
+        match self.sign_in.person(asked).await {
+            Some(person) => self.linking.answer(asked, &person).await,
+            None => Some(sign_in_first()),
+        }
+    }
+}
+
+/// Nobody links an account before we know whose it will be.
+fn sign_in_first() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, HeaderValue::from_static("/account"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,199 @@
+//! `bartizan`: a security gateway for the Model Context Protocol.
+
+mod admin;
+mod alerts;
+mod audit;
+mod config;
+mod doctor;
+mod doorman;
+mod endpoints;
+mod exports;
+mod identity;
+mod login;
+mod metrics;
+mod opinions;
+mod policy;
+mod respond;
+mod run;
+mod sample;
+mod secrets;
+mod shield;
+mod state;
+mod tools;
+mod wrap;
+
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Words in front of every command's own.
+const ABOUT: &str = "A security gateway for the Model Context Protocol.
+
+Start here: `bartizan run` in an empty folder serves a sample server behind the gate and prints how to reach it.
+Then write bartizan.toml (see `bartizan config schema`) and run `bartizan run --config bartizan.toml`.";
+
+#[derive(Parser)]
+#[command(name = "bartizan", version, about = ABOUT, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve: HTTP in front of any number of MCP servers.
+    ///
+    /// Without --config it listens on 127.0.0.1:8787 and serves the built-in sample server. State is kept in
+    /// `.bartizan/`, beside the configuration file or in this folder. The configuration is read again when it changes
+    /// and on SIGHUP; requests under way are not disturbed. SIGTERM lets them finish.
+    Run(ConfigFile),
+    /// Guard one stdio server: standard input and output in, standard input and output out.
+    ///
+    /// Put it in front of the command in your client's configuration:
+    ///   bartizan wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs
+    /// State is kept in $XDG_STATE_HOME/bartizan (~/.local/state/bartizan).
+    Wrap(wrap::WrapArgs),
+    /// Print the local token, which clients send as `Authorization: Bearer …`.
+    Token(ConfigFile),
+    /// Print a link that signs you in, once, when a client asks for access.
+    Login(ConfigFile),
+    /// What servers offer, and what you approved of it.
+    ///
+    /// Every tool, prompt, resource, template and instruction, and the server's own identity, is shown to clients only in
+    /// the form somebody approved. When a server changes one, it is held until you look: `bartizan tools diff`.
+    #[command(subcommand)]
+    Tools(tools::ToolsCommand),
+    /// Look at policies: check, explain, review, and what they can speak of.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// What the shield finds: in a text, or in a data set.
+    #[command(subcommand)]
+    Shield(shield::ShieldCommand),
+    /// Read, search, verify and export the audit log.
+    #[command(subcommand)]
+    Audit(Box<audit::AuditCommand>),
+    /// Check the hardening list, with evidence. Exit code 1 if anything fails.
+    Doctor(doctor::DoctorArgs),
+    /// Cut off a server, a tool, a person or a client at once, and take it back.
+    #[command(subcommand)]
+    Respond(respond::RespondCommand),
+    /// The built-in sample server, on standard input and output.
+    #[command(name = sample::ARGUMENT, hide = true)]
+    Sample,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration file; every problem is reported at once. Exit code 0 if it is good, 2 if not.
+    Check(ConfigFile),
+    /// Print the configuration with every default filled in, as TOML. Secrets stay references.
+    Show(ConfigFile),
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+}
+
+/// Which configuration.
+#[derive(Args)]
+pub struct ConfigFile {
+    /// The configuration file (TOML); without one, the embedded default.
+    #[arg(long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    // Before anything else: the launcher of stdio servers is this binary too, and must stay small.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|a| a == bartizan_sandbox::HELPER_ARGUMENT) {
+        return bartizan_sandbox::helper_main(arguments);
+    }
+    match dispatch(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            let is_configuration = error.downcast_ref::<config::Problems>().is_some()
+                || error.downcast_ref::<bartizan_policy::Problems>().is_some()
+                || matches!(error.downcast_ref(), Some(bartizan_policy::prove::ProveError::Claim { .. }));
+            say_error(&format!("error: {error:#}\n"));
+            ExitCode::from(if is_configuration { 2 } else { 3 })
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(file) => runtime()?.block_on(run::run(file.config.as_deref())),
+        Command::Wrap(arguments) => {
+            let code = runtime()?.block_on(wrap::wrap(arguments))?;
+            Ok(code)
+        }
+        Command::Login(file) => runtime()?.block_on(login::login(file)),
+        Command::Token(file) => {
+            let state = state::State::for_config(file.config.as_deref())?;
+            print(&format!("{}\n", state.token()?.reveal()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Tools(command) => runtime()?.block_on(tools::tools(command)),
+        Command::Policy(command) => policy::run(command),
+        Command::Config(ConfigCommand::Check(file)) => {
+            let loaded = config::load(file.config.as_deref())?;
+            for warning in loaded.config.warnings() {
+                say_error(&format!("warning: {warning}\n"));
+            }
+            say_error(&format!("{}: good, {} server(s)\n", loaded.shown(), loaded.config.servers.len()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config(ConfigCommand::Show(file)) => {
+            print(&toml::to_string_pretty(&config::load(file.config.as_deref())?.config)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config(ConfigCommand::Schema) => {
+            print(&format!("{}\n", serde_json::to_string_pretty(&schemars::schema_for!(config::Config))?))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Shield(command) => shield::shield(command),
+        Command::Audit(command) => audit::audit(*command),
+        Command::Doctor(arguments) => runtime()?.block_on(doctor::doctor(arguments)),
+        Command::Respond(command) => runtime()?.block_on(respond::respond(command)),
+        Command::Sample => {
+            sample::serve(std::io::stdin().lock(), std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// Data, on standard output.
+pub fn print(text: &str) -> std::io::Result<()> {
+    std::io::stdout().write_all(text.as_bytes())
+}
+
+/// Words, on standard error.
+pub fn say_error(text: &str) {
+    // There is nobody else to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Logs go to standard error; `BARTIZAN_LOG` chooses which (`info` by default), as `tracing`'s filter directives.
+pub fn start_log(default: &str) {
+    #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+    let wanted = std::env::var("BARTIZAN_LOG").unwrap_or_else(|_| default.to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&wanted)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false);
+    // Already set only if called twice.
+    let _ = log.try_init();
+}
+
+/// Our own binary, which is also the launcher and the sample server.
+pub fn own_binary() -> anyhow::Result<OsString> {
+    Ok(std::env::current_exe()?.into_os_string())
+}

@@ -1,0 +1,445 @@
+//! `bartizan policy`: look at policies without serving anything. Made for people and for their repositories' CI.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, bail};
+use bartizan_gateway::permit::{Rules, catalog_of};
+use bartizan_model::{Clock, SystemClock};
+use bartizan_policy::{
+    Bundle, Catalog, Loaded, PolicyConfig, Source, Sources, explain, lint,
+    prove::{self, Claim, Verdict, solver::LocalSolver},
+    publish_schema,
+    record::RecordedQuery,
+    review, suggest,
+};
+use bartizan_store::Pins;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+use crate::{config, endpoints, print, state::State};
+
+#[derive(Subcommand)]
+pub enum PolicyCommand {
+    /// Print the servers and their approved tools, as the other commands read them: to keep, or for CI without a gate.
+    Catalog(CatalogFile),
+    /// Check policies: syntax, types, names, and policies that never count. Exit code 1 if there is anything to see.
+    Check(Policies),
+    /// Say why a query is answered as it is. Exit code 0 if it is permitted, 1 if denied.
+    Explain(ExplainArgs),
+    /// Prove a claim over all requests at once, or show a request that breaks it. Exit code 0 if it is proved, 1 if not.
+    ///
+    /// CLAIM is one of
+    ///   never principal in Role::"contractor", action in Action::"call", resource in Server::"payments"
+    ///   equivalent PATH      these policies permit exactly what those at PATH do
+    ///   subsumes PATH        whatever those at PATH permit, these do
+    /// It needs cvc5 1.3.1 or newer.
+    #[command(verbatim_doc_comment)]
+    Prove(ProveArgs),
+    /// Find rights that nobody used and write the smaller policy. Exit code 1 if there is one.
+    Review(ReviewArgs),
+    /// Print the Cedar schema, with one action for every tool of the catalogue.
+    Schema(CatalogFile),
+    /// Propose flow labels from the tools' definitions, for you to confirm. Exit code 1 if there are any.
+    Suggest(SuggestArgs),
+}
+
+/// The tools that policies speak of.
+#[derive(Args)]
+pub struct CatalogFile {
+    /// Servers with their trust and pinned tools (JSON, as `bartizan policy catalog` prints it); by default those of the
+    /// gate that runs from this configuration. Without a gate, no tool is known.
+    #[arg(long, value_name = "FILE")]
+    catalog: Option<PathBuf>,
+    /// A configuration file, for `[policy]`: roles, grants, labels, the folder of policies.
+    #[arg(long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Which policies.
+#[derive(Args)]
+pub struct Policies {
+    #[command(flatten)]
+    about: CatalogFile,
+    /// Cedar files, or folders of them; by default the configuration's folder.
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    policies: Policies,
+    /// The query (JSON), as given here or recorded by the audit log; `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    query: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ProveArgs {
+    /// What to prove.
+    claim: String,
+    #[command(flatten)]
+    policies: Policies,
+    /// The solver: a program that reads SMT-LIB on its standard input.
+    #[arg(long, value_name = "PROGRAM", env = "BARTIZAN_SOLVER", default_value = "cvc5")]
+    solver: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ReviewArgs {
+    #[command(flatten)]
+    policies: Policies,
+    /// Recorded uses (JSON lines); `-` reads standard input.
+    #[arg(long, value_name = "FILE")]
+    uses: PathBuf,
+    /// How far back to look: `90d`, `12h`.
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = seconds)]
+    since: u64,
+    /// Who could sign in (one `issuer#subject` a line), to find who is dormant.
+    #[arg(long, value_name = "FILE")]
+    people: Option<PathBuf>,
+    /// Scopes granted to each server's credential (JSON: `{"github": ["repo"]}`).
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
+    /// Distinct queries to keep for the replay.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    most_queries: usize,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Args)]
+pub struct SuggestArgs {
+    #[command(flatten)]
+    about: CatalogFile,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Clean.
+const CLEAN: u8 = 0;
+/// Findings, or denied.
+const FOUND: u8 = 1;
+
+/// Runs one command.
+pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::from(match command {
+        PolicyCommand::Catalog(about) => {
+            let catalog = about.catalog(&about.settings()?)?;
+            print(&format!("{}\n", serde_json::to_string_pretty(&catalog)?))?;
+            CLEAN
+        }
+        PolicyCommand::Check(policies) => check(&policies)?,
+        PolicyCommand::Explain(arguments) => explain(&arguments)?,
+        PolicyCommand::Prove(arguments) => prove(&arguments)?,
+        PolicyCommand::Review(arguments) => review(&arguments)?,
+        PolicyCommand::Schema(about) => {
+            print(&publish_schema(&about.catalog(&about.settings()?)?)?)?;
+            CLEAN
+        }
+        PolicyCommand::Suggest(arguments) => suggest(&arguments)?,
+    }))
+}
+
+fn check(policies: &Policies) -> anyhow::Result<u8> {
+    let loaded = match policies.load()? {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            print(&problems.0.iter().map(|p| format!("error: {p}\n")).collect::<String>())?;
+            return Ok(FOUND);
+        }
+    };
+    let lints = lint::lint(&loaded.bundle).into_iter().map(|finding| finding.to_string());
+    let found: Vec<String> = loaded.warnings.into_iter().chain(lints).collect();
+    print(&found.iter().map(|f| format!("warning: {f}\n")).collect::<String>())?;
+    let count = loaded.bundle.policy_ids().count();
+    crate::say_error(&format!(
+        "{count} policies, {} warning(s), version {}\n",
+        found.len(),
+        loaded.bundle.version()
+    ));
+    Ok(if found.is_empty() { CLEAN } else { FOUND })
+}
+
+fn explain(arguments: &ExplainArgs) -> anyhow::Result<u8> {
+    let bundle = arguments.policies.bundle()?;
+    let query: RecordedQuery = json(&arguments.query)?;
+    let explanation = explain::explain(&bundle, &query);
+    print(&explanation.to_string())?;
+    Ok(if explanation.decision.is_permit() { CLEAN } else { FOUND })
+}
+
+/// What a solver is started with, as cvc5 reads it.
+const SOLVER_ARGUMENTS: [&str; 3] = ["--lang", "smt", "--tlimit-per=60000"];
+/// The first cvc5 that knows everything we ask of it.
+const SOLVER_VERSION: [u32; 3] = [1, 3, 1];
+
+fn prove(arguments: &ProveArgs) -> anyhow::Result<u8> {
+    let bundle = arguments.policies.bundle()?;
+    let (word, rest) =
+        arguments.claim.trim().split_once(char::is_whitespace).unwrap_or((arguments.claim.as_str(), ""));
+    let other = match word {
+        "equivalent" | "subsumes" => Some(arguments.policies.beside(Path::new(rest.trim()))?),
+        _ => None,
+    };
+    let claim = match (word, &other) {
+        ("never", _) => Claim::Never(rest),
+        ("equivalent", Some(other)) => Claim::Equivalent(other),
+        ("subsumes", Some(other)) => Claim::Subsumes(other),
+        _ => bail!(
+            "a claim starts with `never`, `equivalent` or `subsumes`; see `bartizan policy prove --help`"
+        ),
+    };
+    check_solver(&arguments.solver)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let verdict = runtime.block_on(async {
+        let mut command = tokio::process::Command::new(&arguments.solver);
+        command.args(SOLVER_ARGUMENTS).kill_on_drop(true);
+        let solver = LocalSolver::from_command(&mut command)?;
+        anyhow::Ok(prove::prove(&bundle, &claim, solver).await?)
+    })?;
+    match verdict {
+        Verdict::Proved { kinds } => {
+            print(&format!("proved, over {kinds} kinds of requests\n"))?;
+            Ok(CLEAN)
+        }
+        Verdict::Refuted(example) => {
+            print(&format!("refuted by this request:\n{example}"))?;
+            Ok(FOUND)
+        }
+        Verdict::Unknown(kinds) => {
+            print(&format!("neither proved nor refuted: the solver gave up on\n  {}\n", kinds.join("\n  ")))?;
+            Ok(FOUND)
+        }
+    }
+}
+
+/// Asks the solver who it is, so that an old one is named instead of misunderstood.
+fn check_solver(program: &Path) -> anyhow::Result<()> {
+    let shown = program.display();
+    let mut child = Command::new(program)
+        .args(SOLVER_ARGUMENTS)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| {
+            format!("there is no solver `{shown}`: install cvc5 1.3.1 or newer, or name one with --solver")
+        })?;
+    if let Some(mut input) = child.stdin.take() {
+        // One that does not read will not answer either, which the next lines tell.
+        let _ = input.write_all(b"(get-info :version)\n(exit)\n");
+    }
+    let output = child.wait_with_output().with_context(|| format!("the solver `{shown}` cannot be asked"))?;
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = answer.split('"').nth(1).unwrap_or_default();
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let found = [(); 3].map(|()| numbers.next().unwrap_or(0));
+    if found < SOLVER_VERSION {
+        let got = if version.is_empty() {
+            "does not say its version".to_owned()
+        } else {
+            format!("is version {version}")
+        };
+        bail!("the solver `{shown}` {got}; cvc5 1.3.1 or newer is needed");
+    }
+    Ok(())
+}
+
+fn review(arguments: &ReviewArgs) -> anyhow::Result<u8> {
+    let bundle = arguments.policies.bundle()?;
+    let mut people = BTreeSet::new();
+    if let Some(path) = &arguments.people {
+        people.extend(text(path)?.lines().map(str::to_owned).filter(|line| !line.is_empty()));
+    }
+    let credentials =
+        arguments.credentials.as_deref().map(json::<BTreeMap<_, _>>).transpose()?.unwrap_or_default();
+    let since = SystemClock.now().as_unix().saturating_sub(arguments.since);
+    let options = review::Options { since, most_queries: arguments.most_queries, people, credentials };
+    let mut reviewer = review::Reviewer::new(&bundle, options);
+    let mut lines = BufReader::new(open(&arguments.uses)?);
+    let mut line = String::new();
+    for number in 1_u64.. {
+        line.clear();
+        if lines.read_line(&mut line)? == 0 {
+            break;
+        }
+        let used =
+            serde_json::from_str(&line).with_context(|| format!("{}:{number}", arguments.uses.display()))?;
+        reviewer.observe(&used);
+    }
+    let review = reviewer.finish().map_err(anyhow::Error::new)?;
+    match arguments.format {
+        Format::Text => print(&review.to_string())?,
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&review)?))?,
+    }
+    Ok(if review.patch.is_empty() && review.replay.broken.is_empty() { CLEAN } else { FOUND })
+}
+
+fn suggest(arguments: &SuggestArgs) -> anyhow::Result<u8> {
+    let found = suggest::suggest(&arguments.about.catalog(&arguments.about.settings()?)?);
+    match arguments.format {
+        Format::Text => {
+            for one in &found {
+                let toml = toml::to_string(&one.proposed)?.trim_end().replace('\n', ", ");
+                print(&format!(
+                    "[policy.tools.{}.{}]\n# {}\nflow = {{ {toml} }}\n\n",
+                    one.server,
+                    key(&one.tool),
+                    one.because.join("; ")
+                ))?;
+            }
+        }
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&found)?))?,
+    }
+    Ok(if found.is_empty() { CLEAN } else { FOUND })
+}
+
+/// A TOML key: bare where it can be.
+fn key(name: &str) -> String {
+    let is_bare = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if is_bare && !name.is_empty() { name.to_owned() } else { toml::Value::from(name).to_string() }
+}
+
+impl CatalogFile {
+    /// `[policy]` of the configuration; the rest of the file is `config check`'s business.
+    fn settings(&self) -> anyhow::Result<PolicyConfig> {
+        #[derive(Deserialize)]
+        struct Part {
+            #[serde(default)]
+            policy: PolicyConfig,
+        }
+        let Some(path) = &self.config else { return Ok(PolicyConfig::default()) };
+        let part: Part = toml::from_str(&text(path)?).with_context(|| path.display().to_string())?;
+        Ok(part.policy)
+    }
+
+    fn catalog(&self, settings: &PolicyConfig) -> anyhow::Result<Catalog> {
+        let mut catalog: Catalog = match (&self.catalog, &self.config) {
+            (Some(file), _) => json(file)?,
+            (None, Some(config)) => pinned(config)?,
+            (None, None) => Catalog::default(),
+        };
+        settings.label(&mut catalog);
+        Ok(catalog)
+    }
+}
+
+/// What the gate that runs from `config` has pinned; nothing where none has run.
+fn pinned(config: &Path) -> anyhow::Result<Catalog> {
+    // Looking must not make a state folder.
+    if !config.with_file_name(".bartizan").join("store.db").is_file() {
+        return Ok(Catalog::default());
+    }
+    let loaded = config::load(Some(config))?;
+    let state = State::for_config(Some(config))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let set = runtime.block_on(async {
+        let database = state.database().await?;
+        let set = state.pins(database.clone())?.snapshot().await;
+        database.close().await;
+        anyhow::Ok(set?)
+    })?;
+    let servers = endpoints::trusts(&loaded.config);
+    Ok(catalog_of(&Rules { config: loaded.config.policy, servers, ..Rules::default() }, &set))
+}
+
+impl Policies {
+    fn load(&self) -> anyhow::Result<Result<Loaded, bartizan_policy::Problems>> {
+        self.load_paths(self.paths.clone())
+    }
+
+    fn bundle(&self) -> anyhow::Result<Bundle> {
+        Ok(self.load()?.map_err(anyhow::Error::new)?.bundle)
+    }
+
+    /// The policies at `path` with everything else as it is here.
+    fn beside(&self, path: &Path) -> anyhow::Result<Bundle> {
+        Ok(self.load_paths(vec![path.to_owned()])?.map_err(anyhow::Error::new)?.bundle)
+    }
+
+    fn load_paths(
+        &self,
+        mut paths: Vec<PathBuf>,
+    ) -> anyhow::Result<Result<Loaded, bartizan_policy::Problems>> {
+        let settings = self.about.settings()?;
+        let catalog = self.about.catalog(&settings)?;
+        if let (true, Some(folder)) = (paths.is_empty(), &settings.dir) {
+            let beside = self.about.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+            paths.push(beside.join(folder));
+        }
+        let mut policies = Vec::new();
+        for path in &paths {
+            policies.extend(read_folder(path)?);
+        }
+        let sources = Sources {
+            policies,
+            grants: settings.grants.clone(),
+            dangerous_without_flow_rule: settings.flow.dangerous_no_rule,
+        };
+        Ok(Bundle::load(&sources, &catalog, &settings.roles))
+    }
+}
+
+/// Every Cedar file of a folder, in the order of their names.
+pub fn read_folder(folder: &Path) -> anyhow::Result<Vec<Source>> {
+    let files = cedar_files(folder)?;
+    files
+        .into_iter()
+        .map(|file| Ok(Source { text: text(&file)?, name: file.display().to_string() }))
+        .collect()
+}
+
+/// The file itself, or the `*.cedar` of a folder in the order of their names.
+fn cedar_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).with_context(|| path.display().to_string())? {
+        found.push(entry?.path());
+    }
+    found.retain(|file| file.extension().is_some_and(|e| e == "cedar"));
+    found.sort();
+    Ok(found)
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    serde_json::from_str(&text(path)?).with_context(|| path.display().to_string())
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text).with_context(|| path.display().to_string())?;
+    Ok(text)
+}
+
+fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    Ok(Box::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
+}
+
+/// `90d`, `12h`, `30m`, `45s`.
+fn seconds(text: &str) -> anyhow::Result<u64> {
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    for (unit, factor) in units {
+        if let Some(number) = text.strip_suffix(unit).and_then(|n| n.parse::<u64>().ok()) {
+            return Ok(number.saturating_mul(factor));
+        }
+    }
+    bail!("write a number with d, h, m or s, such as 90d")
+}

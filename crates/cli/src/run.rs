@@ -1,0 +1,444 @@
+//! `bartizan run`
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use bartizan_gateway::{
+    Gate, catalog,
+    listener::{Door, Listening, Names, Proxies, serve},
+};
+use bartizan_model::{Caller, Clock, Secret, SystemClock};
+use bartizan_oauth::DenyList;
+use notify::Watcher;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    admin::{self, Admin},
+    alerts::Watching,
+    config::{self, Config, Loaded},
+    doorman::Doorman,
+    endpoints::{self, Desk},
+    exports::{self, Exporters},
+    identity::Mode,
+    login,
+    metrics::metrics_of,
+    opinions,
+    state::State,
+};
+
+/// How often idle sessions and processes are looked for.
+const TIDY: Duration = Duration::from_secs(30);
+
+/// How often it is looked who was cut off; within five seconds it is so everywhere.
+const RESPONSES: Duration = Duration::from_secs(2);
+
+/// Serves until a signal says stop.
+pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    crate::start_log("info");
+    let loaded = config::load(path)?;
+    if let Err(error) = bartizan_sandbox::make_non_dumpable() {
+        tracing::warn!(%error, "other processes of this user can read this one's memory");
+    }
+    let state = State::for_config(path)?;
+    let base = base_of(path);
+    let gate = state.gate("gate").await?;
+    gate.arm(opinions::shield(&loaded.config, &base)?);
+    let metrics = metrics_of(&gate);
+    let exporters = exporters(&gate, &state);
+    exporters.apply(exports::settings(&loaded.config, &base, gate.recorder().log(), &clock())?);
+    let alerts = Arc::new(Watching::begin(Arc::clone(&gate), state.alerts_folder(), clock()));
+    alerts.apply(&loaded.config.alerts)?;
+    gate.quotas().set(loaded.config.limits.clone(), endpoints::shared_limits(&loaded.config, &base)?);
+    let config = &loaded.config;
+    let socket = TcpListener::bind(config.server.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; is another gate running? Set another `[server] listen`",
+            config.server.listen
+        )
+    })?;
+    let address = socket.local_addr()?;
+    let links = Arc::new(state.links().await?);
+    let public_url = config.public_url(address)?;
+    let desk = Desk { links, sealer: state.sealer()?, public_url };
+    gate.configure(endpoints::servers(config, &base, &desk)?);
+    govern(&gate, config, &base)?;
+    catalog::identify_all(&gate).await?;
+    let tls = match &config.server.tls {
+        Some(files) => Some(Arc::new(ArcSwap::from(endpoints::listener_tls(files, &base)?))),
+        None => None,
+    };
+    let doorman = Arc::new(Doorman::new(&state).await?);
+    let admission = doorman.admission(config, &base, &state, address, &desk).await?;
+    doorman.adopt(&admission);
+    let admin = admin::Listening::bind(&config.server, tls.as_ref(), &state).await?;
+    let admin_address = admin.as_ref().map(admin::Listening::address);
+    let door = Arc::new(Door {
+        authenticator: ArcSwap::from_pointee(admission.authenticator),
+        names: ArcSwap::from_pointee(names(config, address)),
+        pages: ArcSwap::from_pointee(admission.pages),
+        proxies: ArcSwap::from_pointee(proxies(config)),
+    });
+    let only_from =
+        (!address.ip().is_loopback() && tls.is_none()).then(|| config.server.trusted_proxies.clone());
+    gate.recorder().configured(&Caller::local_owner(), config.servers.len());
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+
+    let (stop, stopped) = watch::channel(false);
+    let tidying = tokio::spawn(tidy(Arc::clone(&gate)));
+    let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
+    let revoking = tokio::spawn(end_revoked(Arc::clone(&gate), Arc::clone(doorman.denied())));
+    let taking_back = tokio::spawn(take_back(Arc::clone(&gate), Arc::clone(&doorman)));
+    let watched = Admin { gate: Arc::clone(&gate), metrics, exporters: Arc::clone(&exporters) };
+    let administering = admin.map(|listening| tokio::spawn(listening.serve(watched)));
+    let reloading = Reload {
+        path: path.map(Path::to_owned),
+        base,
+        state,
+        doorman,
+        gate: Arc::clone(&gate),
+        door: Arc::clone(&door),
+        exporters: Arc::clone(&exporters),
+        desk,
+        alerts,
+        address,
+        tls: tls.clone(),
+    };
+    // Watched before anybody is told that the gate is there: no change after that is missed.
+    let (to, changes) = mpsc::channel(16);
+    let watcher = reloading.watch(to);
+    let hangup = signal(SignalKind::hangup())?;
+    let link = match config.identity.mode {
+        // A log is no place for it.
+        Mode::Local if !config.identity.dangerous_open && std::io::stderr().is_terminal() => {
+            Some(login::link(&reloading.state, &config.public_url(address)?).await?)
+        }
+        _ => None,
+    };
+    crate::say_error(&banner(&loaded, (address, admin_address), &reloading.state, link.as_ref())?);
+    let watching = tokio::spawn(reloading.run(watcher, changes, hangup));
+    let listening = Listening { socket, tls, only_from };
+    let serving = tokio::spawn(serve(listening, gate, door, stopped));
+    wait_for_stop().await?;
+    tracing::info!("stopping: requests under way may finish");
+    stop.send_replace(true);
+    serving.await?;
+    tidying.abort();
+    looking.abort();
+    revoking.abort();
+    taking_back.abort();
+    watching.abort();
+    if let Some(administering) = administering {
+        administering.abort();
+    }
+    exporters.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder that relative paths of a configuration start from.
+pub fn base_of(path: Option<&Path>) -> PathBuf {
+    path.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+fn exporters(gate: &Gate, state: &State) -> Arc<Exporters> {
+    let log = gate.recorder().log().clone();
+    let folder = state.log_folder(&log);
+    Arc::new(Exporters::new(log, folder, clock()))
+}
+
+/// Puts the policies in force; problems leave the old ones.
+fn govern(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<()> {
+    let rules = endpoints::rules(config, base)?;
+    let warnings = gate.policy().govern(rules).map_err(|problems| {
+        let lines = problems.lines().map(|line| format!("[policy]: {line}"));
+        bartizan_policy::Problems(lines.collect())
+    })?;
+    for warning in warnings {
+        tracing::warn!("[policy]: {warning}");
+    }
+    Ok(())
+}
+
+fn proxies(config: &Config) -> Proxies {
+    Proxies {
+        networks: config.server.trusted_proxies.clone(),
+        show_certificates: config.server.client_certs_from_proxies,
+    }
+}
+
+fn names(config: &Config, address: std::net::SocketAddr) -> Names {
+    let server = &config.server;
+    Names::new(address, server.public_url.as_ref(), &server.allowed_hosts, &server.allowed_origins)
+}
+
+async fn tidy(gate: Arc<Gate>) {
+    let mut ticks = tokio::time::interval(TIDY);
+    loop {
+        ticks.tick().await;
+        gate.tidy().await;
+    }
+}
+
+/// Ends what goes on under tokens as they are taken back.
+async fn end_revoked(gate: Arc<Gate>, denied: Arc<DenyList>) {
+    // One receiver for all: what is denied while sessions end is seen the next time round.
+    let mut changes = denied.changes();
+    while changes.changed().await.is_ok() {
+        gate.end_revoked();
+    }
+}
+
+/// Takes back for good what was granted to whom a response cuts off: a release lets them in again, not what they held.
+async fn take_back(gate: Arc<Gate>, doorman: Arc<Doorman>) {
+    let mut ticks = tokio::time::interval(RESPONSES);
+    loop {
+        ticks.tick().await;
+        doorman.take_back(&gate.responses().revocations()).await;
+    }
+}
+
+async fn wait_for_stop() -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Reads the configuration again when it changes.
+struct Reload {
+    path: Option<PathBuf>,
+    base: PathBuf,
+    state: State,
+    doorman: Arc<Doorman>,
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    exporters: Arc<Exporters>,
+    desk: Desk,
+    alerts: Arc<Watching>,
+    address: std::net::SocketAddr,
+    tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+}
+
+impl Reload {
+    /// Until the watcher is dropped, which ends with this.
+    async fn run(
+        self,
+        _watcher: Option<notify::RecommendedWatcher>,
+        mut changes: mpsc::Receiver<()>,
+        mut hangup: Signal,
+    ) {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {}
+                Some(()) = changes.recv() => {
+                    // Editors write in several steps; the last one counts.
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    while changes.try_recv().is_ok() {}
+                }
+            }
+            self.reload().await;
+            if let Err(error) = catalog::identify_all(&self.gate).await {
+                tracing::error!(%error, "the pins cannot be read; nothing is approved until they can");
+            }
+        }
+    }
+
+    /// Watches the folders of the files that count, for editors replace files.
+    fn watch(&self, to: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+        let config = self.path.clone()?;
+        let mut files = vec![config];
+        if let Ok(loaded) = config::load(self.path.as_deref())
+            && let Some(tls) = loaded.config.server.tls
+        {
+            files.extend([self.base.join(tls.cert), self.base.join(tls.key)]);
+        }
+        let names: Vec<_> = files.iter().filter_map(|f| f.file_name().map(ToOwned::to_owned)).collect();
+        let tell = move |event: notify::Result<notify::Event>| {
+            let is_ours = event.is_ok_and(|e| {
+                !e.kind.is_access()
+                    && e.paths.iter().any(|p| p.file_name().is_some_and(|n| names.iter().any(|m| m == n)))
+            });
+            if is_ours {
+                // A full channel already says it.
+                let _ = to.try_send(());
+            }
+        };
+        let mut watcher = notify::recommended_watcher(tell).ok()?;
+        for file in &files {
+            let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
+                tracing::warn!(%error, folder = %folder.display(), "changes are not noticed here; send SIGHUP after a change");
+            }
+        }
+        Some(watcher)
+    }
+
+    async fn reload(&self) {
+        match self.try_reload().await {
+            Ok(()) => tracing::info!("the configuration was read again"),
+            Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
+        }
+    }
+
+    /// All of it or nothing.
+    async fn try_reload(&self) -> anyhow::Result<()> {
+        let loaded = config::load(self.path.as_deref())?;
+        let config = &loaded.config;
+        let desk = Desk { public_url: config.public_url(self.address)?, ..self.desk.clone() };
+        let servers = endpoints::servers(config, &self.base, &desk)?;
+        let shield = opinions::shield(config, &self.base)?;
+        let tls = match (&config.server.tls, &self.tls) {
+            (Some(files), Some(now)) => Some((endpoints::listener_tls(files, &self.base)?, now)),
+            (None, None) => None,
+            _ => anyhow::bail!("turning TLS on or off needs a restart"),
+        };
+        // What is safe at one address may not be at the one we still listen at.
+        let wanted = config.server.listen;
+        if wanted.ip() != self.address.ip() || (wanted.port() != 0 && wanted.port() != self.address.port()) {
+            anyhow::bail!("changing `[server] listen` needs a restart");
+        }
+        let shared_limits = endpoints::shared_limits(config, &self.base)?;
+        let exports = exports::settings(config, &self.base, self.gate.recorder().log(), &clock())?;
+        let admission = self.doorman.admission(config, &self.base, &self.state, self.address, &desk).await?;
+        // Whoever may come in by the new configuration comes under its policies: those first, or nothing.
+        govern(&self.gate, config, &self.base)?;
+        self.alerts.apply(&config.alerts)?;
+        self.doorman.adopt(&admission);
+        self.door.authenticator.store(Arc::new(admission.authenticator));
+        self.door.pages.store(Arc::new(admission.pages));
+        self.door.proxies.store(Arc::new(proxies(config)));
+        self.door.names.store(Arc::new(names(config, self.address)));
+        if let Some((fresh, now)) = tls {
+            now.store(fresh);
+        }
+        self.gate.arm(shield);
+        let count = servers.len();
+        self.gate.quotas().set(config.limits.clone(), shared_limits);
+        self.gate.configure(servers);
+        self.exporters.apply(exports);
+        self.gate.recorder().configured(&Caller::local_owner(), count);
+        Ok(())
+    }
+}
+
+/// What a newcomer needs, ready to paste.
+fn banner(
+    loaded: &Loaded,
+    (address, admin): (std::net::SocketAddr, Option<std::net::SocketAddr>),
+    state: &State,
+    link: Option<&Secret>,
+) -> anyhow::Result<String> {
+    use std::fmt::Write;
+    let config = &loaded.config;
+    let base = config.base_url(address);
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+    let mut text = format!("Bartizan {} listens on {scheme}://{address}\n\n", env!("CARGO_PKG_VERSION"));
+    for server in &config.servers {
+        writeln!(text, "  {base}/mcp/{}", server.name)?;
+    }
+    writeln!(text, "  {base}/mcp{:width$} all of them as one\n", "", width = 4)?;
+    if let Some(admin) = admin {
+        let scheme = if admin.ip().is_loopback() { "http" } else { "https" };
+        writeln!(text, "Metrics: {scheme}://{admin}/metrics\n")?;
+    }
+    let name = config.servers.first().map(|s| s.name.to_string()).unwrap_or_default();
+    let url = if config.servers.len() == 1 { format!("{base}/mcp/{name}") } else { format!("{base}/mcp") };
+    let option = loaded.path.as_ref().map(|p| format!(" --config {}", p.display())).unwrap_or_default();
+    if let Some(link) = link {
+        writeln!(text, "Sign in, once a client asks you to (good for ten minutes):\n  {}\n", link.reveal())?;
+    } else if config.identity.mode == Mode::Local && !config.identity.dangerous_open {
+        writeln!(text, "Sign in, once a client asks you to, by the link of `bartizan login{option}`.\n")?;
+    }
+    writeln!(text, "Claude Code:\n  claude mcp add --transport http bartizan {url}\n")?;
+    writeln!(
+        text,
+        "VS Code:\n  code --add-mcp \"{{\\\"name\\\":\\\"bartizan\\\",\\\"type\\\":\\\"http\\\",\\\"url\\\":\\\"{url}\\\"}}\"\n"
+    )?;
+    writeln!(
+        text,
+        "Cursor, in .cursor/mcp.json:\n  {{ \"mcpServers\": {{ \"bartizan\": {{ \"url\": \"{url}\" }} }} }}\n"
+    )?;
+    // Scripts have no browser. A log is no place for a token; a terminal is where it was asked for.
+    let token = match config.identity.mode {
+        _ if config.identity.dangerous_open => None,
+        Mode::Facade | Mode::ResourceServer => Some("$TOKEN".to_owned()),
+        Mode::Local if std::io::stderr().is_terminal() => Some(state.token()?.reveal().to_owned()),
+        Mode::Local => Some(format!("$(bartizan token{option})")),
+    };
+    let curl = token.map(|t| format!(" -H \"Authorization: Bearer {t}\"")).unwrap_or_default();
+    writeln!(
+        text,
+        "curl:\n  curl -s {url}{curl} -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\\n    \
+         -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/list' \\\n    \
+         -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{{\"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}'\n"
+    )?;
+    for danger in dangers(config) {
+        writeln!(text, "WARNING: {danger}")?;
+    }
+    Ok(text)
+}
+
+/// Every relaxation that is switched on.
+pub fn dangers(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    if config.identity.dangerous_open {
+        found.push("[identity] dangerous_open: whoever can reach this port is the owner".to_owned());
+    }
+    if !config.egress.dangerous_allow.is_empty() {
+        found.push("[egress] dangerous_allow: some addresses are connected to without a check".to_owned());
+    }
+    if config.identity.mode != Mode::Local {
+        found.extend(config.identity.resource_server.dangers());
+    }
+    if config.policy.flow.dangerous_no_rule {
+        found.push(
+            "[policy.flow] dangerous_no_rule: untrusted text and private data may go out together".to_owned(),
+        );
+    }
+    if config.limits.dangerous_fail_open {
+        found.push("[limits] dangerous_fail_open: while `shared` is away, each gate counts alone".to_owned());
+    }
+    if !config.shield.dangerous_ignore_rules.is_empty() {
+        found.push("[shield] dangerous_ignore_rules: some rules of the shield are not applied".to_owned());
+    }
+    for (name, _) in config.shield.second_opinion.iter().filter(|(_, o)| o.dangerous_fail_open) {
+        found.push(format!(
+            "[shield.second_opinion.{name}] dangerous_fail_open: what it gives no opinion on passes"
+        ));
+    }
+    for server in config.servers.iter().filter(|s| s.dangerous_unpinned) {
+        found.push(format!("server `{}` dangerous_unpinned: it may change its tools unseen", server.name));
+    }
+    for server in config.servers.iter().filter(|s| s.dangerous_unvalidated) {
+        found.push(format!(
+            "server `{}` dangerous_unvalidated: arguments and results are not compared with their schemas",
+            server.name
+        ));
+    }
+    for server in config.servers.iter().filter(|s| s.dangerous_plaintext) {
+        found.push(format!(
+            "server `{}` dangerous_plaintext: its traffic can be read and changed on the way",
+            server.name
+        ));
+    }
+    found
+}

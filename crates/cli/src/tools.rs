@@ -1,0 +1,419 @@
+//! `bartizan tools`: what servers offer, and what somebody approved of it.
+
+mod approvals;
+mod choice;
+mod lock;
+mod quarantine;
+mod show;
+
+use std::{
+    io::{BufRead, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use bartizan_model::{Clock, ServerName, SystemClock, Timestamp};
+use bartizan_store::{
+    Pins,
+    pins::{Kind, Pin, PinError, Record, Ruling, State as Standing},
+    quarantine::QuarantineError,
+};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::{ConfigFile, print, say_error, state::State};
+
+use approvals::ApprovalsCommand;
+use choice::{Choice, Unclear};
+
+/// `bartizan tools …`
+#[derive(Subcommand)]
+pub enum ToolsCommand {
+    /// List what servers offer and where each stands. Exit code 1 if anything waits for you.
+    List {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        filter: Filter,
+        /// Only what stands so.
+        #[arg(long, value_parser = standing)]
+        state: Option<Standing>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show what changed, by path and word, or the whole of what is new. Exit code 1 if anything waits for you.
+    ///
+    /// `[-gone-]` was there before, `{+new+}` was not. Characters that cannot be seen are shown as ⟨U+200B⟩.
+    Diff {
+        /// Which ones; without any, all that wait.
+        names: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Approve what is offered now, after showing it.
+    ///
+    /// Only the very form that is shown is approved: if the server changes it meanwhile, nothing is.
+    ///   bartizan tools approve --server files read_file list_directory
+    ///   bartizan tools approve --server files --all
+    Approve(Deciding),
+    /// Reject what is offered now. It stays held, whatever the server offers, until it is approved, rolled back or
+    /// released.
+    Reject(Deciding),
+    /// Make an earlier form the approved one again: the one approved before, or the one named by --to.
+    Rollback {
+        #[command(flatten)]
+        deciding: Deciding,
+        /// The beginning of the form's SHA-256, eight digits or more.
+        #[arg(long, value_name = "SHA256")]
+        to: Option<String>,
+    },
+    /// End a hold without a new approval, where the server offers the approved form again; or release results from
+    /// quarantine, by their ids.
+    Release(Deciding),
+    /// Results that were withheld until somebody has looked.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
+    /// Decide about single calls that a policy lets pass with a person's approval only.
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
+    /// Write what is approved as bartizan.lock, to be reviewed and kept in git.
+    Export {
+        #[command(flatten)]
+        place: Place,
+        /// Only this server's.
+        #[arg(long, value_name = "NAME")]
+        server: Option<ServerName>,
+        /// The file; without one, standard output.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Approve what a bartizan.lock holds, after showing what is new in it. Nothing is taken back.
+    Import {
+        /// The file, `-` for standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+        /// Only this server's.
+        #[arg(long, value_name = "NAME")]
+        server: Option<ServerName>,
+        /// Only show it. Exit code 1 if anything is new.
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        consent: Consent,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Whose pins.
+#[derive(Args)]
+pub struct Place {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The servers that `bartizan wrap` guards, instead of those behind `bartizan run`.
+    #[arg(long, conflicts_with = "config")]
+    wrapped: bool,
+}
+
+/// Which definitions.
+#[derive(Args, Clone, Default)]
+pub struct Filter {
+    /// Only this server's.
+    #[arg(long, value_name = "NAME")]
+    server: Option<ServerName>,
+    /// Only of this kind: tool, prompt, resource, template, instructions or server-identity.
+    #[arg(long, value_parser = kind)]
+    kind: Option<Kind>,
+}
+
+/// A decision about some of them.
+#[derive(Args)]
+pub struct Deciding {
+    /// Which ones, by name, or by `sha256:` and the beginning of the hash that `diff` shows.
+    #[arg(required_unless_present = "all")]
+    names: Vec<String>,
+    /// Everything of the server that waits.
+    #[arg(long, conflicts_with = "names", requires = "server")]
+    all: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Who agrees.
+#[derive(Args)]
+pub struct Consent {
+    /// Who decides, for the record; by default you, as the system knows you.
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// How to say it.
+#[derive(Args)]
+pub struct Output {
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Words.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::named(text).ok_or_else(|| format!("one of {}", Kind::ALL.map(Kind::as_str).join(", ")))
+}
+
+fn standing(text: &str) -> Result<Standing, String> {
+    Standing::named(text).ok_or_else(|| "one of approved, pending, rejected, withdrawn".to_owned())
+}
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Clean,
+    /// Something waits, or a decision could not be carried out.
+    Findings,
+    Usage,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(match end {
+            End::Clean => 0,
+            End::Findings => 1,
+            End::Usage => 2,
+        })
+    }
+}
+
+/// Runs one of them.
+pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
+    crate::start_log("warn");
+    let place = match &command {
+        ToolsCommand::List { place, .. }
+        | ToolsCommand::Diff { place, .. }
+        | ToolsCommand::Export { place, .. }
+        | ToolsCommand::Import { place, .. } => place,
+        ToolsCommand::Approvals(command) => command.place(),
+        ToolsCommand::Approve(deciding)
+        | ToolsCommand::Reject(deciding)
+        | ToolsCommand::Release(deciding)
+        | ToolsCommand::Rollback { deciding, .. } => &deciding.place,
+        ToolsCommand::Quarantine(command) => command.place(),
+    };
+    let state =
+        if place.wrapped { State::for_user()? } else { State::for_config(place.config.config.as_deref())? };
+    let database = state.database().await?;
+    let pins = state.pins(database.clone())?;
+    let desk = Desk { pins: &pins, now: SystemClock.now(), say: &|text| Ok(print(text)?), ask: &ask };
+    let kept = state.quarantine(database.clone())?;
+    let end = match command {
+        ToolsCommand::Approvals(command) => {
+            approvals::run(command, &state.approvals(database.clone())?, desk.now).await
+        }
+        ToolsCommand::Quarantine(command) => quarantine::run(&kept, desk.now, command).await,
+        ToolsCommand::Release(deciding) if quarantine::are_ids(&kept, desk.now, &deciding.names).await? => {
+            quarantine::release(&kept, desk.now, &deciding.names, &deciding.consent).await
+        }
+        command => desk.run(command).await,
+    };
+    database.close().await;
+    Ok(match end {
+        Ok(end) => end,
+        Err(error) => match refusal(&error) {
+            Some(end) => {
+                say_error(&format!("error: {error:#}\n"));
+                end
+            }
+            None => return Err(error),
+        },
+    }
+    .into())
+}
+
+/// Errors that are answers: what was asked for cannot be.
+fn refusal(error: &anyhow::Error) -> Option<End> {
+    if error.downcast_ref::<Unclear>().is_some() {
+        return Some(End::Usage);
+    }
+    if let Some(QuarantineError::Unknown(_)) = error.downcast_ref() {
+        return Some(End::Usage);
+    }
+    match error.downcast_ref::<PinError>()? {
+        PinError::Moved(_) | PinError::NothingEarlier(_) | PinError::StillChanged(_) => Some(End::Findings),
+        PinError::Unknown(_) => Some(End::Usage),
+        PinError::Database(_) | PinError::Forged(_) | PinError::RolledBack { .. } | PinError::Seen(_) => None,
+    }
+}
+
+/// Where decisions are made: the pins, the time, and the person.
+struct Desk<'a> {
+    pins: &'a dyn Pins,
+    now: Timestamp,
+    /// Data out.
+    say: &'a dyn Fn(&str) -> anyhow::Result<()>,
+    /// Asks the person; the answer is consent, or that there is nobody to ask.
+    ask: &'a dyn Fn(&str) -> Result<bool, Unclear>,
+}
+
+impl Desk<'_> {
+    async fn run(&self, command: ToolsCommand) -> anyhow::Result<End> {
+        match command {
+            ToolsCommand::List { filter, state, output, .. } => {
+                self.list(&filter, state, output.format).await
+            }
+            ToolsCommand::Diff { names, filter, output, .. } => {
+                let choice = if names.is_empty() { Choice::Waiting } else { Choice::Named(names) };
+                self.diff(&choice, &filter, output.format).await
+            }
+            ToolsCommand::Approve(deciding) => {
+                self.decide(deciding, "approve", |pin| {
+                    let hash = offered(pin)?;
+                    Some(Ruling::Approve { key: pin.key.clone(), hash })
+                })
+                .await
+            }
+            ToolsCommand::Reject(deciding) => {
+                self.decide(deciding, "reject", |pin| {
+                    let hash = offered(pin)?;
+                    Some(Ruling::Reject { key: pin.key.clone(), hash })
+                })
+                .await
+            }
+            ToolsCommand::Release(deciding) => {
+                self.decide(deciding, "release", |pin| Some(Ruling::Release { key: pin.key.clone() })).await
+            }
+            // They have desks of their own.
+            ToolsCommand::Approvals(_) | ToolsCommand::Quarantine(_) => Ok(End::Usage),
+            ToolsCommand::Rollback { deciding, to } => self.roll_back(deciding, to).await,
+            ToolsCommand::Export { server, output, .. } => self.export(server.as_ref(), output).await,
+            ToolsCommand::Import { file, server, check, consent, output, .. } => {
+                let text = lock::read(&file)?;
+                self.import(&text, server.as_ref(), check, &consent, output.format).await
+            }
+        }
+    }
+
+    async fn list(&self, filter: &Filter, state: Option<Standing>, format: Format) -> anyhow::Result<End> {
+        let mut pins = choice::filtered(self.pins, filter).await?;
+        pins.retain(|pin| state.is_none_or(|state| pin.state == state));
+        (self.say)(&match format {
+            Format::Text => show::table(&pins),
+            Format::Json => show::json(&pins.iter().map(show::Listed::of).collect::<Vec<_>>())?,
+        })?;
+        Ok(if pins.iter().any(waits) { End::Findings } else { End::Clean })
+    }
+
+    async fn diff(&self, choice: &Choice, filter: &Filter, format: Format) -> anyhow::Result<End> {
+        let records = choice::records(self.pins, choice, filter).await?;
+        self.show(&records, format).await?;
+        Ok(if records.iter().any(|record| waits(&record.pin)) { End::Findings } else { End::Clean })
+    }
+
+    async fn show(&self, records: &[Record], format: Format) -> anyhow::Result<()> {
+        let mut differences = Vec::with_capacity(records.len());
+        for record in records {
+            differences.push(show::Difference::of(self.pins, record).await?);
+        }
+        (self.say)(&match format {
+            Format::Text => show::differences(&differences),
+            Format::Json => show::json(&differences)?,
+        })
+    }
+
+    async fn decide(
+        &self,
+        deciding: Deciding,
+        verb: &str,
+        ruling: impl Fn(&Pin) -> Option<Ruling>,
+    ) -> anyhow::Result<End> {
+        let choice = if deciding.all { Choice::Waiting } else { Choice::Named(deciding.names) };
+        let records = choice::records(self.pins, &choice, &deciding.filter).await?;
+        let rulings: Vec<_> = records.iter().filter_map(|record| ruling(&record.pin)).collect();
+        if rulings.is_empty() {
+            say_error("nothing waits\n");
+            return Ok(End::Clean);
+        }
+        self.show(&records, deciding.output.format).await?;
+        self.carry_out(&rulings, verb, &deciding.consent).await
+    }
+
+    async fn roll_back(&self, deciding: Deciding, to: Option<String>) -> anyhow::Result<End> {
+        let choice = if deciding.all { Choice::Waiting } else { Choice::Named(deciding.names) };
+        let records = choice::records(self.pins, &choice, &deciding.filter).await?;
+        if to.is_some() && records.len() != 1 {
+            return Err(Unclear::OneForm.into());
+        }
+        let mut rulings = Vec::with_capacity(records.len());
+        for record in &records {
+            let to = to.as_ref().map(|start| choice::form(record, start)).transpose()?;
+            rulings.push(Ruling::RollBack { key: record.pin.key.clone(), to });
+        }
+        self.show(&records, deciding.output.format).await?;
+        self.carry_out(&rulings, "roll back", &deciding.consent).await
+    }
+
+    async fn carry_out(&self, rulings: &[Ruling], verb: &str, consent: &Consent) -> anyhow::Result<End> {
+        if !consent.yes && !(self.ask)(&format!("{verb} {} definition(s)?", rulings.len()))? {
+            say_error("nothing was changed\n");
+            return Ok(End::Findings);
+        }
+        let by = consent.by.clone().unwrap_or_else(who);
+        self.pins.decide(rulings, &by, self.now).await?;
+        say_error(&format!("{verb}: {} definition(s), by {by}\n", rulings.len()));
+        Ok(End::Clean)
+    }
+}
+
+/// Whether something about a pin waits for a person.
+fn waits(pin: &Pin) -> bool {
+    pin.waiting.is_some()
+}
+
+/// The form a decision is about: the one that waits, else the one that is offered.
+fn offered(pin: &Pin) -> Option<bartizan_store::Digest> {
+    pin.waiting.or(pin.offered)
+}
+
+/// The person at the keyboard.
+#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+fn who() -> String {
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|who| !who.is_empty()))
+        .unwrap_or_else(|| format!("uid {}", rustix::process::geteuid().as_raw()))
+}
+
+/// Asks on the terminal, where there is one.
+fn ask(question: &str) -> Result<bool, Unclear> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Unclear::NobodyToAsk);
+    }
+    say_error(&format!("{question} [y/N] "));
+    let mut answer = String::new();
+    // An answer that cannot be read is none.
+    let _ = stdin.lock().read_line(&mut answer);
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! `bartizan wrap`
+
+use std::{collections::BTreeMap, ffi::OsString, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use bartizan_gateway::{
+    Asker, Target, catalog,
+    permit::Rules,
+    server::{Pinning, ServerSettings, Transport},
+    upstream::scrub::Scrub,
+    wrap::serve,
+};
+use bartizan_model::{Caller, Secret, ServerName};
+use bartizan_sandbox::{Launch, clean_environment};
+use bartizan_shield::drift::Identity;
+use bartizan_store::Digest;
+use clap::Args;
+
+use crate::{config::MayAsk, state::State};
+
+/// Arguments of `bartizan wrap`.
+#[derive(Args)]
+pub struct WrapArgs {
+    /// What to call the server in logs and approvals: 1 to 32 of a-z, 0-9 and -. By default made from the command, so that
+    /// another command is another server.
+    #[arg(long)]
+    name: Option<ServerName>,
+    /// A variable of our environment that the server may see, beside PATH, HOME, LANG and TMPDIR. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    env: Vec<String>,
+    /// A method or notification outside the protocol that passes all the same. May be repeated.
+    #[arg(long = "allow-method", value_name = "METHOD")]
+    allow_methods: Vec<String>,
+    /// What the server may ask the client for. May be repeated.
+    #[arg(long = "may-ask", value_name = "WHAT")]
+    may_ask: Vec<MayAsk>,
+    /// Show and call nothing before `bartizan tools approve`; otherwise what the server defines at first sight is
+    /// approved, unless a scan finds something bad in it. What changes later waits for you either way.
+    #[arg(long)]
+    approve: bool,
+    /// The server's command and its arguments. No shell reads them.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Guards one stdio server until standard input ends.
+pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
+    crate::start_log("warn");
+    // Several wraps may run; each would rather run less protected than not at all.
+    let _ = bartizan_sandbox::make_non_dumpable();
+    let gate = State::for_user()?.gate("wrap").await?;
+    let (program, rest) = arguments.command.split_first().context("no command after `--`")?;
+    let environment = clean_environment(std::env::vars_os(), &arguments.env, &BTreeMap::new());
+    let shown =
+        |n: &String| environment.get(std::ffi::OsStr::new(n))?.to_str().map(|v| Secret::new(v.into()));
+    let secrets = Scrub::new(arguments.env.iter().filter_map(shown));
+    let launch = Launch {
+        program: program.clone(),
+        arguments: rest.to_vec(),
+        folder: None,
+        environment,
+        helper: crate::own_binary()?.into(),
+    };
+    let name = match arguments.name {
+        Some(name) => name,
+        None => name_of(&arguments.command)?,
+    };
+    gate.configure(vec![ServerSettings {
+        credential: None,
+        name: name.clone(),
+        transport: Transport::Command { launch, secrets },
+        era: None,
+        shared: false,
+        allow_methods: arguments.allow_methods,
+        identity: Identity::Command {
+            argv: arguments.command.iter().map(|a| a.to_string_lossy().into_owned()).collect(),
+            package: None,
+        },
+        validates: true,
+        second_opinions: Vec::new(),
+        trust: bartizan_shield::Trust::Untrusted,
+        pinning: if arguments.approve { Pinning::ByHand } else { Pinning::FirstUse },
+        fingerprint: String::new(),
+    }]);
+    let asker = Asker::new(Caller::local_owner());
+    let target = Target::Server(name.clone());
+    let servers = std::iter::once((name.clone(), bartizan_policy::Trust::Untrusted)).collect();
+    let questions = arguments.may_ask.into_iter().map(Into::into).collect();
+    let may_ask = std::iter::once((name.clone(), questions)).collect();
+    let rules = Rules { servers, may_ask, ..Rules::default() };
+    gate.policy().govern(rules).map_err(|problems| anyhow::anyhow!("the shipped policies: {problems}"))?;
+    catalog::identify_all(&gate).await?;
+    let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
+    serve(Arc::clone(&gate), asker, target, tokio::io::stdin(), tokio::io::stdout()).await?;
+    looking.abort();
+    // The server's process stops by the ladder, whose last rung needs us alive.
+    gate.close_and_wait().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A name for a command: something a person recognises, and a digest that tells it from every other command.
+fn name_of(command: &[OsString]) -> anyhow::Result<ServerName> {
+    let parts: Vec<_> = command.iter().map(|a| a.to_string_lossy()).collect();
+    let digest = Digest::of(parts.join("\0").as_bytes()).to_string();
+    // What follows a package runner says more than the runner.
+    let is_runner = |part: &str| {
+        let program = part.rsplit('/').next().unwrap_or(part);
+        [
+            "npx", "uvx", "uv", "node", "bunx", "bun", "deno", "python", "python3", "pipx", "run", "tool",
+            "exec",
+        ]
+        .contains(&program)
+    };
+    let telling = parts.iter().find(|p| !p.starts_with('-') && !is_runner(p)).or(parts.first());
+    let last = telling.map(|p| p.rsplit('/').next().unwrap_or(p).to_ascii_lowercase()).unwrap_or_default();
+    let slug: String =
+        last.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(20).collect();
+    let slug = slug.trim_matches('-');
+    let digest: String = digest.chars().take(8).collect();
+    Ok(if slug.is_empty() { format!("wrap-{digest}") } else { format!("{slug}-{digest}") }.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_named_after_what_it_runs() {
+        let name = |command: &[&str]| {
+            name_of(&command.iter().map(OsString::from).collect::<Vec<_>>()).unwrap().to_string()
+        };
+        let files = name(&["npx", "-y", "@modelcontextprotocol/server-filesystem", "/srv"]);
+        assert!(files.starts_with("server-filesystem-"), "{files}");
+        assert!(name(&["/usr/bin/python3", "-m", "mcp_server_time"]).starts_with("mcp-server-time-"));
+        assert!(name(&["…"]).starts_with("wrap-"));
+        assert_ne!(files, name(&["npx", "-y", "@modelcontextprotocol/server-filesystem", "/etc"]));
+        assert_eq!(files, name(&["npx", "-y", "@modelcontextprotocol/server-filesystem", "/srv"]));
+    }
+}

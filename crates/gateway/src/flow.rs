@@ -1,0 +1,375 @@
+//! A request under way: the server's answer, message by message, as the client may see it.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use bartizan_audit::{EventId, Lost, Receipt};
+use bartizan_mcp::{Era, Kind, Message, code, json::Value};
+use bartizan_policy::limits::Slot;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tracing::Instrument;
+
+use crate::{
+    Gate,
+    call::{Call, Down, Vetted},
+    legacy::Errand,
+    limits::{REQUEST_CAP, REQUEST_IDLE},
+    record::{self, Recorder, Unasked},
+    stages,
+    upstream::{Answer, Failure, Item},
+};
+
+/// One thing for the client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Out {
+    /// A notification or a server's request.
+    Message(String),
+    /// The response, with the HTTP status it takes if it is the whole answer.
+    Final {
+        /// HTTP status.
+        status: u16,
+        /// The response.
+        text: String,
+    },
+    /// The server sent its client away for so many milliseconds; more comes afterwards (legacy).
+    Interrupted(u64),
+}
+
+type Recording = Pin<Box<dyn Future<Output = Result<Receipt, Lost>> + Send>>;
+
+/// The end of a call on its way into the audit log.
+struct Closing {
+    out: Out,
+    recorded: Recording,
+    /// The call counts as under way until its end is recorded.
+    _slot: Option<Slot>,
+}
+
+/// One request and its answer. Dropping it cancels a modern request and only forgets a legacy one (spec.md A-74,
+/// B-16).
+pub struct Flow {
+    call: Call,
+    answer: Answer,
+    began: Instant,
+    is_done: bool,
+    /// A message that is being vetted.
+    held: Option<Message>,
+    recorder: Arc<Recorder>,
+    /// The call in the audit log, until it is closed.
+    opened: Option<stages::Opened>,
+    /// The last thing for the client, until it is recorded.
+    closing: Option<Closing>,
+    errand: Option<Errand>,
+    /// Bytes that may still come.
+    left: usize,
+    /// Ends a subscription, which has no other end.
+    stop: Option<watch::Receiver<bool>>,
+}
+
+impl Flow {
+    /// The answer to `call`, which is on its way. `errand` ties it to its legacy session.
+    pub fn new(
+        gate: &Gate,
+        call: Call,
+        opened: stages::Opened,
+        answer: Answer,
+        errand: Option<Errand>,
+    ) -> Self {
+        let stop = (call.method == "subscriptions/listen").then(|| gate.stop.subscribe());
+        Self {
+            call,
+            answer,
+            began: Instant::now(),
+            is_done: false,
+            held: None,
+            recorder: Arc::clone(&gate.recorder),
+            opened: Some(opened),
+            closing: None,
+            errand,
+            // Listening has no end.
+            left: if stop.is_some() { usize::MAX } else { gate.quotas.answer_bytes() },
+            stop,
+        }
+    }
+
+    /// The next thing for the client; `None` after the response, or after the client cancelled. Dropping the future
+    /// loses nothing. The response comes only when it is recorded.
+    pub async fn next(&mut self) -> Option<Out> {
+        if self.closing.is_none() {
+            match self.step().await {
+                Some(Out::Final { status, text }) => self.close(status, text),
+                Some(Out::Message(text)) => {
+                    if let Some(opened) = &self.opened {
+                        let call = &self.call;
+                        self.recorder.passed(
+                            opened.call(),
+                            call.server.name(),
+                            &call.asker,
+                            &call.method,
+                            text.len(),
+                        );
+                    }
+                    return Some(Out::Message(text));
+                }
+                other => return other,
+            }
+        }
+        let recorded = (&mut self.closing.as_mut()?.recorded).await;
+        let closing = self.closing.take()?;
+        Some(match recorded {
+            Ok(_receipt) => closing.out,
+            Err(lost) => {
+                let refusal = record::unrecorded(&lost);
+                let status = if self.call.era == Era::Legacy { 200 } else { refusal.status };
+                Out::Final { status, text: refusal.to_text(Some(&self.call.client_id)) }
+            }
+        })
+    }
+
+    /// Begins to record the end of the call.
+    fn close(&mut self, status: u16, text: String) {
+        let answered = self.recorder.answered(&self.call.asker.caller, &text, self.began.elapsed());
+        let log = self.recorder.log().clone();
+        let ending = std::mem::take(&mut self.call.ending);
+        let (recorded, slot): (Recording, _) = match self.opened.take().map(stages::Opened::into_parts) {
+            Some((opened, slot)) => {
+                let closing = Recorder::close(log, opened, ending, answered);
+                (Box::pin(closing.instrument(tracing::debug_span!("audit.close"))), Some(slot))
+            }
+            // Closed already: nothing comes after the response.
+            None => (Box::pin(std::future::ready(Err(Lost::Closed))), None),
+        };
+        self.closing = Some(Closing { out: Out::Final { status, text }, recorded, _slot: slot });
+    }
+
+    async fn step(&mut self) -> Option<Out> {
+        while !self.is_done {
+            if let Some(message) = &self.held {
+                let vetting = self.call.vet(message);
+                let vetted = vetting.instrument(tracing::debug_span!("shield.inspect_answer")).await;
+                let Some(message) = self.held.take() else { continue };
+                let taken = vetted.and_then(|mut vetted| {
+                    let message = vetted.changed.take().unwrap_or(message);
+                    if vetted.drops { Ok(None) } else { self.take(&message, &vetted) }
+                });
+                match taken {
+                    Ok(Some(out)) => return Some(out),
+                    Ok(None) => continue,
+                    Err(failure) => return self.fail(&failure),
+                }
+            }
+            let cancelled = self.errand.as_ref().map(Errand::cancelled);
+            let (item, waited) = tokio::select! {
+                biased;
+                () = wait_for(cancelled) => {
+                    self.is_done = true;
+                    return None;
+                }
+                () = stopped(&mut self.stop) => {
+                    self.is_done = true;
+                    return Some(Out::Final { status: 200, text: self.call.subscription_ended() });
+                }
+                item = within(&mut self.answer, &self.call, self.began) => item,
+            };
+            match item {
+                // Kept until it is vetted, so that dropping this future loses nothing.
+                Ok(Some(Item::Message(message))) => {
+                    match self.left.checked_sub(message.text().len()) {
+                        Some(left) => self.left = left,
+                        None => {
+                            return self.fail(&Failure::Limit("it is longer than one answer may be".into()));
+                        }
+                    }
+                    self.held = Some(message);
+                }
+                Ok(Some(Item::Interrupted { retry })) => {
+                    return Some(Out::Interrupted(retry.unwrap_or(1000)));
+                }
+                Ok(None) => return self.fail(&Failure::Lost("its answer ended without a response".into())),
+                Err(failure) => {
+                    tracing::debug!(server = %self.call.server.name(), method = %self.call.method, %failure, waited, "a request failed");
+                    return self.fail(&failure);
+                }
+            }
+        }
+        None
+    }
+
+    /// The response, whatever comes before it.
+    pub async fn last(mut self) -> Option<Message> {
+        while let Some(out) = self.next().await {
+            if let Out::Final { text, .. } = out {
+                return Message::from_spliced(text).ok();
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, message: &Message, vetted: &Vetted) -> Result<Option<Out>, Failure> {
+        let opened = self.opened.as_ref().map(|opened| opened.call().id());
+        self.record_words(message, opened);
+        if let Some(errand) = &self.errand {
+            match errand.take_from_server(message, opened) {
+                crate::legacy::Taken::Theirs => {}
+                crate::legacy::Taken::Done => return Ok(None),
+                crate::legacy::Taken::Send(text) => return Ok(Some(Out::Message(text))),
+            }
+        }
+        if message.kind() == Kind::Response {
+            // Errors of requests that could not be read have no id (JSON-RPC 2.0 §5.1); others must have ours.
+            let is_ours = message.id_value().is_none_or(|id| id.as_u64() == Some(self.call.id));
+            if !is_ours {
+                tracing::warn!(server = %self.call.server.name(), "a response to another request was dropped");
+                return Ok(None);
+            }
+        }
+        Ok(match self.call.incoming(message, vetted)? {
+            Down::Drop => None,
+            Down::Pass(text) => Some(Out::Message(text)),
+            Down::Final(text) => {
+                self.is_done = true;
+                self.call.ending.answered(message);
+                Some(Out::Final { status: self.status(message), text })
+            }
+        })
+    }
+
+    /// What the server says and asks on the way to its answer.
+    fn record_words(&self, message: &Message, opened: Option<EventId>) {
+        let (voice, asker) = (self.call.server.voice(), &self.call.asker);
+        if message.kind() == Kind::Notification && message.method() == "notifications/message" {
+            voice.logged(Some(asker), opened, message);
+        }
+        if message.kind() == Kind::Request && self.call.era == Era::Modern {
+            voice.asked(asker, opened, &message.method(), Some(Unasked::Stateless));
+        }
+        // In the stateless era questions come in the place of an answer.
+        for question in message.field("inputRequests").into_iter().flat_map(Value::members) {
+            let method = question.value.get("method").and_then(Value::as_str).unwrap_or_default();
+            voice.asked(asker, opened, &method, None);
+        }
+    }
+
+    /// Modern errors have two statuses that mean something (spec.md ): the server's own over HTTP, the
+    /// code's where there is no HTTP. Legacy ones have none.
+    fn status(&self, message: &Message) -> u16 {
+        let Some(code) = message.error_code().filter(|_| self.call.era == Era::Modern) else { return 200 };
+        match (self.answer.status, i32::try_from(code)) {
+            (status @ (400 | 404), _) => status,
+            (_, Ok(code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION)) => 400,
+            (_, Ok(code::METHOD_NOT_FOUND)) => 404,
+            _ => 200,
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure) -> Option<Out> {
+        self.is_done = true;
+        self.call.ending.failed(failure);
+        if let Failure::Question { method, refusal } = failure {
+            self.recorder.stopped(&self.call.asker.caller, self.call.server.name(), method, refusal);
+        }
+        let (status, text) = match &self.errand {
+            Some(errand) => (200, errand.failed(failure).to_text(Some(&self.call.client_id))),
+            None => self.call.failed(failure),
+        };
+        Some(Out::Final { status, text })
+    }
+}
+
+async fn stopped(stop: &mut Option<watch::Receiver<bool>>) {
+    if let Some(stop) = stop
+        && stop.wait_for(|s| *s).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+async fn wait_for(notify: Option<Arc<Notify>>) {
+    match notify {
+        Some(notify) => notify.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next item within the time a request has; a listen has all the time there is.
+async fn within(answer: &mut Answer, call: &Call, began: Instant) -> (Result<Option<Item>, Failure>, u64) {
+    if call.method == "subscriptions/listen" {
+        return (answer.next().await, 0);
+    }
+    let left = REQUEST_CAP.saturating_sub(began.elapsed()).min(REQUEST_IDLE);
+    match timeout(left, answer.next()).await {
+        Ok(item) => (item, 0),
+        Err(_) => (Err(Failure::Timeout(began.elapsed().as_secs())), left.as_secs()),
+    }
+}
+
+/// The answers to what one client sent at once.
+pub enum Replies {
+    /// One that is known already.
+    Ready(Option<String>),
+    /// To one request.
+    One(Box<Flow>),
+    /// To several, as they come; dropping it gives them all up.
+    Many(mpsc::Receiver<Out>, JoinSet<()>),
+}
+
+impl Replies {
+    /// An answer of our own.
+    pub fn ready(text: String) -> Self {
+        Self::Ready(Some(text))
+    }
+
+    /// Several answers in one. Each final answer is passed on as a message, for it ends only its own part.
+    pub fn merge(flows: Vec<Replies>) -> Self {
+        let (to, from) = mpsc::channel(16);
+        let mut tasks = JoinSet::new();
+        for mut flow in flows {
+            let to = to.clone();
+            tasks.spawn(async move {
+                while let Some(out) = flow.next().await {
+                    let out = match out {
+                        Out::Final { text, .. } => Out::Message(text),
+                        other => other,
+                    };
+                    if to.send(out).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Self::Many(from, tasks)
+    }
+
+    /// Whether the answer came as a stream.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::One(flow) if flow.answer.is_stream())
+    }
+
+    /// The next thing for the client. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Out> {
+        match self {
+            Self::Ready(text) => text.take().map(|text| Out::Final { status: 200, text }),
+            Self::One(flow) => flow.next().await,
+            Self::Many(from, _) => from.recv().await,
+        }
+    }
+}
+
+/// What the client gets for one POST or one line.
+pub enum Reply {
+    /// Nothing: a notification or a response was taken.
+    Accepted,
+    /// One response of our own making.
+    Message {
+        /// HTTP status.
+        status: u16,
+        /// The response.
+        text: String,
+    },
+    /// Answers from servers.
+    Replies(Replies),
+}

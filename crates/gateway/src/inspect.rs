@@ -1,0 +1,327 @@
+//! The shield on the path: messages become fragments, verdicts become answers (attacks.md II, PO).
+//!
+//! What a client sends is judged before it is sent and never changed. What a server sends is judged message by message;
+//! what is split over several messages of one answer is seen whole. A text that cannot be judged does not pass.
+
+use bartizan_mcp::{
+    Kind as Message_, Message, Refusal, Splice, code,
+    json::{Value, quote},
+};
+use bartizan_model::Entropy;
+use bartizan_shield::{
+    Action, Catalogue, Decision, Finding, Fragment, Inspector, Judged, Kind, Role, Scene, Shield, Spotlight,
+    Text, Trust, Verdict, json,
+    spotlight::{self, EXPLANATION},
+};
+
+use crate::{catalog::long_work, documents, record::Ending, server::Server, upstream::Failure};
+
+/// The member of `_meta` that says what was found in an answer that passed.
+pub const META_FINDINGS: &str = "dev.bartizan/findings";
+
+/// Above this many bytes, judging moves off the threads that carry everybody's messages.
+const LONG: usize = 64 * 1024;
+
+/// What of a request's parameters is the client's own text. Names, handles and `_meta` are not: they are checked elsewhere.
+const NOT_TEXT: [&str; 5] = ["_meta", "cursor", "name", "requestState", "taskId"];
+
+/// Judges what a client sends to `server`, in which others found `more`.
+///
+/// # Errors
+/// The refusal, which names the rules and never what they found (attacks.md II-05, EP-04).
+pub fn call(shield: &Shield, server: &Server, message: &Message, more: &[Finding]) -> Result<(), Refusal> {
+    let fragments = sent(message).map_err(|()| unread())?;
+    let verdict = on_any_thread(message.text().len(), || shield.inspect(&scene(server), &fragments));
+    let verdict = verdict.and(Kind::ClientText, server.settings().trust, shield.config(), more);
+    if verdict.decision.passes() {
+        return Ok(());
+    }
+    let what = "what was sent holds something that must not go to this server";
+    tracing::warn!(server = %server.name(), method = %message.method(), rules = %rules(&verdict), "a call was refused by the shield");
+    Err(Refusal::new(
+        403,
+        code::WITHHELD,
+        format!("{what}: {}; `[shield]` decides about it", titles(&verdict)),
+    )
+    .with_data(data("shield_call", server, &verdict)))
+}
+
+/// What a client says in a message.
+fn sent(message: &Message) -> Result<Vec<Fragment<'_>>, ()> {
+    let texts = message.fields().filter(|m| !NOT_TEXT.contains(&m.key().as_ref()));
+    let mut fragments = Vec::new();
+    for member in texts {
+        read(member.value.text(), &member.key(), 0, Kind::ClientText, &mut fragments)?;
+    }
+    if let Some(error) = message.error() {
+        read(error.text(), "error", 0, Kind::ClientText, &mut fragments)?;
+    }
+    Ok(fragments)
+}
+
+/// What a client says in a message, for others to judge.
+///
+/// # Errors
+/// The refusal, if it cannot be read.
+pub fn sent_words(message: &Message) -> Result<Text, Refusal> {
+    sent(message).map(|fragments| Text::of(Kind::ClientText, &fragments)).map_err(|()| unread())
+}
+
+/// What becomes of a message from a server.
+pub enum Passed {
+    /// It goes on as it is.
+    AsItIs,
+    /// It goes on, changed.
+    Changed(Box<Message>),
+    /// It does not go on; for a notification, which nobody waits for.
+    Dropped,
+}
+
+/// What is known of a message before it is judged.
+#[derive(Clone, Copy, Default)]
+pub struct Known<'k> {
+    /// A member that was judged already.
+    pub judged: Option<&'k str>,
+    /// What others found in it.
+    pub found: &'k [Finding],
+    /// What becomes of its structure is compared with the schema afterwards, so it may be redacted too.
+    pub is_compared: bool,
+}
+
+/// What a server says in a message, `but` for one member.
+fn said<'m>(message: &'m Message, but: Option<&str>) -> Result<(Kind, Vec<Fragment<'m>>), Failure> {
+    let kind = if message.kind() == Message_::Request { Kind::Question } else { Kind::Result };
+    let Some(body) = body(message) else { return Ok((kind, Vec::new())) };
+    let mut fragments = Vec::new();
+    // What a modern server asks stands in its answer, and is a question all the same (26/mrtr).
+    let asks = message.result().and_then(|_| message.field("inputRequests")).is_some();
+    let read_all = if but.is_none() && !asks {
+        read(body.text(), "", body.span_in(message.text()).start, kind, &mut fragments)
+    } else {
+        message.fields().filter(|m| but.is_none_or(|but| !m.is(but))).try_for_each(|m| {
+            let kind = if asks && m.is("inputRequests") { Kind::Question } else { kind };
+            let base = m.value.span_in(message.text()).start;
+            fragments.push(Fragment::new(kind, "/", m.key()));
+            read(m.value.text(), &m.key(), base, kind, &mut fragments)
+        })
+    };
+    match read_all {
+        Ok(()) => Ok((kind, fragments)),
+        Err(()) => Err(Failure::Protocol("its answer could not be read for judging".into())),
+    }
+}
+
+fn body(message: &Message) -> Option<Value<'_>> {
+    message.params().or(message.result()).or(message.error())
+}
+
+/// What a server says in a message, `but` for one member, for others to judge.
+///
+/// # Errors
+/// [`Failure::Protocol`], if it cannot be read.
+pub fn said_words(message: &Message, but: Option<&str>) -> Result<Text, Failure> {
+    let (kind, mut fragments) = said(message, but)?;
+    // What is not read is found where it is judged.
+    let _ = documents::read(message, kind, &mut fragments);
+    Ok(Text::of(kind, &fragments))
+}
+
+/// Judges a message that `server` sends; `inspector` remembers what came before it in the same answer.
+///
+/// # Errors
+/// [`Failure::Withheld`] for a response that must not be seen.
+pub fn answer(
+    shield: &Shield,
+    inspector: &mut Inspector,
+    server: &Server,
+    message: &Message,
+    known: Known<'_>,
+    entropy: &dyn Entropy,
+    ending: &mut Ending,
+) -> Result<Passed, Failure> {
+    let Some(body) = body(message) else { return Ok(Passed::AsItIs) };
+    let (kind, mut fragments) = said(message, known.judged)?;
+    let mut more = known.found.to_vec();
+    more.extend(documents::read(message, kind, &mut fragments));
+    let verdict = on_any_thread(body.text().len(), || inspector.inspect(shield, &scene(server), &fragments));
+    let verdict = verdict.and(kind, server.settings().trust, shield.config(), &more);
+    ending.found(&verdict);
+    let blocked = |rules: String| {
+        tracing::warn!(server = %server.name(), %rules, "an answer was withheld by the shield");
+        if message.kind() == Message_::Response {
+            let suspect = (verdict.decision == Decision::Server(Action::Quarantine)).then_some(rules);
+            Err(Failure::Withheld {
+                words: titles(&verdict),
+                data: data("shield_answer", server, &verdict),
+                suspect,
+            })
+        } else {
+            Ok(Passed::Dropped)
+        }
+    };
+    match verdict.decision {
+        Decision::Client(_) | Decision::Server(Action::Block | Action::Quarantine) => {
+            blocked(rules(&verdict))
+        }
+        Decision::Server(Action::Redact) => {
+            let touches_structure = verdict
+                .findings
+                .iter()
+                .flat_map(|j| &j.finding.places)
+                .any(|p| p.at.starts_with("/structuredContent"));
+            // What may have a schema must keep to it, and what came earlier cannot be taken back.
+            if (touches_structure && !known.is_compared) || !json::is_redacted_whole(&verdict) {
+                return blocked(rules(&verdict));
+            }
+            tracing::info!(server = %server.name(), rules = %rules(&verdict), "an answer was redacted by the shield");
+            ending.altered("redacted");
+            changed(json::redact(message.text(), &verdict))
+        }
+        Decision::Server(action) => {
+            let mut splice = message.splice();
+            if action >= Action::Annotate && message.result().is_some() {
+                annotate(message, &verdict, &mut splice);
+            }
+            if action == Action::Spotlight || shield.config().spotlight != Spotlight::Off {
+                let before = splice.is_empty();
+                mark(shield.config().spotlight, server, message, entropy, &mut splice);
+                if before && !splice.is_empty() {
+                    ending.altered("spotlighted");
+                }
+            }
+            if splice.is_empty() { Ok(Passed::AsItIs) } else { changed(splice.finish()) }
+        }
+    }
+}
+
+fn changed(text: String) -> Result<Passed, Failure> {
+    Message::from_spliced(text)
+        .map(|message| Passed::Changed(Box::new(message)))
+        .map_err(|fault| Failure::Protocol(fault.to_string()))
+}
+
+/// Judges one definition as it was listed, beside what other servers offer; none if it could not be read.
+pub fn definition(shield: &Shield, server: &Server, catalogue: &Catalogue, raw: &str) -> Option<Verdict> {
+    let mut fragments = Vec::new();
+    read(raw, "", 0, Kind::Definition, &mut fragments).ok()?;
+    for fragment in &mut fragments {
+        // The name by which it is called, not a property's or an argument's.
+        if fragment.role == Role::Text && fragment.at == "/name" {
+            fragment.role = Role::Name;
+        }
+    }
+    let scene = Scene { catalogue: Some(catalogue), ..scene(server) };
+    Some(on_any_thread(raw.len(), || shield.inspect(&scene, &fragments)))
+}
+
+/// The explanation of our marks, where marking is on for this server.
+pub fn explanation(shield: &Shield, server: &Server) -> Option<&'static str> {
+    is_marked(shield.config().spotlight, server).then_some(EXPLANATION)
+}
+
+fn is_marked(mode: Spotlight, server: &Server) -> bool {
+    mode != Spotlight::Off && server.settings().trust != Trust::Trusted
+}
+
+/// Marks prose from outside; what is no prose stays byte for byte.
+fn mark<'a>(
+    mode: Spotlight,
+    server: &Server,
+    message: &'a Message,
+    entropy: &dyn Entropy,
+    splice: &mut Splice<'a>,
+) {
+    if message.result().is_none() || server.settings().trust == Trust::Trusted {
+        return;
+    }
+    let mode = if mode == Spotlight::Off { Spotlight::Delimit } else { mode };
+    for key in ["content", "contents"] {
+        for block in message.field(key).into_iter().flat_map(Value::elements) {
+            let holder = block.get("resource").unwrap_or(block);
+            let is_text = block
+                .get("type")
+                .and_then(Value::as_str)
+                .is_none_or(|t| matches!(t.as_ref(), "text" | "resource"));
+            if let Some(place) = holder.get("text").filter(|_| is_text)
+                && let Some(text) = place.as_str()
+                && let Some(marked) = spotlight::spotlight(mode, &text, server.name().as_str(), entropy)
+            {
+                splice.replace(place, quote(&marked));
+            }
+        }
+    }
+}
+
+fn annotate<'a>(message: &'a Message, verdict: &Verdict, splice: &mut Splice<'a>) {
+    let Some(result) = message.result() else { return };
+    let found: Vec<_> = verdict.findings.iter().map(as_json).collect();
+    let found = format!("[{}]", found.join(","));
+    match message.field("_meta") {
+        Some(meta) => splice.set(meta, META_FINDINGS, found),
+        None => splice.insert(result, "_meta", &format!("{{{}:{found}}}", quote(META_FINDINGS))),
+    }
+}
+
+fn as_json(judged: &Judged) -> String {
+    let finding = &judged.finding;
+    let places: Vec<_> = finding.places.iter().map(|p| quote(&p.at)).collect();
+    format!(
+        r#"{{"rule":{},"severity":"{}","at":[{}]}}"#,
+        quote(&finding.rule),
+        finding.severity.as_str(),
+        places.join(",")
+    )
+}
+
+fn data(reason: &str, server: &Server, verdict: &Verdict) -> String {
+    let found: Vec<_> = verdict.findings.iter().map(as_json).collect();
+    format!(
+        r#"{{"source":"bartizan","reason":"{reason}","server":{},"findings":[{}]}}"#,
+        quote(server.name().as_str()),
+        found.join(",")
+    )
+}
+
+fn rules(verdict: &Verdict) -> String {
+    verdict.findings.iter().map(|j| j.finding.rule.as_ref()).collect::<Vec<_>>().join(" ")
+}
+
+/// What was found, in the rules' own words; those that do not pass only.
+fn titles(verdict: &Verdict) -> String {
+    let mut titles: Vec<_> =
+        verdict.findings.iter().filter(|j| !j.decision.passes()).map(|j| j.finding.title.as_ref()).collect();
+    if titles.is_empty() {
+        titles = verdict.findings.iter().map(|j| j.finding.title.as_ref()).collect();
+    }
+    titles.dedup();
+    titles.truncate(3);
+    titles.join("; ")
+}
+
+fn scene(server: &Server) -> Scene<'_> {
+    Scene { server: server.name().as_str(), trust: server.settings().trust, catalogue: None }
+}
+
+/// Adds every string of the JSON text `raw`, which stands at byte `base` of its message and at `at` in it.
+fn read<'r>(raw: &'r str, at: &str, base: usize, kind: Kind, to: &mut Vec<Fragment<'r>>) -> Result<(), ()> {
+    let found = json::fragments(raw, kind, json::Limits::default()).map_err(|_| ())?;
+    to.extend(found.into_iter().map(|mut fragment| {
+        if !at.is_empty() {
+            fragment.at = format!("/{at}{}", fragment.at).into();
+        }
+        if let Some(place) = &mut fragment.raw {
+            *place = place.start + base..place.end + base;
+        }
+        fragment
+    }));
+    Ok(())
+}
+
+fn unread() -> Refusal {
+    Refusal::new(400, code::INVALID_REQUEST, "the parameters could not be read for judging")
+}
+
+/// Runs long work where it holds up nobody else's messages.
+fn on_any_thread<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes > LONG { long_work(work) } else { work() }
+}

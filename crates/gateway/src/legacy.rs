@@ -1,0 +1,7 @@
+//! Sessions of the legacy era: a handshake, then a conversation in both directions (25/life, 25/tr; spec.md B).
+
+mod link;
+mod session;
+
+pub use link::{Errand, Link, Taken, Way, greet, shake_hands};
+pub use session::{Hub, Session, Sessions, exchange, initialize, refusal_of};

@@ -1,0 +1,518 @@
+//! A client's legacy session: its id, its streams, its links to servers.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bartizan_mcp::{
+    Era, Id, Kind, Message, Refusal, Revision, code, era,
+    json::{Kind as Json, Value},
+    message, unknown_method,
+};
+use bartizan_model::CallerKey;
+use bartizan_policy::limits::{Held, Slot};
+use bartizan_shield::Inspector;
+use bartizan_store::Sealer;
+use tokio::time::Instant;
+
+use super::link::{Link, NoLink, revision_of};
+use crate::{
+    Asker, Gate, Target,
+    flow::{Replies, Reply},
+    inspect::{self, Known, Passed},
+    limits::{REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE, SESSIONS},
+    merged, opinions,
+    outbox::{Outbox, Reader, parse_event_id},
+    record::Ending,
+    upstream::stdio::lock,
+};
+
+/// The live sessions. A session id is a sealed row number, bound to its caller and endpoint: strangers are refused
+/// without a look-up, but the authority is the row (spec.md B-25, B-27, B-30).
+pub struct Sessions {
+    rows: Mutex<HashMap<[u8; 16], Arc<Session>>>,
+    sealer: Arc<Sealer>,
+}
+
+/// One session.
+pub struct Session {
+    row: [u8; 16],
+    target: Target,
+    asker: Asker,
+    revision: Revision,
+    hub: Arc<Hub>,
+    links: Vec<Arc<Link>>,
+    used: Mutex<Instant>,
+    /// Its place among its caller's sessions.
+    _slot: Slot,
+}
+
+impl Sessions {
+    /// No session yet.
+    pub fn new(sealer: Arc<Sealer>) -> Self {
+        Self { rows: Mutex::default(), sealer }
+    }
+
+    fn context<'a>(caller: &'a CallerKey, target: &'a Target) -> [&'a [u8]; 3] {
+        [b"session", caller.as_bytes(), target.key()]
+    }
+
+    fn add(&self, session: Session) -> Result<(Arc<Session>, String), Refusal> {
+        let id = self.sealer.seal(&Self::context(&session.asker.key, &session.target), &session.row);
+        let session = Arc::new(session);
+        let mut rows = lock(&self.rows);
+        if rows.len() >= SESSIONS {
+            return Err(Refusal::new(503, code::LIMIT, "too many sessions are open; try again later"));
+        }
+        rows.insert(session.row, Arc::clone(&session));
+        Ok((session, id))
+    }
+
+    /// The live session that `id` names, for this caller at this endpoint.
+    pub fn find(&self, id: &str, caller: &CallerKey, target: &Target) -> Option<Arc<Session>> {
+        let row: [u8; 16] = self.sealer.open(&Self::context(caller, target), id)?.try_into().ok()?;
+        let session = lock(&self.rows).get(&row).cloned()?;
+        *lock(&session.used) = Instant::now();
+        Some(session)
+    }
+
+    /// Ends a session; its id is unknown from now on.
+    pub fn end(&self, session: &Session) {
+        if lock(&self.rows).remove(&session.row).is_some() {
+            session.end();
+        }
+    }
+
+    /// Ends sessions that nobody used for a while, and those `is_gone` says have lost their servers.
+    pub fn sweep(&self, is_gone: impl Fn(&Session) -> bool) {
+        let ended: Vec<_> = {
+            let mut rows = lock(&self.rows);
+            let idle = |s: &Session| lock(&s.used).elapsed() > SESSION_IDLE && !s.hub.is_read();
+            let ended: Vec<_> = rows.values().filter(|s| idle(s) || is_gone(s)).cloned().collect();
+            ended.iter().for_each(|s| drop(rows.remove(&s.row)));
+            rows.shrink_to_fit();
+            rows.values().for_each(|s| s.hub.sweep());
+            ended
+        };
+        ended.iter().for_each(|s| s.end());
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        lock(&self.rows).len()
+    }
+
+    /// Ends them all.
+    pub fn end_all(&self) {
+        let all: Vec<_> = lock(&self.rows).drain().map(|(_, s)| s).collect();
+        all.iter().for_each(|s| s.end());
+    }
+}
+
+impl Session {
+    /// What was negotiated.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Whose it is.
+    pub fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    /// Its streams.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Its conversations with servers.
+    pub fn links(&self) -> &[Arc<Link>] {
+        &self.links
+    }
+
+    /// Begins to listen to what its servers say unasked.
+    pub fn listen(&self) {
+        self.links.iter().for_each(Link::listen);
+    }
+
+    fn end(&self) {
+        self.hub.close();
+        self.links.iter().for_each(|l| l.end());
+    }
+}
+
+/// The client's side of a session: its streams, and the questions put to it.
+#[derive(Default)]
+pub struct Hub {
+    streams: Mutex<Streams>,
+    next: AtomicU64,
+    asked: Mutex<HashMap<u64, Asked>>,
+}
+
+#[derive(Default)]
+struct Streams {
+    last: u32,
+    kept: VecDeque<Arc<Outbox>>,
+    general: Option<Arc<Outbox>>,
+}
+
+/// A server's request that waits for the client's answer.
+struct Asked {
+    link: Weak<Link>,
+    id: String,
+    method: String,
+    token: Option<String>,
+}
+
+impl Hub {
+    /// A new stream for one answer.
+    pub fn open_stream(&self) -> Arc<Outbox> {
+        let mut streams = lock(&self.streams);
+        streams.last += 1;
+        let outbox = Outbox::new(streams.last);
+        if streams.kept.len() >= REPLAY_STREAMS
+            && let Some(at) = streams.kept.iter().position(|o| o.is_closed())
+        {
+            streams.kept.remove(at);
+        }
+        streams.kept.push_back(Arc::clone(&outbox));
+        outbox
+    }
+
+    /// The stream of what answers no request.
+    pub fn general(&self) -> Arc<Outbox> {
+        let mut streams = lock(&self.streams);
+        if let Some(general) = &streams.general {
+            return Arc::clone(general);
+        }
+        streams.last += 1;
+        let general = Outbox::new(streams.last);
+        streams.general = Some(Arc::clone(&general));
+        general
+    }
+
+    /// Resumes the stream that `event_id` names, after the message it names (B-22).
+    pub fn resume(&self, event_id: &str) -> Option<Reader> {
+        let (number, after) = parse_event_id(event_id)?;
+        let streams = lock(&self.streams);
+        let stream = streams.kept.iter().chain(&streams.general).find(|o| o.number() == number)?;
+        Some(stream.read_after(after))
+    }
+
+    fn is_read(&self) -> bool {
+        let streams = lock(&self.streams);
+        streams.kept.iter().chain(&streams.general).any(|o| o.is_read())
+    }
+
+    fn sweep(&self) {
+        let mut streams = lock(&self.streams);
+        streams.kept.retain(|o| !o.is_stale());
+        streams.kept.shrink_to_fit();
+    }
+
+    fn close(&self) {
+        let streams = lock(&self.streams);
+        streams.kept.iter().chain(&streams.general).for_each(|o| o.close());
+    }
+
+    /// Notes a server's request; answers it as the client gets it, under an id of this session's own (B-40).
+    pub fn ask(&self, link: &Arc<Link>, request: &Message) -> Option<String> {
+        let mut asked = lock(&self.asked);
+        if asked.len() >= SERVER_REQUESTS {
+            return None;
+        }
+        let ours = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = request.id_value()?.text().to_owned();
+        let token = request.meta("progressToken");
+        let mut splice = request.splice();
+        splice.set(request.root(), "id", ours.to_string());
+        if let Some(token) = token {
+            splice.replace(token, ours.to_string());
+        }
+        asked.insert(
+            ours,
+            Asked {
+                link: Arc::downgrade(link),
+                id,
+                method: request.method().into_owned(),
+                token: token.map(|t| t.text().to_owned()),
+            },
+        );
+        Some(splice.finish())
+    }
+
+    /// Forgets the request that `link`'s server calls `id` (a JSON text); answers our id for it.
+    pub fn forget(&self, link: &Arc<Link>, id: &str) -> Option<u64> {
+        let mut asked = lock(&self.asked);
+        let ours = asked
+            .iter()
+            .find(|(_, a)| a.id == id && a.link.as_ptr() == Arc::as_ptr(link))
+            .map(|(n, _)| *n)?;
+        asked.remove(&ours);
+        Some(ours)
+    }
+
+    /// The server that asked what the client answers, what it asked, and the answer as that server gets it.
+    fn answer(&self, response: &Message) -> Option<(Arc<Link>, String, String)> {
+        let ours = response.id_value()?.as_u64()?;
+        let asked = lock(&self.asked).remove(&ours)?;
+        Some((asked.link.upgrade()?, asked.method, response.with_id(&asked.id)))
+    }
+
+    /// The server whose request the client reports progress on, and the report as that server gets it.
+    fn progress(&self, report: &Message) -> Option<(Arc<Link>, String)> {
+        let token = report.param("progressToken")?;
+        let asked = lock(&self.asked);
+        let about = asked.get(&token.as_u64()?)?;
+        let mut splice = report.splice();
+        splice.replace(token, about.token.clone()?);
+        Some((about.link.upgrade()?, splice.finish()))
+    }
+}
+
+/// Answers `initialize`: opens the servers, then the session. The session id comes with the response.
+///
+/// # Errors
+/// The refusal.
+pub async fn initialize(
+    gate: &Arc<Gate>,
+    asker: &Asker,
+    target: &Target,
+    request: &Message,
+) -> Result<(Arc<Session>, String, String), Refusal> {
+    let id = request.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+    let hello = hello_of(request)?;
+    let servers = gate.servers(target)?;
+    // It is under way until its servers have answered.
+    let _entered = gate.quotas.enter(asker, None, false, request).await?;
+    let slot = gate.quotas.hold(Held::Session, asker)?;
+    let hub = Arc::new(Hub::default());
+    let (links, revision, text) = match (target, servers.as_slice()) {
+        (Target::Server(_), [server]) => {
+            let opened = Link::open(gate, server, asker.clone(), false, Arc::clone(&hub), hello).await;
+            let (link, answer) = match opened {
+                Ok(opened) => opened,
+                Err(no_link) => {
+                    if let NoLink::Refused(answer) = &no_link {
+                        greeting(gate, server, answer)?;
+                    }
+                    return Err(refusal_of(no_link, server.name().as_str()));
+                }
+            };
+            let changed = greeting(gate, server, &answer)?;
+            let answer = changed.unwrap_or(answer);
+            let failed = |f: crate::upstream::Failure| f.refusal(server.name().as_str());
+            let revision = revision_of(&answer).map_err(failed)?;
+            let mut splice = answer.splice();
+            splice.put(answer.root(), answer.id_value(), "id", id.as_str());
+            if let Some(instructions) = answer.field("instructions")
+                && let Some(text) = instructions.as_str()
+                && !gate.catalog.shows_instructions(server, &asker.key, &text).await
+            {
+                splice.replace(instructions, "\"\"");
+            }
+            (vec![link], revision, splice.finish())
+        }
+        _ => merged::initialize(gate, asker, &servers, &hub, &hello, &id).await?,
+    };
+    let mut row = [0; 16];
+    gate.entropy.fill(&mut row);
+    let used = Mutex::new(Instant::now());
+    let (target, asker) = (target.clone(), asker.clone());
+    let session = Session { row, target, asker, revision, hub, links, used, _slot: slot };
+    let (session, sealed) = gate.sessions.add(session)?;
+    Ok((session, sealed, text))
+}
+
+/// Judges what a server says when it is greeted; answers what goes on in its place, if it was changed.
+fn greeting(
+    gate: &Gate,
+    server: &Arc<crate::server::Server>,
+    answer: &Message,
+) -> Result<Option<Message>, Refusal> {
+    let (shield, entropy) = (gate.shield.load(), gate.entropy.as_ref());
+    let (inspector, ending) = (&mut Inspector::default(), &mut Ending::default());
+    // The instructions are a definition, judged with the pins. An error has none.
+    let known = Known { judged: answer.result().map(|_| "instructions"), ..Known::default() };
+    match inspect::answer(&shield, inspector, server, answer, known, entropy, ending) {
+        Ok(Passed::AsItIs | Passed::Dropped) => Ok(None),
+        Ok(Passed::Changed(changed)) => Ok(Some(*changed)),
+        Err(failure) => Err(Refusal { status: 200, ..failure.refusal(server.name().as_str()) }),
+    }
+}
+
+/// Why an `initialize` failed, for the client.
+pub fn refusal_of(no_link: NoLink, server: &str) -> Refusal {
+    match no_link {
+        NoLink::Modern => era::mismatch(server, Era::Legacy),
+        NoLink::Failed(failure) => failure.refusal(server),
+        NoLink::Refused(answer) => {
+            let error = answer.error();
+            let text = error.and_then(|e| e.get("message")).and_then(Value::as_str).unwrap_or_default();
+            let code =
+                answer.error_code().and_then(|c| i32::try_from(c).ok()).unwrap_or(code::INTERNAL_ERROR);
+            let refusal = Refusal::new(400, code, text);
+            match error.and_then(|e| e.get("data")) {
+                Some(data) => refusal.with_data(data.text()),
+                None => refusal,
+            }
+        }
+    }
+}
+
+/// The handshake's parameters as servers get them: a version we do not speak becomes the newest legacy one (B-02).
+fn hello_of(request: &Message) -> Result<String, Refusal> {
+    let invalid = |text: &str| Refusal::new(400, code::INVALID_PARAMS, text);
+    let params = request.params().ok_or_else(|| invalid("`initialize` needs `params`"))?;
+    let version = params.get("protocolVersion");
+    let named = version
+        .and_then(Value::as_str)
+        .ok_or_else(|| invalid("`initialize` needs the string `params.protocolVersion`"))?;
+    if params.get("capabilities").is_none_or(|c| c.kind() != Json::Object) {
+        return Err(invalid("`initialize` needs the object `params.capabilities`"));
+    }
+    let is_ours = Revision::named(&named).is_some_and(|r| r.era() == Era::Legacy);
+    let mut splice = bartizan_mcp::Splice::new(params.text());
+    if let Some(version) = version.filter(|_| !is_ours) {
+        splice.replace(version, format!("\"{}\"", Revision::V2025_11_25.name()));
+    }
+    Ok(splice.finish())
+}
+
+/// Answers one message of a session; `asker` is who sends this one, by the token it came with.
+///
+/// # Errors
+/// The refusal.
+pub async fn exchange(
+    gate: &Arc<Gate>,
+    asker: &Asker,
+    session: &Arc<Session>,
+    message: &Message,
+) -> Result<Reply, Refusal> {
+    match message.kind() {
+        Kind::Request => request(gate, asker, session, message).await,
+        Kind::Notification => {
+            // What is taken back makes less work, never more.
+            if message.method() != "notifications/cancelled" {
+                let _entered = gate.quotas.enter(asker, None, false, message).await?;
+            }
+            notification(gate, asker, session, message).await
+        }
+        Kind::Response => {
+            if let Some((link, asked, text)) = session.hub.answer(message) {
+                let server = link.server();
+                let judged = match opinions::call(gate, server, message).await {
+                    Ok(()) => gate.policy.may_tell(asker, server, Era::Legacy, message).await,
+                    refused => refused,
+                };
+                let action = message.field("action").and_then(Value::as_str);
+                let answer = crate::record::Answer {
+                    method: Some(&asked),
+                    action: action.as_deref(),
+                    code: message.error_code(),
+                };
+                server.voice().answered(asker, None, &answer, judged.is_ok());
+                let text = match judged {
+                    Ok(()) => text,
+                    Err(refusal) => {
+                        gate.recorder.stopped(&asker.caller, server.name(), "answer", &refusal);
+                        refused_answer(&text, &refusal)
+                    }
+                };
+                if let Err(failure) = link.tell(text).await {
+                    tracing::debug!(server = %link.server().name(), %failure, "a client's answer was not delivered");
+                }
+            }
+            // An answer nobody waits for comes from a race as often as from malice; it goes nowhere (B-11).
+            Ok(Reply::Accepted)
+        }
+    }
+}
+
+/// What a server gets in the place of an answer it must not see.
+fn refused_answer(answer: &str, refusal: &Refusal) -> String {
+    let id = Value::of(answer).get("id").map_or("null", Value::text);
+    message::error(Some(id), refusal.code, "the gateway withholds the answer", None)
+}
+
+async fn request(
+    gate: &Arc<Gate>,
+    asker: &Asker,
+    session: &Arc<Session>,
+    message: &Message,
+) -> Result<Reply, Refusal> {
+    let method = message.method();
+    let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+    let allowed = || session.links.iter().any(|l| l.server().allows(&method));
+    match method.as_ref() {
+        "ping" => return Ok(Reply::Message { status: 200, text: message::result(&id, "{}") }),
+        "initialize" => {
+            return Err(Refusal::new(400, code::INVALID_REQUEST, "this session is initialized already"));
+        }
+        _ if !era::is_client_request(Era::Legacy, &method) && !allowed() => {
+            return Err(unknown_method(Era::Legacy, &method));
+        }
+        _ => era::check_params(message)?,
+    }
+    match (&session.target, session.links.as_slice()) {
+        (Target::Server(_), [link]) => {
+            Ok(Reply::Replies(Replies::One(Box::new(link.call(gate, asker, message).await?))))
+        }
+        _ => merged::legacy(gate, asker, session, message).await,
+    }
+}
+
+async fn notification(
+    gate: &Arc<Gate>,
+    asker: &Asker,
+    session: &Arc<Session>,
+    message: &Message,
+) -> Result<Reply, Refusal> {
+    let method = message.method();
+    if !era::is_client_notification(Era::Legacy, &method)
+        && !session.links.iter().any(|l| l.server().allows(&method))
+    {
+        return Err(Refusal::new(
+            400,
+            code::INVALID_REQUEST,
+            "this notification is not part of this revision",
+        ));
+    }
+    match method.as_ref() {
+        "notifications/cancelled" => {
+            if let Some(id) = message.param("requestId").map(Id::of) {
+                for link in &session.links {
+                    if link.cancel(&id, message).await {
+                        break;
+                    }
+                }
+            }
+        }
+        "notifications/progress" => {
+            if let Some((link, text)) = session.hub.progress(message) {
+                let _ = link.tell(text).await;
+            }
+        }
+        _ => {
+            for link in &session.links {
+                let server = link.server();
+                let is_known = era::is_client_notification(Era::Legacy, &method) || server.allows(&method);
+                if !is_known || opinions::call(gate, server, message).await.is_err() {
+                    continue;
+                }
+                if let Err(refusal) = gate.policy.may_tell(asker, server, Era::Legacy, message).await {
+                    gate.recorder.stopped(&asker.caller, server.name(), &method, &refusal);
+                    continue;
+                }
+                if let Err(failure) = link.tell(message.text().to_owned()).await {
+                    tracing::debug!(server = %link.server().name(), %failure, "a notification was not delivered");
+                }
+            }
+        }
+    }
+    Ok(Reply::Accepted)
+}

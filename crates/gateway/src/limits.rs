@@ -1,0 +1,94 @@
+//! Every bound of the data plane, in one place.
+
+use std::time::Duration;
+
+/// Bytes of a request body, unless configured otherwise.
+pub const REQUEST_BYTES: usize = 4 * 1024 * 1024;
+/// Body of a request to something else than an MCP endpoint: forms and small documents.
+pub const PAGE_BYTES: usize = 64 * 1024;
+/// Bytes of one message from a server.
+pub const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of all header lines of a request together; more is 431.
+pub const HEAD_BYTES: usize = 64 * 1024;
+/// Header lines of a request.
+pub const HEAD_LINES: usize = 100;
+/// How long a request's head may take.
+pub const HEAD_WAIT: Duration = Duration::from_secs(10);
+/// How long a request's body may take.
+pub const BODY_WAIT: Duration = Duration::from_secs(30);
+/// How long a client may take no byte of an answer that waits for it.
+pub const WRITE_WAIT: Duration = Duration::from_secs(30);
+/// Connections at once.
+pub const CONNECTIONS: usize = 8192;
+/// Connections at once from one address that is not loopback.
+pub const CONNECTIONS_PER_ADDRESS: usize = 512;
+/// Streams at once in one HTTP/2 connection.
+pub const HTTP2_STREAMS: u32 = 128;
+/// How long requests may go on after a stop was asked for.
+pub const DRAIN: Duration = Duration::from_secs(20);
+
+/// How long a server may say nothing while a request waits.
+pub const REQUEST_IDLE: Duration = Duration::from_secs(300);
+/// How long a request may take, progress or not (spec.md B-08).
+pub const REQUEST_CAP: Duration = Duration::from_secs(3600);
+/// How long our own questions to a server may take.
+pub const CONTROL_WAIT: Duration = Duration::from_secs(10);
+/// How long our own look at everything a server defines may take.
+pub const INVENTORY_WAIT: Duration = Duration::from_secs(60);
+/// How long a `wrap` waits for answers after its client has closed its end.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long a server may take to start and say which era it speaks.
+pub const START_WAIT: Duration = Duration::from_secs(30);
+/// How long a legacy server is taken for legacy before it is asked again.
+pub const ERA_MEMORY: Duration = Duration::from_secs(60);
+/// How often a broken stream is resumed before it is given up.
+pub const RESUME_ATTEMPTS: u32 = 5;
+
+/// After this long without an answer, the answer becomes an event stream.
+pub const STREAM_AFTER: Duration = Duration::from_secs(2);
+/// A silent event stream says this often that it lives (spec.md A-72).
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Legacy sessions at once.
+pub const SESSIONS: usize = 50_000;
+/// A legacy session ends when it was not used for this long.
+pub const SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
+/// Bytes that one stream keeps for a client that comes back (spec.md B-24).
+pub const REPLAY_BYTES: usize = 1024 * 1024;
+/// Events that one stream keeps.
+pub const REPLAY_EVENTS: usize = 512;
+/// Streams that one session keeps.
+pub const REPLAY_STREAMS: usize = 4;
+/// How long a finished stream is kept.
+pub const REPLAY_KEPT: Duration = Duration::from_secs(120);
+/// Requests of one session at once.
+pub const SESSION_REQUESTS: usize = 256;
+/// Requests of servers to one session's client at once.
+pub const SERVER_REQUESTS: usize = 64;
+
+/// Quarantines and revocations known for longer than this are read anew before anything is served.
+pub const RESPONSES_AGE: Duration = Duration::from_secs(4);
+
+/// Processes of one server at once.
+pub const PROCESSES: usize = 64;
+/// A process for modern requests is stopped when it was not used for this long.
+pub const PROCESS_IDLE: Duration = Duration::from_secs(5 * 60);
+/// Starts of one server's processes that fail in a row before it is left alone for [`CRASH_REST`].
+pub const CRASHES: u32 = 5;
+/// How long a server that keeps crashing is left alone.
+pub const CRASH_REST: Duration = Duration::from_secs(60);
+/// Messages of one request that wait to be fetched.
+pub const PIPE_MESSAGES: usize = 1024;
+/// Bytes of one line of a process's standard error that are logged.
+pub const STDERR_LINE: usize = 4 * 1024;
+
+/// Pages of one list that are followed.
+pub const PAGES: usize = 1000;
+/// How long one server may hold up an answer that is made of all servers'; then it is left out.
+pub const MERGED_WAIT: Duration = Duration::from_secs(15);
+/// Entries on one page of a merged list.
+pub const MERGED_PAGE: usize = 1000;
+/// How long a cursor or `requestState` stays good.
+pub const HANDLE_LIFE: Duration = Duration::from_secs(10 * 60);
+/// How long a cache may keep what we pass on, at most, in milliseconds.
+pub const CACHE_CAP_MS: u64 = 24 * 60 * 60 * 1000;

@@ -1,0 +1,654 @@
+//! Who may come in, and how fast (issue 2 item 9).
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwap;
+use bartizan_mcp::{Refusal, code, headers};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header, uri::Authority};
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, Sleep, sleep},
+};
+
+use crate::{
+    Gate, Target,
+    authenticator::{Authenticator, Shown},
+    exchange::exchange,
+    limits::{
+        BODY_WAIT, CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT,
+        HTTP2_STREAMS, WRITE_WAIT,
+    },
+    pages::{Pages, Visit},
+    respond::{self, Answer},
+    upstream::stdio::lock,
+};
+
+/// What the listener goes by; all of it can change while it runs.
+pub struct Door {
+    /// Who is let in.
+    pub authenticator: ArcSwap<Authenticator>,
+    /// Under which names.
+    pub names: ArcSwap<Names>,
+    /// Who answers beside the MCP endpoints.
+    pub pages: ArcSwap<Vec<Arc<dyn Pages>>>,
+    /// The proxies that say truly who is behind them.
+    pub proxies: ArcSwap<Proxies>,
+}
+
+/// Proxies in front of us that are believed about who is behind them: by which address, and over TLS.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// Their networks.
+    pub networks: Vec<IpNet>,
+    /// Whether they are believed about client certificates, too: only proxies that take `Client-Cert` out of what they
+    /// forward, or write it themselves, may be (RFC 9440 §4).
+    pub show_certificates: bool,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether what it sends comes over TLS.
+    pub is_tls: bool,
+    /// The certificate it has proven to hold (DER).
+    pub certificate: Option<Arc<[u8]>>,
+}
+
+impl Peer {
+    /// Who sent a request: the peer, or whom it forwards for, if it is one of `proxies`. From anybody else, forwarding
+    /// headers are words (attacks.md AA-28).
+    fn sender(&self, proxies: &Proxies, headers: &HeaderMap) -> Self {
+        let is_proxy = |address: &IpAddr| proxies.networks.iter().any(|net| net.contains(address));
+        if !is_proxy(&self.address) {
+            return self.clone();
+        }
+        // Each proxy appends whom it heard from; what stands before the last one that is no proxy anybody may have written.
+        let mut address = self.address;
+        let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+        let named = lines.iter().rev().flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+        for name in named {
+            if !is_proxy(&address) {
+                break;
+            }
+            let Ok(next) = name.trim().trim_matches(['[', ']']).parse::<IpAddr>() else { break };
+            address = next.to_canonical();
+        }
+        // A certificate of the proxy itself says nothing of whom it forwards for.
+        let certificate = forwarded_certificate(headers).filter(|_| proxies.show_certificates);
+        Self { address, is_tls: true, certificate }
+    }
+}
+
+/// `Client-Cert` (RFC 9440 §2.2), a byte sequence of structured fields, once.
+fn forwarded_certificate(headers: &HeaderMap) -> Option<Arc<[u8]>> {
+    let mut lines = headers.get_all("client-cert").iter();
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    let text = line.to_str().ok()?.strip_prefix(':')?.strip_suffix(':')?;
+    STANDARD.decode(text).ok().map(Arc::from)
+}
+
+/// The names this gate goes by.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// `host` or `host:port`, lower case: what `Host` may say (attacks.md PH-01, AA-02).
+    pub hosts: Vec<String>,
+    /// Origins of pages that may call and read the answers (attacks.md PH-08, PH-10).
+    pub origins: Vec<String>,
+}
+
+impl Names {
+    /// The names of a listener at `address`, with what the operator adds.
+    pub fn new(
+        address: SocketAddr,
+        public_url: Option<&url::Url>,
+        hosts: &[String],
+        origins: &[String],
+    ) -> Self {
+        let mut names =
+            Self { hosts: Vec::new(), origins: origins.iter().map(|o| o.to_ascii_lowercase()).collect() };
+        if address.ip().is_loopback() {
+            for host in ["localhost", "127.0.0.1", "[::1]"] {
+                names.add_host(&format!("{host}:{}", address.port()), address.port() == 80);
+            }
+        } else if !address.ip().is_unspecified() {
+            names.add_host(&address.to_string(), matches!(address.port(), 80 | 443));
+        }
+        if let Some(url) = public_url
+            && let Some(host) = url.host_str()
+        {
+            let port = url.port_or_known_default().unwrap_or(443);
+            names.add_host(&format!("{host}:{port}"), url.port().is_none());
+        }
+        hosts.iter().for_each(|h| names.hosts.push(h.to_ascii_lowercase()));
+        names
+    }
+
+    fn add_host(&mut self, with_port: &str, may_drop_port: bool) {
+        let with_port = with_port.to_ascii_lowercase();
+        if may_drop_port && let Some((host, _)) = with_port.rsplit_once(':') {
+            self.hosts.push(host.to_owned());
+        }
+        self.hosts.push(with_port);
+    }
+
+    fn knows_host(&self, authority: &str) -> bool {
+        self.hosts.iter().any(|h| h.eq_ignore_ascii_case(authority))
+    }
+
+    /// Whether a page of `origin` may call: one of ours, or one the operator named.
+    fn knows_origin(&self, origin: &str, is_tls: bool) -> bool {
+        let own = |host: &String| {
+            origin
+                .strip_prefix(if is_tls { "https://" } else { "http://" })
+                .is_some_and(|o| o.eq_ignore_ascii_case(host))
+        };
+        self.names_origin(origin) || self.hosts.iter().any(own)
+    }
+
+    fn names_origin(&self, origin: &str) -> bool {
+        self.origins.iter().any(|o| o.eq_ignore_ascii_case(origin))
+    }
+}
+
+/// A request that was let in.
+pub enum Admitted {
+    /// To an MCP endpoint.
+    Received(Box<Received>),
+    /// To something else.
+    Visit(Box<Visit>),
+}
+
+/// A request to an MCP endpoint.
+pub struct Received {
+    /// POST, GET or DELETE.
+    pub method: Method,
+    /// The endpoint, parsed once for router and everybody after it (attacks.md AA-02, AA-09).
+    pub target: Target,
+    /// The header lines.
+    pub headers: HeaderMap,
+    /// Who sent it, as far as the connection tells.
+    pub sender: Peer,
+    /// Whether the client takes event streams.
+    pub accepts_events: bool,
+    /// The foreign origin to which the answer is readable.
+    pub cors_origin: Option<HeaderValue>,
+    body: Option<Incoming>,
+}
+
+impl Received {
+    /// What it shows of who sent it.
+    pub fn shown(&self) -> Shown<'_> {
+        Shown {
+            target: &self.target,
+            method: &self.method,
+            headers: &self.headers,
+            certificate: self.sender.certificate.as_deref(),
+        }
+    }
+
+    /// The body, once, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// See [`read`].
+    pub async fn body(&mut self, limit: usize) -> Result<Vec<u8>, Refusal> {
+        match self.body.take() {
+            Some(body) => read(body, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// 413 over the limit, 408 if it comes too slowly, 400 if it breaks off.
+pub async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let too_long = || Refusal::new(413, code::LIMIT, format!("the body is longer than {limit} bytes"));
+    let hint = http_body::Body::size_hint(&body).lower();
+    if hint > limit as u64 {
+        return Err(too_long());
+    }
+    let mut whole = Vec::with_capacity(usize::try_from(hint).unwrap_or(0));
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Refusal::new(400, code::INVALID_REQUEST, "the body broke off"))?;
+            if let Ok(data) = frame.into_data() {
+                if whole.len() + data.len() > limit {
+                    return Err(too_long());
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(whole)
+    };
+    let slow = |_| Refusal::new(408, code::LIMIT, "the body came too slowly");
+    tokio::time::timeout(BODY_WAIT, reading).await.map_err(slow)?
+}
+
+/// Judges a request by everything but its body and its bearer.
+///
+/// # Errors
+/// The answer to a request that goes no further.
+#[expect(clippy::result_large_err, reason = "made once for a request that goes no further")]
+pub fn admit(door: &Door, request: Request<Incoming>, peer: &Peer) -> Result<Admitted, Response<Answer>> {
+    let (head, body) = request.into_parts();
+    let refuse =
+        |status, text: &str| Err(respond::refused(&Refusal::new(status, code::FORBIDDEN, text), None));
+    // Whatever stands in for a load balancer's probe has no name to check.
+    if let (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") = (&head.method, head.uri.path()) {
+        return Err(respond::plain(200, "ok\n"));
+    }
+    // The reader's own bound is on what it buffers, which may be a little more.
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > HEAD_BYTES {
+        return Err(respond::refused(&Refusal::new(431, code::LIMIT, "the header lines are too long"), None));
+    }
+    let names = door.names.load();
+    if let Err(text) = check_host(&names, &head.headers, head.uri.authority()) {
+        return refuse(421, text);
+    }
+    let sender = peer.sender(&door.proxies.load(), &head.headers);
+    let Some(target) = target_of(head.uri.path()) else {
+        return Ok(Admitted::Visit(Box::new(Visit { head, sender, body })));
+    };
+    let cors_origin = match check_origin(&names, &head.headers, sender.is_tls) {
+        Ok(origin) => origin,
+        Err(text) => return refuse(403, text),
+    };
+    if head.method == Method::OPTIONS && cors_origin.is_some() {
+        return Err(preflight(cors_origin.as_ref()));
+    }
+    if !matches!(head.method, Method::POST | Method::GET | Method::DELETE) {
+        let mut answer = respond::plain(405, "method not allowed\n");
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+        return Err(answer);
+    }
+    let accepts = |wanted: &str| accepts(&head.headers, wanted);
+    let accepts_events = accepts("text/event-stream");
+    match head.method {
+        Method::POST => {
+            if !headers::is_json(&head.headers) {
+                return refuse(415, "`Content-Type` must be application/json, in UTF-8");
+            }
+            if head.headers.contains_key(header::CONTENT_ENCODING) {
+                return refuse(415, "compressed bodies are not taken; send it plain");
+            }
+            if !accepts_events && !accepts("application/json") {
+                return refuse(406, "`Accept` must list application/json and text/event-stream");
+            }
+        }
+        Method::GET if !accepts_events => return refuse(406, "`Accept` must list text/event-stream"),
+        _ => {}
+    }
+    Ok(Admitted::Received(Box::new(Received {
+        method: head.method,
+        target,
+        headers: head.headers,
+        sender,
+        accepts_events,
+        cors_origin,
+        body: Some(body),
+    })))
+}
+
+fn check_host(names: &Names, headers: &HeaderMap, target: Option<&Authority>) -> Result<(), &'static str> {
+    let mut lines = headers.get_all(header::HOST).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err("`Host` is sent more than once");
+    }
+    let host = line.map(|l| l.to_str().unwrap_or_default());
+    // HTTP/2, and HTTP/1 in absolute form, name the host twice; both must say the same (RFC 9113 §8.3.1).
+    let host = match (host, target.map(Authority::as_str)) {
+        (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
+            return Err("`Host` differs from the request target");
+        }
+        (Some(host), _) | (None, Some(host)) => host,
+        (None, None) => return Err("`Host` is missing"),
+    };
+    if names.knows_host(host) {
+        Ok(())
+    } else {
+        Err("this gate does not go by that `Host`; see `[server] allowed_hosts`")
+    }
+}
+
+fn check_origin(
+    names: &Names,
+    headers: &HeaderMap,
+    is_tls: bool,
+) -> Result<Option<HeaderValue>, &'static str> {
+    let mut lines = headers.get_all(header::ORIGIN).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+            None | Some(b"none" | b"same-origin") => Ok(None),
+            Some(_) => Err("a page of another site may not call this gate"),
+        },
+        (Some(_), Some(_)) => Err("`Origin` is sent more than once"),
+        (Some(line), None) => {
+            let origin = line.to_str().unwrap_or_default();
+            if names.knows_origin(origin, is_tls) {
+                Ok(names.names_origin(origin).then(|| line.clone()))
+            } else {
+                Err("pages of this `Origin` may not call; see `[server] allowed_origins`")
+            }
+        }
+    }
+}
+
+/// The endpoint that a path names, compared as it was sent: nothing is decoded, so nothing can be read in two ways.
+fn target_of(path: &str) -> Option<Target> {
+    match path.strip_prefix("/mcp")? {
+        "" => Some(Target::Merged),
+        rest => rest.strip_prefix('/')?.parse().ok().map(Target::Server),
+    }
+}
+
+fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+    let mut lines = headers.get_all(header::ACCEPT).iter().peekable();
+    if lines.peek().is_none() {
+        // RFC 9110 §12.5.1: no preference.
+        return true;
+    }
+    let main = wanted.split('/').next().unwrap_or_default();
+    lines.filter_map(|l| l.to_str().ok()).flat_map(|l| l.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let range = parts.next().unwrap_or_default();
+        let is_named = range.eq_ignore_ascii_case(wanted) || range == "*/*" || range == format!("{main}/*");
+        is_named && !parts.any(|p| matches!(p, "q=0" | "q=0.0"))
+    })
+}
+
+fn preflight(origin: Option<&HeaderValue>) -> Response<Answer> {
+    let mut answer = respond::empty(204);
+    let headers = answer.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, DELETE"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static(
+            "Authorization, DPoP, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID",
+        ),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    respond::with_cors(answer, origin)
+}
+
+/// A port and how it is served.
+pub struct Listening {
+    /// The bound socket.
+    pub socket: TcpListener,
+    /// TLS, replaced when certificates are renewed; `None` for plain HTTP.
+    pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    /// If set, only these peers may connect: the declared TLS-terminating proxies.
+    pub only_from: Option<Vec<IpNet>>,
+}
+
+/// Serves until `stop` says so, then lets requests under way finish for a while.
+pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let peers: Arc<Mutex<HashMap<IpAddr, usize>>> = Arc::default();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listening.socket.accept() => accepted,
+            _ = stop.wait_for(|s| *s) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end before more can begin.
+                tracing::warn!(%error, "a connection was not accepted");
+                sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if listening.only_from.as_ref().is_some_and(|nets| !nets.iter().any(|n| n.contains(&peer.ip()))) {
+            tracing::warn!(%peer, "refused: plain HTTP is for the declared proxies only");
+            continue;
+        }
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        let Some(place) = Place::take(&peers, peer.ip()) else { continue };
+        let tls = listening.tls.as_ref().map(|t| t.load_full());
+        let (gate, door, stop) = (Arc::clone(&gate), Arc::clone(&door), stop.clone());
+        connections.spawn(async move {
+            let _held = (slot, place);
+            connection(tcp, peer.ip().to_canonical(), tls, gate, door, stop).await;
+        });
+    }
+    drop(listening.socket);
+    gate.drain();
+    let finish = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, finish).await.is_err() {
+        tracing::warn!("requests were still under way after {} seconds and are cut", DRAIN.as_secs());
+    }
+    gate.close_and_wait().await;
+}
+
+/// One of a peer's connections.
+struct Place(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr);
+
+impl Place {
+    fn take(peers: &Arc<Mutex<HashMap<IpAddr, usize>>>, peer: IpAddr) -> Option<Self> {
+        let mut counts = lock(peers);
+        let count = counts.entry(peer).or_default();
+        if *count >= CONNECTIONS_PER_ADDRESS && !peer.is_loopback() {
+            return None;
+        }
+        *count += 1;
+        Some(Self(Arc::clone(peers), peer))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.0);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
+async fn connection(
+    tcp: TcpStream,
+    address: IpAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    stop: watch::Receiver<bool>,
+) {
+    let _ = tcp.set_nodelay(true);
+    let io = Patient { inner: tcp, waiting: None };
+    let Some(tls) = tls else {
+        let peer = Peer { address, is_tls: false, certificate: None };
+        return http1(TokioIo::new(io), gate, door, peer, stop).await;
+    };
+    let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(io);
+    let Ok(Ok(stream)) = tokio::time::timeout(HEAD_WAIT, handshake).await else { return };
+    let session = stream.get_ref().1;
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let peer = Peer { address, is_tls: true, certificate: leaf.map(|leaf| Arc::from(leaf.as_ref())) };
+    if session.alpn_protocol() == Some(b"h2") {
+        http2(TokioIo::new(stream), gate, door, peer, stop).await;
+    } else {
+        http1(TokioIo::new(stream), gate, door, peer, stop).await;
+    }
+}
+
+async fn http1<I>(
+    io: TokioIo<I>,
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    peer: Peer,
+    mut stop: watch::Receiver<bool>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (gate, door, peer) = (Arc::clone(&gate), Arc::clone(&door), peer.clone());
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        async move {
+            let mut answer = exchange(&gate, &door, request, &peer).await;
+            if is_chunked {
+                // hyper hides a `Content-Length` beside it; what a proxy that goes by the length takes for the rest of
+                // this request must not become the next one (RFC 9112 §6.1; attacks.md PH-06).
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEAD_LINES)
+        .serve_connection(io, service);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        _ = stop.wait_for(|s| *s) => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
+
+async fn http2<I>(
+    io: TokioIo<I>,
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    peer: Peer,
+    mut stop: watch::Receiver<bool>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let (gate, door, peer) = (Arc::clone(&gate), Arc::clone(&door), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(exchange(&gate, &door, request, &peer).await) }
+    });
+    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(std::time::Duration::from_secs(30))
+        .serve_connection(io, service);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        _ = stop.wait_for(|s| *s) => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
+
+/// A connection whose peer must take what is written within [`WRITE_WAIT`] (attacks.md PH-20).
+struct Patient<I> {
+    inner: I,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I> Patient<I> {
+    fn judge<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = None;
+            return polled;
+        }
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_WAIT)));
+        match waiting.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.judge(polled, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bytes);
+        self.judge(polled, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.judge(polled, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_declared_proxies_are_asked_where_a_request_came_from() {
+        let peer = |address: &str, proxies: &[&str]| {
+            let peer = Peer { address: address.parse().unwrap(), is_tls: false, certificate: None };
+            let networks = proxies.iter().map(|p| p.parse().unwrap()).collect();
+            (peer, Proxies { networks, show_certificates: false })
+        };
+        let from = |(peer, proxies): &(Peer, Proxies), lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", line.parse().unwrap());
+            }
+            peer.sender(proxies, &headers).address.to_string()
+        };
+        let direct = peer("192.0.2.1", &[]);
+        assert_eq!(from(&direct, &["198.51.100.9"]), "192.0.2.1", "anybody may write the header");
+        let behind = peer("10.0.0.1", &["10.0.0.0/8"]);
+        assert_eq!(from(&behind, &["198.51.100.9"]), "198.51.100.9");
+        assert_eq!(
+            from(&behind, &["203.0.113.5, 198.51.100.9"]),
+            "198.51.100.9",
+            "what the client wrote is left"
+        );
+        assert_eq!(from(&behind, &["203.0.113.5", "198.51.100.9, 10.0.0.2"]), "198.51.100.9", "two proxies");
+        assert_eq!(from(&behind, &["198.51.100.9, nonsense"]), "10.0.0.1");
+        assert_eq!(from(&behind, &[]), "10.0.0.1");
+    }
+}

@@ -1,0 +1,220 @@
+//! What the merged endpoint says of itself: handshake, discovery, subscriptions.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bartizan_mcp::{
+    Era, Message, Refusal, Revision, code, era,
+    json::{Kind as Json, Value, quote},
+    message,
+};
+use futures::future::join_all;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::modern_fields;
+use crate::{
+    Asker, Gate,
+    call::own_info,
+    flow::{Flow, Out, Replies, Reply},
+    legacy::{Hub, Link},
+    modern,
+    server::Server,
+};
+
+/// The union of what servers offer: for each capability, its flags that anybody sets.
+#[derive(Default)]
+struct Offers(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Offers {
+    fn add(&mut self, capabilities: Option<Value<'_>>) {
+        for offer in capabilities.into_iter().flat_map(Value::members) {
+            let flags = self.0.entry(offer.key().into_owned()).or_default();
+            for flag in offer.value.members() {
+                let is_set = offer.value.kind() == Json::Object && flag.value.as_bool() != Some(false);
+                if is_set {
+                    flags.entry(flag.key().into_owned()).or_insert_with(|| flag.value.text().to_owned());
+                }
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let offers = self.0.iter().map(|(name, flags)| {
+            let flags: Vec<_> = flags.iter().map(|(k, v)| format!("{}:{v}", quote(k))).collect();
+            format!("{}:{{{}}}", quote(name), flags.join(","))
+        });
+        format!("{{{}}}", offers.collect::<Vec<_>>().join(","))
+    }
+}
+
+/// What a client should know of the servers behind the endpoint; the absent ones are named, with the reason.
+fn instructions(present: &[String], absent: &[(String, String)]) -> String {
+    let mut text = format!(
+        "Servers behind this endpoint: {}. Tools and prompts are named server__name.",
+        present.join(", ")
+    );
+    for (server, reason) in absent {
+        text.push_str(&format!(" Not available: {server} ({reason})."));
+    }
+    text
+}
+
+/// Opens a session with every server that speaks the legacy era.
+///
+/// # Errors
+/// The refusal, if no server answers.
+pub async fn initialize(
+    gate: &Arc<Gate>,
+    asker: &Asker,
+    servers: &[Arc<Server>],
+    hub: &Arc<Hub>,
+    hello: &str,
+    id: &str,
+) -> Result<(Vec<Arc<Link>>, Revision, String), Refusal> {
+    let opening = servers.iter().map(|server| async move {
+        let opened = Link::open(gate, server, asker.clone(), true, Arc::clone(hub), hello.to_owned()).await;
+        opened.map_err(|why| crate::legacy::refusal_of(why, server.name().as_str()))
+    });
+    let opened = join_all(opening).await;
+    let (mut links, mut offers, mut present, mut absent) =
+        (Vec::new(), Offers::default(), Vec::new(), Vec::new());
+    for (server, result) in servers.iter().zip(opened) {
+        match result {
+            Ok((link, answer)) => {
+                offers.add(answer.result().and_then(|r| r.get("capabilities")));
+                present.push(server.name().to_string());
+                links.push(link);
+            }
+            Err(refusal) => {
+                tracing::warn!(server = %server.name(), reason = %refusal.message, "not part of a merged session");
+                absent.push((server.name().to_string(), reason(&refusal)));
+            }
+        }
+    }
+    if links.is_empty() && !servers.is_empty() {
+        let text = instructions(&present, &absent);
+        return Err(Refusal::new(502, code::UPSTREAM_UNAVAILABLE, text));
+    }
+    let hello = Value::of(hello);
+    let asked = hello.get("protocolVersion").and_then(Value::as_str).and_then(|v| Revision::named(&v));
+    let revision = asked.filter(|r| r.era() == Era::Legacy).unwrap_or(Revision::V2025_11_25);
+    let result = format!(
+        r#"{{"protocolVersion":"{}","capabilities":{},"serverInfo":{},"instructions":{}}}"#,
+        revision.name(),
+        offers.text(),
+        own_info(),
+        quote(&instructions(&present, &absent)),
+    );
+    Ok((links, revision, message::result(id, &result)))
+}
+
+fn reason(refusal: &Refusal) -> String {
+    match refusal.code {
+        code::ERA_MISMATCH => "it speaks the other protocol era".into(),
+        code::NEEDS_LINKING => refusal.message.clone(),
+        _ => "it cannot be reached now".into(),
+    }
+}
+
+/// `server/discover` for all servers of the modern era.
+pub async fn discover(gate: &Arc<Gate>, asker: &Asker, servers: &[Arc<Server>], message: &Message) -> Reply {
+    let asking = servers.iter().map(|server| async move {
+        let flow = modern::open(gate, asker, server, false, message, None).await?;
+        flow.last().await.ok_or_else(|| Refusal::new(502, code::UPSTREAM_UNAVAILABLE, "no answer"))
+    });
+    let answers = join_all(asking).await;
+    let (mut offers, mut present, mut absent) = (Offers::default(), Vec::new(), Vec::new());
+    for (server, answer) in servers.iter().zip(answers) {
+        match answer {
+            Ok(answer) if answer.result().is_some() => {
+                offers.add(answer.result().and_then(|r| r.get("capabilities")));
+                present.push(server.name().to_string());
+            }
+            Ok(_) => absent.push((server.name().to_string(), "it cannot be reached now".into())),
+            Err(refusal) => absent.push((server.name().to_string(), reason(&refusal))),
+        }
+    }
+    let result = format!(
+        r#"{{"supportedVersions":["2026-07-28","2025-11-25","2025-06-18","2025-03-26"],"capabilities":{},"instructions":{}{}}}"#,
+        offers.text(),
+        quote(&instructions(&present, &absent)),
+        modern_fields(),
+    );
+    let id = message.id_value().map(Value::text).unwrap_or("null");
+    Reply::Message { status: 200, text: message::result(id, &result) }
+}
+
+/// One subscription over several servers: one acknowledgement of all they honour, then what each tells.
+pub fn listen(message: &Message, flows: Vec<Flow>) -> Replies {
+    let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+    let asked = message.param("notifications").map(|n| n.text().to_owned()).unwrap_or_else(|| "{}".into());
+    let (to, from) = mpsc::channel(64);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let first = join_all(flows.into_iter().map(|mut flow| async move {
+            let within = tokio::time::timeout(crate::limits::CONTROL_WAIT, flow.next());
+            (within.await.ok().flatten(), flow)
+        }));
+        let first = first.await;
+        let mut honoured = Offers::default();
+        for (out, _) in &first {
+            if let Some(Out::Message(text)) = out
+                && let Ok(ack) = Message::from_spliced(text.clone())
+            {
+                honoured.add_filter(ack.param("notifications"));
+            }
+        }
+        let params = format!(
+            r#"{{"_meta":{{"{}":{id}}},"notifications":{}}}"#,
+            era::META_SUBSCRIPTION,
+            honoured.filter(&asked)
+        );
+        let ack = message::notification("notifications/subscriptions/acknowledged", Some(&params));
+        if to.send(Out::Message(ack)).await.is_err() {
+            return;
+        }
+        let rest =
+            first.into_iter().filter(|(out, _)| matches!(out, Some(Out::Message(_)))).map(|(_, mut flow)| {
+                let to = to.clone();
+                async move {
+                    while let Some(Out::Message(text)) = flow.next().await {
+                        if to.send(Out::Message(text)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        join_all(rest).await;
+        // Every server has ended its part: so has the subscription (spec.md A-84).
+        let result = format!(r#"{{"resultType":"complete","_meta":{{"{}":{id}}}}}"#, era::META_SUBSCRIPTION);
+        let _ = to.send(Out::Final { status: 200, text: message::result(&id, &result) }).await;
+    });
+    Replies::Many(from, tasks)
+}
+
+impl Offers {
+    /// Takes in what one server honours of a subscription.
+    fn add_filter(&mut self, filter: Option<Value<'_>>) {
+        for wish in filter.into_iter().flat_map(Value::members) {
+            let entry = self.0.entry(wish.key().into_owned()).or_default();
+            for element in wish.value.elements() {
+                entry.insert(element.text().to_owned(), String::new());
+            }
+            if wish.value.as_bool() == Some(false) {
+                self.0.remove(wish.key().as_ref());
+            }
+        }
+    }
+
+    /// What anybody honours of the filter `asked`.
+    fn filter(&self, asked: &str) -> String {
+        let honoured = Value::of(asked).members().filter_map(|wish| {
+            let found = self.0.get(wish.key().as_ref())?;
+            let text = match wish.value.kind() {
+                Json::Array => format!("[{}]", found.keys().cloned().collect::<Vec<_>>().join(",")),
+                _ => "true".into(),
+            };
+            Some(format!("\"{}\":{text}", wish.raw_key()))
+        });
+        format!("{{{}}}", honoured.collect::<Vec<_>>().join(","))
+    }
+}

@@ -1,0 +1,271 @@
+//! One event stream of a legacy session: what was sent on it, for whoever reads it now and comes back later
+//! (25/tr; spec.md B-19 to B-24).
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    limits::{REPLAY_BYTES, REPLAY_EVENTS, REPLAY_KEPT},
+    upstream::stdio::lock,
+};
+
+/// A stream's messages, numbered from 1.
+#[derive(Debug)]
+pub struct Outbox {
+    number: u32,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    events: VecDeque<(u64, Bytes)>,
+    bytes: usize,
+    last: u64,
+    /// The last message that was read.
+    read: u64,
+    /// Which reader counts; 0 for none.
+    reader: u64,
+    readers: u64,
+    retry: Option<u64>,
+    closed: Option<Instant>,
+}
+
+/// What a reader gets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    /// A message and its number.
+    Message(u64, Bytes),
+    /// The stream is cut here, to be resumed after this many milliseconds.
+    Retry(u64),
+    /// Nothing more will come.
+    End,
+}
+
+/// The one reader of an outbox; a newer one takes its place.
+#[derive(Debug)]
+pub struct Reader {
+    outbox: Arc<Outbox>,
+    generation: u64,
+    next: u64,
+}
+
+impl Outbox {
+    /// An empty stream, the session's `number`th.
+    pub fn new(number: u32) -> Arc<Self> {
+        Arc::new(Self { number, inner: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// Its number in the session.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Adds a message. Over the bounds the oldest go.
+    pub fn push(&self, text: String) {
+        let mut inner = lock(&self.inner);
+        inner.last += 1;
+        let (number, text) = (inner.last, Bytes::from(text));
+        inner.bytes += text.len();
+        inner.events.push_back((number, text));
+        while inner.events.len() > 1 && (inner.bytes > REPLAY_BYTES || inner.events.len() > REPLAY_EVENTS) {
+            if let Some((_, gone)) = inner.events.pop_front() {
+                inner.bytes -= gone.len();
+            }
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits while somebody reads and is behind, so that a slow reader slows the server and loses nothing.
+    pub async fn room(&self) {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let inner = lock(&self.inner);
+                let unread: usize =
+                    inner.events.iter().filter(|(n, _)| *n > inner.read).map(|(_, t)| t.len()).sum();
+                let behind = usize::try_from(inner.last - inner.read).unwrap_or(usize::MAX);
+                if inner.reader == 0
+                    || inner.closed.is_some()
+                    || (unread < REPLAY_BYTES / 2 && behind < REPLAY_EVENTS / 2)
+                {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Ends the stream after what is in it.
+    pub fn close(&self) {
+        lock(&self.inner).closed.get_or_insert_with(Instant::now);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the stream has ended.
+    pub async fn ended(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_closed() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Sends the reader away, to come back after `retry` milliseconds (spec.md B-14).
+    pub fn interrupt(&self, retry: u64) {
+        lock(&self.inner).retry = Some(retry);
+        self.changed.notify_waiters();
+    }
+
+    /// Whether it ended so long ago that nobody will come back for it.
+    pub fn is_stale(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.reader == 0 && inner.closed.is_some_and(|at| at.elapsed() > REPLAY_KEPT)
+    }
+
+    /// Whether it has ended.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.inner).closed.is_some()
+    }
+
+    /// Whether somebody reads it.
+    pub fn is_read(&self) -> bool {
+        lock(&self.inner).reader != 0
+    }
+
+    /// Reads on after what was read last.
+    pub fn read_on(self: &Arc<Self>) -> Reader {
+        let after = lock(&self.inner).read;
+        self.read_after(after)
+    }
+
+    /// Reads on after message `after`; whoever read before is sent away.
+    pub fn read_after(self: &Arc<Self>, after: u64) -> Reader {
+        let mut inner = lock(&self.inner);
+        inner.readers += 1;
+        inner.reader = inner.readers;
+        inner.read = after;
+        inner.retry = None;
+        let generation = inner.reader;
+        drop(inner);
+        self.changed.notify_waiters();
+        Reader { outbox: Arc::clone(self), generation, next: after + 1 }
+    }
+}
+
+impl Reader {
+    /// The next message. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Read {
+        loop {
+            let changed = self.outbox.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, or a push in between would go unnoticed.
+            changed.as_mut().enable();
+            {
+                let mut inner = lock(&self.outbox.inner);
+                if inner.reader != self.generation {
+                    return Read::End;
+                }
+                if let Some((number, text)) = inner.events.iter().find(|(n, _)| *n >= self.next).cloned() {
+                    self.next = number + 1;
+                    inner.read = number;
+                    drop(inner);
+                    self.outbox.changed.notify_waiters();
+                    return Read::Message(number, text);
+                }
+                if inner.closed.is_some() {
+                    return Read::End;
+                }
+                if let Some(retry) = inner.retry.take() {
+                    inner.reader = 0;
+                    return Read::Retry(retry);
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// The id under which a client that has read nothing yet comes back.
+    pub fn start_id(&self) -> String {
+        self.event_id(self.next - 1)
+    }
+
+    /// The id of message `number` on the wire: unique in the session, and it names the stream (B-21).
+    pub fn event_id(&self, number: u64) -> String {
+        format!("{}-{number}", self.outbox.number)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.outbox.inner);
+        if inner.reader == self.generation {
+            inner.reader = 0;
+        }
+        drop(inner);
+        self.outbox.changed.notify_waiters();
+    }
+}
+
+/// The stream and message that an event id names.
+pub fn parse_event_id(id: &str) -> Option<(u32, u64)> {
+    let (stream, message) = id.split_once('-')?;
+    Some((stream.parse().ok()?, message.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn replays_only_what_came_after() {
+        let outbox = Outbox::new(3);
+        outbox.push("a".into());
+        outbox.push("b".into());
+        let mut first = outbox.read_after(0);
+        assert_eq!(first.next().await, Read::Message(1, "a".into()));
+        let mut second = outbox.read_after(1);
+        assert_eq!(first.next().await, Read::End, "a newer reader takes its place");
+        assert_eq!(second.next().await, Read::Message(2, "b".into()));
+        outbox.interrupt(10);
+        assert_eq!(second.next().await, Read::Retry(10));
+        outbox.push("c".into());
+        outbox.close();
+        let mut third = outbox.read_after(2);
+        assert_eq!(third.next().await, Read::Message(3, "c".into()));
+        assert_eq!(third.next().await, Read::End);
+        assert_eq!(parse_event_id(&third.event_id(3)), Some((3, 3)));
+    }
+
+    #[tokio::test]
+    async fn is_bounded() {
+        let outbox = Outbox::new(1);
+        for _ in 0..REPLAY_EVENTS * 2 {
+            outbox.push("x".repeat(16));
+        }
+        outbox.push("y".repeat(REPLAY_BYTES + 1));
+        let inner = lock(&outbox.inner);
+        assert_eq!((inner.events.len(), inner.bytes), (1, REPLAY_BYTES + 1));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_holds_the_writer_back() {
+        let outbox = Outbox::new(1);
+        let mut reader = outbox.read_after(0);
+        outbox.push("x".repeat(REPLAY_BYTES));
+        let writer = Arc::clone(&outbox);
+        let waiting = tokio::spawn(async move { writer.room().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        reader.next().await;
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,729 @@
+//! May this caller do this? The policy at work, with what has entered the caller's window (attacks.md EP, II-14).
+//!
+//! Doubt is Deny: without a bundle that speaks of the tools as they are pinned now, or without the record of flows, nothing is
+//! permitted.
+
+pub mod approvals;
+mod questions;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bartizan_mcp::{
+    Era, Message, Refusal, code,
+    json::{Value, quote},
+};
+use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
+use bartizan_oauth::{AuthenticationRequired, Error, VerifiedToken};
+use bartizan_policy::{
+    Action, Bundle, Catalog, Claims, Decision, Denial, FlowLabels, Hints, Obligation, PolicyConfig,
+    Principal, Query, Reason, Source, Sources, Surroundings, Tool, Trust,
+    flow::{FlowContext, Label},
+};
+use bartizan_store::{
+    Approvals, Digest, Flows, Keeper,
+    approvals::Approval,
+    flows::Flow,
+    pins::{Kind, PinSet},
+};
+
+pub use questions::Question;
+
+use approvals::Pending;
+use questions::leaking;
+
+use crate::{
+    Access, Asker, catalog,
+    inventory::DefinitionKind,
+    merged,
+    server::{Pinning, Server},
+    upstream::stdio::lock,
+};
+
+/// For how long a label that this process recorded is not recorded again.
+const RECORD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Requests outside tools that carry nothing of the caller's to their server but a handle.
+const CARRY_NOTHING: [&str; 5] =
+    ["resources/unsubscribe", "tasks/cancel", "tasks/get", "tasks/list", "tasks/result"];
+
+/// The policy and what it is asked with.
+pub struct Policy {
+    keeper: Arc<Keeper>,
+    flows: Arc<dyn Flows>,
+    approvals: Arc<dyn Approvals>,
+    clock: Arc<dyn Clock>,
+    ready: ArcSwapOption<Ready>,
+    /// One bundle is made at a time; whoever waits finds it made.
+    making: Mutex<Making>,
+    recorded: Mutex<HashMap<CallerKey, BTreeMap<Label, Timestamp>>>,
+    principals: Mutex<HashMap<CallerKey, Known>>,
+}
+
+/// What the operator wrote, and the servers it is about.
+#[derive(Clone, Default)]
+pub struct Rules {
+    /// `[policy]`
+    pub config: PolicyConfig,
+    /// The Cedar files.
+    pub policies: Vec<Source>,
+    /// How far each server is trusted.
+    pub servers: BTreeMap<ServerName, Trust>,
+    /// What each server may ask its clients for.
+    pub may_ask: BTreeMap<ServerName, BTreeSet<Question>>,
+}
+
+/// An identity made ready, and the token it was made from.
+struct Known {
+    token: Option<Weak<VerifiedToken>>,
+    principal: Arc<Principal>,
+}
+
+#[derive(Default)]
+struct Making {
+    rules: Rules,
+    /// Counts changes of `rules`.
+    edition: u64,
+}
+
+/// A bundle for one state of the pins and one edition of the rules.
+struct Ready {
+    pins: u64,
+    edition: u64,
+    bundle: Arc<Bundle>,
+    /// The approved tools it speaks of.
+    tools: Digest,
+    /// Whether anything can be kept from going out by what has entered.
+    minds_flow: bool,
+    /// Whether the operator's own policies ask what has entered: every call then asks the store, not this process's memory.
+    reads_flow: bool,
+    /// Whether the shipped rule holds.
+    has_rule: bool,
+    trust: BTreeMap<ServerName, Trust>,
+    /// Whether the operator wrote any policy of his own; without, the owner sees all there is.
+    is_own: bool,
+    window: Duration,
+}
+
+/// The proof that a request was permitted, and by what.
+pub struct Permitted {
+    policies: Vec<String>,
+    approval: Option<Approval>,
+}
+
+impl Permitted {
+    /// The policies that decided.
+    pub fn policies(&self) -> &[String] {
+        &self.policies
+    }
+
+    /// The approval that was used up for it.
+    pub fn approval(&self) -> Option<&Approval> {
+        self.approval.as_ref()
+    }
+}
+
+impl Policy {
+    /// A policy over `keeper`'s pins that permits nothing until it is given rules.
+    pub fn new(
+        keeper: Arc<Keeper>,
+        flows: Arc<dyn Flows>,
+        approvals: Arc<dyn Approvals>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            keeper,
+            flows,
+            approvals,
+            clock,
+            ready: ArcSwapOption::empty(),
+            making: Mutex::default(),
+            recorded: Mutex::default(),
+            principals: Mutex::default(),
+        }
+    }
+
+    /// Judges by `rules` from now on. If they cannot be used, the old ones stay.
+    ///
+    /// # Errors
+    /// Every problem, a line each.
+    pub fn govern(&self, rules: Rules) -> Result<Vec<String>, String> {
+        let mut making = lock(&self.making);
+        let edition = making.edition + 1;
+        let (ready, warnings) = make(&rules, edition, &self.keeper.approved())?;
+        *making = Making { rules, edition };
+        self.ready.store(Some(Arc::new(ready)));
+        Ok(warnings)
+    }
+
+    /// The bundle for the pins as they are now.
+    fn ready(&self) -> Option<Arc<Ready>> {
+        // One state of the pins for all of this: they may change any time.
+        let set = self.keeper.approved();
+        let current = |ready: &Arc<Ready>| ready.pins == set.version();
+        if let Some(ready) = self.ready.load_full().filter(current) {
+            return Some(ready);
+        }
+        let made = catalog::long_work(|| {
+            let making = lock(&self.making);
+            let known = self.ready.load_full().filter(|ready| ready.edition == making.edition);
+            let fresh = match known {
+                Some(ready) if current(&ready) => return Ok(ready),
+                // Pins change more often than what policies can speak of.
+                Some(ready) if ready.tools == tools_of(&making.rules, &set) => ready.at(set.version()),
+                _ => make(&making.rules, making.edition, &set)?.0,
+            };
+            let fresh = Arc::new(fresh);
+            self.ready.store(Some(Arc::clone(&fresh)));
+            Ok::<_, String>(fresh)
+        });
+        match made {
+            Ok(ready) => Some(ready),
+            Err(problems) => {
+                tracing::error!(%problems, "the policies do not fit the approved tools; nothing is permitted");
+                None
+            }
+        }
+    }
+
+    fn principal(&self, asker: &Asker, bundle: &Bundle) -> Arc<Principal> {
+        let mut known = lock(&self.principals);
+        if known.len() > 4096 {
+            known.clear();
+        }
+        let token = asker.access.as_ref().map(Access::token);
+        // The same person comes with another token after a step-up, and may then do more.
+        let is_same = |known: &&Known| match (&known.token, token) {
+            (None, None) => true,
+            (Some(then), Some(now)) => std::ptr::eq(then.as_ptr(), Arc::as_ptr(now)),
+            _ => false,
+        };
+        if let Some(known) = known.get(&asker.key).filter(is_same) {
+            return Arc::clone(&known.principal);
+        }
+        let principal = Arc::new(bundle.identify(claims_of(asker)));
+        let fresh = Known { token: token.map(Arc::downgrade), principal: Arc::clone(&principal) };
+        known.insert(asker.key.clone(), fresh);
+        principal
+    }
+
+    /// Permits a request, and lets what it will bring enter its caller's window.
+    ///
+    /// # Errors
+    /// The refusal. A tool that may not be seen reads as one that is not there.
+    pub async fn authorize(
+        &self,
+        asker: &Asker,
+        server: &Server,
+        era: Era,
+        is_merged: bool,
+        message: &Message,
+    ) -> Result<Permitted, Refusal> {
+        let ready = self.ready().ok_or_else(unready)?;
+        let method = message.method();
+        let asked = Asked::of(&method, is_merged, message);
+        let principal = self.principal(asker, &ready.bundle);
+        let query = |action, flow| Query {
+            principal: &principal,
+            client: asker.caller.client(),
+            server: server.name().as_str(),
+            action,
+            surroundings: Surroundings {
+                address: asker.address,
+                now: self.clock.now(),
+                era: policy_era(era),
+                flow,
+            },
+            approved: &[],
+        };
+        if matches!(asked, Asked::List | Asked::SubscribeServer) {
+            let decision = ready.bundle.authorize(&query(asked.action(), FlowContext::default()));
+            return permitted(decision, asker, server, era, "");
+        }
+        let by_trust = ready.trust.get(server.name()).copied().unwrap_or_default().default_labels();
+        let (tool, labels, action) = match &asked {
+            // Nothing is known of its tools: whoever may list them may call them.
+            Asked::Call { tool, .. } if server.settings().pinning == Pinning::DangerousNone => {
+                (tool.clone(), by_trust, Action::List)
+            }
+            Asked::Call { tool, .. } => {
+                let labels = ready.bundle.flow_labels(server.name().as_str(), tool);
+                (tool.clone(), labels.unwrap_or(by_trust), asked.action())
+            }
+            // What is read, completed or got brings and carries as much as a call does (attacks.md II-14).
+            _ => {
+                let sends_out = by_trust.sends_out && !CARRY_NOTHING.contains(&method.as_ref());
+                (method.clone().into_owned(), FlowLabels { sends_out, ..by_trust }, asked.action())
+            }
+        };
+        // What a client answers goes to the server as a whole, whatever the tool does with its arguments.
+        let answers = by_trust.sends_out && message.param("inputResponses").is_some();
+        // The shipped rule, for what Cedar has no labels for.
+        let leaks = |flow: FlowContext| {
+            let goes_out = answers || (!matches!(action, Action::Call { .. }) && labels.sends_out);
+            ready.has_rule && goes_out && flow.untrusted && flow.private
+        };
+        let must_record = answers || self.must_record(asker, labels, &ready);
+        let mut approval: Option<Approval> = None;
+        loop {
+            let approved: Vec<String> = approval.iter().map(|a| a.role.clone()).collect();
+            let judge = |flow| ready.bundle.authorize(&Query { approved: &approved, ..query(action, flow) });
+            let (decision, leaked, because) = if must_record {
+                self.admit(asker, server, (&tool, labels), &ready, &judge, &leaks).await?
+            } else {
+                (judge(self.remembered(asker, ready.window)), false, String::new())
+            };
+            if is_hidden(&ready, &query(action, FlowContext::default()), &decision) {
+                return Err(unknown(era));
+            }
+            if leaked {
+                return Err(leaking(era, &because));
+            }
+            if let (Action::Call { .. }, None, Some(role)) =
+                (action, &approval, approvals::lacking(&decision))
+            {
+                let call = Pending { tool: &tool, message, role, because: &because };
+                let redeemed = self.redeem(&ready, asker, server, era, call).await?;
+                approval = Some(redeemed);
+                continue;
+            }
+            if must_record && decision.is_permit() {
+                self.remember(asker, labels, self.clock.now());
+            }
+            let permitted = permitted(decision, asker, server, era, &because)?;
+            return Ok(Permitted { approval, ..permitted });
+        }
+    }
+
+    /// Decides with what is on record, and puts what the call brings on record if it may be made. Answers whether it
+    /// `leaks` too, and what it was that had entered.
+    async fn admit(
+        &self,
+        asker: &Asker,
+        server: &Server,
+        (tool, labels): (&str, FlowLabels),
+        ready: &Ready,
+        judge: &(dyn Fn(FlowContext) -> Decision + Send + Sync),
+        leaks: &(dyn Fn(FlowContext) -> bool + Send + Sync),
+    ) -> Result<(Decision, bool, String), Refusal> {
+        let now = self.clock.now();
+        let entry = Flow {
+            at: now,
+            server: server.name().clone(),
+            tool: tool.to_owned(),
+            labels: words(labels),
+            call: String::new(),
+        };
+        let decided = Mutex::new(None);
+        let admits = |past: &[Flow]| {
+            let flow = context_of(past);
+            let decision = judge(flow);
+            let goes = decision.is_permit() && !leaks(flow);
+            *lock(&decided) = Some((decision, leaks(flow), because(past)));
+            goes
+        };
+        let since = Timestamp::from_unix(now.as_unix().saturating_sub(ready.window.as_secs()));
+        self.flows.admit(&asker.caller, since, &entry, &admits).await.map_err(|error| {
+            tracing::error!(%error, "the record of information flow cannot be used");
+            unready()
+        })?;
+        lock(&decided).take().ok_or_else(unready)
+    }
+
+    /// Whether a call must go through the store: it brings something that is not on record, or it may be kept from
+    /// going out by what is.
+    fn must_record(&self, asker: &Asker, labels: FlowLabels, ready: &Ready) -> bool {
+        if ready.reads_flow || (labels.sends_out && ready.minds_flow) {
+            return true;
+        }
+        let now = self.clock.now();
+        let recorded = lock(&self.recorded);
+        let mine = recorded.get(&asker.key);
+        brought(labels)
+            .any(|label| mine.and_then(|m| m.get(&label)).is_none_or(|at| now.since(*at) >= RECORD_AGAIN))
+    }
+
+    fn remember(&self, asker: &Asker, labels: FlowLabels, now: Timestamp) {
+        let mut recorded = lock(&self.recorded);
+        let mine = recorded.entry(asker.key.clone()).or_default();
+        mine.extend(brought(labels).map(|label| (label, now)));
+    }
+
+    fn remembered(&self, asker: &Asker, window: Duration) -> FlowContext {
+        let now = self.clock.now();
+        let recorded = lock(&self.recorded);
+        let has = |label| {
+            recorded.get(&asker.key).and_then(|m| m.get(&label)).is_some_and(|at| now.since(*at) <= window)
+        };
+        FlowContext {
+            untrusted: has(Label::Untrusted),
+            private: has(Label::Private),
+            destructive: has(Label::Destructive),
+        }
+    }
+
+    /// The places of a list's entries that the caller may not see.
+    pub fn hidden(
+        &self,
+        asker: &Asker,
+        server: &Server,
+        kind: DefinitionKind,
+        list: Value<'_>,
+    ) -> Vec<usize> {
+        let count = list.elements().count();
+        let Some(ready) = self.ready() else { return (0..count).collect() };
+        if !ready.is_own || server.settings().pinning == Pinning::DangerousNone {
+            return Vec::new();
+        }
+        let principal = self.principal(asker, &ready.bundle);
+        let sees = |name: &str| {
+            let action = match kind {
+                DefinitionKind::Tool => Action::Call { tool: name, arguments: None },
+                DefinitionKind::Prompt => Action::Get { prompt: name },
+                DefinitionKind::Resource => Action::Read { uri: name },
+                DefinitionKind::Template => Action::CompleteResource { uri: name },
+            };
+            ready.bundle.may_see(&Query {
+                principal: &principal,
+                client: asker.caller.client(),
+                server: server.name().as_str(),
+                action,
+                surroundings: Surroundings {
+                    address: asker.address,
+                    now: self.clock.now(),
+                    era: bartizan_policy::Era::Modern,
+                    flow: FlowContext::default(),
+                },
+                approved: &[],
+            })
+        };
+        let entries = list.elements().enumerate();
+        entries
+            .filter(|(_, entry)| {
+                !entry.get(kind.key()).and_then(Value::as_str).is_some_and(|name| sees(&name))
+            })
+            .map(|(at, _)| at)
+            .collect()
+    }
+}
+
+/// What is known of who asks.
+fn claims_of(asker: &Asker) -> Claims {
+    let Some(token) = asker.access.as_ref().map(Access::token) else {
+        return Claims::of_caller(&asker.caller);
+    };
+    Claims {
+        app: token.principal() == bartizan_oauth::Principal::Application,
+        groups: token.groups().clone(),
+        roles: token.roles().clone(),
+        scopes: token.scopes().clone(),
+        amr: token.authentication_methods().iter().cloned().collect(),
+        acr: token.authentication_contexts().first().cloned(),
+        auth_time: token.authenticated_at().map(Timestamp::as_unix),
+        ..Claims::of_caller(&asker.caller)
+    }
+}
+
+/// What a message asks for, in the policy's words.
+enum Asked {
+    Call { tool: String, arguments: Option<String> },
+    CompletePrompt(String),
+    CompleteResource(String),
+    Get(String),
+    List,
+    Read(String),
+    Subscribe(String),
+    SubscribeServer,
+    Task,
+}
+
+impl Asked {
+    fn of(method: &str, is_merged: bool, message: &Message) -> Self {
+        let text = |value: Option<Value<'_>>| {
+            value.and_then(Value::as_str).map(|t| t.into_owned()).unwrap_or_default()
+        };
+        let name = |value| {
+            let name = text(value);
+            if is_merged {
+                merged::split_name(&name).map_or(String::new(), |(_, bare)| bare.to_owned())
+            } else {
+                name
+            }
+        };
+        let uri = |value| {
+            let uri = text(value);
+            if is_merged {
+                merged::split_uri(&uri).map_or(String::new(), |(_, bare)| bare.to_owned())
+            } else {
+                uri
+            }
+        };
+        match method {
+            "tools/call" => Self::Call {
+                tool: name(message.param("name")),
+                arguments: message.param("arguments").map(|a| a.text().to_owned()),
+            },
+            "prompts/get" => Self::Get(name(message.param("name"))),
+            "resources/read" => Self::Read(uri(message.param("uri"))),
+            "resources/subscribe" | "resources/unsubscribe" => Self::Subscribe(uri(message.param("uri"))),
+            "subscriptions/listen" => Self::SubscribeServer,
+            "completion/complete" => match message.param("ref") {
+                // What kind it is decides, not which other members stand beside.
+                Some(reference) if text(reference.get("type")) == "ref/resource" => {
+                    Self::CompleteResource(uri(reference.get("uri")))
+                }
+                reference => Self::CompletePrompt(name(reference.and_then(|r| r.get("name")))),
+            },
+            _ if method.starts_with("tasks/") => Self::Task,
+            _ => Self::List,
+        }
+    }
+
+    fn action(&self) -> Action<'_> {
+        match self {
+            Self::Call { tool, arguments } => Action::Call { tool, arguments: arguments.as_deref() },
+            Self::CompletePrompt(prompt) => Action::CompletePrompt { prompt },
+            Self::CompleteResource(uri) => Action::CompleteResource { uri },
+            Self::Get(prompt) => Action::Get { prompt },
+            Self::List => Action::List,
+            Self::Read(uri) => Action::Read { uri },
+            Self::Subscribe(uri) => Action::SubscribeResource { uri },
+            Self::SubscribeServer => Action::SubscribeServer,
+            Self::Task => Action::Task,
+        }
+    }
+}
+
+fn permitted(
+    decision: Decision,
+    asker: &Asker,
+    server: &Server,
+    era: Era,
+    because: &str,
+) -> Result<Permitted, Refusal> {
+    match decision {
+        Decision::Permit(permit) => Ok(Permitted { policies: permit.policies().to_vec(), approval: None }),
+        Decision::Deny(denial) => {
+            tracing::warn!(server = %server.name(), reason = denial.reason.code(), policies = %denial.policies.join(" "), "denied");
+            Err(denied(&denial, asker, server, era, because))
+        }
+    }
+}
+
+fn denied(denial: &Denial, asker: &Asker, server: &Server, era: Era, because: &str) -> Refusal {
+    let status = |modern| if era == Era::Modern { modern } else { 200 };
+    if matches!(denial.reason, Reason::Unknown) {
+        return unknown(era);
+    }
+    let needs: Vec<_> = denial
+        .obligations
+        .iter()
+        .map(|obligation| match obligation {
+            Obligation::Approval(role) => format!("an approval by `{role}`"),
+            Obligation::MaxAge(seconds) => format!("a sign-in no older than {seconds} seconds"),
+            Obligation::Mfa => "a sign-in with a second factor".to_owned(),
+            Obligation::StepUp(scope) => format!("the scope `{scope}`"),
+        })
+        .collect();
+    let mut text = format!("the policy does not permit it: {}", denial.reason);
+    if !needs.is_empty() {
+        text = format!("{text} ({})", needs.join(", "));
+    }
+    if !because.is_empty() {
+        text = format!("{text}, because {because}");
+    }
+    let refusal = Refusal::new(status(403), code::FORBIDDEN, text).with_data(format!(
+        r#"{{"source":"bartizan","reason":"{}","server":{}}}"#,
+        denial.reason.code(),
+        quote(server.name().as_str())
+    ));
+    match step_up(&denial.obligations, asker) {
+        // The challenge is HTTP's, in either era.
+        Some((status, challenges)) => Refusal { status, ..refusal.with_challenges(challenges) },
+        None => refusal,
+    }
+}
+
+/// The status and challenge by which a client gets a token that meets `obligations`, if a token can (spec.md E-07, E-08;
+/// RFC 9470).
+fn step_up(obligations: &[Obligation], asker: &Asker) -> Option<(u16, Vec<String>)> {
+    let access = asker.access.as_ref()?;
+    let mut scopes = Vec::new();
+    let mut sign_in = AuthenticationRequired::default();
+    for obligation in obligations {
+        match obligation {
+            Obligation::Approval(_) => return None,
+            Obligation::MaxAge(seconds) => sign_in.max_age_s = Some(*seconds),
+            Obligation::Mfa => sign_in.contexts.push("mfa".to_owned()),
+            Obligation::StepUp(scope) => scopes.push(scope.clone()),
+        }
+    }
+    let error = if !scopes.is_empty() {
+        Error::ScopeInsufficient { needed: scopes }
+    } else if sign_in == AuthenticationRequired::default() {
+        return None;
+    } else {
+        access.token().lacking(&sign_in, sign_in.contexts.is_empty())
+    };
+    Some((error.verdict().status, access.challenge(&error)))
+}
+
+fn policy_era(era: Era) -> bartizan_policy::Era {
+    match era {
+        Era::Modern => bartizan_policy::Era::Modern,
+        Era::Legacy => bartizan_policy::Era::Legacy,
+    }
+}
+
+/// A tool that may not be seen is answered for as one that is not there.
+fn unknown(era: Era) -> Refusal {
+    let status = if era == Era::Modern { 400 } else { 200 };
+    Refusal::new(status, code::INVALID_PARAMS, "there is no such tool")
+}
+
+fn unready() -> Refusal {
+    Refusal::new(503, code::LIMIT, "the policy cannot be asked now; try again later")
+        .with_data(r#"{"source":"bartizan","reason":"policy.unavailable"}"#)
+}
+
+fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>), String> {
+    let catalog = catalog_of(rules, set);
+    let asking = questions::as_policies(rules.may_ask.iter());
+    let sources = Sources {
+        policies: rules.policies.iter().cloned().chain(asking).collect(),
+        grants: rules.config.grants.clone(),
+        dangerous_without_flow_rule: rules.config.flow.dangerous_no_rule,
+    };
+    let loaded =
+        Bundle::load(&sources, &catalog, &rules.config.roles).map_err(|problems| problems.0.join("\n"))?;
+    let has_private = catalog
+        .tools()
+        .any(|(_, server, _, tool)| tool.flow.unwrap_or_else(|| server.trust.default_labels()).reads_private);
+    let speaks_of_flow = rules.policies.iter().any(|source| source.text.contains("flow"));
+    let ready = Ready {
+        pins: set.version(),
+        edition,
+        bundle: Arc::new(loaded.bundle),
+        tools: tools_of(rules, set),
+        minds_flow: has_private || speaks_of_flow || rules.servers.values().any(|t| *t == Trust::Internal),
+        reads_flow: speaks_of_flow,
+        has_rule: !rules.config.flow.dangerous_no_rule,
+        trust: rules.servers.clone(),
+        is_own: !rules.policies.is_empty() || !rules.config.grants.is_empty(),
+        window: rules.config.flow.window(),
+    };
+    Ok((ready, loaded.warnings))
+}
+
+/// What policies are about: the servers of `rules` with the tools that are approved in `set`, labelled by the operator.
+pub fn catalog_of(rules: &Rules, set: &PinSet) -> Catalog {
+    let servers = rules.servers.iter().map(|(name, trust)| {
+        let pinned = set.of(name, Kind::Tool);
+        let tools = pinned.map(|(tool, pinned)| (tool.to_owned(), facts(&pinned.text))).collect();
+        (name.clone(), bartizan_policy::Server { trust: *trust, tools, ..Default::default() })
+    });
+    let mut catalog = Catalog(servers.collect());
+    rules.config.label(&mut catalog);
+    catalog
+}
+
+/// Every approved tool of the servers that `rules` are about.
+fn tools_of(rules: &Rules, set: &PinSet) -> Digest {
+    let mut all: Vec<String> = Vec::new();
+    for server in rules.servers.keys() {
+        let tools = set.of(server, Kind::Tool);
+        all.extend(tools.map(|(tool, pinned)| format!("{server}\0{tool}\0{}", pinned.hash)));
+    }
+    all.sort_unstable();
+    Digest::of(all.join("\0").as_bytes())
+}
+
+/// Whether a call was denied for what may not even be seen.
+fn is_hidden(ready: &Ready, query: &Query<'_>, decision: &Decision) -> bool {
+    matches!(query.action, Action::Call { .. }) && !decision.is_permit() && !ready.bundle.may_see(query)
+}
+
+impl Ready {
+    /// The same at another version of the pins.
+    fn at(&self, pins: u64) -> Self {
+        Self { pins, bundle: Arc::clone(&self.bundle), trust: self.trust.clone(), ..*self }
+    }
+}
+
+/// What a pinned definition says of a tool.
+fn facts(text: &str) -> Tool {
+    let definition: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let hint = |name: &str| {
+        definition
+            .pointer(&format!("/annotations/{name}"))
+            .and_then(serde_json::Value::as_bool)
+            .unwrap_or(false)
+    };
+    Tool {
+        description: definition.get("description").and_then(|d| d.as_str()).unwrap_or_default().to_owned(),
+        input_schema: definition.get("inputSchema").cloned().unwrap_or_default(),
+        hints: Hints {
+            read_only: hint("readOnlyHint"),
+            destructive: hint("destructiveHint"),
+            idempotent: hint("idempotentHint"),
+            open_world: hint("openWorldHint"),
+        },
+        ..Tool::default()
+    }
+}
+
+/// The labels that a call leaves in the window.
+fn brought(labels: FlowLabels) -> impl Iterator<Item = Label> {
+    [
+        (Label::Destructive, labels.destructive),
+        (Label::Private, labels.reads_private),
+        (Label::Untrusted, labels.sees_untrusted),
+    ]
+    .into_iter()
+    .filter_map(|(label, enters)| enters.then_some(label))
+}
+
+fn word(label: Label) -> &'static str {
+    match label {
+        Label::Destructive => "destructive",
+        Label::Private => "private",
+        Label::Untrusted => "untrusted",
+    }
+}
+
+fn words(labels: FlowLabels) -> Vec<String> {
+    brought(labels).map(|label| word(label).to_owned()).collect()
+}
+
+fn context_of(past: &[Flow]) -> FlowContext {
+    let has = |label| past.iter().any(|flow| flow.labels.iter().any(|l| l == word(label)));
+    FlowContext {
+        untrusted: has(Label::Untrusted),
+        private: has(Label::Private),
+        destructive: has(Label::Destructive),
+    }
+}
+
+/// The latest call that brought each of the two labels that must not meet, for a person to read.
+fn because(past: &[Flow]) -> String {
+    let latest = |label: Label, what: &str| {
+        let flow = past.iter().rev().find(|f| f.labels.iter().any(|l| l == word(label)))?;
+        let minutes = flow.at.as_unix() / 60 % (24 * 60);
+        Some(format!(
+            "`{}` of `{}` at {:02}:{:02} UTC {what}",
+            flow.tool,
+            flow.server,
+            minutes / 60,
+            minutes % 60
+        ))
+    };
+    let found = [
+        latest(Label::Untrusted, "returned untrusted text"),
+        latest(Label::Private, "returned private data"),
+    ];
+    found.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}

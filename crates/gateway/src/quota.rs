@@ -1,0 +1,190 @@
+//! How much a caller may ask for: `[limits]` on the path of a request (attacks.md EP-06).
+//!
+//! Rates and places are counted in this process; with [`Shared`] the rates are counted in one place for several gates.
+//! A request over a limit is refused with 429 and the time to wait (RFC 6585 §4), inside the conversation where the
+//! protocol has one.
+
+mod shared;
+
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bartizan_mcp::{Message, Refusal, code, json::Value};
+use bartizan_policy::{
+    Claims,
+    limits::{Held, Limits, LimitsConfig, Load, OverLimit, Slot},
+};
+use tokio::time::Instant;
+
+pub use shared::{Place, Shared, Unavailable};
+
+use crate::{Asker, merged, server::Server};
+
+/// A tool's name that is longer is no tool's (spec.md A-59), and takes no memory here.
+const LONGEST_NAME: usize = 128;
+
+/// What has been counted, and up to where.
+pub struct Quotas {
+    limits: ArcSwap<Limits>,
+    shared: ArcSwapOption<Shared>,
+    began: Instant,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            limits: ArcSwap::from_pointee(Limits::new(LimitsConfig::default())),
+            shared: ArcSwapOption::empty(),
+            began: Instant::now(),
+        }
+    }
+}
+
+impl Quotas {
+    /// Limits by `config` from now on; what has been counted stays counted. `shared` is where rates are counted, if not
+    /// here.
+    pub fn set(&self, config: LimitsConfig, shared: Option<Shared>) {
+        self.limits.store(self.limits.load().next(config).into());
+        self.shared.store(shared.map(Into::into));
+    }
+
+    /// Bytes of one request.
+    pub fn request_bytes(&self) -> usize {
+        self.limits.load().config().request_bytes.get()
+    }
+
+    /// Bytes of everything that comes back for one request.
+    pub fn answer_bytes(&self) -> usize {
+        self.limits.load().config().answer_bytes.get()
+    }
+
+    /// Lets a message in, to `server` if it is for one. It counts as under way until the slot is dropped.
+    ///
+    /// # Errors
+    /// 429 over a limit; 503 if it cannot be counted.
+    pub async fn enter(
+        &self,
+        asker: &Asker,
+        server: Option<&Server>,
+        is_merged: bool,
+        message: &Message,
+    ) -> Result<Slot, Refusal> {
+        let user = Claims::of_caller(&asker.caller).user();
+        let tool = tool_of(is_merged, message);
+        let load = Load {
+            caller: &user,
+            client: asker.caller.client(),
+            server: server.map(|s| s.name().as_str()),
+            tool: tool.as_deref(),
+        };
+        let limits = self.limits.load_full();
+        let Some(shared) = self.shared.load_full() else {
+            return limits.enter(load, self.now()).map_err(over);
+        };
+        let (slot, rates) = limits.enter_but_rates(load, self.now()).map_err(over)?;
+        match shared.take(&rates).await {
+            Ok(Ok(())) => Ok(slot),
+            Ok(Err(over_limit)) => Err(over(over_limit)),
+            Err(_) if limits.config().dangerous_fail_open => {
+                drop(slot);
+                limits.enter(load, self.now()).map_err(over)
+            }
+            Err(_) => Err(Refusal {
+                retry_after_s: Some(1),
+                ..Refusal::new(503, code::LIMIT, "requests cannot be counted now; try again later")
+                    .with_data(r#"{"source":"bartizan","reason":"limits.unavailable"}"#)
+            }),
+        }
+    }
+
+    /// Counts a session or a listening stream until the slot is dropped.
+    ///
+    /// # Errors
+    /// 429 over the limit.
+    pub fn hold(&self, held: Held, asker: &Asker) -> Result<Slot, Refusal> {
+        let user = Claims::of_caller(&asker.caller).user();
+        self.limits.load().hold(held, &user, self.now()).map_err(over)
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// The tool of a call, by its server's name for it.
+fn tool_of(is_merged: bool, message: &Message) -> Option<String> {
+    if message.method() != "tools/call" {
+        return None;
+    }
+    let name = message.param("name").and_then(Value::as_str)?;
+    let bare = if is_merged { merged::split_name(&name)?.1 } else { &name };
+    (bare.len() <= LONGEST_NAME).then(|| bare.to_owned())
+}
+
+fn over(over: OverLimit) -> Refusal {
+    let seconds = over.retry_after_s();
+    let (reason, scope, what) = match over {
+        OverLimit::Rate { scope, .. } => ("limits.rate", scope, "too many requests in a short time"),
+        OverLimit::Concurrent { scope } => ("limits.concurrent", scope, "too much at once"),
+    };
+    let scope = scope.as_str();
+    Refusal {
+        retry_after_s: Some(seconds),
+        ..Refusal::new(429, code::LIMIT, format!("{what} for this {scope}; try again in {seconds} s"))
+            .with_data(format!(
+                r#"{{"source":"bartizan","reason":"{reason}","scope":"{scope}","retry_after_s":{seconds}}}"#
+            ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_model::Caller;
+
+    use super::*;
+
+    fn call(name: &str) -> Message {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{{}}}}}}"#
+        );
+        Message::parse(text.into_bytes()).unwrap()
+    }
+
+    fn quotas(config: &str) -> Quotas {
+        let quotas = Quotas::default();
+        quotas.set(serde_json::from_str(config).unwrap(), None);
+        quotas
+    }
+
+    fn asker(subject: &str) -> Asker {
+        Asker::new(Caller::new("https://issuer.example", subject, "agent"))
+    }
+
+    #[tokio::test]
+    async fn says_what_is_over_and_when_to_come_again() {
+        let quotas = quotas(r#"{"caller":{"per_minute":2,"burst":1}}"#);
+        let (ann, call) = (asker("ann"), call("t"));
+        let enter = || quotas.enter(&ann, None, false, &call);
+        assert!(enter().await.is_ok());
+        let refusal = enter().await.err().unwrap();
+        assert_eq!((refusal.status, refusal.code, refusal.retry_after_s), (429, code::LIMIT, Some(30)));
+        let data = refusal.data.unwrap();
+        assert!(data.contains(r#""reason":"limits.rate","scope":"caller""#), "{data}");
+        assert!(quotas.enter(&asker("bob"), None, false, &call).await.is_ok(), "another caller");
+    }
+
+    #[tokio::test]
+    async fn one_person_has_one_quota_whichever_application_speaks() {
+        let quotas = quotas(r#"{"caller":{"per_minute":1,"burst":1}}"#);
+        let by = |client| Asker::new(Caller::new("https://issuer.example", "ann", client));
+        assert!(quotas.enter(&by("one"), None, false, &call("t")).await.is_ok());
+        assert!(quotas.enter(&by("two"), None, false, &call("t")).await.is_err());
+    }
+
+    #[test]
+    fn a_tool_has_one_name_on_every_endpoint() {
+        assert_eq!(tool_of(false, &call("read")).as_deref(), Some("read"));
+        assert_eq!(tool_of(true, &call("files__read")).as_deref(), Some("read"));
+        assert_eq!(tool_of(false, &call(&"x".repeat(129))), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! What every request passes before its server hears of it, in either era, on every endpoint, in this order.
+//!
+//! [`Opened`] is the proof: only [`enter`] makes one, and [`crate::flow::Flow`] takes no request without it.
+
+use std::sync::Arc;
+
+use bartizan_mcp::{Era, Message, Refusal};
+use tracing::Instrument;
+
+use bartizan_policy::limits::Slot;
+
+use crate::{Asker, Gate, contract, opinions, server::Server};
+
+/// A request that may be sent: it is within its limits, approved, fits its tool, is judged and permitted, and its beginning is
+/// durable in the audit log.
+pub struct Opened {
+    call: bartizan_audit::Opened,
+    /// Its place among the requests under way.
+    slot: Slot,
+}
+
+impl Opened {
+    /// The call in the log.
+    pub fn call(&self) -> &bartizan_audit::Opened {
+        &self.call
+    }
+
+    /// Closes the call, of which nothing was sent, and answers the refusal its caller gets.
+    pub async fn unsent(self, gate: &Gate, refusal: Refusal) -> Refusal {
+        gate.recorder.unsent(self.call, refusal).await
+    }
+
+    /// Gives the call up to be closed; its place is free when the slot is dropped.
+    pub fn into_parts(self) -> (bartizan_audit::Opened, Slot) {
+        (self.call, self.slot)
+    }
+}
+
+/// Lets a request through to its server.
+///
+/// # Errors
+/// The refusal, which is recorded.
+pub async fn enter(
+    gate: &Arc<Gate>,
+    asker: &Asker,
+    server: &Arc<Server>,
+    era: Era,
+    is_merged: bool,
+    message: &Message,
+) -> Result<Opened, Refusal> {
+    let judged = async {
+        let slot = gate.quotas.enter(asker, Some(server), is_merged, message).await?;
+        // Before anything is asked of a server that may be in quarantine.
+        gate.responses.check(asker, server, is_merged, message).await?;
+        let admitting = gate.catalog.admit(asker, server, era, is_merged, message);
+        admitting.instrument(tracing::debug_span!("catalog.admit")).await?;
+        if let Some(contract) = gate.catalog.contract(server, is_merged, message) {
+            contract::arguments(&contract, server, era, message)?;
+        }
+        let inspecting = opinions::call(gate, server, message);
+        inspecting.instrument(tracing::debug_span!("shield.inspect_call")).await?;
+        // Last, for what it permits enters the caller's window.
+        let authorizing = gate.policy.authorize(asker, server, era, is_merged, message);
+        Ok((slot, authorizing.instrument(tracing::debug_span!("policy.authorize")).await?))
+    };
+    match judged.await {
+        Ok((slot, permitted)) => {
+            if let Some(approval) = permitted.approval() {
+                gate.recorder.redeemed(asker, server, approval);
+            }
+            let opening = gate.recorder.open(asker, server, era, message, &permitted);
+            let call = opening.instrument(tracing::debug_span!("audit.open")).await?;
+            Ok(Opened { call, slot })
+        }
+        Err(refusal) => {
+            gate.recorder.refused(asker, server, era, message, &refusal);
+            Err(refusal)
+        }
+    }
+}

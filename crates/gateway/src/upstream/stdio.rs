@@ -1,0 +1,443 @@
+//! Servers behind standard input and output (26/stdio, 25/tr; spec.md C.3).
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use bartizan_mcp::{Era, Kind, Message, era, json::quote, message};
+use bartizan_model::ServerName;
+use bartizan_sandbox::{Child, Ladder, Launch};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::{ChildStdin, ChildStdout},
+    sync::{mpsc, watch},
+};
+
+use super::{Failure, Item, scrub::Scrub};
+use crate::{
+    limits::{ANSWER_BYTES, PIPE_MESSAGES, STDERR_LINE, WRITE_WAIT},
+    record::Voice,
+    server::Slot,
+};
+
+/// Takes the messages that answer no request.
+pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
+
+/// A running server process. Dropping the last handle stops it by the ladder (spec.md C-39).
+pub struct Process {
+    shared: Arc<Shared>,
+    lines: mpsc::Sender<String>,
+    next: AtomicU64,
+    /// Its end tells the supervisor to stop the process.
+    _stop: mpsc::Sender<()>,
+}
+
+/// What the reading side and the asking side share.
+struct Shared {
+    server: ServerName,
+    era: Era,
+    routes: Mutex<Routes>,
+    sink: Mutex<Option<Sink>>,
+    /// Several clients use it: what it says unasked is nobody's in particular.
+    is_shared: AtomicBool,
+    ended: watch::Sender<Option<String>>,
+}
+
+#[derive(Default)]
+struct Routes {
+    /// Requests on their way, by our id.
+    waiting: BTreeMap<u64, mpsc::Sender<Message>>,
+    /// Requests of ours to the process whose subscription outlives nothing but themselves.
+    closed: bool,
+}
+
+impl Process {
+    /// Starts the server; `slot` is held until the process is gone.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`] if it does not start.
+    pub fn start(
+        server: &ServerName,
+        launch: &Launch,
+        era: Era,
+        secrets: Scrub,
+        slot: Slot,
+        voice: Arc<Voice>,
+    ) -> Result<Arc<Self>, Failure> {
+        let mut child = launch.start().map_err(|error| Failure::Unreachable(error.to_string()))?;
+        tracing::info!(%server, pid = child.id(), "server process started");
+        voice.started(child.id());
+        let missing = || Failure::Unreachable("its standard streams are missing".into());
+        let stdin = child.take_stdin().ok_or_else(missing)?;
+        let stdout = child.take_stdout().ok_or_else(missing)?;
+        if let Some(stderr) = child.take_stderr() {
+            let (voice, pid) = (Arc::clone(&voice), child.id());
+            tokio::spawn(log_stderr(server.clone(), stderr, secrets, voice, pid));
+        }
+        let (lines, to_write) = mpsc::channel(64);
+        let (stop, stopped) = mpsc::channel(1);
+        let shared = Arc::new(Shared {
+            server: server.clone(),
+            era,
+            routes: Mutex::default(),
+            sink: Mutex::new(None),
+            is_shared: AtomicBool::new(false),
+            ended: watch::Sender::new(None),
+        });
+        tokio::spawn(write_lines(stdin, to_write, Arc::downgrade(&shared)));
+        tokio::spawn(supervise(child, stdout, stopped, Arc::clone(&shared), slot, voice));
+        Ok(Arc::new(Self { shared, lines, next: AtomicU64::new(1), _stop: stop }))
+    }
+
+    /// Where messages go that answer no request; replaces the one before.
+    pub fn set_sink(&self, sink: Sink) {
+        *lock(&self.shared.sink) = Some(sink);
+    }
+
+    /// Makes what it says unasked go to the sink alone, for it may concern any of several clients.
+    pub fn set_shared(&self) {
+        self.shared.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// An id no other request to this process has.
+    pub fn mint(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Why the process ended, if it did.
+    pub fn ended(&self) -> Option<String> {
+        self.shared.ended.borrow().clone()
+    }
+
+    /// Requests that wait for an answer.
+    pub fn busy(&self) -> usize {
+        lock(&self.shared.routes).waiting.len()
+    }
+
+    /// Sends a request whose id is `id`, from [`Process::mint`]. Giving its [`Pipe`] up before the response sends
+    /// `notifications/cancelled` if `cancel_on_drop`.
+    ///
+    /// # Errors
+    /// [`Failure`] if the process is gone or does not read.
+    pub async fn request(
+        self: &Arc<Self>,
+        id: u64,
+        text: String,
+        cancel_on_drop: bool,
+    ) -> Result<Pipe, Failure> {
+        let (to, from) = mpsc::channel(PIPE_MESSAGES);
+        {
+            let mut routes = lock(&self.shared.routes);
+            if routes.closed {
+                return Err(Failure::Unreachable(self.why()));
+            }
+            routes.waiting.insert(id, to);
+        }
+        let pipe = Pipe { process: Arc::clone(self), id, from, cancel_on_drop, done: false };
+        self.send(text).await?;
+        Ok(pipe)
+    }
+
+    /// Sends a notification or a response.
+    ///
+    /// # Errors
+    /// [`Failure`] if the process is gone or does not read.
+    pub async fn send(&self, text: String) -> Result<(), Failure> {
+        match tokio::time::timeout(WRITE_WAIT, self.lines.send(text)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Failure::Unreachable(self.why())),
+            Err(_) => Err(Failure::Unreachable("it does not read its standard input".into())),
+        }
+    }
+
+    fn why(&self) -> String {
+        self.ended().unwrap_or_else(|| "the process ended".into())
+    }
+}
+
+/// The answer to one request of a process.
+pub struct Pipe {
+    process: Arc<Process>,
+    id: u64,
+    from: mpsc::Receiver<Message>,
+    cancel_on_drop: bool,
+    done: bool,
+}
+
+impl Pipe {
+    /// The next message that belongs to the request.
+    ///
+    /// # Errors
+    /// [`Failure::Lost`] if the process ended.
+    pub async fn next(&mut self) -> Result<Option<Item>, Failure> {
+        if self.done {
+            return Ok(None);
+        }
+        match self.from.recv().await {
+            Some(message) => {
+                self.done = message.kind() == Kind::Response;
+                Ok(Some(Item::Message(message)))
+            }
+            None => {
+                // The supervisor learns why a little after the pipe breaks.
+                let mut ended = self.process.shared.ended.subscribe();
+                let wait = ended.wait_for(Option::is_some);
+                let why = tokio::time::timeout(std::time::Duration::from_secs(2), wait).await;
+                let why = why.ok().and_then(Result::ok).and_then(|w| w.clone());
+                // Only now: whoever dropped this future and asks again is still told why.
+                self.done = true;
+                Err(Failure::Lost(why.unwrap_or_else(|| "the process closed its output".into())))
+            }
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        lock(&self.process.shared.routes).waiting.remove(&self.id);
+        if self.cancel_on_drop && !self.done {
+            let params = format!(r#"{{"requestId":{},"reason":"the client went away"}}"#, self.id);
+            let text = message::notification("notifications/cancelled", Some(&params));
+            // A full queue means that nobody reads: there is nothing to stop.
+            let _ = self.process.lines.try_send(text);
+        }
+    }
+}
+
+async fn write_lines(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>, shared: Weak<Shared>) {
+    while let Some(line) = lines.recv().await {
+        let mut line = one_line(line);
+        line.push('\n');
+        let written = tokio::time::timeout(WRITE_WAIT, stdin.write_all(line.as_bytes())).await;
+        if !matches!(written, Ok(Ok(()))) {
+            if let Some(shared) = shared.upgrade() {
+                shared.close();
+            }
+            return;
+        }
+    }
+}
+
+/// Line ends outside strings are white space; inside strings the strict check allows none.
+pub fn one_line(text: String) -> String {
+    if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text }
+}
+
+async fn supervise(
+    mut child: Child,
+    stdout: ChildStdout,
+    mut stop: mpsc::Receiver<()>,
+    shared: Arc<Shared>,
+    slot: Slot,
+    voice: Arc<Voice>,
+) {
+    let pid = child.id();
+    let why = tokio::select! {
+        fault = read_messages(stdout, &shared) => {
+            shared.close();
+            let fault = fault.err();
+            match tokio::time::timeout(std::time::Duration::from_millis(500), child.wait()).await {
+                Ok(Ok(status)) if fault.is_none() => format!("the process ended ({status})"),
+                _ => fault.unwrap_or_else(|| "the process closed its output".into()),
+            }
+        }
+        _ = stop.recv() => "the process was stopped".to_owned(),
+    };
+    shared.close();
+    tracing::info!(server = %shared.server, %why, "server process ended");
+    voice.stopped(pid, &why);
+    // Before it is stopped: whoever waits for its answer need not wait for the ladder.
+    shared.ended.send_replace(Some(why));
+    // Even where the leader is gone, its group may not be.
+    child.stop(Ladder::default()).await;
+    drop(slot);
+}
+
+/// Reads messages, one a line, until the end of the stream or a line that is none (spec.md C-35).
+async fn read_messages(stdout: ChildStdout, shared: &Shared) -> Result<(), String> {
+    let mut reader = BufReader::with_capacity(16 * 1024, stdout);
+    loop {
+        let Some(line) = read_line(&mut reader, ANSWER_BYTES).await? else { return Ok(()) };
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let messages = Message::parse_batch(line)
+            .map_err(|fault| format!("it wrote a line that is no message: {fault}"))?;
+        for message in messages {
+            shared.deliver(message);
+        }
+    }
+}
+
+async fn read_line(
+    reader: &mut (impl AsyncBufReadExt + Unpin),
+    limit: usize,
+) -> Result<Option<Vec<u8>>, String> {
+    let mut line = Vec::new();
+    loop {
+        let chunk = reader.fill_buf().await.map_err(|error| error.to_string())?;
+        if chunk.is_empty() {
+            return Ok(if line.is_empty() { None } else { Some(line) });
+        }
+        let end = chunk.iter().position(|b| *b == b'\n');
+        let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
+        if line.len() + piece.len() > limit {
+            return Err(format!("it wrote a line of more than {limit} bytes"));
+        }
+        line.extend_from_slice(piece);
+        let used = piece.len() + usize::from(end.is_some());
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(Some(line));
+        }
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        let mut routes = lock(&self.routes);
+        routes.closed = true;
+        routes.waiting.clear();
+    }
+
+    /// Hands a message to the request it belongs to, else to the sink.
+    fn deliver(&self, message: Message) {
+        let rest = {
+            let mut routes = lock(&self.routes);
+            match self.route_of(&message, &routes) {
+                Some(id) if message.kind() == Kind::Response => {
+                    if let Some(to) = routes.waiting.remove(&id) {
+                        // Notifications leave one place free, so a response always has it.
+                        let _ = to.try_send(message);
+                    }
+                    return;
+                }
+                Some(id) => {
+                    if let Some(to) = routes.waiting.get(&id) {
+                        if to.capacity() > 1 {
+                            let _ = to.try_send(message);
+                        } else {
+                            tracing::warn!(server = %self.server, "a flood of notifications was cut");
+                        }
+                    }
+                    return;
+                }
+                None => message,
+            }
+        };
+        if rest.kind() == Kind::Response {
+            tracing::debug!(server = %self.server, "a response to no request was dropped");
+            return;
+        }
+        let sink = lock(&self.sink).clone();
+        match sink {
+            Some(sink) => sink(rest),
+            None => tracing::debug!(server = %self.server, method = %quote(&rest.method()), "nobody to tell"),
+        }
+    }
+
+    fn route_of(&self, message: &Message, routes: &Routes) -> Option<u64> {
+        let number = |value: bartizan_mcp::json::Value<'_>| value.as_u64();
+        if message.kind() == Kind::Response {
+            return message.id_value().and_then(number);
+        }
+        let method = message.method();
+        if method == "notifications/progress" {
+            return message.param("progressToken").and_then(number).or(Some(0));
+        }
+        if let Some(listen) = message.meta(era::META_SUBSCRIPTION) {
+            return number(listen).or(Some(0));
+        }
+        if era::is_change(&method) || method == "notifications/cancelled" {
+            return None;
+        }
+        if self.is_shared.load(Ordering::Relaxed) {
+            return None;
+        }
+        // On stdio nothing says which request a log line or a question belongs to; it is the newest one's, as the
+        // streams of HTTP would have it (spec.md B-15). Without one it goes to the sink.
+        (self.era == Era::Legacy || method == "notifications/message")
+            .then(|| routes.waiting.keys().next_back().copied())
+            .flatten()
+    }
+}
+
+async fn log_stderr(
+    server: ServerName,
+    stderr: impl AsyncRead + Unpin,
+    secrets: Scrub,
+    voice: Arc<Voice>,
+    pid: Option<u32>,
+) {
+    let mut reader = BufReader::with_capacity(STDERR_LINE, stderr);
+    let (mut line, mut is_cut) = (Vec::new(), false);
+    loop {
+        let (end, used) = match reader.fill_buf().await {
+            Ok([]) | Err(_) => return,
+            Ok(chunk) => {
+                let end = chunk.iter().position(|b| *b == b'\n');
+                let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
+                let room = STDERR_LINE.saturating_sub(line.len());
+                line.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+                is_cut |= room < piece.len();
+                (end.is_some(), piece.len() + usize::from(end.is_some()))
+            }
+        };
+        reader.consume(used);
+        if end {
+            let words = sanitise(&line, is_cut, &secrets);
+            tracing::info!(%server, "{words}");
+            voice.stderr(pid, &words);
+            (line, is_cut) = (Vec::new(), false);
+        }
+    }
+}
+
+/// A line that can do nothing to a terminal or a log: control characters shown, secrets hidden (attacks.md PH-23).
+fn sanitise(line: &[u8], is_cut: bool, secrets: &Scrub) -> String {
+    let text = secrets.hide(&String::from_utf8_lossy(line), is_cut);
+    text.trim_end()
+        .chars()
+        .flat_map(|c| {
+            let hidden = c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let shown: Vec<char> = if hidden && c != '\t' { c.escape_unicode().collect() } else { vec![c] };
+            shown
+        })
+        .collect()
+}
+
+/// A lock that a panic elsewhere does not take away.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_model::Secret;
+
+    use super::*;
+
+    #[test]
+    fn log_lines_are_harmless() {
+        let line = b"key=abcdefgh1 \x1b[2Jforged\r\xff\xe2\x80\xa8next";
+        assert_eq!(
+            sanitise(line, false, &Scrub::new(["abcdefgh1", "key"].map(|s| Secret::new(s.into())))),
+            "key=[redacted] \\u{1b}[2Jforged\\u{d}\u{fffd}\\u{2028}next"
+        );
+    }
+
+    #[tokio::test]
+    async fn lines_are_bounded() {
+        let mut reader = BufReader::new(&b"one\ntwo"[..]);
+        assert_eq!(read_line(&mut reader, 10).await.unwrap().unwrap(), b"one");
+        assert_eq!(read_line(&mut reader, 10).await.unwrap().unwrap(), b"two");
+        assert!(read_line(&mut reader, 10).await.unwrap().is_none());
+        let mut reader = BufReader::with_capacity(4, &b"0123456789ab\n"[..]);
+        assert!(read_line(&mut reader, 10).await.is_err());
+    }
+}

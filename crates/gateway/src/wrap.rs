@@ -1,0 +1,236 @@
+//! The same path over standard input and output, for clients that launch servers themselves.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bartizan_mcp::{Era, Id, Kind, Message, Refusal, code, era};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    Asker, Gate, Target,
+    flow::{Out, Reply},
+    legacy::{self, Session},
+    limits::{LAST_ANSWERS, REQUEST_BYTES},
+    modern,
+    outbox::Read,
+    upstream::stdio::one_line,
+};
+
+/// Serves one client on `input` and `output` until `input` ends.
+///
+/// # Errors
+/// What reading `input` says.
+pub async fn serve(
+    gate: Arc<Gate>,
+    asker: Asker,
+    target: Target,
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite + Unpin + Send + 'static,
+) -> std::io::Result<()> {
+    let (to, lines) = mpsc::channel(64);
+    let writer = tokio::spawn(write(output, lines));
+    let mut client = Client {
+        gate,
+        asker,
+        target,
+        session: None,
+        tasks: JoinSet::new(),
+        telling: JoinSet::new(),
+        running: HashMap::new(),
+        to,
+    };
+    let mut reader = BufReader::new(input);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = read_line(&mut reader, &mut line).await?;
+        while client.tasks.try_join_next().is_some() {}
+        match read {
+            Line::End => break,
+            Line::TooLong => {
+                let refusal =
+                    Refusal::new(413, code::LIMIT, format!("the line is longer than {REQUEST_BYTES} bytes"));
+                client.say(refusal.to_text(None)).await;
+            }
+            Line::Whole if line.iter().all(u8::is_ascii_whitespace) => {}
+            Line::Whole => client.take(std::mem::take(&mut line)).await,
+        }
+    }
+    // What was asked before the end is still answered, if that takes not too long.
+    let answered = async { while client.tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+    client.tasks.shutdown().await;
+    client.telling.shutdown().await;
+    if let Some(session) = client.session.take() {
+        client.gate.sessions().end(&session);
+    }
+    drop(client);
+    // It ends with the last of those who write to it.
+    let _ = tokio::time::timeout(LAST_ANSWERS, writer).await;
+    Ok(())
+}
+
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+async fn read_line(reader: &mut (impl AsyncBufReadExt + Unpin), line: &mut Vec<u8>) -> std::io::Result<Line> {
+    let mut is_long = false;
+    loop {
+        let chunk = reader.fill_buf().await?;
+        if chunk.is_empty() {
+            return Ok(if line.is_empty() { Line::End } else { Line::Whole });
+        }
+        let end = chunk.iter().position(|b| *b == b'\n');
+        let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
+        is_long |= line.len() + piece.len() > REQUEST_BYTES;
+        if !is_long {
+            line.extend_from_slice(piece);
+        }
+        let used = piece.len() + usize::from(end.is_some());
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(if is_long { Line::TooLong } else { Line::Whole });
+        }
+    }
+}
+
+async fn write(mut output: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<String>) {
+    while let Some(line) = lines.recv().await {
+        let mut line = one_line(line);
+        line.push('\n');
+        if output.write_all(line.as_bytes()).await.is_err() || output.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Client {
+    gate: Arc<Gate>,
+    asker: Asker,
+    target: Target,
+    session: Option<Arc<Session>>,
+    tasks: JoinSet<()>,
+    /// Passes on what answers no request.
+    telling: JoinSet<()>,
+    /// Modern requests under way; ending one cancels it.
+    running: HashMap<Id, AbortHandle>,
+    to: mpsc::Sender<String>,
+}
+
+impl Client {
+    async fn say(&self, text: String) {
+        // The client is gone if this fails; its input ends too.
+        let _ = self.to.send(text).await;
+    }
+
+    async fn take(&mut self, line: Vec<u8>) {
+        let batches = self.session.as_ref().is_some_and(|s| s.revision().has_batches());
+        let read = if batches { Message::parse_batch(line) } else { Message::parse(line).map(|m| vec![m]) };
+        match read {
+            Ok(messages) => {
+                for message in messages {
+                    self.take_message(message).await;
+                }
+            }
+            Err(fault) => self.say(Refusal::from(fault).to_text(None)).await,
+        }
+    }
+
+    async fn take_message(&mut self, message: Message) {
+        let id = message.id_value().filter(|_| message.kind() == Kind::Request).map(|v| v.text().to_owned());
+        let is_modern = era::of_message(&message, None) == Era::Modern;
+        if message.kind() == Kind::Notification && message.method() == "notifications/cancelled" {
+            let named = message.param("requestId").map(Id::of);
+            if let Some(running) = named.and_then(|id| self.running.remove(&id)) {
+                running.abort();
+                return;
+            }
+        }
+        if is_modern {
+            return self.spawn_modern(message, id);
+        }
+        match self.legacy(&message).await {
+            Ok(Some(reply)) => self.spawn_reply(reply),
+            Ok(None) => {}
+            Err(refusal) if id.is_some() => self.say(refusal.to_text(id.as_deref())).await,
+            Err(refusal) => tracing::debug!(reason = %refusal.message, "a message was refused"),
+        }
+    }
+
+    fn spawn_modern(&mut self, message: Message, id: Option<String>) {
+        let (gate, asker, target, to) =
+            (Arc::clone(&self.gate), self.asker.clone(), self.target.clone(), self.to.clone());
+        let key = message.id();
+        let task = self.tasks.spawn(async move {
+            match modern::exchange(&gate, &asker, &target, &message, None).await {
+                Ok(reply) => drain(reply, &to).await,
+                // A notification is never answered.
+                Err(refusal) => {
+                    if id.is_some() {
+                        let _ = to.send(refusal.to_text(id.as_deref())).await;
+                    }
+                }
+            }
+        });
+        self.running.retain(|_, running| !running.is_finished());
+        if let Some(key) = key {
+            self.running.insert(key, task);
+        }
+    }
+
+    async fn legacy(&mut self, message: &Message) -> Result<Option<Reply>, Refusal> {
+        if message.kind() == Kind::Request && message.method() == "initialize" && self.session.is_none() {
+            let (session, _, text) =
+                legacy::initialize(&self.gate, &self.asker, &self.target, message).await?;
+            self.say(text).await;
+            session.listen();
+            let (general, to) = (session.hub().general(), self.to.clone());
+            self.telling.spawn(async move {
+                let mut reader = general.read_on();
+                while let Read::Message(_, text) = reader.next().await {
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    if to.send(text).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            self.session = Some(session);
+            return Ok(None);
+        }
+        let session = self.session.as_ref().ok_or_else(|| {
+            Refusal::new(
+                400,
+                code::INVALID_REQUEST,
+                "begin with `initialize`, or put the 2026-07-28 `_meta` into each request",
+            )
+        })?;
+        legacy::exchange(&self.gate, &self.asker, session, message).await.map(Some)
+    }
+
+    fn spawn_reply(&mut self, reply: Reply) {
+        let to = self.to.clone();
+        self.tasks.spawn(async move { drain(reply, &to).await });
+    }
+}
+
+async fn drain(reply: Reply, to: &mpsc::Sender<String>) {
+    match reply {
+        Reply::Accepted => {}
+        Reply::Message { text, .. } => drop(to.send(text).await),
+        Reply::Replies(mut replies) => {
+            while let Some(out) = replies.next().await {
+                if let Out::Message(text) | Out::Final { text, .. } = out
+                    && to.send(text).await.is_err()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Proofs of possession (RFC 9449): a fresh signature over this request by the key the token is bound to.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use aws_lc_rs::digest;
+use bartizan_model::Timestamp;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::Method;
+use url::Url;
+
+use crate::{
+    Error,
+    jws::{KeyFrom, Unverified},
+    key::{Algorithm, Key, thumbprint},
+};
+
+/// How old a proof may be, and how far a client's clock may be ahead.
+const AGE: Duration = Duration::from_secs(120);
+const AHEAD: Duration = Duration::from_secs(30);
+
+/// Algorithms proofs may have; said in metadata and challenges.
+pub(crate) const ALGORITHMS: [Algorithm; 7] = [
+    Algorithm::Es256,
+    Algorithm::EdDsa,
+    Algorithm::Es384,
+    Algorithm::Es512,
+    Algorithm::Ps256,
+    Algorithm::Rs256,
+    Algorithm::Rs512,
+];
+
+/// Remembers which proofs were used, until they are too old to be used again (RFC 9449 §11.1).
+pub trait Replays: Send + Sync {
+    /// Notes a proof by a digest of its key and id. Of several at once with the same digest, one is first.
+    ///
+    /// # Errors
+    /// [`Error::ProofReplayed`] if it was noted before, [`Error::ProofsFull`] if it cannot be remembered.
+    fn note(&self, proof: [u8; 32], until: Timestamp, now: Timestamp) -> Result<(), Error>;
+}
+
+/// [`Replays`] of one process.
+pub struct MemoryReplays {
+    seen: Mutex<Seen>,
+    room: usize,
+}
+
+#[derive(Default)]
+struct Seen {
+    until: HashMap<[u8; 32], Timestamp>,
+    swept: Option<Timestamp>,
+}
+
+impl MemoryReplays {
+    /// Room for so many proofs, of about 50 bytes each.
+    pub fn new(room: usize) -> Self {
+        Self { seen: Mutex::default(), room }
+    }
+}
+
+impl Replays for MemoryReplays {
+    fn note(&self, proof: [u8; 32], until: Timestamp, now: Timestamp) -> Result<(), Error> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.until.get(&proof).is_some_and(|until| *until >= now) {
+            return Err(Error::ProofReplayed);
+        }
+        // A full memory is swept once a second at most: sweeping looks at everything.
+        if seen.until.len() >= self.room && seen.swept != Some(now) {
+            seen.swept = Some(now);
+            seen.until.retain(|_, until| *until >= now);
+        }
+        // What was noted is not forgotten early, for then it could be used again.
+        if seen.until.len() >= self.room {
+            return Err(Error::ProofsFull);
+        }
+        seen.until.insert(proof, until);
+        Ok(())
+    }
+}
+
+/// The request a proof must be about.
+pub(crate) struct Bound<'a> {
+    pub method: &'a Method,
+    /// The URL clients see, whatever stands in between.
+    pub url: &'a Url,
+    /// The access token beside the proof.
+    pub token: &'a str,
+    /// The thumbprint of the key the token is bound to.
+    pub jkt: &'a str,
+}
+
+/// A proof whose signature is right, for this request. It may have been used before.
+pub(crate) struct Proof {
+    /// The thumbprint of its key.
+    pub jkt: String,
+    /// A digest of its key and id.
+    pub id: [u8; 32],
+    /// Until when it could be used again.
+    pub until: Timestamp,
+}
+
+/// Checks a proof for a request with an access token, and that it is used for the first time.
+///
+/// # Errors
+/// [`Error::ProofInvalid`], [`Error::ProofReplayed`], [`Error::ProofsFull`].
+pub(crate) fn check(
+    proof: &str,
+    bound: &Bound<'_>,
+    replays: &dyn Replays,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let proof = read(proof, bound.method, bound.url, Some(bound.token), now)?;
+    if proof.jkt != bound.jkt {
+        return Err(Error::ProofInvalid("its key is not the one the token is bound to"));
+    }
+    // Last, so that only proofs that would have been taken use up room.
+    replays.note(proof.id, proof.until, now)
+}
+
+/// Checks a proof (RFC 9449 §4.3), in that section's order. Beside an access token it must name it (`ath`).
+///
+/// # Errors
+/// [`Error::ProofInvalid`].
+pub(crate) fn read(
+    proof: &str,
+    method: &Method,
+    url: &Url,
+    token: Option<&str>,
+    now: Timestamp,
+) -> Result<Proof, Error> {
+    let bad = Error::ProofInvalid;
+    let unverified = Unverified::parse(proof, KeyFrom::Header).map_err(|_| bad("it is no signed JWT"))?;
+    if unverified.kind.as_deref() != Some("dpop+jwt") {
+        return Err(bad("its `typ` is not dpop+jwt"));
+    }
+    if !ALGORITHMS.contains(&unverified.algorithm) {
+        return Err(bad("its algorithm is not taken"));
+    }
+    let jwk = unverified.jwk.clone().ok_or(bad("it has no `jwk`"))?;
+    let key = Key::from_jwk_for(&jwk, unverified.algorithm).map_err(|_| bad("its `jwk` is no public key"))?;
+    let signed = unverified.verify(&key).map_err(|_| bad("its signature is wrong"))?;
+    let claims = signed.claims();
+    let text = |name| claims.needed_text(name).map_err(|_| bad("a claim is missing"));
+    // Methods are case-sensitive (RFC 9110 §9.1).
+    if text("htm")? != method.as_str() {
+        return Err(bad("its `htm` is another method"));
+    }
+    if !is_same_place(text("htu")?, url) {
+        return Err(bad("its `htu` is another place"));
+    }
+    let issued_at = claims.needed_time("iat").map_err(|_| bad("its `iat` is no time"))?;
+    if now.since(issued_at) > AGE || issued_at.since(now) > AHEAD {
+        return Err(bad("its `iat` is too far from now"));
+    }
+    if let Some(token) = token {
+        let hash = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, token.as_bytes()));
+        if text("ath")? != hash {
+            return Err(bad("its `ath` is another token's"));
+        }
+    }
+    let jkt = thumbprint(&jwk).ok_or(bad("its `jwk` is no public key"))?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(jkt.as_bytes());
+    context.update(b" ");
+    context.update(text("jti")?.as_bytes());
+    let mut id = [0; 32];
+    id.copy_from_slice(context.finish().as_ref());
+    Ok(Proof { jkt, id, until: issued_at.plus(AGE) })
+}
+
+/// Whether `htu` means `url`: both in normal form (RFC 3986 §6.2.2), neither query nor fragment counted.
+fn is_same_place(htu: &str, url: &Url) -> bool {
+    let Ok(mut htu) = Url::parse(htu) else { return false };
+    htu.set_query(None);
+    htu.set_fragment(None);
+    htu == *url
+}

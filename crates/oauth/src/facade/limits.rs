@@ -1,0 +1,82 @@
+//! How often strangers may make us work.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+};
+
+use bartizan_model::Timestamp;
+
+/// Seconds in which things are counted.
+const WINDOW_S: u64 = 60;
+/// Addresses that are remembered at once.
+const ROOM: usize = 16 * 1024;
+
+/// A limit for each address, and one for all together, both for one minute.
+pub(crate) struct Rate {
+    each: u32,
+    all: u32,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Default)]
+struct Counted {
+    window: u64,
+    by_address: HashMap<IpAddr, u32>,
+    together: u32,
+}
+
+impl Rate {
+    pub fn new(each: u32, all: u32) -> Self {
+        Self { each, all, counted: Mutex::default() }
+    }
+
+    /// Counts one more for `peer`; the error is how many seconds it has to wait.
+    pub fn count(&self, peer: IpAddr, now: Timestamp) -> Result<(), u64> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = now.as_unix() / WINDOW_S;
+        if counted.window != window {
+            *counted = Counted { window, ..Counted::default() };
+        }
+        let wait = WINDOW_S - now.as_unix() % WINDOW_S;
+        let of_peer = counted.by_address.get(&network(peer)).copied().unwrap_or_default();
+        let is_full = counted.by_address.len() >= ROOM && of_peer == 0;
+        if of_peer >= self.each || counted.together >= self.all || is_full {
+            return Err(wait);
+        }
+        counted.together += 1;
+        counted.by_address.insert(network(peer), of_peer + 1);
+        Ok(())
+    }
+}
+
+/// What one party can take addresses from at will: of IPv6, half of the bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_and_all_together_are_bounded_for_a_minute() {
+        let rate = Rate::new(2, 3);
+        let at = |seconds: u64| Timestamp::from_unix(6_000 + seconds);
+        let (a, b, c): (IpAddr, IpAddr, IpAddr) =
+            ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        assert_eq!(rate.count(a, at(0)), Ok(()));
+        assert_eq!(rate.count(b, at(1)), Ok(()));
+        assert_eq!(rate.count(a, at(2)), Err(58), "both are of one network");
+        assert_eq!(rate.count(c, at(3)), Ok(()));
+        assert_eq!(rate.count("192.0.2.2".parse().unwrap(), at(4)), Err(56), "all together");
+        assert_eq!(rate.count(a, at(60)), Ok(()));
+    }
+}

@@ -1,0 +1,71 @@
+//! The cast: strangers whose documents are a table, and a directory in which people may be gone.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use bartizan_egress::Fetched;
+use http::{HeaderMap, StatusCode};
+use url::Url;
+
+use super::stage::header_map;
+use crate::facade::{Directory, DirectoryUnavailable, FetchStranger, FetchingStranger};
+
+/// Documents of strangers. What is not in it cannot be reached.
+#[derive(Default)]
+pub struct Strangers {
+    documents: Mutex<HashMap<String, (u16, HeaderMap, String)>>,
+    pub count: AtomicUsize,
+}
+
+impl Strangers {
+    pub fn say(&self, url: &str, status: u16, headers: &[(&str, &str)], body: impl ToString) {
+        let mut documents = self.documents.lock().unwrap();
+        documents.insert(url.to_owned(), (status, header_map(headers), body.to_string()));
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+impl FetchStranger for Strangers {
+    fn fetch<'a>(&'a self, url: &'a Url, max_bytes: usize) -> FetchingStranger<'a> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let found = self.documents.lock().unwrap().get(url.as_str()).cloned();
+        Box::pin(async move {
+            // Others get their turn, as over a real network.
+            tokio::task::yield_now().await;
+            let (status, headers, body) = found.ok_or(bartizan_egress::Error::ForbiddenAddress)?;
+            if body.len() > max_bytes {
+                return Err(bartizan_egress::Error::TooLong);
+            }
+            if (300..400).contains(&status) {
+                return Err(bartizan_egress::Error::Redirects);
+            }
+            Ok(Fetched { status: StatusCode::from_u16(status).unwrap(), headers, body: body.into_bytes() })
+        })
+    }
+}
+
+/// A directory in which everybody is somebody, until a test says otherwise.
+#[derive(Default)]
+pub struct People {
+    pub gone: Mutex<BTreeSet<String>>,
+    pub is_down: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Directory for People {
+    async fn is_active(&self, issuer: &str, subject: &str) -> Result<bool, DirectoryUnavailable> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(DirectoryUnavailable);
+        }
+        assert_eq!(issuer, "https://idp.example");
+        Ok(!self.gone.lock().unwrap().contains(subject))
+    }
+}

@@ -1,0 +1,87 @@
+//! DPoP at the token endpoint (RFC 9449 §5; attacks.md AA-39).
+
+use serde_json::{Value, json};
+
+use super::stage::{A, CONFIG, ISSUER, Stage, claims, hash, redemption};
+use crate::{
+    Error,
+    json::Object,
+    key::thumbprint,
+    tests::scene::{NOW, Signer, merge},
+};
+
+fn jkt(key: &Signer) -> String {
+    thumbprint(&Object::parse(key.jwk().to_string().as_bytes()).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_is_bound_to_the_key_that_was_shown() {
+    let stage = Stage::new().await;
+    let key = Signer::ec();
+    let code = stage.code(&[]).await;
+    let proof = stage.proof(&key, "1");
+    let answer = stage.post("/oauth/token", &[("dpop", &proof)], &redemption(&code)).await;
+    assert_eq!((answer.status, answer.text("token_type")), (200, "DPoP"), "{}", answer.body);
+    let token = answer.text("access_token");
+    assert_eq!(claims(token)["cnf"], json!({ "jkt": jkt(&key) }));
+    assert_eq!(stage.show("/mcp/a", token).await.unwrap_err(), Error::ProofMissing, "it is no bearer token");
+    let header = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": key.jwk() });
+    let said = json!({ "htm": "POST", "htu": A, "iat": NOW, "jti": "2", "ath": hash(token) });
+    let lines = [("authorization", &*format!("DPoP {token}")), ("dpop", &*key.token(&header, &said))];
+    assert!(stage.show_with("/mcp/a", &lines).await.unwrap().is_sender_constrained());
+}
+
+#[tokio::test]
+async fn aa_39_a_wrong_or_used_proof_gets_no_token() {
+    let stage = Stage::new().await;
+    let replica = stage.replica().await;
+    let key = Signer::ec();
+    let sign = |header: Value, change: Value| {
+        let good = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": key.jwk() });
+        let said = json!({ "htm": "POST", "htu": format!("{ISSUER}/oauth/token"), "iat": NOW, "jti": "1" });
+        key.token(&merge(good, header), &merge(said, change))
+    };
+    let code = stage.code(&[]).await;
+    let ask = async |stage: &Stage, proofs: &[&str]| {
+        let lines: Vec<_> = proofs.iter().map(|proof| ("dpop", *proof)).collect();
+        stage.post("/oauth/token", &lines, &redemption(&code)).await
+    };
+    for (header, change) in [
+        (json!({}), json!({ "htm": "GET" })),
+        (json!({}), json!({ "htu": A })),
+        (json!({}), json!({ "htu": "http://127.0.0.1:8787/oauth/token" })),
+        (json!({}), json!({ "iat": NOW - 600 })),
+        (json!({}), json!({ "iat": NOW + 600 })),
+        (json!({}), json!({ "jti": null })),
+        (json!({ "alg": "none" }), json!({})),
+        (json!({ "alg": "HS256" }), json!({})),
+        (json!({ "typ": "jwt" }), json!({})),
+        (json!({ "jwk": merge(key.jwk(), json!({ "d": "AAAA" })) }), json!({})),
+        (json!({ "jwk": Signer::ec().jwk() }), json!({})),
+    ] {
+        let answer = ask(&stage, &[&sign(header.clone(), change.clone())]).await;
+        assert_eq!(answer.error(), (400, "invalid_dpop_proof"), "{header} {change}");
+    }
+    let (one, two) = (sign(json!({}), json!({})), sign(json!({}), json!({ "jti": "2" })));
+    assert_eq!(ask(&stage, &[&one, &two]).await.error(), (400, "invalid_dpop_proof"), "two at once");
+    assert_eq!(ask(&stage, &[&one]).await.status, 200);
+    assert_eq!(
+        ask(&replica, &[&one]).await.error(),
+        (400, "invalid_dpop_proof"),
+        "used, whichever process is asked"
+    );
+}
+
+#[tokio::test]
+async fn where_proofs_are_demanded_there_is_no_token_without() {
+    let stage = Stage::configured(&format!("dpop = \"required\"\n{CONFIG}")).await;
+    let code = stage.code(&[]).await;
+    assert_eq!(stage.redeem(&code, &[]).await.error(), (400, "invalid_dpop_proof"));
+    let proof = stage.proof(&Signer::ec(), "1");
+    assert_eq!(stage.post("/oauth/token", &[("dpop", &proof)], &redemption(&code)).await.status, 200);
+    let one = Stage::configured(&CONFIG.replace("id = \"editor\"", "id = \"editor\"\n    dpop = true")).await;
+    let code = one.code(&[]).await;
+    assert_eq!(one.redeem(&code, &[]).await.error(), (400, "invalid_dpop_proof"));
+    let code = one.code(&[("client_id", "other")]).await;
+    assert_eq!(one.redeem(&code, &[("client_id", "other")]).await.status, 200);
+}

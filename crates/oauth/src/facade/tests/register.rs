@@ -1,0 +1,175 @@
+//! Registration (RFC 7591; spec.md F-24, F-42; attacks.md AA-26).
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::stage::{A, Answer, CONFIG, Stage, basic, redemption};
+use crate::tests::scene::{Signer, merge};
+
+const ON: &str = "registration = \"on\"\n";
+
+async fn register(stage: &Stage, body: &Value) -> Answer {
+    let lines = [("content-type", "application/json")];
+    stage.ask(Method::POST, "/oauth/register", &lines, &body.to_string()).await.unwrap()
+}
+
+fn good() -> Value {
+    json!({
+        "client_name": "A client", "redirect_uris": ["https://c.example/cb"], "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
+    })
+}
+
+#[tokio::test]
+async fn a_registered_client_completes_the_flow() {
+    let stage = Stage::configured(ON).await;
+    let answer = register(&stage, &good()).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let id = answer.text("client_id").to_owned();
+    assert!(answer.body.get("client_secret").is_none());
+    let request = stage.authorize(&[("client_id", &id)]).await.unwrap();
+    assert_eq!((request.client.verified_host.as_deref(), request.client.only_loopback), (None, false));
+    let code = stage.code(&[("client_id", &id)]).await;
+    assert_eq!(stage.redeem(&code, &[("client_id", &id)]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_registered_secret_is_the_only_way_in() {
+    let stage = Stage::configured(ON).await;
+    let answer =
+        register(&stage, &merge(good(), json!({ "token_endpoint_auth_method": "client_secret_basic" })))
+            .await;
+    let (id, secret) = (answer.text("client_id").to_owned(), answer.text("client_secret").to_owned());
+    assert_eq!(answer.body["client_secret_expires_at"], json!(0));
+    let code = stage.code(&[("client_id", &id)]).await;
+    assert_eq!(stage.redeem(&code, &[("client_id", &id)]).await.error(), (401, "invalid_client"));
+    let form = redemption(&code).into_iter().filter(|(name, _)| *name != "client_id").collect::<Vec<_>>();
+    let wrong = [("authorization", &*basic(&id, "wrong"))];
+    assert_eq!(stage.post("/oauth/token", &wrong, &form).await.error(), (401, "invalid_client"));
+    let right = [("authorization", &*basic(&id, &secret))];
+    assert_eq!(stage.post("/oauth/token", &right, &form).await.status, 200);
+}
+
+#[tokio::test]
+async fn aa_26_what_could_harm_is_not_registered() {
+    let stage = Stage::configured(ON).await;
+    for uri in [
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "file:///etc/passwd",
+        "http://c.example/cb",
+        "https://c.example/cb#f",
+        "https://*.example/cb",
+        "https://u@c.example/cb",
+        "myapp://cb",
+    ] {
+        let answer = register(&stage, &merge(good(), json!({ "redirect_uris": [uri] }))).await;
+        assert_eq!(answer.error(), (400, "invalid_redirect_uri"), "{uri}");
+        stage.advance(60);
+    }
+    let private = merge(Signer::ec().jwk(), json!({ "d": "AAAA" }));
+    for bad in [
+        json!({ "redirect_uris": null }),
+        json!({ "redirect_uris": [] }),
+        json!({ "redirect_uris": "https://c.example/cb" }),
+        json!({ "redirect_uris": ["http://127.0.0.1/"], "application_type": "web" }),
+        json!({ "grant_types": ["password"] }),
+        json!({ "grant_types": ["implicit"] }),
+        json!({ "grant_types": ["client_credentials", "authorization_code"] }),
+        json!({ "response_types": ["token"] }),
+        json!({ "scope": "*" }),
+        json!({ "jwks": { "keys": [private] }, "token_endpoint_auth_method": "private_key_jwt" }),
+        json!({ "jwks_uri": "http://169.254.169.254/", "token_endpoint_auth_method": "private_key_jwt" }),
+        json!({ "token_endpoint_auth_method": "private_key_jwt" }),
+        json!({ "token_endpoint_auth_method": "tls_client_auth" }),
+        json!({ "client_id": "https://known.example/client.json" }),
+        json!({ "client_secret": "mine" }),
+        json!({ "client_name": "line\nbreak" }),
+        json!({ "client_name": "Claude\u{202e}" }),
+        json!({ "client_name": "Microsoft\u{200b}" }),
+        json!({ "client_name": "x".repeat(4096) }),
+        json!({ "application_type": "service" }),
+    ] {
+        let answer = register(&stage, &merge(good(), bad.clone())).await;
+        assert_eq!(answer.status, 400, "{bad}: {}", answer.body);
+        assert!(matches!(answer.text("error"), "invalid_redirect_uri" | "invalid_client_metadata"), "{bad}");
+        stage.advance(60);
+    }
+    let lines = [("content-type", "application/json")];
+    for body in ["", "[]", r#"{"redirect_uris":[],"redirect_uris":[]}"#, &"x".repeat(20_000)] {
+        let answer = stage.ask(Method::POST, "/oauth/register", &lines, body).await.unwrap();
+        assert_eq!(answer.error(), (400, "invalid_client_metadata"));
+        stage.advance(60);
+    }
+    let put = stage.ask(Method::PUT, "/oauth/register", &lines, "{}").await.unwrap();
+    assert_eq!(put.status, 405);
+    assert_eq!(register(&stage, &good()).await.status, 201, "the honest neighbour");
+}
+
+#[tokio::test]
+async fn aa_26_registrations_are_bounded_for_each_address() {
+    let stage = Stage::configured(ON).await;
+    let mut statuses = Vec::new();
+    for _ in 0..12 {
+        statuses.push(register(&stage, &good()).await.status);
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 10);
+    let refused = register(&stage, &good()).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.headers.contains_key("retry-after"));
+    stage.advance(60);
+    assert_eq!(register(&stage, &good()).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_mode_for_loopback_lets_nobody_else_in() {
+    let stage = Stage::configured("registration = \"loopback\"").await;
+    assert_eq!(register(&stage, &good()).await.error(), (400, "invalid_redirect_uri"));
+    let both = json!({ "redirect_uris": ["http://127.0.0.1/cb", "https://c.example/cb"] });
+    assert_eq!(register(&stage, &merge(good(), both)).await.error(), (400, "invalid_redirect_uri"));
+    let local = json!({ "redirect_uris": ["http://127.0.0.1/cb", "http://localhost:3000/cb"] });
+    let answer = register(&stage, &merge(good(), local)).await;
+    assert_eq!(answer.status, 201);
+    let changes = [("client_id", answer.text("client_id")), ("redirect_uri", "http://127.0.0.1:5/cb")];
+    let request = stage.authorize(&changes).await.unwrap();
+    assert!(request.client.only_loopback);
+}
+
+#[tokio::test]
+async fn f_42_a_client_that_registered_itself_acts_for_nobody_but_people() {
+    let stage = Stage::configured(&format!("{ON}{CONFIG}")).await;
+    let answer =
+        register(&stage, &merge(good(), json!({ "token_endpoint_auth_method": "client_secret_post" }))).await;
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", answer.text("client_id")),
+        ("client_secret", answer.text("client_secret")),
+        ("resource", A),
+    ];
+    assert_eq!(stage.token(&form).await.error(), (400, "unauthorized_client"));
+}
+
+#[tokio::test]
+async fn a_registration_that_is_not_used_ends() {
+    let stage = Stage::configured(ON).await;
+    let (used, unused) = (register(&stage, &good()).await, register(&stage, &good()).await);
+    let (used, unused) = (used.text("client_id"), unused.text("client_id"));
+    let day = 24 * 3600;
+    stage.advance(60 * day);
+    assert!(stage.authorize(&[("client_id", used)]).await.is_ok());
+    stage.advance(60 * day);
+    assert!(stage.authorize(&[("client_id", used)]).await.is_ok());
+    assert!(stage.authorize(&[("client_id", unused)]).await.is_err());
+    stage.facade.revoke_client(used).await.unwrap();
+    assert!(stage.authorize(&[("client_id", used)]).await.is_err());
+}
+
+#[tokio::test]
+async fn scopes_that_no_resource_knows_are_left_out() {
+    let stage = Stage::configured(ON).await;
+    let answer = register(&stage, &merge(good(), json!({ "scope": "mcp:read admin" }))).await;
+    assert_eq!((answer.status, answer.text("scope")), (201, "mcp:read"));
+    let id = answer.text("client_id");
+    assert!(stage.authorize(&[("client_id", id), ("scope", "mcp:write")]).await.is_err());
+}

@@ -1,0 +1,89 @@
+//! The token endpoint (RFC 6749 §3.2): which grant is meant, and who asks for it.
+
+use bartizan_store::Digest;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, header};
+
+use super::{Asked, Facade, GrantType, authenticate::Proven, form::Parameters, refusal::Refusal};
+use crate::{config::Constraint, dpop};
+
+/// A request whose client is known.
+pub(crate) struct Request<'a> {
+    pub form: &'a Parameters,
+    pub client: Proven,
+    /// The thumbprint of the DPoP key that was shown.
+    pub jkt: Option<String>,
+}
+
+impl Facade {
+    /// The token endpoint.
+    pub(crate) async fn token(&self, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+        let form = form(asked)?;
+        if form.is_broken("resource") {
+            return Err(Refusal::Target);
+        }
+        if form.is_repeating() {
+            return Err(Refusal::Request("a parameter is there twice"));
+        }
+        let name = form.get("grant_type").ok_or(Refusal::Request("`grant_type` is missing"))?;
+        let grant =
+            GrantType::named(name).filter(|grant| self.offers(*grant)).ok_or(Refusal::UnsupportedGrant)?;
+        let client = self.authenticate(asked, &form).await?;
+        if !client.may(grant) || (client.is_public() && grant.needs_proof()) {
+            return Err(Refusal::UnauthorizedClient);
+        }
+        let jkt = self.proof(asked.headers).await?;
+        let needs_proof = client.metadata.dpop || self.config.dpop == Constraint::Required;
+        if needs_proof && jkt.is_none() {
+            return Err(Refusal::Proof("a DPoP proof is needed"));
+        }
+        let request = Request { form: &form, client, jkt };
+        match grant {
+            GrantType::AuthorizationCode => self.redeem(request).await,
+            GrantType::ClientCredentials => self.act_for_itself(request),
+            GrantType::JwtBearer => self.take_assertion(request).await,
+            GrantType::RefreshToken => self.refresh(request).await,
+            GrantType::TokenExchange => self.exchange(request).await,
+        }
+    }
+
+    /// Whether a grant is offered at all.
+    pub(crate) fn offers(&self, grant: GrantType) -> bool {
+        let is_configured = || self.config.clients.iter().any(|client| client.grants.contains(&grant));
+        match grant {
+            GrantType::AuthorizationCode | GrantType::RefreshToken => true,
+            GrantType::ClientCredentials | GrantType::TokenExchange => is_configured(),
+            GrantType::JwtBearer => !self.config.assertion_issuers.is_empty() && is_configured(),
+        }
+    }
+
+    /// The key of the request's DPoP proof, if it has one; the proof is then used up (RFC 9449 §5).
+    async fn proof(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+        let mut lines = headers.get_all("dpop").iter();
+        let line = match (lines.next(), lines.next()) {
+            (None, _) => return Ok(None),
+            (Some(line), None) => line.to_str().map_err(|_| Refusal::Proof("the DPoP proof is wrong"))?,
+            (Some(_), Some(_)) => return Err(Refusal::Proof("there are two DPoP proofs")),
+        };
+        let now = self.clock.now();
+        let proof = dpop::read(line, &Method::POST, &self.token_url, None, now).map_err(|error| {
+            tracing::info!(%error, reason = "proof.invalid", "a DPoP proof at the token endpoint is refused");
+            Refusal::Proof("the DPoP proof is wrong")
+        })?;
+        if !self.grants.first_use(Digest(proof.id), proof.until, now).await? {
+            return Err(Refusal::Proof("the DPoP proof was used before"));
+        }
+        Ok(Some(proof.jkt))
+    }
+}
+
+/// The form of a request (RFC 6749 §3.2). What stands in the query counts for nothing: queries end up in logs.
+pub(crate) fn form(asked: &Asked<'_>) -> Result<Parameters, Refusal> {
+    let kind =
+        asked.headers.get(header::CONTENT_TYPE).and_then(|line| line.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Refusal::Request("send a form: application/x-www-form-urlencoded"));
+    }
+    Ok(Parameters::parse(asked.body))
+}

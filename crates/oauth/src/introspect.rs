@@ -1,0 +1,75 @@
+//! Opaque tokens: their issuer says what they mean (RFC 7662).
+
+use std::sync::Arc;
+
+use bartizan_model::Secret;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tokio::sync::Semaphore;
+use url::{Url, form_urlencoded};
+
+use crate::{
+    Error,
+    fetch::Fetch,
+    json::{Object, Value},
+};
+
+/// Questions under way at once; a flood of made-up tokens must not become a flood at the issuer.
+const AT_ONCE: usize = 32;
+
+/// Asks one introspection endpoint.
+pub(crate) struct Introspector {
+    issuer: String,
+    url: Url,
+    authorization: Secret,
+    fetch: Arc<dyn Fetch>,
+    slots: Semaphore,
+}
+
+impl Introspector {
+    /// `client_id` and `client_secret` are the gate's own at the issuer (RFC 7662 §2.1; RFC 6749 §2.3.1).
+    pub fn new(
+        issuer: String,
+        url: Url,
+        client_id: &str,
+        client_secret: &Secret,
+        fetch: Arc<dyn Fetch>,
+    ) -> Self {
+        let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let pair = Secret::new(format!("{}:{}", encode(client_id), encode(client_secret.reveal())));
+        let authorization = Secret::new(format!("Basic {}", STANDARD.encode(pair.reveal())));
+        Self { issuer, url, authorization, fetch, slots: Semaphore::new(AT_ONCE) }
+    }
+
+    /// What the issuer says about `token`, if it is active.
+    ///
+    /// # Errors
+    /// [`Error::Inactive`]; [`Error::IssuerUnknown`] for a token of somebody else's; [`Error::IntrospectionUnavailable`].
+    pub async fn ask(&self, token: &str) -> Result<Object, Error> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            tracing::warn!(issuer = self.issuer, "too many tokens are being introspected");
+            return Err(Error::IntrospectionUnavailable);
+        };
+        let encoded = form_urlencoded::byte_serialize(token.as_bytes()).collect::<String>();
+        let form = Secret::new(format!("token={encoded}&token_type_hint=access_token"));
+        let answered = self.fetch.post(&self.url, Some(&self.authorization), form).await;
+        let lost = |what: &str| {
+            tracing::warn!(issuer = self.issuer, what, "the introspection endpoint cannot be asked");
+            Error::IntrospectionUnavailable
+        };
+        let document = answered.map_err(|error| lost(&error.to_string()))?;
+        if document.status != 200 {
+            return Err(lost(&format!("it answered {}", document.status)));
+        }
+        let claims = Object::parse(&document.body).map_err(|_| lost("its answer is no JSON object"))?;
+        match claims.value("active") {
+            Some(Value::Boolean(true)) => {}
+            Some(Value::Boolean(false)) => return Err(Error::Inactive),
+            _ => return Err(lost("its answer has no `active`")),
+        }
+        // Optional (RFC 7662 §2.2); where it is, it is right.
+        match claims.text("iss")? {
+            Some(issuer) if issuer != self.issuer => Err(Error::IssuerUnknown),
+            _ => Ok(claims),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! `/account`: who one is here, what one has allowed, and how to take it back.
+
+use super::{
+    SignIn, Way,
+    browser::{Session, Visitor},
+    consent::{Errand, Leaving},
+    fields::Fields,
+    pages,
+    refusal::Refusal,
+    reply::Reply,
+};
+use crate::facade::{Asked, Person};
+
+impl SignIn {
+    /// `GET /account`
+    pub(super) async fn account(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let visitor = self.visitor(asked).await?;
+        let csrf = self.mark(&visitor);
+        let Some(session) = &visitor.session else {
+            let page = pages::Arrive {
+                host: match &self.way {
+                    Way::Local => None,
+                    Way::Provider(provider) => Some(provider.host()),
+                },
+                csrf: &csrf,
+            };
+            return Ok(Reply::page(&page, "account.arrive").cookie(self.form_cookie(&visitor)));
+        };
+        let given = self.consents.of(&session.person.issuer, &session.person.subject).await?;
+        let page = pages::Account::new(&session.person, &given, &self.resources, &csrf);
+        let reply = Reply::page(&page, "account.shown").cookie(self.form_cookie(&visitor));
+        Ok(reply.about_person(&session.person))
+    }
+
+    /// `POST /account`
+    pub(super) async fn act(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let fields = Fields::of_form(asked, &self.origin())?;
+        let visitor = self.sender(asked).await?;
+        if !self.sealer.is_marked(&account_form(&visitor), fields.needed("csrf")?) {
+            return Err(Refusal::FormForeign);
+        }
+        let action = fields.needed("action")?;
+        let Some(session) = visitor.session else {
+            return match (action, &self.way) {
+                ("sign-in", Way::Provider(_)) if self.crowd.is_too_big(asked.peer, self.clock.now()) => {
+                    Err(Refusal::Crowded)
+                }
+                ("sign-in", Way::Provider(_)) => self.depart(Errand::Account, Leaving::Form).await,
+                _ => Err(Refusal::NotSignedIn),
+            };
+        };
+        match action {
+            "revoke" => self.revoke(&session.person, fields.needed("client")?).await,
+            "sign-out" => {
+                self.browsers.close(&session.browser.id).await?;
+                Ok(self.goodbye(&session))
+            }
+            "sign-out-everywhere" => {
+                self.browsers.close_all(&session.person.issuer, &session.person.subject).await?;
+                Ok(self.goodbye(&session))
+            }
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    /// First the grants, so that a failure between the two leaves nothing working that is not on the list.
+    async fn revoke(&self, person: &Person, client: &str) -> Result<Reply, Refusal> {
+        self.desk.withdraw(&person.issuer, &person.subject, client).await?;
+        self.consents.withdraw(&person.issuer, &person.subject, client).await?;
+        let reply = Reply::redirect("/account".to_owned(), "consent.withdrawn");
+        Ok(reply.about_client(client).about_person(person))
+    }
+
+    fn goodbye(&self, session: &Session) -> Reply {
+        let page = pages::Message {
+            title: "You are signed out",
+            words: "What you have allowed applications to do still holds, until you revoke it.",
+        };
+        Reply::page(&page, "signin.signed-out")
+            .cookie(self.jar.clear("session"))
+            .about_person(&session.person)
+    }
+
+    fn mark(&self, visitor: &Visitor) -> String {
+        self.sealer.mark(&account_form(visitor))
+    }
+}
+
+fn account_form(visitor: &Visitor) -> [&[u8]; 4] {
+    let [_, form, session] = visitor.context();
+    [b"sign-in form", b"account", form, session]
+}

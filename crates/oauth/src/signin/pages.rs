@@ -1,0 +1,204 @@
+//! What every page shows. The templates are in `templates/`; they escape all they are given.
+
+use askama::Template;
+use bartizan_store::consents::Given;
+use time::OffsetDateTime;
+use url::Url;
+
+use super::{Described, consent::is_loopback, seen};
+use crate::facade::{AuthorizationRequest, Person};
+
+/// Where the stylesheet is.
+pub(super) const STYLE_PATH: &str = "/oauth/style.css";
+/// The stylesheet.
+pub(super) const STYLE: &str = include_str!("../../templates/style.css");
+
+/// Who asks for what, and the decision.
+#[derive(Template)]
+#[template(path = "consent.html")]
+pub(super) struct Consent {
+    name: String,
+    verified_host: Option<String>,
+    redirect_host: String,
+    redirect_uri: String,
+    is_loopback: bool,
+    /// It answers elsewhere than where it was published.
+    is_elsewhere: bool,
+    servers: Vec<String>,
+    resource: String,
+    scopes: Vec<Scope>,
+    person: Option<String>,
+    next: Option<String>,
+    form: String,
+}
+
+/// A scope and what it allows.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Scope {
+    code: String,
+    words: Option<String>,
+}
+
+impl Consent {
+    pub fn new(
+        request: &AuthorizationRequest,
+        described: Option<&Described>,
+        person: Option<&Person>,
+        next: Option<String>,
+        form: String,
+    ) -> Self {
+        let uri = Url::parse(&request.redirect_uri).ok();
+        let host = uri.as_ref().and_then(|uri| uri.host_str()).unwrap_or_default();
+        let is_loopback = request.client.only_loopback || uri.as_ref().is_some_and(is_loopback);
+        let publisher = request.client.verified_host.as_deref();
+        Self {
+            name: seen::name(&request.client),
+            is_elsewhere: !is_loopback && publisher.is_some_and(|publisher| publisher != host),
+            verified_host: publisher.map(seen::address),
+            redirect_host: seen::address(host),
+            redirect_uri: seen::address(&request.redirect_uri),
+            is_loopback,
+            servers: described.map(|described| described.servers.clone()).unwrap_or_default(),
+            resource: seen::address(&request.resource),
+            scopes: request.scopes.iter().map(|code| Scope::new(code, described)).collect(),
+            person: person.map(called),
+            next,
+            form,
+        }
+    }
+}
+
+impl Scope {
+    fn new(code: &str, described: Option<&Described>) -> Self {
+        let words = described.and_then(|described| described.scopes.get(code)).cloned();
+        Self { code: seen::address(code), words }
+    }
+}
+
+/// What the person is called on their own pages.
+fn called(person: &Person) -> String {
+    match &person.name {
+        Some(name) => seen::line(name, 80),
+        None if person.issuer == "local" => "the owner of this machine".to_owned(),
+        None => seen::line(&person.subject, 80),
+    }
+}
+
+/// On to another address.
+#[derive(Template)]
+#[template(path = "onward.html")]
+pub(super) struct Onward<'a> {
+    address: &'a str,
+    host: String,
+    name: &'a str,
+}
+
+impl<'a> Onward<'a> {
+    pub fn new(address: &'a str, name: &'a str) -> Self {
+        let host = Url::parse(address).ok().and_then(|url| url.host_str().map(seen::address));
+        Self { address, host: host.unwrap_or_default(), name }
+    }
+}
+
+/// A few words.
+#[derive(Template)]
+#[template(path = "message.html")]
+pub(super) struct Message<'a> {
+    pub title: &'a str,
+    pub words: &'a str,
+}
+
+/// The owner must sign in first.
+#[derive(Template)]
+#[template(path = "wait.html")]
+pub(super) struct Wait<'a> {
+    pub name: &'a str,
+    pub again: &'a str,
+}
+
+/// The button behind a link.
+#[derive(Template)]
+#[template(path = "link.html")]
+pub(super) struct Link<'a> {
+    pub link: &'a str,
+}
+
+/// The owner is signed in.
+#[derive(Template)]
+#[template(path = "signed_in.html")]
+pub(super) struct SignedIn<'a> {
+    /// The client that waits, and where it goes on.
+    pub waiting: Option<(&'a str, &'a str)>,
+}
+
+/// One's own page, for somebody who is not signed in.
+#[derive(Template)]
+#[template(path = "arrive.html")]
+pub(super) struct Arrive<'a> {
+    /// Where one signs in.
+    pub host: Option<String>,
+    pub csrf: &'a str,
+}
+
+/// One's own page.
+#[derive(Template)]
+#[template(path = "account.html")]
+pub(super) struct Account<'a> {
+    called: String,
+    issuer: String,
+    subject: String,
+    is_local: bool,
+    applications: Vec<Allowed>,
+    csrf: &'a str,
+}
+
+/// An application, and all it was allowed.
+struct Allowed {
+    name: String,
+    client: String,
+    shown_client: String,
+    grants: Vec<Grant>,
+}
+
+struct Grant {
+    servers: Vec<String>,
+    resource: String,
+    scopes: Vec<Scope>,
+    redirect_uri: String,
+    date: String,
+}
+
+impl<'a> Account<'a> {
+    pub fn new(person: &Person, given: &[Given], resources: &[Described], csrf: &'a str) -> Self {
+        let mut applications: Vec<Allowed> = Vec::new();
+        for Given { consent, client_name, at } in given {
+            let described = resources.iter().find(|resource| resource.url == consent.resource);
+            let seconds = i64::try_from(at.as_unix()).unwrap_or_default();
+            let date = OffsetDateTime::from_unix_timestamp(seconds).map(|time| time.date().to_string());
+            let grant = Grant {
+                servers: described.map(|described| described.servers.clone()).unwrap_or_default(),
+                resource: seen::address(&consent.resource),
+                scopes: consent.scopes.iter().map(|code| Scope::new(code, described)).collect(),
+                redirect_uri: seen::address(&consent.redirect_uri),
+                date: date.unwrap_or_default(),
+            };
+            match applications.iter_mut().find(|application| application.client == consent.client) {
+                Some(application) => application.grants.push(grant),
+                None => applications.push(Allowed {
+                    name: seen::line(client_name, 60),
+                    client: consent.client.clone(),
+                    shown_client: seen::address(&consent.client),
+                    grants: vec![grant],
+                }),
+            }
+        }
+        Self {
+            called: called(person),
+            issuer: seen::address(&person.issuer),
+            subject: seen::address(&person.subject),
+            is_local: person.issuer == "local",
+            applications,
+            csrf,
+        }
+    }
+}

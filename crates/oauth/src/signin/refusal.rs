@@ -1,0 +1,137 @@
+//! Every page that says no, and the one place that says how.
+
+use bartizan_store::DatabaseError;
+
+use super::{desk::Unanswerable, provider::Lost};
+
+/// Why a person does not get further.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Too many decisions came from this address.
+    Crowded,
+    Database(DatabaseError),
+    Desk(Unanswerable),
+    /// The form was shown in another browser, to somebody else, too long ago, or never.
+    FormForeign,
+    /// The form was sent before.
+    FormSpent,
+    /// Something of ours that cannot fail did.
+    Internal,
+    /// The link was used, has expired, or was never one.
+    LinkUnknown,
+    Malformed,
+    /// The methods that would do.
+    Method(&'static str),
+    /// Nobody is signed in who would have to be.
+    NotSignedIn,
+    /// Another site's page sent this.
+    OtherSite,
+    Provider(Lost),
+    /// The sign-in was begun in another browser (attacks.md CD-01).
+    StateForeign,
+    /// The sign-in was finished, has expired, or was never begun (attacks.md CD-09).
+    StateUnknown,
+}
+
+/// How a refusal is said.
+pub(super) struct Said {
+    pub status: u16,
+    pub title: &'static str,
+    pub words: String,
+    /// For the audit trail; stable.
+    pub reason: &'static str,
+}
+
+const AGAIN: &str = "Go back to your application and connect again.";
+
+impl Refusal {
+    pub fn said(&self) -> Said {
+        let said =
+            |status, title, words: &str, reason| Said { status, title, words: words.to_owned(), reason };
+        let again =
+            |status, title, words: &str, reason| said(status, title, &format!("{words} {AGAIN}"), reason);
+        match self {
+            Self::Crowded => again(
+                429,
+                "Not now",
+                "Too many requests came from your network. Wait ten minutes.",
+                "signin.crowded",
+            ),
+            Self::Database(_) => again(503, "Not now", "The gate cannot reach its database.", "signin.store"),
+            Self::Desk(Unanswerable::Page { status, words }) => {
+                said(status.as_u16(), "This request cannot be answered", words, "signin.request")
+            }
+            Self::Desk(Unanswerable::Redirect(_)) => {
+                said(303, "This request cannot be answered", "", "signin.request")
+            }
+            Self::FormForeign => again(
+                403,
+                "This page is out of date",
+                "It was shown too long ago, in another browser, or before you signed in; or your browser keeps no cookies.",
+                "signin.form-foreign",
+            ),
+            Self::FormSpent => {
+                again(403, "Already decided", "This form was sent before.", "signin.form-spent")
+            }
+            Self::Internal => again(500, "Something went wrong", "This is our fault.", "signin.internal"),
+            Self::LinkUnknown => said(
+                400,
+                "This link does not work any more",
+                "A link signs you in once, within ten minutes. Run \"bartizan login\" for a fresh one.",
+                "signin.link-unknown",
+            ),
+            Self::Malformed => {
+                again(400, "This cannot be read", "The request is malformed.", "signin.malformed")
+            }
+            Self::Method(_) => {
+                said(405, "Not this way", "This address does not take such requests.", "signin.method")
+            }
+            Self::NotSignedIn => said(
+                403,
+                "You are not signed in",
+                "Open your account page and sign in.",
+                "signin.not-signed-in",
+            ),
+            Self::OtherSite => again(
+                403,
+                "Another page sent this",
+                "Decisions are only taken from our own pages, by an up-to-date browser.",
+                "signin.other-site",
+            ),
+            Self::Provider(lost) => {
+                let (status, words) = lost.said();
+                again(status, "You could not be signed in", words, lost.reason())
+            }
+            Self::StateForeign => again(
+                403,
+                "This sign-in began in another browser",
+                "If somebody sent you a link to here, do not follow it.",
+                "signin.state-foreign",
+            ),
+            Self::StateUnknown => again(
+                400,
+                "This sign-in is over",
+                "It was finished before, took longer than ten minutes, or never began here.",
+                "signin.state-unknown",
+            ),
+        }
+    }
+}
+
+impl From<DatabaseError> for Refusal {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Unanswerable> for Refusal {
+    fn from(unanswerable: Unanswerable) -> Self {
+        Self::Desk(unanswerable)
+    }
+}
+
+impl From<Lost> for Refusal {
+    fn from(lost: Lost) -> Self {
+        Self::Provider(lost)
+    }
+}

@@ -1,0 +1,10 @@
+//! Scenes: a gate, an identity provider, browsers, and a desk that grants whatever reaches it.
+
+mod account;
+mod consent;
+mod credential;
+mod entra;
+mod local;
+mod pages;
+mod provider;
+pub(super) mod scene;

@@ -1,0 +1,97 @@
+//! Opaque tokens (RFC 7662).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::scene::{CONFIG, ISSUER, NOW, RESOURCE, Scene, merge};
+use crate::Error;
+
+const ENDPOINT: &str = "https://idp.example/introspect";
+
+fn scene() -> Scene {
+    let introspection = r#"[[issuers]]
+introspection = { url = "https://idp.example/introspect", client_id = "gate:1", client_secret = { env = "X" } }"#;
+    Scene::configured(&CONFIG.replacen("[[issuers]]", introspection, 1))
+}
+
+fn active() -> Value {
+    json!({ "active": true, "sub": "alice", "client_id": "agent", "aud": RESOURCE, "scope": "mcp:read", "exp": NOW + 300 })
+}
+
+#[tokio::test]
+async fn an_opaque_token_means_what_its_issuer_says() {
+    let scene = scene();
+    scene.net.says(ENDPOINT, 200, active());
+    let token = scene.show("opaque+/0123=").await.unwrap();
+    assert_eq!((token.caller().issuer(), token.caller().subject()), (ISSUER, "alice"));
+    let posted = scene.net.posted.lock().unwrap().clone();
+    // `gate%3A1:s3cret+%26+more`, as RFC 6749 §2.3.1 and RFC 7617 have it.
+    assert_eq!(
+        posted,
+        [(
+            "Basic Z2F0ZSUzQTE6czNjcmV0KyUyNittb3Jl".into(),
+            "token=opaque%2B%2F0123%3D&token_type_hint=access_token".into()
+        )]
+    );
+}
+
+#[tokio::test]
+async fn whatever_is_not_exactly_active_for_this_resource_is_refused() {
+    let cases = [
+        (json!({ "active": false }), Error::Inactive),
+        (json!({ "active": "true" }), Error::IntrospectionUnavailable),
+        (json!({ "active": null }), Error::IntrospectionUnavailable),
+        (json!({ "aud": null }), Error::ClaimMissing("aud")),
+        (json!({ "exp": null }), Error::ClaimMissing("exp")),
+        (json!({ "exp": NOW - 60 }), Error::Expired),
+        (json!({ "exp": NOW + 90_000 }), Error::LifetimeTooLong),
+        (json!({ "iss": "https://other.example/tenant" }), Error::IssuerUnknown),
+        (json!({ "sub": null }), Error::ClaimMissing("sub")),
+        (json!({ "cnf": { "kid": "x" } }), Error::BindingUnknown),
+        (json!({ "nbf": NOW + 61 }), Error::NotYetValid),
+        (
+            json!({ "aud": "https://mcp.example.com/mcp/ab" }),
+            Error::AudienceWrong { resource: RESOURCE.into() },
+        ),
+    ];
+    for (more, expected) in cases {
+        let scene = scene();
+        scene.net.says(ENDPOINT, 200, merge(active(), more.clone()));
+        assert_eq!(scene.show("opaque").await.unwrap_err(), expected, "{more}");
+    }
+    for (status, body) in
+        [(401, String::new()), (500, String::new()), (200, "<html>".into()), (204, active().to_string())]
+    {
+        let scene = scene();
+        scene.net.says(ENDPOINT, status, body);
+        let error = scene.show("opaque").await.unwrap_err();
+        assert_eq!((error.verdict().status, error), (503, Error::IntrospectionUnavailable));
+    }
+    assert_eq!(scene().show("opaque").await.unwrap_err(), Error::IntrospectionUnavailable, "nobody answers");
+}
+
+#[tokio::test]
+async fn a_revocation_is_seen_within_seconds() {
+    let scene = scene();
+    scene.net.says(ENDPOINT, 200, active());
+    for _ in 0..10 {
+        assert!(scene.show("opaque").await.is_ok());
+    }
+    assert_eq!(scene.net.count(ENDPOINT), 1);
+    scene.net.says(ENDPOINT, 200, json!({ "active": false }));
+    scene.clock.advance(Duration::from_secs(5));
+    assert_eq!(scene.show("opaque").await.unwrap_err(), Error::Inactive);
+}
+
+#[tokio::test]
+async fn a_jwt_that_fails_here_gets_no_second_chance_there() {
+    let scene = scene();
+    scene.net.says(ENDPOINT, 200, active());
+    let expired = scene.token(json!({}), json!({ "iat": NOW - 900, "exp": NOW - 600 }));
+    assert_eq!(scene.show(&expired).await.unwrap_err(), Error::Expired);
+    for token in ["eyJhbGciOiJub25lIn0", "a.b.c"] {
+        assert_eq!(scene.show(token).await.unwrap_err(), Error::TokenMalformed);
+    }
+    assert_eq!(scene.net.count(ENDPOINT), 0);
+}

@@ -1,0 +1,225 @@
+//! The part of a tool's JSON input schema that Cedar's types can carry.
+//!
+//! Integers, numbers of up to four decimals, texts, booleans, arrays of one of them as sets, and objects with named
+//! properties as records. Everything else has a place but no shape: a call that uses it is marked unmapped.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+/// Levels of objects and arrays that are followed.
+const DEEPEST: usize = 6;
+/// Properties of one tool that are followed, all levels together.
+const MOST: usize = 256;
+
+/// The Cedar type of one argument.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Shape {
+    Bool,
+    Long,
+    Decimal,
+    Text,
+    Set(Box<Shape>),
+    Record(Record),
+}
+
+/// The properties of an object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Record {
+    pub fields: BTreeMap<String, Field>,
+    /// `additionalProperties` is false.
+    pub closed: bool,
+}
+
+/// One property; without a shape it is known to exist and nothing more.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Field {
+    pub shape: Option<Shape>,
+    pub required: bool,
+}
+
+impl Record {
+    /// The arguments that `input_schema` describes. A schema that is no object schema describes none.
+    pub fn of_schema(input_schema: &Value) -> Self {
+        let mut reader = Reader { root: input_schema, left: MOST };
+        reader.record(input_schema, 0).unwrap_or_default()
+    }
+
+    /// The type in Cedar's JSON schema format.
+    pub fn to_cedar(&self) -> Value {
+        let attributes: Map<String, Value> = self
+            .fields
+            .iter()
+            .filter_map(|(name, field)| {
+                let mut of = field.shape.as_ref()?.to_cedar();
+                if let Some(object) = of.as_object_mut() {
+                    object.insert("required".into(), field.required.into());
+                }
+                Some((name.clone(), of))
+            })
+            .collect();
+        json!({ "type": "Record", "attributes": attributes })
+    }
+
+    /// The top-level arguments that are a text or several, which a policy may read as paths or URLs.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.fields
+            .iter()
+            .filter(|(_, f)| f.shape.as_ref().is_some_and(Shape::is_text))
+            .map(|(n, f)| (n.as_str(), f.required))
+    }
+
+    /// Whether the argument `name` is a list of texts.
+    pub fn is_list(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(|f| matches!(f.shape, Some(Shape::Set(_))))
+    }
+}
+
+impl Shape {
+    fn is_text(&self) -> bool {
+        match self {
+            Self::Text => true,
+            Self::Set(of) => **of == Self::Text,
+            _ => false,
+        }
+    }
+
+    fn to_cedar(&self) -> Value {
+        match self {
+            Self::Bool => json!({ "type": "Boolean" }),
+            Self::Long => json!({ "type": "Long" }),
+            Self::Decimal => json!({ "type": "Extension", "name": "decimal" }),
+            Self::Text => json!({ "type": "String" }),
+            Self::Set(of) => json!({ "type": "Set", "element": of.to_cedar() }),
+            Self::Record(record) => record.to_cedar(),
+        }
+    }
+}
+
+struct Reader<'a> {
+    root: &'a Value,
+    left: usize,
+}
+
+impl Reader<'_> {
+    fn record(&mut self, schema: &Value, depth: usize) -> Option<Record> {
+        let properties = schema.get("properties").and_then(Value::as_object)?;
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let mut record = Record {
+            closed: schema.get("additionalProperties") == Some(&Value::Bool(false)),
+            ..Record::default()
+        };
+        for (name, property) in properties {
+            self.left = self.left.checked_sub(1)?;
+            let (shape, nullable) = self.shape(property, depth + 1);
+            record.fields.insert(
+                name.clone(),
+                Field { shape, required: required.contains(&name.as_str()) && !nullable },
+            );
+        }
+        Some(record)
+    }
+
+    /// The shape, and whether null may stand in its place.
+    fn shape(&mut self, schema: &Value, depth: usize) -> (Option<Shape>, bool) {
+        if depth > DEEPEST {
+            return (None, false);
+        }
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+            // Only within the document, and what stands beside it narrows, which a type need not know.
+            let found = target.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+            return found.map_or((None, false), |found| self.shape(found, depth + 1));
+        }
+        if let Some(choices) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array) {
+            let is_null = |s: &&Value| s.get("type").and_then(Value::as_str) == Some("null");
+            let mut others = choices.iter().filter(|s| !is_null(s));
+            return match (others.next(), others.next(), choices.iter().any(|s| is_null(&s))) {
+                (Some(only), None, nullable) => (self.shape(only, depth + 1).0, nullable),
+                _ => (None, false),
+            };
+        }
+        match schema.get("type") {
+            Some(Value::String(kind)) => (self.of_kind(kind, schema, depth), false),
+            Some(Value::Array(kinds)) => {
+                let mut others = kinds.iter().filter_map(Value::as_str).filter(|k| *k != "null");
+                let nullable = kinds.iter().any(|k| k == "null");
+                match (others.next(), others.next()) {
+                    (Some(kind), None) => (self.of_kind(kind, schema, depth), nullable),
+                    _ => (None, nullable),
+                }
+            }
+            // An enumeration or constant of texts alone says its type by its values.
+            None => {
+                let values = schema.get("enum").and_then(Value::as_array).map(Vec::as_slice);
+                let values =
+                    values.or_else(|| schema.get("const").map(std::slice::from_ref)).unwrap_or_default();
+                let all_texts = !values.is_empty() && values.iter().all(Value::is_string);
+                (all_texts.then_some(Shape::Text), false)
+            }
+            Some(_) => (None, false),
+        }
+    }
+
+    fn of_kind(&mut self, kind: &str, schema: &Value, depth: usize) -> Option<Shape> {
+        match kind {
+            "boolean" => Some(Shape::Bool),
+            "integer" => Some(Shape::Long),
+            "number" => Some(Shape::Decimal),
+            "string" => Some(Shape::Text),
+            "array" => match self.shape(schema.get("items")?, depth + 1) {
+                (Some(of), false) => Some(Shape::Set(Box::new(of))),
+                _ => None,
+            },
+            "object" => self.record(schema, depth).map(Shape::Record),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_what_cedar_can_say_and_keeps_a_place_for_the_rest() {
+        let record = Record::of_schema(&json!({
+            "type": "object", "required": ["path", "note"], "additionalProperties": false,
+            "properties": {
+                "path": { "type": "string" },
+                "note": { "type": ["string", "null"] },
+                "limit": { "anyOf": [{ "type": "integer" }, { "type": "null" }] },
+                "price": { "type": "number" },
+                "tags": { "type": "array", "items": { "enum": ["a", "b"] } },
+                "filter": { "$ref": "#/$defs/Filter" },
+                "either": { "anyOf": [{ "type": "integer" }, { "type": "string" }] },
+                "free": { "type": "object" },
+                "loop": { "$ref": "#/properties/loop" },
+            },
+            "$defs": { "Filter": { "type": "object", "properties": { "deep": { "type": "boolean" } } } },
+        }));
+        let shape = |name: &str| record.fields[name].shape.clone();
+        assert!(record.closed && record.fields["path"].required && !record.fields["note"].required);
+        assert_eq!(shape("limit"), Some(Shape::Long));
+        assert_eq!(shape("price"), Some(Shape::Decimal));
+        assert_eq!(shape("tags"), Some(Shape::Set(Box::new(Shape::Text))));
+        assert!(
+            matches!(shape("filter"), Some(Shape::Record(r)) if r.fields["deep"].shape == Some(Shape::Bool))
+        );
+        assert_eq!((shape("either"), shape("free"), shape("loop")), (None, None, None));
+        assert_eq!(record.texts().map(|(n, _)| n).collect::<Vec<_>>(), ["note", "path", "tags"]);
+        assert_eq!(Record::of_schema(&Value::Null), Record::default());
+    }
+
+    #[test]
+    fn a_schema_that_unfolds_without_end_is_cut_off() {
+        let many = |n: usize| (0..n).map(|i| (format!("a{i}"), json!({"$ref": "#"}))).collect::<Map<_, _>>();
+        let record = Record::of_schema(&json!({ "type": "object", "properties": many(16) }));
+        assert_eq!(record, Record::default());
+    }
+}

@@ -1,0 +1,60 @@
+//! The second half of a start: runs as the child, takes things away, becomes the command.
+
+use std::{
+    ffi::OsString,
+    io::{ErrorKind, Write},
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// The first argument that makes our binary the helper.
+pub const HELPER_ARGUMENT: &str = "__launch";
+
+/// How a child exits whose program was not found, as shells have it.
+pub const EXIT_NO_PROGRAM: u8 = 127;
+/// How a child exits whose program cannot be run, or which could not be confined.
+pub const EXIT_NOT_RUNNABLE: u8 = 126;
+
+/// Runs the helper; `arguments` are those after [`HELPER_ARGUMENT`]: the parent's process id, the program, its
+/// arguments. Returns only if the program cannot be started, with [`EXIT_NO_PROGRAM`] or [`EXIT_NOT_RUNNABLE`]. Must be
+/// called before anything starts a thread.
+pub fn helper_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let parent = arguments.next().and_then(|p| p.to_str()?.parse::<i32>().ok());
+    let (Some(parent), Some(program)) = (parent, arguments.next()) else {
+        complain("this command is for the gateway's own use");
+        return ExitCode::from(2);
+    };
+    if let Err(error) = give_up(parent) {
+        // Fail closed: a child with more than it should have does not start.
+        complain(&format!("the process could not be confined: {error}"));
+        return ExitCode::from(EXIT_NOT_RUNNABLE);
+    }
+    let error = Command::new(&program).args(arguments).exec();
+    complain(&format!("cannot start {}: {error}", program.display()));
+    ExitCode::from(if error.kind() == ErrorKind::NotFound { EXIT_NO_PROGRAM } else { EXIT_NOT_RUNNABLE })
+}
+
+fn give_up(parent: i32) -> std::io::Result<()> {
+    close_fds::set_fds_cloexec(3, &[]);
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::thread::set_no_new_privs(true)?;
+        // The parent may have died before the signal was arranged.
+        if getppid().is_none_or(|p| p.as_raw_nonzero().get() != parent) {
+            return Err(std::io::Error::other("the gateway is gone"));
+        }
+    }
+    Ok(())
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(std::io::stderr(), "bartizan: {text}");
+}

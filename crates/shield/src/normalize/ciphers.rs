@@ -1,0 +1,232 @@
+//! Ciphers a model reads at sight: ROT13, right to left, leet, a gap after every letter.
+//!
+//! Any text can be read in these ways, so each needs a sign first: two different words that instructions to a model
+//! are made of, or a run of single letters.
+
+use std::{ops::Range, sync::LazyLock};
+
+use aho_corasick::AhoCorasick;
+
+use super::{
+    offsets::{Offsets, Rewriter},
+    tricks::Trick,
+    views::{Candidate, Reading},
+};
+
+/// Words that show a reading to be the right one.
+const SIGNS: &[&str] = &[
+    "access",
+    "agent",
+    "assistant",
+    "before",
+    "content",
+    "conversation",
+    "credential",
+    "delete",
+    "disregard",
+    "execute",
+    "forget",
+    "ignore",
+    "important",
+    "instruction",
+    "mention",
+    "message",
+    "override",
+    "password",
+    "please",
+    "previous",
+    "prompt",
+    "restrict",
+    "reveal",
+    "secret",
+    "system",
+    "the user",
+    "transfer",
+    "without",
+];
+
+/// How much text around the signs is read, in bytes.
+const AROUND: usize = 1_000;
+
+/// The readings that have their sign.
+pub(super) fn read(text: &str) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let (mut rotated, mut reversed) = (Hits::default(), Hits::default());
+    for hit in CIPHERED.find_iter(text) {
+        let word = hit.pattern().as_usize();
+        if word < SIGNS.len() { rotated.note(word, hit.range()) } else { reversed.note(word, hit.range()) }
+    }
+    if let Some(range) = rotated.around(text) {
+        let plain: String = text.get(range.clone()).unwrap_or_default().chars().map(rot13).collect();
+        found.push(candidate(Reading::Rot13, plain, range));
+    }
+    if let Some(range) = reversed.around(text) {
+        let plain: String = text.get(range.clone()).unwrap_or_default().chars().rev().collect();
+        found.push(candidate(Reading::Reversed, plain, range));
+    }
+    found.extend(leet(text));
+    found.extend(spaced(text));
+    found
+}
+
+fn candidate(reading: Reading, text: String, range: Range<usize>) -> Candidate {
+    let offsets = Offsets::whole(text.len(), range);
+    let trick = if reading == Reading::Spaced { Trick::SpacedLetters } else { Trick::Encoded };
+    Candidate { reading, text, offsets, trick: Some(trick) }
+}
+
+#[expect(clippy::expect_used, reason = "the words are constants")]
+static CIPHERED: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let rotated = SIGNS.iter().map(|word| word.chars().map(rot13).collect::<String>());
+    let reversed = SIGNS.iter().map(|word| word.chars().rev().collect::<String>());
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .build(rotated.chain(reversed))
+        .expect("some short words make an automaton")
+});
+
+#[expect(clippy::expect_used, reason = "the words are constants")]
+static PLAIN: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .build(SIGNS)
+        .expect("some short words make an automaton")
+});
+
+#[derive(Default)]
+struct Hits {
+    words: u32,
+    range: Option<Range<usize>>,
+}
+
+impl Hits {
+    fn note(&mut self, word: usize, at: Range<usize>) {
+        self.words |= 1 << (word % SIGNS.len());
+        self.range = Some(self.range.take().map_or(at.clone(), |range| range.start..at.end));
+    }
+
+    /// The text around the hits, if two different words were seen.
+    fn around(&self, text: &str) -> Option<Range<usize>> {
+        if self.words.count_ones() < 2 {
+            return None;
+        }
+        let range = self.range.clone()?;
+        let start = text.floor_char_boundary(range.start.saturating_sub(AROUND));
+        let end = text.ceil_char_boundary((range.end + AROUND).min(text.len()));
+        Some(start..end)
+    }
+}
+
+fn rot13(c: char) -> char {
+    let turned = |base: u8, c: char| u8::try_from(c).map_or(c, |b| char::from(base + (b - base + 13) % 26));
+    match c {
+        'a'..='z' => turned(b'a', c),
+        'A'..='Z' => turned(b'A', c),
+        _ => c,
+    }
+}
+
+/// Words with digits between their letters, read as letters, if that gives two of the signs that were not there.
+fn leet(text: &str) -> Option<Candidate> {
+    let bytes = text.as_bytes();
+    let figures = bytes.iter().enumerate().filter(|(_, b)| matches!(b, b'0'..=b'9' | b'!' | b'$' | b'@'));
+    let odd = figures.filter(|(at, b)| {
+        let behind = bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
+        let before = at.checked_sub(1).and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphabetic);
+        before && behind && leet_letter(**b).is_some()
+    });
+    if odd.take(3).count() < 3 {
+        return None;
+    }
+    let mut out = Rewriter::new(text);
+    let mut start = 0;
+    for word in bytes.split(|b| b.is_ascii_whitespace()) {
+        // A word of digits alone is a number.
+        if word.iter().any(u8::is_ascii_alphabetic) && word.len() <= 24 {
+            for (at, letter) in
+                word.iter().enumerate().filter_map(|(i, b)| Some((start + i, leet_letter(*b)?)))
+            {
+                out.replace(at..at + 1, letter);
+            }
+        }
+        start += word.len() + 1;
+    }
+    let (read, _) = out.finish();
+    let (mut hits, mut before) = (Hits::default(), Hits::default());
+    PLAIN.find_iter(read.as_ref()).for_each(|hit| hits.note(hit.pattern().as_usize(), hit.range()));
+    PLAIN.find_iter(text).for_each(|hit| before.note(hit.pattern().as_usize(), hit.range()));
+    hits.words &= !before.words;
+    // Every replacement is one byte for one byte, so the ranges agree.
+    let range = hits.around(&read)?;
+    Some(candidate(Reading::Leet, read.get(range.clone())?.to_owned(), range))
+}
+
+fn leet_letter(byte: u8) -> Option<&'static str> {
+    Some(match byte {
+        b'0' => "o",
+        b'1' | b'!' => "i",
+        b'3' => "e",
+        b'4' | b'@' => "a",
+        b'5' | b'$' => "s",
+        b'7' => "t",
+        _ => return None,
+    })
+}
+
+/// Runs of eight or more single letters with the same separator between them; two separators are a word's end.
+fn spaced(text: &str) -> Vec<Candidate> {
+    let bytes = text.as_bytes();
+    let at_letter = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphabetic);
+    // A word of four letters written so covers one of any two such quadruples.
+    let alternates = |quad: &[u8]| match quad {
+        [a, b, c, d] if a.is_ascii_alphabetic() => is_gap(*b) && c.is_ascii_alphabetic() && is_gap(*d),
+        [a, b, c, d] => is_gap(*a) && b.is_ascii_alphabetic() && is_gap(*c) && d.is_ascii_alphabetic(),
+        _ => false,
+    };
+    if !bytes.chunks_exact(4).any(alternates) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + 15 <= bytes.len() {
+        let separator = bytes.get(at + 1).copied().unwrap_or(0);
+        let starts = at_letter(at) && is_gap(separator) && (at == 0 || !at_letter(at - 1));
+        if !starts {
+            at += 1;
+            continue;
+        }
+        // Between blanks anything may stand alone: a comma, a figure.
+        let alone = |at: usize| {
+            let byte = bytes.get(at).copied().unwrap_or(0);
+            let next = bytes.get(at + 1).copied().unwrap_or(b' ');
+            let counts = byte.is_ascii_alphanumeric() || separator == b' ' && byte.is_ascii_graphic();
+            counts && (next == separator || next.is_ascii_whitespace())
+        };
+        let (mut end, mut letters, mut read) = (at, 0, String::new());
+        while alone(end) {
+            read.push(char::from(bytes.get(end).copied().unwrap_or(b' ')));
+            letters += usize::from(at_letter(end));
+            end += 1;
+            let gap =
+                bytes.get(end..).unwrap_or_default().iter().take(8).take_while(|b| **b == separator).count();
+            let other = bytes.get(end + gap).is_some_and(|b| *b == b' ' && separator != b' ');
+            if gap > 1 || other {
+                read.push(' ');
+            }
+            let next = end + gap + usize::from(other);
+            if !alone(next) {
+                break;
+            }
+            end = next;
+        }
+        if letters >= 8 {
+            found.push(candidate(Reading::Spaced, read.trim_end().to_owned(), at..end));
+        }
+        at = end.max(at + 1);
+    }
+    found
+}
+
+fn is_gap(byte: u8) -> bool {
+    matches!(byte, b' ' | b'.' | b'-' | b'_' | b'*' | b'|' | b'/' | b'+' | b',')
+}

@@ -1,0 +1,258 @@
+//! Runs of Base64 and hexadecimal digits that hold text.
+
+use std::{io::Read, ops::Range};
+
+use base64::{
+    Engine,
+    alphabet::{STANDARD, URL_SAFE},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+
+use super::{
+    offsets::Offsets,
+    tricks::Trick,
+    views::{Candidate, Reading},
+};
+
+/// Shorter runs hold too little to be an instruction and are too often something else.
+const BASE64: usize = 24;
+/// Hexadecimal digits.
+const HEX: usize = 32;
+/// Bytes decoded first, to see whether the rest is worth it.
+const SAMPLE: usize = 192;
+
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const STANDARD_LENIENT: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
+const URL_LENIENT: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
+
+/// Every run in `text` that decodes to readable text, until there is more than `limit` bytes of it.
+pub(super) fn segments(text: &str, limit: usize) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let mut total = 0;
+    for range in runs(text) {
+        let run = text.get(range.clone()).unwrap_or_default();
+        let decoded = if let Some(bytes) = hexadecimal(run) {
+            Some((Reading::Hex, bytes))
+        } else {
+            base64(run, limit).map(|bytes| (Reading::Base64, bytes))
+        };
+        let Some((reading, bytes)) = decoded else { continue };
+        let (reading, text) = match inflate(&bytes, limit) {
+            Some(text) => (Reading::Gzip, text),
+            None => match readable(&bytes) {
+                Some(text) => (reading, text),
+                None => continue,
+            },
+        };
+        total += text.len();
+        let offsets = Offsets::whole(text.len(), range);
+        found.push(Candidate { reading, text, offsets, trick: Some(Trick::Encoded) });
+        if total > limit {
+            // More than the caller takes, who says so.
+            break;
+        }
+    }
+    found
+}
+
+/// Runs of the characters of either encoding, which may be broken into lines or (hexadecimal) pairs.
+fn runs(text: &str) -> Vec<Range<usize>> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
+    // A run covers one of every BASE64 bytes.
+    while let Some(&b) = bytes.get(at + BASE64 - 1) {
+        let probe = at + BASE64 - 1;
+        if !is_digit(b) {
+            at = probe + 1;
+            continue;
+        }
+        let floor = at;
+        let back =
+            bytes.get(floor..probe).unwrap_or_default().iter().rev().take_while(|b| is_digit(**b)).count();
+        let start = probe - back;
+        let mut end = probe;
+        let mut gap = 0;
+        for (ahead, &b) in bytes.get(probe..).unwrap_or_default().iter().enumerate() {
+            if is_digit(b) {
+                end = probe + ahead + 1;
+                gap = 0;
+            } else if b == b'\r' && gap == 0 || b == b'\n' && gap < 2 && probe + ahead - start >= 48 {
+                // Lines of a wrapped encoding (RFC 2045 §6.8 has 76 characters); an empty line ends it.
+                gap = if b == b'\r' { 1 } else { 2 };
+            } else {
+                break;
+            }
+        }
+        if end - start >= BASE64 {
+            found.push(start..end);
+        }
+        at = end.max(probe + 1);
+    }
+    found.extend(spaced_pairs(text));
+    found
+}
+
+fn is_digit(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_' | b'=')
+}
+
+/// `69 67 6e 6f …`: sixteen pairs or more with a blank, colon or comma between them.
+fn spaced_pairs(text: &str) -> Vec<Range<usize>> {
+    let bytes = text.as_bytes();
+    let is_pair = |at: usize| matches!(bytes.get(at..at + 2), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    // A pair between two separators of one kind begins at one of any three bytes of a run.
+    let is_inside = |at: usize| {
+        let separator = bytes.get(at).copied().unwrap_or(0);
+        matches!(separator, b' ' | b':' | b',') && is_pair(at + 1) && bytes.get(at + 3) == Some(&separator)
+    };
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + 24 <= bytes.len() {
+        let Some(inside) = (at + 18..at + 21).find(|at| is_inside(*at)) else {
+            at += 18;
+            continue;
+        };
+        let separator = bytes.get(inside).copied().unwrap_or(0);
+        let mut start = inside + 1;
+        while start >= at + 3 && bytes.get(start - 1) == Some(&separator) && is_pair(start - 3) {
+            start -= 3;
+        }
+        let mut end = inside;
+        while bytes.get(end) == Some(&separator) && is_pair(end + 1) {
+            end += 3;
+        }
+        if end - start >= 3 * HEX / 2 - 1 {
+            found.push(start..end);
+        }
+        at = end;
+    }
+    found
+}
+
+fn hexadecimal(run: &str) -> Option<Vec<u8>> {
+    let run = run.strip_prefix("0x").unwrap_or(run);
+    let digits: Vec<u8> = run.bytes().filter(|b| !matches!(b, b' ' | b':' | b',' | b'\n' | b'\r')).collect();
+    if digits.len() < HEX || !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits
+        .chunks_exact(2)
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).ok()?;
+            if pair.starts_with('+') { None } else { u8::from_str_radix(pair, 16).ok() }
+        })
+        .collect()
+}
+
+fn base64(run: &str, limit: usize) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = run.bytes().filter(|b| !matches!(b, b'\n' | b'\r')).collect();
+    let engine =
+        if digits.iter().any(|b| matches!(b, b'-' | b'_')) { &URL_LENIENT } else { &STANDARD_LENIENT };
+    // Text around a run may look like digits (`data=…`, a word behind the padding): the longest part counts.
+    let digits = digits.split(|b| *b == b'=').max_by_key(|part| part.len())?;
+    if digits.len() < BASE64 {
+        return None;
+    }
+    let whole = |digits: &[u8]| {
+        // One digit too many holds no byte.
+        let usable = digits.len() - usize::from(digits.len() % 4 == 1);
+        engine.decode(digits.get(..usable)?).ok()
+    };
+    let sample = whole(digits.get(..SAMPLE.min(digits.len()))?)?;
+    if !is_compressed(&sample) && readable_start(&sample).is_none() {
+        return None;
+    }
+    // Four digits hold three bytes.
+    whole(digits.get(..digits.len().min(limit / 3 * 4 + 4))?)
+}
+
+/// The decoded bytes as text, if that is what they are.
+fn readable(bytes: &[u8]) -> Option<String> {
+    readable_start(bytes)?;
+    // UTF-16 is what PowerShell's -EncodedCommand has; of anything else at least the beginning is readable.
+    Some(utf16(bytes).unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// Whether `bytes`, possibly cut off, begin as text: nearly all printable, most of it letters, digits and blanks.
+fn readable_start(bytes: &[u8]) -> Option<()> {
+    if utf16(bytes).is_some() {
+        return Some(());
+    }
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        // A character cut in two by the sample's end is no fault.
+        Err(e) if e.error_len().is_none() || e.valid_up_to() >= 48 => {
+            std::str::from_utf8(bytes.get(..e.valid_up_to())?).ok()?
+        }
+        Err(_) => return None,
+    };
+    let characters = text.chars().count();
+    let odd = text.chars().filter(|c| c.is_control() && !c.is_whitespace()).count();
+    let letters = text.chars().filter(|c| c.is_alphanumeric() || *c == ' ').count();
+    (characters >= 8 && odd * 20 <= characters && letters * 5 >= characters * 3).then_some(())
+}
+
+/// Little-endian UTF-16 of mostly ASCII.
+fn utf16(bytes: &[u8]) -> Option<String> {
+    let pairs = bytes.chunks_exact(2);
+    if pairs.len() < 12 || pairs.clone().any(|pair| matches!(pair, [_, high] if *high != 0)) {
+        return None;
+    }
+    let text: String = pairs.filter_map(|pair| pair.first().map(|b| char::from(*b))).collect();
+    text.is_ascii().then_some(text)
+}
+
+fn is_compressed(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x1f, 0x8b, ..] | [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..])
+}
+
+/// What a compressed body holds, at most `limit` bytes of it (a small body can hold gigabytes).
+fn inflate(bytes: &[u8], limit: usize) -> Option<String> {
+    if !is_compressed(bytes) {
+        return None;
+    }
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    let mut out = Vec::new();
+    let read = if bytes.first() == Some(&0x1f) {
+        flate2::read::GzDecoder::new(bytes).take(limit).read_to_end(&mut out)
+    } else {
+        flate2::read::ZlibDecoder::new(bytes).take(limit).read_to_end(&mut out)
+    };
+    // What came before a fault was still said.
+    let _ = read;
+    readable(&out)
+}
+
+/// Bytes that variation selectors carry: U+FE00 … U+FE0F are 0 to 15, U+E0100 … U+E01EF are 16 to 255.
+pub(super) fn selectors(text: &str) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let mut bytes = Vec::new();
+    let mut run = 0..0;
+    for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
+        let byte = match c {
+            '\u{fe00}'..='\u{fe0f}' => u8::try_from(u32::from(c) - 0xfe00).ok(),
+            '\u{e0100}'..='\u{e01ef}' => u8::try_from(u32::from(c) - 0xe_0100 + 16).ok(),
+            _ => None,
+        };
+        if let Some(byte) = byte {
+            if bytes.is_empty() {
+                run.start = at;
+            }
+            run.end = at + c.len_utf8();
+            bytes.push(byte);
+        } else if !bytes.is_empty() {
+            if bytes.len() >= 8
+                && let Some(text) = readable(&bytes)
+            {
+                let offsets = Offsets::whole(text.len(), run.clone());
+                let trick = Some(Trick::VariationSelectors);
+                found.push(Candidate { reading: Reading::Selectors, text, offsets, trick });
+            }
+            bytes.clear();
+        }
+    }
+    found
+}

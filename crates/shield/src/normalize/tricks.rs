@@ -1,0 +1,71 @@
+//! What was done to a text to hide what it says.
+
+use std::ops::Range;
+
+/// A way of hiding text that normalising undid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Trick {
+    /// Escape sequences of terminals (attacks.md PO-11).
+    Ansi,
+    /// Embeddings, overrides and isolates of text direction (Trojan Source, CVE-2021-42574).
+    Bidi,
+    /// More than 200 blanks or 40 blank lines in a row, which push text out of sight.
+    BlankPadding,
+    /// Control characters, carriage returns that overwrite a line, and non-characters.
+    Control,
+    /// Text in an encoding (Base64, hexadecimal, percent or backslash escapes, ROT13 …) that reads as text.
+    Encoded,
+    /// Text inside HTML that is not shown: comments, `display:none`, zero size.
+    HiddenMarkup,
+    /// An invisible character inside a word of ASCII letters.
+    InvisibleInWord,
+    /// A word of Latin letters and look-alikes from another script (UTS #39).
+    MixedScript,
+    /// Three or more private-use characters in a row, whose meaning is whatever a reader agreed on.
+    PrivateUse,
+    /// Words written with a gap after every letter.
+    SpacedLetters,
+    /// Combining marks that belong to no letter of any language, stacked.
+    StackedMarks,
+    /// Tag characters (U+E0000 …) outside an emoji flag.
+    Tags,
+    /// More encodings inside one another, or more decoded text, than is looked into.
+    TooMuchEncoded,
+    /// Variation selectors in a row, which can carry bytes.
+    VariationSelectors,
+}
+
+/// One kind of trick in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undone {
+    /// What was undone.
+    pub trick: Trick,
+    /// How often.
+    pub count: usize,
+    /// The first occurrence, in bytes of the original.
+    pub first: Range<usize>,
+}
+
+/// The tricks of one text, one entry a kind: bounded whatever the text holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tricks(Vec<Undone>);
+
+impl Tricks {
+    /// Notes one occurrence.
+    pub fn note(&mut self, trick: Trick, at: Range<usize>) {
+        match self.0.iter_mut().find(|known| known.trick == trick) {
+            Some(known) => known.count += 1,
+            None => self.0.push(Undone { trick, count: 1, first: at }),
+        }
+    }
+
+    /// All of them.
+    pub fn as_slice(&self) -> &[Undone] {
+        &self.0
+    }
+
+    /// Whether `trick` was seen.
+    pub fn has(&self, trick: Trick) -> bool {
+        self.0.iter().any(|known| known.trick == trick)
+    }
+}

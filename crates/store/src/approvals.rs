@@ -1,0 +1,445 @@
+//! Decisions that wait for a person, each good for one exact call, once.
+//!
+//! A call that policy lets pass only with a person's approval is put here, bound to who calls, which tool in which pinned
+//! form, the SHA-256 of the very bytes to be forwarded, and the policy that asked. The caller tries again later with the
+//! same bytes; [`Approvals::redeem`] then answers, and uses the approval up, in one statement. Anything else that differs
+//! is another call.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bartizan_model::{Caller, Entropy, ServerName, Timestamp};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
+
+use crate::{
+    Database, DatabaseError, Digest, Sealer,
+    columns::{digest, maybe_time, seconds, server, time},
+};
+
+/// Requests of one caller that may wait at once: more would only tire the approver.
+pub const WAITING_PER_CALLER: i64 = 8;
+
+/// What an approval is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Who calls.
+    pub caller: Caller,
+    /// The server.
+    pub server: ServerName,
+    /// The tool, by the server's name for it.
+    pub tool: String,
+    /// SHA-256 of the exact bytes to be forwarded.
+    pub bytes: Digest,
+    /// The tool's approved definition.
+    pub pin: Digest,
+    /// The version of the policy that asked.
+    pub policy: String,
+}
+
+/// A request for a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What it is for.
+    pub binding: Binding,
+    /// The role whose holders may decide.
+    pub role: String,
+    /// Whether the caller may decide too, holding that role.
+    pub by_self: bool,
+    /// The call in words, for whoever decides.
+    pub words: String,
+    /// How long it waits, and how long the decision is good.
+    pub lifetime: Duration,
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Approved, and not used yet.
+    Approved,
+    /// Denied. The same call is not asked about again until it expires.
+    Denied,
+    /// Approved and used up.
+    Used,
+    /// Nobody has decided.
+    Waiting,
+}
+
+impl Standing {
+    /// The standing as it is kept and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Used => "used",
+            Self::Waiting => "waiting",
+        }
+    }
+
+    fn named(text: &str) -> Option<Self> {
+        [Self::Approved, Self::Denied, Self::Used, Self::Waiting].into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// A request that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Its id: unguessable, for links.
+    pub id: String,
+    /// What it is for.
+    pub binding: Binding,
+    /// The role whose holders may decide.
+    pub role: String,
+    /// Whether the caller may decide too.
+    pub by_self: bool,
+    /// The call in words.
+    pub words: String,
+    /// Where it stands. What is past `expires_at` is worth nothing, whatever this says.
+    pub standing: Standing,
+    /// When it was asked.
+    pub asked_at: Timestamp,
+    /// Until when it waits, and the decision is good.
+    pub expires_at: Timestamp,
+    /// Who decided.
+    pub decided_by: Option<String>,
+    /// When.
+    pub decided_at: Option<Timestamp>,
+    /// When it was used.
+    pub used_at: Option<Timestamp>,
+}
+
+/// What a call gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redemption {
+    /// Nobody has been asked, or it has expired.
+    Absent,
+    /// A person denied it.
+    Denied(Approval),
+    /// A person approved it, and this call has used it up.
+    Granted(Approval),
+    /// Nobody has decided yet.
+    Waiting(Approval),
+}
+
+/// Why a request or a decision was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ApprovalError {
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// It was decided before, or has expired.
+    #[error("this request is not waiting for a decision")]
+    NotWaiting,
+    /// Whoever asks may not decide.
+    #[error("one's own request is for somebody else to decide")]
+    Own,
+    /// The caller has too many requests waiting.
+    #[error("{WAITING_PER_CALLER} requests of this caller are waiting already")]
+    TooMany,
+    /// There is no such request.
+    #[error("there is no such request")]
+    Unknown,
+}
+
+impl From<sqlx::Error> for ApprovalError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// Where decisions are kept.
+#[async_trait]
+pub trait Approvals: Send + Sync {
+    /// Asks, unless the same call is asked about already: then that request is the answer, whatever its standing.
+    ///
+    /// # Errors
+    /// [`ApprovalError::TooMany`] or [`ApprovalError::Database`]; nothing was asked then.
+    async fn ask(&self, request: &Request, now: Timestamp) -> Result<Approval, ApprovalError>;
+
+    /// Decides. That `by` holds the role is the caller's to check; that it is somebody else is checked here.
+    ///
+    /// # Errors
+    /// [`ApprovalError`]; nothing was decided then.
+    async fn decide(
+        &self,
+        id: &str,
+        approve: bool,
+        by: &Caller,
+        now: Timestamp,
+    ) -> Result<Approval, ApprovalError>;
+
+    /// Answers for a call, and uses its approval up: of any number of calls at once, one is granted.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Database`]; the call may not be made then.
+    async fn redeem(&self, binding: &Binding, now: Timestamp) -> Result<Redemption, ApprovalError>;
+
+    /// One request.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Database`].
+    async fn read(&self, id: &str) -> Result<Option<Approval>, ApprovalError>;
+
+    /// Requests that wait for a decision, the oldest first.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Database`].
+    async fn waiting(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError>;
+
+    /// Forgets what expired before `before`; the answer is how many there were.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Database`].
+    async fn forget(&self, before: Timestamp) -> Result<u64, ApprovalError>;
+}
+
+/// [`Approvals`] in a [`Database`].
+#[derive(Clone)]
+pub struct StoredApprovals {
+    database: Database,
+    sealer: Arc<Sealer>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl std::fmt::Debug for StoredApprovals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StoredApprovals({:?})", self.database)
+    }
+}
+
+const COLUMNS: &str = "id, issuer, subject, client, server, tool, bytes, pin, policy, role, by_self, words, state, \
+                       asked_at, expires_at, decided_by, decided_at, used_at";
+
+/// One call, and no other: the parameters $1 to $8.
+const BOUND: &str = "issuer = $1 AND subject = $2 AND client = $3 AND server = $4 AND tool = $5 AND bytes = $6 \
+                     AND pin = $7 AND policy = $8";
+
+impl StoredApprovals {
+    /// Approvals in `database`, with ids from `entropy`. What `sealer` has not marked as decided is not: whoever can
+    /// write to the database cannot approve.
+    pub fn new(database: Database, sealer: Arc<Sealer>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { database, sealer, entropy }
+    }
+
+    /// What is kept of a call and has neither been used nor expired, with its seal.
+    async fn find(
+        database: &mut AnyConnection,
+        binding: &Binding,
+        now: Timestamp,
+    ) -> Result<Option<(Approval, Option<String>)>, ApprovalError> {
+        let statement = format!(
+            "SELECT {COLUMNS}, seal FROM approvals WHERE {BOUND} AND expires_at > $9 AND state <> 'used' \
+             ORDER BY asked_at DESC, id LIMIT 1"
+        );
+        let row =
+            bound(AssertSqlSafe(statement), binding).bind(seconds(now)).fetch_optional(database).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((approval(&row)?, row.try_get("seal")?)))
+    }
+}
+
+#[async_trait]
+impl Approvals for StoredApprovals {
+    async fn ask(&self, request: &Request, now: Timestamp) -> Result<Approval, ApprovalError> {
+        let caller = &request.binding.caller;
+        let mut transaction = self.database.write().await?;
+        // Two that ask the same at once get one request: in SQLite the transaction has the lock, in Postgres this is it.
+        if self.database.dialect() == crate::Dialect::Postgres {
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 8123))")
+                .bind(String::from_utf8_lossy(caller.key().as_bytes()).into_owned())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        if let Some((known, _)) = Self::find(&mut transaction, &request.binding, now).await? {
+            return Ok(known);
+        }
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM approvals WHERE issuer = $1 AND subject = $2 AND client = $3 \
+             AND state = 'waiting' AND expires_at > $4",
+        )
+        .bind(caller.issuer())
+        .bind(caller.subject())
+        .bind(caller.client())
+        .bind(seconds(now))
+        .fetch_one(&mut *transaction)
+        .await?;
+        if waiting >= WAITING_PER_CALLER {
+            return Err(ApprovalError::TooMany);
+        }
+        let mut id = [0; 16];
+        self.entropy.fill(&mut id);
+        let approval = Approval {
+            id: hex::encode(id),
+            binding: request.binding.clone(),
+            role: request.role.clone(),
+            by_self: request.by_self,
+            words: request.words.replace('\0', "\u{fffd}"),
+            standing: Standing::Waiting,
+            asked_at: now,
+            expires_at: now.plus(request.lifetime),
+            decided_by: None,
+            decided_at: None,
+            used_at: None,
+        };
+        bound(
+            "INSERT INTO approvals (issuer, subject, client, server, tool, bytes, pin, policy, id, role, by_self, \
+             words, state, asked_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'waiting', $13, $14)",
+            &approval.binding,
+        )
+        .bind(&approval.id)
+        .bind(&approval.role)
+        .bind(i64::from(approval.by_self))
+        .bind(&approval.words)
+        .bind(seconds(approval.asked_at))
+        .bind(seconds(approval.expires_at))
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(approval)
+    }
+
+    async fn decide(
+        &self,
+        id: &str,
+        approve: bool,
+        by: &Caller,
+        now: Timestamp,
+    ) -> Result<Approval, ApprovalError> {
+        let known = self.read(id).await?.ok_or(ApprovalError::Unknown)?;
+        let asker = &known.binding.caller;
+        if !known.by_self && (asker.issuer(), asker.subject()) == (by.issuer(), by.subject()) {
+            return Err(ApprovalError::Own);
+        }
+        let decided = Approval {
+            standing: if approve { Standing::Approved } else { Standing::Denied },
+            decided_by: Some(by.to_string()),
+            decided_at: Some(now),
+            ..known
+        };
+        let changed = sqlx::query(
+            "UPDATE approvals SET state = $2, decided_by = $3, decided_at = $4, seal = $5 \
+             WHERE id = $1 AND state = 'waiting' AND expires_at > $4",
+        )
+        .bind(id)
+        .bind(decided.standing.as_str())
+        .bind(&decided.decided_by)
+        .bind(seconds(now))
+        .bind(with_seal(&decided, |parts| self.sealer.mark(parts)))
+        .execute(self.database.pool())
+        .await?;
+        if changed.rows_affected() == 1 { Ok(decided) } else { Err(ApprovalError::NotWaiting) }
+    }
+
+    async fn redeem(&self, binding: &Binding, now: Timestamp) -> Result<Redemption, ApprovalError> {
+        let mut transaction = self.database.write().await?;
+        let Some((known, seal)) = Self::find(&mut transaction, binding, now).await? else {
+            return Ok(Redemption::Absent);
+        };
+        let is_ours =
+            with_seal(&known, |parts| self.sealer.is_marked(parts, seal.as_deref().unwrap_or_default()));
+        match known.standing {
+            Standing::Waiting => return Ok(Redemption::Waiting(known)),
+            Standing::Denied => return Ok(Redemption::Denied(known)),
+            Standing::Approved if is_ours => {}
+            Standing::Approved => {
+                tracing::error!(id = known.id, "an approval is not as it was written; it counts for nothing");
+                return Ok(Redemption::Denied(known));
+            }
+            Standing::Used => return Ok(Redemption::Absent),
+        }
+        // Of several that came this far, the first has the row; the others wait for it and find it used.
+        let used = sqlx::query(
+            "UPDATE approvals SET state = 'used', used_at = $2 WHERE id = $1 AND state = 'approved'",
+        )
+        .bind(&known.id)
+        .bind(seconds(now))
+        .execute(&mut *transaction)
+        .await?;
+        if used.rows_affected() != 1 {
+            return Ok(Redemption::Absent);
+        }
+        transaction.commit().await?;
+        Ok(Redemption::Granted(Approval { standing: Standing::Used, used_at: Some(now), ..known }))
+    }
+
+    async fn read(&self, id: &str) -> Result<Option<Approval>, ApprovalError> {
+        let statement = format!("SELECT {COLUMNS} FROM approvals WHERE id = $1");
+        let row = sqlx::query(AssertSqlSafe(statement)).bind(id).fetch_optional(self.database.pool()).await?;
+        Ok(row.as_ref().map(approval).transpose()?)
+    }
+
+    async fn waiting(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
+        let statement = format!(
+            "SELECT {COLUMNS} FROM approvals WHERE state = 'waiting' AND expires_at > $1 ORDER BY asked_at, id"
+        );
+        let found =
+            sqlx::query(AssertSqlSafe(statement)).bind(seconds(now)).fetch_all(self.database.pool()).await?;
+        Ok(found.iter().map(approval).collect::<Result<_, _>>()?)
+    }
+
+    async fn forget(&self, before: Timestamp) -> Result<u64, ApprovalError> {
+        let forgotten = sqlx::query("DELETE FROM approvals WHERE expires_at < $1")
+            .bind(seconds(before))
+            .execute(self.database.pool())
+            .await?;
+        Ok(forgotten.rows_affected())
+    }
+}
+
+/// A query whose first eight parameters are `binding`.
+fn bound<'q>(
+    statement: impl sqlx::SqlSafeStr,
+    binding: &'q Binding,
+) -> sqlx::query::Query<'q, sqlx::Any, <sqlx::Any as sqlx::Database>::Arguments> {
+    sqlx::query(statement)
+        .bind(binding.caller.issuer())
+        .bind(binding.caller.subject())
+        .bind(binding.caller.client())
+        .bind(binding.server.as_str())
+        .bind(&binding.tool)
+        .bind(binding.bytes.to_string())
+        .bind(binding.pin.to_string())
+        .bind(&binding.policy)
+}
+
+/// Hands `use_parts` everything that says what was decided, for which call, by whom and until when.
+fn with_seal<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let binding = &approval.binding;
+    use_parts(&[
+        b"approval",
+        approval.id.as_bytes(),
+        binding.caller.key().as_bytes(),
+        binding.server.as_str().as_bytes(),
+        binding.tool.as_bytes(),
+        &binding.bytes.0,
+        &binding.pin.0,
+        binding.policy.as_bytes(),
+        approval.standing.as_str().as_bytes(),
+        approval.decided_by.as_deref().unwrap_or_default().as_bytes(),
+        &approval.expires_at.as_unix().to_be_bytes(),
+    ])
+}
+
+fn approval(row: &AnyRow) -> Result<Approval, DatabaseError> {
+    let text = |column: &str| row.try_get::<String, _>(column);
+    Ok(Approval {
+        id: text("id")?,
+        binding: Binding {
+            caller: Caller::new(text("issuer")?, text("subject")?, text("client")?),
+            server: server(row)?,
+            tool: text("tool")?,
+            bytes: digest(row, "bytes")?,
+            pin: digest(row, "pin")?,
+            policy: text("policy")?,
+        },
+        role: text("role")?,
+        by_self: row.try_get::<i64, _>("by_self")? != 0,
+        words: text("words")?,
+        standing: Standing::named(&text("state")?).ok_or(DatabaseError::Value("state"))?,
+        asked_at: time(row, "asked_at")?,
+        expires_at: time(row, "expires_at")?,
+        decided_by: row.try_get("decided_by")?,
+        decided_at: maybe_time(row, "decided_at")?,
+        used_at: maybe_time(row, "used_at")?,
+    })
+}

@@ -1,0 +1,214 @@
+//! Flow labels: what has entered whose conversation, and when.
+//!
+//! What the labels are and when two of them must not meet is policy's; here they are words. The one promise is that
+//! admitting is serial: of two calls of the same caller, the second is judged with the first on record, whichever
+//! process each runs in, so parallel calls cannot slip past each other.
+
+use async_trait::async_trait;
+use bartizan_model::{Caller, ServerName, Timestamp};
+use sqlx::{AnyConnection, Row};
+
+use crate::{
+    Database, DatabaseError,
+    columns::{seconds, server, time},
+};
+
+/// One admitted call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// When it was admitted.
+    pub at: Timestamp,
+    /// The server it went to.
+    pub server: ServerName,
+    /// The tool, by the server's name for it.
+    pub tool: String,
+    /// The labels it brought: words without white space.
+    pub labels: Vec<String>,
+    /// The call's id, for explanations and the audit.
+    pub call: String,
+}
+
+/// Whether a call may join the flows on record.
+pub type Judge<'a> = &'a (dyn Fn(&[Flow]) -> bool + Send + Sync);
+
+/// Where flows are kept, for each person and client.
+#[async_trait]
+pub trait Flows: Send + Sync {
+    /// Shows `judge` what has entered since `since`, the oldest first, and, if it says so, adds `flow`; the answer is
+    /// what it said. Nobody else's call of this caller is admitted meanwhile.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing was added then, and the call may not be made.
+    async fn admit(
+        &self,
+        caller: &Caller,
+        since: Timestamp,
+        flow: &Flow,
+        judge: Judge<'_>,
+    ) -> Result<bool, DatabaseError>;
+
+    /// Adds `flow` without a question.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing was added then.
+    async fn append(&self, caller: &Caller, flow: &Flow) -> Result<(), DatabaseError>;
+
+    /// What has entered since `since`, the oldest first.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Vec<Flow>, DatabaseError>;
+
+    /// Forgets all of a caller's flows, as `by` wishes; the answer is how many there were.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing was forgotten then.
+    async fn reset(&self, caller: &Caller, by: &str, now: Timestamp) -> Result<u64, DatabaseError>;
+
+    /// Forgets everybody's flows from before `before`; the answer is how many there were.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError>;
+}
+
+/// [`Flows`] in a [`Database`].
+#[derive(Clone, Debug)]
+pub struct StoredFlows(Database);
+
+impl StoredFlows {
+    /// Flows in `database`.
+    pub fn new(database: Database) -> Self {
+        Self(database)
+    }
+}
+
+#[async_trait]
+impl Flows for StoredFlows {
+    async fn admit(
+        &self,
+        caller: &Caller,
+        since: Timestamp,
+        flow: &Flow,
+        judge: Judge<'_>,
+    ) -> Result<bool, DatabaseError> {
+        let mut transaction = self.0.write().await?;
+        lock(&mut transaction, caller, flow.at).await?;
+        let past = read(&mut transaction, caller, since).await?;
+        if !judge(&past) {
+            return Ok(false);
+        }
+        add(&mut transaction, caller, flow).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    async fn append(&self, caller: &Caller, flow: &Flow) -> Result<(), DatabaseError> {
+        let mut transaction = self.0.write().await?;
+        lock(&mut transaction, caller, flow.at).await?;
+        add(&mut transaction, caller, flow).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Vec<Flow>, DatabaseError> {
+        let mut database = self.0.pool().acquire().await?;
+        read(&mut database, caller, since).await
+    }
+
+    async fn reset(&self, caller: &Caller, by: &str, now: Timestamp) -> Result<u64, DatabaseError> {
+        let mut transaction = self.0.write().await?;
+        lock(&mut transaction, caller, now).await?;
+        sqlx::query(
+            "UPDATE flow_owners SET reset_by = $4, reset_at = $5 WHERE issuer = $1 AND subject = $2 AND client = $3",
+        )
+        .bind(caller.issuer())
+        .bind(caller.subject())
+        .bind(caller.client())
+        .bind(by)
+        .bind(seconds(now))
+        .execute(&mut *transaction)
+        .await?;
+        let forgotten = sqlx::query("DELETE FROM flows WHERE issuer = $1 AND subject = $2 AND client = $3")
+            .bind(caller.issuer())
+            .bind(caller.subject())
+            .bind(caller.client())
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        transaction.commit().await?;
+        Ok(forgotten)
+    }
+
+    async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
+        let forgotten = sqlx::query("DELETE FROM flows WHERE at < $1")
+            .bind(seconds(before))
+            .execute(self.0.pool())
+            .await?
+            .rows_affected();
+        sqlx::query("DELETE FROM flow_owners WHERE last_used < $1")
+            .bind(seconds(before))
+            .execute(self.0.pool())
+            .await?;
+        Ok(forgotten)
+    }
+}
+
+async fn lock(database: &mut AnyConnection, caller: &Caller, now: Timestamp) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO flow_owners (issuer, subject, client, last_used) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (issuer, subject, client) DO UPDATE SET last_used = excluded.last_used",
+    )
+    .bind(caller.issuer())
+    .bind(caller.subject())
+    .bind(caller.client())
+    .bind(seconds(now))
+    .execute(database)
+    .await?;
+    Ok(())
+}
+
+async fn add(database: &mut AnyConnection, caller: &Caller, flow: &Flow) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO flows (issuer, subject, client, at, server, tool, labels, call) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(caller.issuer())
+    .bind(caller.subject())
+    .bind(caller.client())
+    .bind(seconds(flow.at))
+    .bind(flow.server.as_str())
+    .bind(&flow.tool)
+    .bind(flow.labels.join(" "))
+    .bind(&flow.call)
+    .execute(database)
+    .await?;
+    Ok(())
+}
+
+async fn read(
+    database: &mut AnyConnection,
+    caller: &Caller,
+    since: Timestamp,
+) -> Result<Vec<Flow>, DatabaseError> {
+    let found = sqlx::query(
+        "SELECT at, server, tool, labels, call FROM flows \
+         WHERE issuer = $1 AND subject = $2 AND client = $3 AND at >= $4 ORDER BY id",
+    )
+    .bind(caller.issuer())
+    .bind(caller.subject())
+    .bind(caller.client())
+    .bind(seconds(since))
+    .fetch_all(database)
+    .await?;
+    let flow = |row: &sqlx::any::AnyRow| {
+        Ok(Flow {
+            at: time(row, "at")?,
+            server: server(row)?,
+            tool: row.try_get("tool")?,
+            labels: row.try_get::<String, _>("labels")?.split_ascii_whitespace().map(str::to_owned).collect(),
+            call: row.try_get("call")?,
+        })
+    };
+    found.iter().map(flow).collect()
+}

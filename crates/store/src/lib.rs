@@ -1,0 +1,53 @@
+//! What is kept, and how it is kept from others.
+//!
+//! Start from [`Database`]: SQLite in a file of ours or Postgres shared by replicas, with the same tables. On it stand
+//! the repositories, one table family each, as traits that take the time as an argument:
+//!
+//! * [`pins`]: the definitions of every server as a person approved them (attacks.md PO-01); [`Keeper`] answers from
+//!   memory what may be shown and called;
+//! * [`flows`]: which labels have entered whose conversation;
+//! * [`approvals`]: decisions that wait for a person, each good for one exact call;
+//! * [`responses`]: who and what is cut off, everywhere at once.
+//! * [`quarantine`]: results that wait for a person, each given once to whoever asked for it.
+//! * [`consents`]: what a person allowed which client to do in their name;
+//! * [`browsers`]: where somebody is signed in;
+//! * [`pending`]: what happens once and soon, such as a sign-in under way.
+//! * [`links`]: accounts that people linked at servers, and who the gate is at their authorization servers.
+//! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
+//!   [`signing`] keys.
+//!
+//! [`seal`] is for values that go out into other hands, under a key file.
+
+pub mod approvals;
+pub mod browsers;
+pub mod clients;
+mod columns;
+pub mod consents;
+pub mod database;
+mod digest;
+pub mod flows;
+pub mod grants;
+pub mod links;
+mod migrate;
+pub mod pending;
+pub mod pins;
+pub mod quarantine;
+pub mod responses;
+pub mod seal;
+pub mod signing;
+
+pub use approvals::{Approvals, StoredApprovals};
+pub use browsers::{Browsers, StoredBrowsers};
+pub use clients::{Registrations, StoredRegistrations};
+pub use consents::{Consents, StoredConsents};
+pub use database::{Database, DatabaseError, Dialect};
+pub use digest::{Digest, InvalidDigest};
+pub use flows::{Flows, StoredFlows};
+pub use grants::{Grants, StoredGrants};
+pub use links::{Links, StoredLinks};
+pub use pending::{Pending, PendingKind, StoredPending};
+pub use pins::{Keeper, PinSet, Pins, StoredPins};
+pub use quarantine::{Quarantine, StoredQuarantine};
+pub use responses::{Responses, StoredResponses};
+pub use seal::{KeyError, OsEntropy, Sealer, create_once};
+pub use signing::{SigningKeys, StoredSigningKeys};

@@ -1,0 +1,100 @@
+//! Bringing the tables up to date: numbered scripts, applied once each, all or none.
+//!
+//! Several processes may start at once: the first holds the lock, the others find the work done. A database that a
+//! newer program has used is left alone.
+
+use sqlx::{Executor, Row};
+
+use crate::{Database, DatabaseError, Dialect, digest::Digest};
+
+/// The scripts by number, in order, each in both dialects. Numbers may be left out; one that was given out stays.
+const SCRIPTS: [(i64, &str, &str); 8] = [
+    (
+        1,
+        include_str!("../migrations/sqlite/0001_pins.sql"),
+        include_str!("../migrations/postgres/0001_pins.sql"),
+    ),
+    (
+        2,
+        include_str!("../migrations/sqlite/0002_flows.sql"),
+        include_str!("../migrations/postgres/0002_flows.sql"),
+    ),
+    (
+        3,
+        include_str!("../migrations/sqlite/0003_approvals.sql"),
+        include_str!("../migrations/postgres/0003_approvals.sql"),
+    ),
+    (
+        10,
+        include_str!("../migrations/sqlite/0010_facade.sql"),
+        include_str!("../migrations/postgres/0010_facade.sql"),
+    ),
+    (
+        11,
+        include_str!("../migrations/sqlite/0011_signin.sql"),
+        include_str!("../migrations/postgres/0011_signin.sql"),
+    ),
+    (
+        12,
+        include_str!("../migrations/sqlite/0012_links.sql"),
+        include_str!("../migrations/postgres/0012_links.sql"),
+    ),
+    (
+        13,
+        include_str!("../migrations/sqlite/0013_quarantine.sql"),
+        include_str!("../migrations/postgres/0013_quarantine.sql"),
+    ),
+    (
+        14,
+        include_str!("../migrations/sqlite/0014_responses.sql"),
+        include_str!("../migrations/postgres/0014_responses.sql"),
+    ),
+];
+
+/// Any number will do, as long as nobody else takes it.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(7308604897285497204)";
+
+/// Applies what is missing.
+pub async fn run(database: &Database) -> Result<(), DatabaseError> {
+    let mut transaction = database.write().await?;
+    if database.dialect() == Dialect::Postgres {
+        transaction.execute(LOCK).await?;
+    }
+    transaction
+        .execute(
+            "CREATE TABLE IF NOT EXISTS bartizan_migrations (number BIGINT PRIMARY KEY, script TEXT NOT NULL)",
+        )
+        .await?;
+    let rows = sqlx::query("SELECT number, script FROM bartizan_migrations ORDER BY number")
+        .fetch_all(&mut *transaction)
+        .await?;
+    let mut applied = Vec::new();
+    for row in rows {
+        applied.push((row.try_get::<i64, _>(0)?, row.try_get::<String, _>(1)?));
+    }
+    let known = SCRIPTS.last().map_or(0, |(number, ..)| *number);
+    if let Some((found, _)) = applied.last().filter(|(number, _)| *number > known) {
+        return Err(DatabaseError::Newer { found: *found, known });
+    }
+    for (number, sqlite, postgres) in SCRIPTS {
+        let script = match database.dialect() {
+            Dialect::Postgres => postgres,
+            Dialect::Sqlite => sqlite,
+        };
+        let digest = Digest::of(script.as_bytes()).to_string();
+        match applied.iter().find(|(n, _)| *n == number) {
+            Some((_, was)) if *was == digest => {}
+            Some(_) => return Err(DatabaseError::Migration(number)),
+            None => {
+                transaction.execute(sqlx::raw_sql(script)).await?;
+                sqlx::query("INSERT INTO bartizan_migrations (number, script) VALUES ($1, $2)")
+                    .bind(number)
+                    .bind(digest)
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+        }
+    }
+    transaction.commit().await?;
+    Ok(())
+}

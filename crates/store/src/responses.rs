@@ -1,0 +1,187 @@
+//! Responses: who and what is cut off, by whom and why.
+//!
+//! A response is in force from the moment it is written until it is taken back. Whoever enforces them reads all of them
+//! every few seconds, so that each holds for every process on the database.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bartizan_model::{Caller, ServerName, Timestamp};
+use sqlx::{AnyConnection, Row, any::AnyRow};
+
+use crate::{
+    Database, DatabaseError,
+    columns::{seconds, time},
+};
+
+/// Whom or what a response cuts off.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// Everything of a server.
+    Server(ServerName),
+    /// One tool of a server.
+    Tool {
+        /// The server.
+        server: ServerName,
+        /// The tool, by the server's name for it.
+        tool: String,
+    },
+    /// A person, through whichever client.
+    Person {
+        /// Who vouches for the subject.
+        issuer: String,
+        /// The subject.
+        subject: String,
+    },
+    /// A client, whoever uses it.
+    Client {
+        /// Who registered it; empty for whoever did.
+        issuer: String,
+        /// Its id.
+        client: String,
+    },
+}
+
+/// A response in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Whom or what it cuts off.
+    pub target: Target,
+    /// Why, in the words of whoever did it.
+    pub why: String,
+    /// Who did it.
+    pub by: String,
+    /// When. Grants of a person or client from before are to be revoked for good.
+    pub at: Timestamp,
+}
+
+/// Where responses are kept.
+#[async_trait]
+pub trait Responses: Send + Sync {
+    /// Puts `response` in force; `false` if one for its target is already, which stays as it is.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; it is not in force then.
+    async fn enforce(&self, response: &Response) -> Result<bool, DatabaseError>;
+
+    /// Takes the response for `target` back; `None` if there was none.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; it is still in force then.
+    async fn lift(&self, target: &Target) -> Result<Option<Response>, DatabaseError>;
+
+    /// Every response in force, in the order of their targets.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    async fn all(&self) -> Result<Vec<Response>, DatabaseError>;
+}
+
+/// [`Responses`] in a [`Database`].
+#[derive(Clone, Debug)]
+pub struct StoredResponses(Database);
+
+impl StoredResponses {
+    /// Responses in `database`.
+    pub fn new(database: Database) -> Self {
+        Self(database)
+    }
+}
+
+impl Target {
+    /// Whether it is `caller`, or the client the caller uses.
+    pub fn is(&self, caller: &Caller) -> bool {
+        match self {
+            Self::Person { issuer, subject } => caller.issuer() == issuer && caller.subject() == subject,
+            Self::Client { issuer, client } => {
+                (issuer.is_empty() || caller.issuer() == issuer) && caller.client() == client
+            }
+            Self::Server(_) | Self::Tool { .. } => false,
+        }
+    }
+
+    /// Kind, issuer, name and tool, as they stand in a row.
+    fn columns(&self) -> [&str; 4] {
+        match self {
+            Self::Server(server) => ["server", "", server.as_str(), ""],
+            Self::Tool { server, tool } => ["tool", "", server.as_str(), tool],
+            Self::Person { issuer, subject } => ["person", issuer, subject, ""],
+            Self::Client { issuer, client } => ["client", issuer, client, ""],
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(server) => write!(f, "server {server}"),
+            Self::Tool { server, tool } => write!(f, "tool {server}/{tool}"),
+            Self::Person { issuer, subject } => write!(f, "person {subject} of {issuer}"),
+            Self::Client { issuer, client } if issuer.is_empty() => write!(f, "client {client}"),
+            Self::Client { issuer, client } => write!(f, "client {client} of {issuer}"),
+        }
+    }
+}
+
+#[async_trait]
+impl Responses for StoredResponses {
+    async fn enforce(&self, response: &Response) -> Result<bool, DatabaseError> {
+        let [kind, issuer, name, tool] = response.target.columns();
+        let added = sqlx::query(
+            "INSERT INTO responses (kind, issuer, name, tool, why, done_by, done_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, issuer, name, tool) DO NOTHING",
+        )
+        .bind(kind)
+        .bind(issuer)
+        .bind(name)
+        .bind(tool)
+        .bind(&response.why)
+        .bind(&response.by)
+        .bind(seconds(response.at))
+        .execute(self.0.pool())
+        .await?;
+        Ok(added.rows_affected() > 0)
+    }
+
+    async fn lift(&self, target: &Target) -> Result<Option<Response>, DatabaseError> {
+        let [kind, issuer, name, tool] = target.columns();
+        let mut transaction = self.0.write().await?;
+        let before = read(&mut transaction).await?.into_iter().find(|response| response.target == *target);
+        sqlx::query("DELETE FROM responses WHERE kind = $1 AND issuer = $2 AND name = $3 AND tool = $4")
+            .bind(kind)
+            .bind(issuer)
+            .bind(name)
+            .bind(tool)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(before)
+    }
+
+    async fn all(&self) -> Result<Vec<Response>, DatabaseError> {
+        let mut database = self.0.pool().acquire().await?;
+        read(&mut database).await
+    }
+}
+
+async fn read(database: &mut AnyConnection) -> Result<Vec<Response>, DatabaseError> {
+    let rows = sqlx::query(
+        "SELECT kind, issuer, name, tool, why, done_by, done_at FROM responses ORDER BY kind, issuer, name, tool",
+    )
+    .fetch_all(database)
+    .await?;
+    rows.iter().map(response).collect()
+}
+
+fn response(row: &AnyRow) -> Result<Response, DatabaseError> {
+    let text = |column| row.try_get::<String, _>(column);
+    let server = || ServerName::try_from(text("name")?).map_err(|_| DatabaseError::Value("name"));
+    let target = match text("kind")?.as_str() {
+        "server" => Target::Server(server()?),
+        "tool" => Target::Tool { server: server()?, tool: text("tool")? },
+        "person" => Target::Person { issuer: text("issuer")?, subject: text("name")? },
+        "client" => Target::Client { issuer: text("issuer")?, client: text("name")? },
+        _ => return Err(DatabaseError::Value("kind")),
+    };
+    Ok(Response { target, why: text("why")?, by: text("done_by")?, at: time(row, "done_at")? })
+}

@@ -1,0 +1,68 @@
+//! What has entered whose conversation.
+
+use std::sync::Arc;
+
+use bartizan_store::{Flows, StoredFlows, flows::Flow};
+
+use crate::bench::{at, caller, each, server};
+
+fn flow(tool: &str, labels: &[&str], seconds: u64) -> Flow {
+    Flow {
+        at: at(seconds),
+        server: server("web"),
+        tool: tool.to_owned(),
+        labels: labels.iter().map(|l| (*l).to_owned()).collect(),
+        call: format!("call-{seconds}"),
+    }
+}
+
+#[tokio::test]
+async fn a_window_shows_one_callers_flows_in_order() {
+    each(async |bench| {
+        let flows = StoredFlows::new(bench.open().await);
+        let (ann, bob) = (caller("ann"), caller("bob"));
+        let entered = [
+            flow("fetch", &["sees-untrusted"], 1),
+            flow("search", &["reads-private", "sees-untrusted"], 2),
+            flow("noop", &[], 2),
+        ];
+        for one in &entered {
+            flows.append(&ann, one).await.unwrap();
+        }
+        flows.append(&bob, &flow("fetch", &["sees-untrusted"], 2)).await.unwrap();
+        assert_eq!(flows.window(&ann, at(0)).await.unwrap(), entered);
+        assert_eq!(flows.window(&ann, at(2)).await.unwrap(), entered[1..]);
+
+        assert_eq!(flows.reset(&ann, "ann", at(3)).await.unwrap(), 3);
+        assert_eq!(flows.window(&ann, at(0)).await.unwrap(), []);
+        assert_eq!(flows.window(&bob, at(0)).await.unwrap().len(), 1);
+        assert_eq!(flows.forget(at(2)).await.unwrap(), 0);
+        assert_eq!(flows.forget(at(3)).await.unwrap(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn parallel_calls_cannot_slip_past_each_other() {
+    each(async |bench| {
+        let processes = [Arc::new(bench.open().await), Arc::new(bench.open().await)];
+        let calls = (0..16).map(|n| {
+            let flows = StoredFlows::new((*processes[n % 2]).clone());
+            tokio::spawn(async move {
+                // Whoever comes second must see the first.
+                let judge = |past: &[Flow]| past.is_empty();
+                flows.admit(&caller("ann"), at(0), &flow("send", &["sends-out"], 5), &judge).await.unwrap()
+            })
+        });
+        let mut admitted = 0;
+        for call in calls.collect::<Vec<_>>() {
+            admitted += usize::from(call.await.unwrap());
+        }
+        assert_eq!(admitted, 1);
+        assert_eq!(
+            StoredFlows::new((*processes[0]).clone()).window(&caller("ann"), at(0)).await.unwrap().len(),
+            1
+        );
+    })
+    .await;
+}

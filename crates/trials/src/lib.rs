@@ -1,0 +1,44 @@
+//! The cast and the trials: not shipped.
+//!
+//! A trial is a scene: a [`Gate`] (the real binary), an [`Upstream`] or the `prober` behind it, a [`Client`] in front of
+//! it. The client and the upstream write every byte themselves, so that both can misbehave as no library would let
+//! them. What the trials survive is listed in docs/attacks.md, which [`matrix`] makes out of `attacks.toml` and the
+//! names of the trials.
+
+mod client;
+pub mod fixture;
+mod gate;
+mod issuer;
+pub mod matrix;
+mod server;
+mod session;
+mod wire;
+mod wrapped;
+
+pub use client::{Answer, Ask, Client, Stream, modern_text};
+pub use gate::{Gate, binary, kill, prober, prober_path, refusal_of};
+pub use issuer::Issuer;
+pub use server::{Heard, Pen, Upstream};
+pub use session::Session;
+pub use wire::Event;
+pub use wrapped::Wrapped;
+
+use std::time::Duration;
+
+/// How long anything may take before a trial fails. Far more than it takes, for the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again until `found` answers, for what has no event to wait for.
+///
+/// # Panics
+/// After [`PATIENCE`]; `what` says what was waited for.
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,182 @@
+//! stdio servers: what they are given, what they write, how they end (26/stdio; MCP-SBP Local server compromise).
+
+use std::{fs, path::PathBuf};
+
+use bartizan_trials::{Gate, kill, prober};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::text;
+
+fn look(gate: &Gate, path: &str) -> Value {
+    let answer = gate.client().call(path, "look", "{}");
+    serde_json::from_str(&answer.said()).unwrap_or_else(|_| panic!("{}", answer.text()))
+}
+
+#[test]
+fn ph_04_a_server_gets_only_what_it_was_given() {
+    let secrets = [
+        ("AWS_SECRET_ACCESS_KEY", "env-canary"),
+        ("AZURE_CLIENT_SECRET", "env-canary"),
+        ("GITHUB_TOKEN", "env-canary"),
+        ("SSH_AUTH_SOCK", "/env-canary"),
+        ("LD_PRELOAD_CANARY", "env-canary"),
+        ("NODE_OPTIONS", "--require=/env-canary"),
+        ("ALLOWED", "yes"),
+        ("LANG", "C"),
+    ];
+    let config = prober("probe", &["argument"], "env = [\"ALLOWED\"]\nset_env = { GIVEN = \"too\" }");
+    let gate = Gate::start_with(&config, &secrets);
+    let seen = look(&gate, "/mcp/probe");
+    let mut names: Vec<_> = seen["environment"].as_object().unwrap().keys().cloned().collect();
+    names.sort();
+    assert_eq!(names, ["ALLOWED", "GIVEN", "HOME", "LANG", "PATH"]);
+    assert!(!seen["environment"].to_string().contains("canary"));
+    let mut descriptors: Vec<_> =
+        seen["descriptors"].as_array().unwrap().iter().map(|d| d.as_str().unwrap().to_owned()).collect();
+    descriptors.sort();
+    assert_eq!(descriptors, ["0", "1", "2"]);
+    let arguments = seen["arguments"].to_string();
+    assert!(!arguments.contains(&gate.token()) && arguments.contains("argument"), "{arguments}");
+}
+
+#[test]
+fn sc_02_arguments_are_arguments_and_no_shell_reads_them() {
+    let canary = tempfile::tempdir().unwrap();
+    let file = canary.path().join("touched");
+    let hostile: Vec<String> = [
+        ";touch %",
+        "$(touch %)",
+        "`touch %`",
+        "|touch %",
+        "\ntouch %",
+        "&& touch %",
+        "--upload-pack=touch %",
+        "-c",
+        "@file",
+        "$HOME",
+        "*",
+        "~",
+        "'",
+        "\"",
+    ]
+    .iter()
+    .map(|a| a.replace('%', file.to_str().unwrap()))
+    .collect();
+    let hostile: Vec<_> = hostile.iter().map(String::as_str).collect();
+    let gate = Gate::start(&prober("probe", &hostile, ""));
+    let seen = look(&gate, "/mcp/probe");
+    let arguments: Vec<_> =
+        seen["arguments"].as_array().unwrap().iter().skip(1).map(|a| a.as_str().unwrap()).collect();
+    assert_eq!(arguments, hostile, "as they were written");
+    assert!(!file.exists());
+}
+
+#[test]
+fn ph_22_a_line_that_is_no_message_ends_the_server_and_nobody_else() {
+    let gate = Gate::start(&format!("{}{}", prober("bad", &[], ""), prober("good", &[], "")));
+    let client = gate.client();
+    // A good neighbour's process must live through all of this.
+    let neighbour = look(&gate, "/mcp/good")["pid"].clone();
+    let lines = [
+        r#"{"line":"Listening on port 3000"}"#,
+        r#"{"line":"{\"jsonrpc\":\"2.0\",\"id\":%ID%,\"result\":{}}{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}"}"#,
+        r#"{"line":"{\"jsonrpc\":\"2.0\",\"id\":%ID%,\n\"result\":{}}"}"#,
+        r#"{"line":"%PAD%","pad":17000000}"#,
+    ];
+    for line in lines {
+        let answer = client.call("/mcp/bad", "only", line);
+        assert_eq!(answer.status, 502, "{line}: {}", answer.text());
+        assert_eq!(answer.code(), Some(-31020), "{line}: {}", answer.text());
+        assert!(answer.error().contains("`bad`"), "{}", answer.text());
+        assert_eq!(look(&gate, "/mcp/good")["pid"], neighbour, "the neighbour never noticed");
+    }
+    let again = client.call("/mcp/bad", "echo", r#"{"up":"again"}"#);
+    assert_eq!(again.said(), r#"{"up":"again"}"#, "it was started anew: {}", again.text());
+}
+
+#[test]
+fn ph_22_a_flood_is_bounded_and_questions_are_not_passed_on() {
+    let gate = Gate::start(&prober("probe", &[], ""));
+    let client = gate.client();
+    for _ in 0..50 {
+        client.call("/mcp/probe", "blurt", &format!(r#"{{"text":"{}"}}"#, "e".repeat(20_000)));
+    }
+    let asked = client.call(
+        "/mcp/probe",
+        "say",
+        r#"{"line":"{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"sampling/createMessage\",\"params\":{}}"}"#,
+    );
+    assert_eq!((asked.said().as_str(), asked.messages().len()), ("said", 1), "{}", asked.text());
+    let stolen = client.call(
+        "/mcp/probe",
+        "say",
+        r#"{"line":"{\"jsonrpc\":\"2.0\",\"id\":424242,\"result\":{\"content\":[]}}"}"#,
+    );
+    assert_eq!(stolen.said(), "said", "an answer to nobody is dropped");
+    assert_eq!(client.call("/mcp/probe", "echo", "{}").said(), "{}");
+}
+
+/// Also: PH-29.
+#[test]
+fn ph_22_a_killed_server_fails_its_own_calls_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record");
+    let victim = prober("victim", &["--record", record.to_str().unwrap()], "");
+    let gate = Gate::start(&format!("{victim}{}", prober("good", &[], "")));
+    let client = gate.client();
+    let pid = u32::try_from(look(&gate, "/mcp/victim")["pid"].as_u64().unwrap()).unwrap();
+    let call = r#""name":"hang","arguments":{}"#;
+    let (modern, legacy) = (client.clone(), client.session("/mcp/victim", "2025-11-25", "{}"));
+    let hanging = std::thread::spawn(move || modern.modern("/mcp/victim", "tools/call", call).send());
+    let old_pid: Value = serde_json::from_str(&legacy.call("1", "look", "{}").send().said()).unwrap();
+    let old_pid = u32::try_from(old_pid["pid"].as_u64().unwrap()).unwrap();
+    assert_ne!(pid, old_pid, "a session has a process of its own");
+    bartizan_trials::eventually("the call has arrived", || {
+        fs::read_to_string(&record).unwrap().contains("\"hang\"").then_some(())
+    });
+    kill(pid, Signal::KILL);
+    let failed = hanging.join().unwrap();
+    assert_eq!((failed.status, failed.code()), (502, Some(-31020)), "{}", failed.text());
+    assert!(failed.error().contains("`victim`") && failed.error().contains("signal"), "{}", failed.text());
+
+    assert_eq!(
+        legacy.call("2", "echo", "{}").send().said(),
+        "{}",
+        "another process of the same server goes on"
+    );
+    assert_eq!(client.call("/mcp/good", "echo", "{}").said(), "{}", "another server goes on");
+    assert_ne!(look(&gate, "/mcp/victim")["pid"].as_u64(), Some(u64::from(pid)), "it comes back");
+
+    kill(old_pid, Signal::KILL);
+    bartizan_trials::eventually("the session's process is gone", || {
+        (!PathBuf::from(format!("/proc/{old_pid}/fd/0")).exists()).then_some(())
+    });
+    let back = bartizan_trials::eventually("the session has a process again", || {
+        let answer = legacy.call("3", "echo", r#"{"back":1}"#).send();
+        answer.result().map(|_| answer)
+    });
+    assert_eq!(back.said(), r#"{"back":1}"#);
+}
+
+#[test]
+fn ph_22_a_server_that_keeps_crashing_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("starts");
+    let script = folder.path().join("crash.sh");
+    fs::write(&script, format!("#!/bin/sh\necho start >> {}\nexit 3\n", record.display())).unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let gate = Gate::start(&format!(
+        "[[servers]]\nname = \"crash\"\ncommand = [{script:?}]\ndangerous_unpinned = true\n{}",
+        prober("good", &[], "")
+    ));
+    let answers: Vec<_> = (0..10).map(|_| gate.client().call("/mcp/crash", "echo", "{}")).collect();
+    assert!(answers.iter().all(|a| a.status >= 500 && a.code().is_some()), "{}", answers[0].text());
+    let last = answers.last().unwrap();
+    assert_eq!((last.status, last.code()), (503, Some(-31029)), "{}", last.text());
+    assert!(last.line("retry-after").is_some() && last.error().contains("left alone"), "{}", last.text());
+    let starts = fs::read_to_string(&record).unwrap().lines().count();
+    assert!(starts <= 6, "it was started {starts} times");
+    assert_eq!(gate.client().call("/mcp/good", "echo", "{}").said(), "{}");
+    assert!(text(&last.json(), "/error/data/server") == "crash");
+}

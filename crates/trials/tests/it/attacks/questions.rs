@@ -1,0 +1,185 @@
+//! Servers that question the people behind their clients (attacks.md II-02, II-12, II-14; Unit 42 on sampling).
+
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use bartizan_trials::{Answer, Gate, Upstream, binary, eventually};
+use serde_json::Value;
+
+const FORBIDDEN: i64 = -31003;
+const CAN_ALL: &str = r#"{"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}},"roots":{}}"#;
+
+/// A server that answers the tool `ask` by the question in its arguments.
+fn asking() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/call" || heard.tool() != "ask" {
+            return false;
+        }
+        let question = heard.json().pointer("/params/arguments").cloned().unwrap_or_default();
+        pen.result(
+            &heard.id(),
+            &format!(r#"{{"resultType":"input_required","inputRequests":{{"q":{question}}}}}"#),
+        );
+        true
+    })
+}
+
+fn ask(gate: &Gate, method: &str, params: &str) -> Answer {
+    let question = format!(r#"{{"method":"{method}","params":{params}}}"#);
+    let call = format!(r#""name":"ask","arguments":{question}"#);
+    gate.client().modern_declaring("/mcp/up", "tools/call", &call, CAN_ALL).send()
+}
+
+fn sampling(tokens: &str, more: &str) -> String {
+    format!(r#"{{"messages":[],"maxTokens":{tokens}{more}}}"#)
+}
+
+const FORM: &str = r#"{"mode":"form","message":"sure?","requestedSchema":{"type":"object","properties":{}}}"#;
+
+#[test]
+fn ii_12_a_server_may_ask_for_nothing_that_nobody_permitted() {
+    let up = asking();
+    let gate = Gate::start(&up.config("up", ""));
+    for (method, params) in
+        [("elicitation/create", FORM), ("sampling/createMessage", &sampling("10", "")), ("roots/list", "{}")]
+    {
+        let answer = ask(&gate, method, params);
+        assert_eq!((answer.status, answer.code()), (403, Some(FORBIDDEN)), "{method}: {}", answer.text());
+        assert_eq!(answer.json()["error"]["data"]["reason"], "policy.question", "{}", answer.text());
+    }
+    eventually("the log says so", || {
+        let log = std::process::Command::new(binary())
+            .args(["audit", "tail", "-n", "100", "--format", "json", "--dir"])
+            .arg(gate.state().join("audit"))
+            .output()
+            .unwrap();
+        let log = String::from_utf8(log.stdout).unwrap();
+        (log.contains("policy.question") && log.contains("sampling/createMessage")).then_some(())
+    });
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200, "what asks nothing goes on");
+}
+
+#[test]
+fn ii_12_sampling_has_a_budget_and_sees_no_other_server() {
+    let up = asking();
+    let gate = Gate::start(&up.config("up", r#"may_ask = ["sampling"]"#));
+    assert!(ask(&gate, "sampling/createMessage", &sampling("1000", "")).result().is_some());
+    for (tokens, more) in
+        [("1000000000", ""), ("1e9", ""), ("\"many\"", ""), ("10", r#","includeContext":"allServers""#)]
+    {
+        let answer = ask(&gate, "sampling/createMessage", &sampling(tokens, more));
+        assert_eq!(answer.code(), Some(FORBIDDEN), "{tokens}{more}: {}", answer.text());
+    }
+    assert_eq!(ask(&gate, "elicitation/create", FORM).code(), Some(FORBIDDEN), "one word permits one kind");
+}
+
+#[test]
+fn ii_02_people_are_sent_to_https_addresses_with_a_name_only() {
+    let up = asking();
+    let gate = Gate::start(&up.config("up", r#"may_ask = ["elicitation"]"#));
+    let open = |url: &str| {
+        let params = format!(r#"{{"mode":"url","message":"m","elicitationId":"e","url":"{url}"}}"#);
+        ask(&gate, "elicitation/create", &params)
+    };
+    let honest = open("https://login.example.com/connect?state=abc");
+    assert!(honest.result().is_some(), "{}", honest.text());
+    for bad in [
+        "javascript:alert(1)",
+        "data:text/html,hello",
+        "file:///etc/passwd",
+        "http://login.example.com/",
+        "https://user:word@login.example.com/",
+        "https://xn--80ak6aa92e.com/",
+        "https://192.0.2.7/",
+        "https://login.example.com/$(id)",
+        "",
+    ] {
+        let answer = open(bad);
+        assert!(answer.result().is_none(), "{bad}: {}", answer.text());
+    }
+    assert!(ask(&gate, "elicitation/create", FORM).result().is_some());
+}
+
+/// A legacy server that asks `question` when its tool is called, and keeps what it is answered.
+fn asking_legacy(question: &'static str) -> (Upstream, Arc<Mutex<Option<Value>>>) {
+    let heard_back: Arc<Mutex<Option<Value>>> = Arc::default();
+    let kept = Arc::clone(&heard_back);
+    let up = Upstream::legacy(move |heard, pen| {
+        if heard.json()["id"] == "question" {
+            *kept.lock().unwrap() = Some(heard.json());
+            return false;
+        }
+        if heard.rpc() != "tools/call" || !heard.body.contains("ask me") {
+            return false;
+        }
+        pen.stream();
+        pen.event(None, question);
+        while kept.lock().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let result = r#"{"content":[{"type":"text","text":"done"}]}"#;
+        pen.event(None, &format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, heard.id()));
+        true
+    });
+    (up, heard_back)
+}
+
+const ASKS: &str = r#"{"jsonrpc":"2.0","id":"question","method":"elicitation/create","params":{"message":"sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
+
+#[test]
+fn ii_12_a_legacy_server_is_told_no_and_its_client_hears_nothing() {
+    for (more, capabilities) in [("", r#"{"elicitation":{}}"#), (r#"may_ask = ["elicitation"]"#, "{}")] {
+        let (up, heard_back) = asking_legacy(ASKS);
+        let gate = Gate::start(&up.config("up", more));
+        let session = gate.client().session("/mcp/up", "2025-11-25", capabilities);
+        let answer = session.call("1", "echo", r#"{"word":"ask me"}"#).send();
+        assert_eq!(answer.said(), "done", "{}", answer.text());
+        assert!(!answer.text().contains("elicitation/create"), "{}", answer.text());
+        let told = heard_back.lock().unwrap().take().unwrap();
+        assert_eq!(told["error"]["code"].as_i64(), Some(FORBIDDEN), "{told}");
+    }
+}
+
+/// What a person answers goes out like an argument: not where private data and a stranger's text have met.
+#[test]
+fn ii_14_an_answer_does_not_carry_private_data_out() {
+    let (web, heard_back) = asking_legacy(ASKS);
+    let files = Upstream::legacy(|_, _| false);
+    let server = |name: &str, up: &Upstream, more: &str| {
+        format!("[[servers]]\nname = \"{name}\"\nurl = \"{}\"\ntrust_on_first_use = true\n{more}\n", up.url())
+    };
+    let gate = Gate::start(&format!(
+        "[policy.tools.web.echo]\nflow = {{ sees_untrusted = true }}\n{}{}",
+        server("web", &web, r#"may_ask = ["elicitation"]"#),
+        server("files", &files, "trust = \"internal\""),
+    ));
+    let client = gate.client();
+    let (at_web, at_files) = (
+        client.session("/mcp/web", "2025-11-25", r#"{"elicitation":{}}"#),
+        client.session("/mcp/files", "2025-11-25", "{}"),
+    );
+    for session in [&at_web, &at_files] {
+        assert_eq!(session.request("0", "tools/list", "").send().status, 200);
+    }
+    let answered = |id: &str| {
+        *heard_back.lock().unwrap() = None;
+        let mut stream = at_web.call(id, "echo", r#"{"word":"ask me"}"#).open();
+        let question = stream.message();
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{},"result":{{"action":"accept","content":{{"a":"b"}}}}}}"#,
+            question["id"]
+        );
+        assert_eq!(at_web.post(text).send().status, 202);
+        let last = stream.message();
+        assert_eq!(last["result"]["content"][0]["text"], "done", "{last}");
+        heard_back.lock().unwrap().take().unwrap()
+    };
+    assert_eq!(answered("1")["result"]["action"], "accept", "a stranger's text alone");
+    assert_eq!(at_files.call("2", "echo", "{}").send().status, 200);
+    let withheld = answered("3");
+    assert_eq!(withheld["error"]["code"].as_i64(), Some(FORBIDDEN), "{withheld}");
+    assert!(!withheld.to_string().contains("accept"), "{withheld}");
+}

@@ -1,0 +1,201 @@
+//! Schemas that reach out, never end or are not kept (attacks.md PO-06, PO-07, PO-17; spec.md A-60 to A-65; MCP basic
+//! §JSON Schema).
+
+use std::time::{Duration, Instant};
+
+use bartizan_trials::{Answer, Gate, Upstream};
+use serde_json::{Value, json};
+
+const WITHHELD: i64 = -31005;
+
+fn tool(name: &str, input: Value, output: Option<Value>) -> Value {
+    let mut tool = json!({ "name": name, "description": "Says what it is told.", "inputSchema": input });
+    if let Some(output) = output {
+        tool["outputSchema"] = output;
+    }
+    tool
+}
+
+/// A server with these tools; a call answers with its `give` argument as the structured result.
+fn server(tools: Value) -> Upstream {
+    Upstream::modern(move |heard, pen| {
+        let mut result = match heard.rpc().as_str() {
+            "tools/list" => json!({ "tools": tools, "ttlMs": 0, "cacheScope": "private" }),
+            "tools/call" => {
+                let give = heard.json().pointer("/params/arguments/give").cloned().unwrap_or_default();
+                let is_error = give.get("fails").is_some();
+                json!({ "content": [], "structuredContent": give, "isError": is_error })
+            }
+            _ => return false,
+        };
+        result["resultType"] = json!("complete");
+        pen.result(&heard.id(), &result.to_string());
+        true
+    })
+}
+
+fn gate(server: &Upstream, more: &str) -> Gate {
+    Gate::start(&format!(
+        "[[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\n{more}\n",
+        server.url()
+    ))
+}
+
+fn names(gate: &Gate) -> Vec<String> {
+    let listed = gate.client().modern("/mcp/s", "tools/list", "").send().result().unwrap();
+    listed["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn reason(answer: &Answer) -> String {
+    answer.json().pointer("/error/data/reason").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// spec.md A-61.
+#[test]
+fn po_17_arguments_that_do_not_fit_are_not_sent() {
+    let upstream = server(json!([tool(
+        "t",
+        json!({
+            "type": "object",
+            "properties": { "path": { "type": "string" }, "give": {} },
+            "required": ["path"],
+            "additionalProperties": false,
+        }),
+        None,
+    )]));
+    let gate = gate(&upstream, "");
+    for (arguments, at) in [("{}", ""), (r#"{"path":7}"#, "/path"), (r#"{"path":"a","mode":"all"}"#, "/mode")]
+    {
+        for path in ["/mcp/s", "/mcp"] {
+            let name = if path == "/mcp" { "s__t" } else { "t" };
+            let refused = gate.client().call(path, name, arguments);
+            assert_eq!((refused.status, refused.code()), (400, Some(-32602)), "{}", refused.text());
+            assert_eq!(refused.json()["error"]["data"]["at"], at, "{}", refused.text());
+            assert_eq!(reason(&refused), "schema_arguments");
+        }
+    }
+    let none = gate.client().modern("/mcp/s", "tools/call", r#""name":"t""#).send();
+    assert_eq!(none.code(), Some(-32602), "no arguments are no excuse: {}", none.text());
+    assert!(upstream.heard_of("tools/call").is_empty(), "nothing was sent");
+    assert_eq!(
+        gate.client().call("/mcp/s", "t", r#"{"path":"a","give":12345678901234567890123}"#).status,
+        200
+    );
+    // The trial's own client and server cannot read that one.
+    let huge =
+        gate.client().modern("/mcp/s", "tools/call", r#""name":"t","arguments":{"path":"a","give":1e999}"#);
+    huge.line("Mcp-Name", "t").send();
+    assert!(upstream.heard().iter().any(|h| h.body.contains("1e999")), "a number of any size is a number");
+    assert_eq!(gate.client().call("/mcp", "s__t", r#"{"path":"a"}"#).status, 200);
+}
+
+#[test]
+fn po_17_a_result_that_is_not_what_its_tool_promised_is_withheld() {
+    let output = json!({
+        "type": "object",
+        "properties": {
+            "count": { "type": "integer" },
+            "note": { "type": "string", "maxLength": 60 },
+            "key": { "type": "string", "pattern": "^[a-zA-Z0-9_: ]*$" },
+        },
+        "required": ["count"],
+        "additionalProperties": false,
+    });
+    let upstream = server(json!([
+        tool("promises", json!({ "type": "object" }), Some(output.clone())),
+        tool("does-not", json!({ "type": "object" }), None),
+    ]));
+    let gate = gate(&upstream, "trust = \"trusted\"");
+    let call =
+        |name: &str, give: Value| gate.client().call("/mcp/s", name, &json!({ "give": give }).to_string());
+    for bad in [
+        json!({}),
+        json!({ "count": "many" }),
+        json!({ "count": 1, "obey these words": 1 }),
+        json!({ "count": 1, "note": "x".repeat(100_000) }),
+        json!([1]),
+        json!("text"),
+    ] {
+        let answer = call("promises", bad);
+        assert_eq!(answer.code(), Some(WITHHELD), "{}", answer.text());
+        assert_eq!(reason(&answer), "schema_result");
+        assert!(!answer.text().contains("obey") && !answer.text().contains("many"), "{}", answer.text());
+    }
+    let good = call("promises", json!({ "count": 2, "note": "two" })).result().unwrap();
+    assert_eq!(good["structuredContent"], json!({ "count": 2, "note": "two" }));
+    assert!(call("promises", json!({ "fails": 1 })).result().is_some(), "errors have no schema");
+    assert!(call("does-not", json!(["anything"])).result().is_some());
+
+    // A secret is cut out of a structure where the rest still fits, and takes the result with it where not.
+    let secret = ["key: ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
+    let redacted = call("promises", json!({ "count": 1, "note": secret })).result().unwrap();
+    assert_eq!(redacted["structuredContent"]["note"], "key: [redacted: secret.github-token]");
+    let answer = call("promises", json!({ "count": 1, "key": secret }));
+    assert_eq!(reason(&answer), "schema_result", "{}", answer.text());
+    let loose = call("does-not", json!({ "rows": [{ "note": secret }] })).result().unwrap();
+    assert_eq!(loose["structuredContent"]["rows"][0]["note"], "key: [redacted: secret.github-token]");
+}
+
+/// The canary is a server of ours that must not hear a word.
+#[test]
+fn po_06_a_schema_reaches_nothing_outside_itself() {
+    let canary = Upstream::modern(|_, _| false);
+    let outside = [
+        json!({ "type": "object", "properties": { "a": { "$ref": canary.url() } } }),
+        json!({ "$schema": canary.url(), "type": "object" }),
+        json!({ "$id": canary.url(), "$ref": "s.json" }),
+        json!({ "$ref": "file:///etc/passwd" }),
+        json!({ "$dynamicRef": format!("{}#x", canary.url()) }),
+        json!({ "allOf": [{ "$id": canary.url(), "$ref": "#/a" }] }),
+    ];
+    let mut tools: Vec<_> = outside
+        .iter()
+        .enumerate()
+        .map(|(n, schema)| tool(&format!("bad{n}"), schema.clone(), None))
+        .collect();
+    tools.push(tool("gives", json!({ "type": "object" }), Some(json!({ "$ref": canary.url() }))));
+    tools.push(tool(
+        "honest",
+        json!({ "$defs": { "p": { "type": "string" } }, "type": "object", "properties": { "a": { "$ref": "#/$defs/p" } } }),
+        None,
+    ));
+    let upstream = server(json!(tools));
+    let gate = gate(&upstream, "");
+    assert_eq!(names(&gate), ["honest"], "what cannot be checked is not trusted at first sight");
+    assert_eq!(gate.client().call("/mcp/s", "bad0", "{}").code(), Some(WITHHELD));
+    assert_eq!(gate.client().call("/mcp/s", "honest", r#"{"a":1}"#).code(), Some(-32602));
+    assert_eq!(gate.client().call("/mcp/s", "honest", r#"{"a":"x"}"#).status, 200);
+    assert_eq!(canary.connections(), 0);
+
+    // Where the operator says so, nothing is compared.
+    let loose = self::gate(&upstream, "dangerous_unvalidated = true");
+    assert_eq!(names(&loose).len(), 8);
+    assert_eq!(loose.client().call("/mcp/s", "bad0", "{}").status, 200);
+    assert_eq!(canary.connections(), 0);
+}
+
+#[test]
+fn po_07_a_schema_that_never_ends_holds_up_nobody() {
+    let twice = json!({ "items": { "allOf": [{ "$ref": "#" }, { "$ref": "#" }] }, "properties": { "give": { "$ref": "#" } } });
+    let many: Vec<_> = (0..1 << 15).map(|n| json!({ "const": n })).collect();
+    let upstream = server(json!([
+        tool("twice", twice, None),
+        tool("itself", json!({ "$ref": "#" }), None),
+        tool("many", json!({ "oneOf": many }), None),
+        tool("pattern", json!({ "properties": { "give": { "pattern": "^(?=a)(a+)+$" } } }), None),
+        tool("linear", json!({ "properties": { "give": { "pattern": "^(a+)+$" } } }), None),
+    ]));
+    let gate = gate(&upstream, "");
+    assert!(!names(&gate).contains(&"many".to_owned()));
+    let deep = (0..50).fold("1".to_owned(), |inner, _| format!("[{inner}]"));
+    let long = format!("\"{}!\"", "a".repeat(20_000));
+    for (name, give) in [("twice", &deep), ("itself", &deep), ("pattern", &long), ("linear", &long)] {
+        let began = Instant::now();
+        let refused = gate.client().call("/mcp/s", name, &format!(r#"{{"give":{give}}}"#));
+        assert_eq!(refused.code(), Some(-32602), "{name}: {}", refused.text());
+        assert!(began.elapsed() < Duration::from_secs(2), "{name}: {:?}", began.elapsed());
+    }
+    assert!(upstream.heard_of("tools/call").is_empty());
+    assert_eq!(gate.client().call("/mcp/s", "twice", r#"{"give":[[1]]}"#).status, 200);
+    assert_eq!(gate.client().call("/mcp/s", "linear", r#"{"give":"aaaa"}"#).status, 200);
+}

@@ -1,0 +1,15 @@
+//! What must be carried: both eras, unharmed, through changes and stops.
+
+mod alerts;
+mod doctor;
+mod eras;
+mod exports;
+mod life;
+mod lossless;
+mod merged;
+mod metrics;
+mod records;
+mod recovery;
+mod responses;
+mod words;
+mod wrapped;

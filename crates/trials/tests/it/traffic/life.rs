@@ -1,0 +1,93 @@
+//! Changes and stops while requests are under way.
+
+use std::{os::unix::fs::PermissionsExt, sync::mpsc, thread};
+
+use bartizan_trials::{Client, Gate, PATIENCE, Upstream, prober};
+use rustix::process::Signal;
+
+/// A server whose `slow` waits for a word, which is sent by the second value.
+fn waiting() -> (Upstream, mpsc::Sender<()>) {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let up = Upstream::modern(move |heard, pen| {
+        if heard.tool() != "slow" {
+            return false;
+        }
+        wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        pen.result(&heard.id(), r#"{"resultType":"complete","content":[{"type":"text","text":"done"}]}"#);
+        true
+    });
+    (up, go)
+}
+
+fn slow(client: Client) -> thread::JoinHandle<bartizan_trials::Answer> {
+    thread::spawn(move || client.call("/mcp/up", "slow", "{}"))
+}
+
+#[test]
+fn a_new_configuration_disturbs_no_request_under_way() {
+    let ((up, go), other) = (waiting(), Upstream::modern(|_, _| false));
+    let gate = Gate::start(&format!("{}{}", up.config("up", ""), prober("kept", &[], "")));
+    let kept = gate.client().call("/mcp/kept", "look", "{}").said();
+    let under_way = slow(gate.client());
+    up.wait_for("tools/call");
+    gate.reconfigure(&format!("{}{}", other.config("fresh", ""), prober("kept", &[], "")));
+    assert_eq!(gate.client().call("/mcp/fresh", "echo", "{}").status, 200, "the new server is there");
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 404, "the old one is not");
+    go.send(()).unwrap();
+    let answer = under_way.join().unwrap();
+    assert_eq!(answer.said(), "done", "{}", answer.text());
+    let pid = |said: &str| serde_json::from_str::<serde_json::Value>(said).unwrap()["pid"].clone();
+    assert_eq!(
+        pid(&gate.client().call("/mcp/kept", "look", "{}").said()),
+        pid(&kept),
+        "a server that did not change goes on"
+    );
+}
+
+#[test]
+fn a_bad_configuration_changes_nothing() {
+    let up = Upstream::modern(|_, _| false);
+    let gate = Gate::start(&up.config("up", ""));
+    let path = gate.folder().join("bartizan.toml");
+    std::fs::write(&path, "[server]\nlisten = \"127.0.0.1:0\"\nfrobnicate = 1\n").unwrap();
+    gate.wait_for_log("the configuration stays as it was");
+    assert!(gate.log().contains("frobnicate"), "it says why: {}", gate.log());
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+}
+
+#[test]
+fn a_stop_lets_requests_finish_and_takes_no_more() {
+    let (up, go) = waiting();
+    let mut gate = Gate::start(&format!("{}{}", up.config("up", ""), prober("probe", &[], "")));
+    let pid = gate.client().call("/mcp/probe", "look", "{}").said();
+    let pid = serde_json::from_str::<serde_json::Value>(&pid).unwrap()["pid"].to_string();
+    let mut subscription =
+        gate.client().modern("/mcp/up", "subscriptions/listen", r#""notifications":{}"#).open();
+    let under_way = slow(gate.client());
+    up.wait_for("tools/call");
+    gate.signal(Signal::TERM);
+    gate.wait_for_log("stopping");
+    let address = gate.client().authority().parse().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a trial's client stands outside the gate")]
+    let refused = || std::net::TcpStream::connect::<std::net::SocketAddr>(address).is_err().then_some(());
+    bartizan_trials::eventually("no more connections", refused);
+    assert!(gate.is_up(), "it waits");
+    go.send(()).unwrap();
+    assert_eq!(under_way.join().unwrap().said(), "done");
+    while subscription.event().is_some() {}
+    assert_eq!(gate.wait().code(), Some(0));
+    bartizan_trials::eventually("its servers are gone", || {
+        (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+}
+
+#[test]
+fn what_a_gate_keeps_is_its_own() {
+    let gate = Gate::start(&prober("probe", &[], ""));
+    let mode = |name: &str| std::fs::metadata(gate.state().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(""), mode("token"), mode("seal.key")), (0o700, 0o600, 0o600));
+    assert!(gate.token().len() >= 64, "256 bits");
+    assert!(!gate.log().contains(&gate.token()), "a log is no place for it");
+    assert_eq!(std::fs::read_to_string(gate.state().join(".gitignore")).unwrap(), "*\n");
+}

@@ -1,0 +1,184 @@
+//! Quarantine and revocation: in force within five seconds, reversible, recorded.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bartizan_trials::{Gate, Upstream, binary, eventually, prober};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::records::{audit, entries, of_kind};
+
+/// What a response may take, and a little for the trial itself.
+const SOON: Duration = Duration::from_secs(6);
+
+pub fn respond(gate: &Gate, arguments: &[&str]) -> (Option<i32>, String) {
+    let done = Command::new(binary())
+        .arg("respond")
+        .args(arguments)
+        .arg("--config")
+        .arg(gate.folder().join("bartizan.toml"))
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (done.status.code(), text(&done.stdout) + &text(&done.stderr))
+}
+
+fn done(gate: &Gate, arguments: &[&str]) {
+    let (code, said) = respond(gate, arguments);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Waits until `is_so`, which must be soon.
+fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    eventually(what, || is_so().then_some(()));
+    assert!(began.elapsed() < SOON, "{what} took {:?}", began.elapsed());
+}
+
+fn reason(gate: &Gate, path: &str, tool: &str) -> Value {
+    let answer = gate.client().call(path, tool, "{}");
+    answer.json().pointer("/error/data/reason").cloned().unwrap_or_default()
+}
+
+fn tools(gate: &Gate, path: &str) -> Vec<String> {
+    let listed = gate.client().modern(path, "tools/list", "").send();
+    let tools = listed.result().map(|r| r["tools"].clone()).unwrap_or_default();
+    tools.as_array().into_iter().flatten().map(|t| t["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_server_in_quarantine_is_cut_off_from_everybody_and_comes_back() {
+    let (bad, good) = (Upstream::modern(|_, _| false), Upstream::legacy(|_, _| false));
+    let gate = Gate::start(&format!(
+        "{}{}{}",
+        bad.config("bad", ""),
+        good.config("good", ""),
+        prober("proc", &[], "")
+    ));
+    let session = gate.client().session("/mcp/good", "2025-11-25", "{}");
+    for path in ["/mcp/bad", "/mcp/proc"] {
+        assert_eq!(gate.client().call(path, "echo", "{}").status, 200);
+    }
+    let pid =
+        entries(&gate).into_iter().find(|e| e["kind"] == "child.started").unwrap()["pid"].as_u64().unwrap();
+
+    for server in ["bad", "good", "proc"] {
+        done(&gate, &["quarantine", server, "--why", "it poured tea"]);
+    }
+    soon("the quarantine", || reason(&gate, "/mcp/bad", "echo") == "response.quarantined");
+    soon("its processes are gone", || !std::path::Path::new(&format!("/proc/{pid}/fd/0")).exists());
+    soon("its sessions are over", || session.call("1", "echo", "{}").send().status == 404);
+    let heard = bad.heard().len();
+    for tool in ["echo", "other"] {
+        assert_eq!(reason(&gate, "/mcp/bad", tool), "response.quarantined");
+        assert_eq!(reason(&gate, "/mcp", &format!("bad__{tool}")), "response.quarantined");
+    }
+    assert_eq!(
+        gate.client().modern("/mcp/bad", "tools/list", "").send().status,
+        403,
+        "nothing of it is shown"
+    );
+    assert!(!tools(&gate, "/mcp").iter().any(|tool| tool.starts_with("bad__")), "nor beside others'");
+    let refused = gate.client().initialize("/mcp/good", "2025-11-25", "{}").send();
+    assert!(refused.code().is_some(), "no session begins with it: {}", refused.text());
+    assert_eq!(bad.heard().len(), heard, "it heard of none of this");
+    let (code, said) = respond(&gate, &["list"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("server bad") && said.contains("it poured tea"), "{said}");
+
+    done(&gate, &["release", "bad"]);
+    soon("the release", || gate.client().call("/mcp/bad", "echo", "{}").status == 200);
+    assert_eq!(respond(&gate, &["release", "bad"]).0, Some(1), "there is nothing to release");
+    assert_eq!(reason(&gate, "/mcp/proc", "echo"), "response.quarantined", "the others stay");
+
+    let all = entries(&gate);
+    let acted: Vec<_> = of_kind(&all, "response.acted")
+        .into_iter()
+        .filter(|e| e["server"] == "bad")
+        .map(|e| (e["change"]["to"].clone(), e["decision"].clone()))
+        .collect();
+    for one in [(json!("quarantined"), json!("deny")), (json!("released"), json!("permit"))] {
+        assert_eq!(
+            acted.iter().filter(|a| **a == one).count(),
+            2,
+            "by whom it was done, and by the gate: {acted:?}"
+        );
+    }
+    assert_eq!(audit(&gate, &["verify"]).0, Some(0));
+}
+
+#[test]
+fn a_tool_in_quarantine_is_neither_shown_nor_called_and_the_others_are() {
+    let up = Upstream::modern(|heard, pen| {
+        heard.rpc() == "tools/list"
+            && {
+                let tool = |name| json!({ "name": name, "description": "a tool", "inputSchema": { "type": "object" } });
+                let result = json!({ "resultType": "complete", "tools": [tool("echo"), tool("shout")], "ttlMs": 0, "cacheScope": "private" });
+                pen.result(&heard.id(), &result.to_string());
+                true
+            }
+    });
+    let gate = Gate::start(&up.config("up", ""));
+    assert_eq!(tools(&gate, "/mcp/up"), ["echo", "shout"]);
+    done(&gate, &["quarantine", "up/shout"]);
+    soon("the quarantine", || reason(&gate, "/mcp/up", "shout") == "response.quarantined");
+    assert_eq!(reason(&gate, "/mcp", "up__shout"), "response.quarantined");
+    assert_eq!(tools(&gate, "/mcp/up"), ["echo"]);
+    assert_eq!(tools(&gate, "/mcp"), ["up__echo"]);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    done(&gate, &["release", "up/shout"]);
+    soon("the release", || gate.client().call("/mcp/up", "shout", "{}").status == 200);
+    assert_eq!(tools(&gate, "/mcp/up"), ["echo", "shout"]);
+}
+
+#[test]
+fn somebody_revoked_is_turned_away_everywhere_and_his_sessions_end() {
+    let (new, old) = (Upstream::modern(|_, _| false), Upstream::legacy(|_, _| false));
+    let gate = Gate::start(&format!("{}{}", new.config("new", ""), old.config("old", "")));
+    let session = gate.client().session("/mcp/old", "2025-11-25", "{}");
+    let mut stream = session.stream();
+    done(&gate, &["revoke", "--person", "somebody-else", "--issuer", "local"]);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(gate.client().call("/mcp/new", "echo", "{}").status, 200, "another person's revocation");
+
+    done(&gate, &["revoke", "--person", "owner", "--issuer", "local", "--why", "left on the bus"]);
+    soon("the revocation", || gate.client().call("/mcp/new", "echo", "{}").status == 403);
+    assert_eq!(reason(&gate, "/mcp/new", "echo"), "response.revoked");
+    assert_eq!(session.call("1", "echo", "{}").send().status, 403);
+    assert_eq!(gate.client().initialize("/mcp/old", "2025-11-25", "{}").send().status, 403);
+    assert_eq!(gate.stranger().call("/mcp/new", "echo", "{}").status, 401, "strangers learn nothing new");
+    while stream.event().is_some() {}
+
+    done(&gate, &["release", "--person", "owner", "--issuer", "local"]);
+    soon("the release", || gate.client().call("/mcp/new", "echo", "{}").status == 200);
+    assert_eq!(session.call("1", "echo", "{}").send().status, 404, "the session is over for good");
+
+    // By the client, whoever uses it.
+    done(&gate, &["revoke", "--client", "local"]);
+    soon("the revocation", || reason(&gate, "/mcp/new", "echo") == "response.revoked");
+    done(&gate, &["release", "--client", "local"]);
+    soon("the release", || gate.client().call("/mcp/new", "echo", "{}").status == 200);
+
+    let found = entries(&gate);
+    let acted = of_kind(&found, "response.acted");
+    assert!(acted.iter().any(|e| e["change"]["entity"] == "person" && e["change"]["to"] == "revoked"));
+    assert!(
+        acted.iter().all(|e| e["change"]["name"] != "owner"),
+        "people go by their pseudonyms: {acted:#?}"
+    );
+    assert!(of_kind(&found, "request.refused").iter().any(|e| e["reason"] == "response.revoked"));
+}
+
+#[test]
+fn a_response_outlives_the_gate_and_is_in_force_before_it_serves() {
+    let up = Upstream::modern(|_, _| false);
+    let mut gate = Gate::start(&up.config("up", ""));
+    done(&gate, &["quarantine", "up"]);
+    gate.signal(Signal::KILL);
+    gate.restart();
+    assert_eq!(reason(&gate, "/mcp/up", "echo"), "response.quarantined", "the very first request");
+    assert!(up.heard_of("tools/call").is_empty());
+}

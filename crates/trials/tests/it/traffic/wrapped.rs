@@ -1,0 +1,101 @@
+//! `bartizan wrap`: the same path over standard input and output, for clients that launch servers themselves.
+
+use std::thread;
+
+use bartizan_trials::{Wrapped, modern_text};
+
+use crate::text;
+
+const HELLO: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+
+#[test]
+fn several_wraps_share_one_state_and_nothing_else() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    thread::scope(|scope| {
+        for n in 0..6 {
+            let (home, folder) = (home.path(), folder.path());
+            scope.spawn(move || {
+                let mut wrapped = Wrapped::start(home, folder, &[]);
+                wrapped.say(HELLO);
+                assert_eq!(text(&wrapped.message(), "/result/serverInfo/name"), "prober");
+                wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+                for id in 0..5 {
+                    wrapped.say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"n":"{n}-{id}"}}}}}}"#));
+                    let answer = wrapped.message();
+                    assert_eq!(answer["id"], id);
+                    assert_eq!(text(&answer, "/result/content/0/text"), format!(r#"{{"n":"{n}-{id}"}}"#));
+                }
+                assert_eq!(wrapped.finish().code(), Some(0));
+            });
+        }
+    });
+    assert!(home.path().join(".local/state/bartizan/seal.key").is_file(), "state is the user's");
+    assert_eq!(
+        folder.path().read_dir().unwrap().count(),
+        0,
+        "nothing is left in the folder it was started in"
+    );
+}
+
+/// The same attacks, refused on this way in too.
+#[test]
+fn a_wrap_reads_as_strictly_as_the_listener() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let record = folder.path().join("record");
+    let mut wrapped = Wrapped::start(home.path(), folder.path(), &["--record", record.to_str().unwrap()]);
+    wrapped.say(&modern_text("1", "tools/list", "", "{}"));
+    assert!(wrapped.message()["result"]["tools"].is_array(), "the modern era needs no handshake");
+    for (line, code) in [
+        ("not json".to_owned(), -32700),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call"}"#.to_owned(), -32600),
+        ("[]".to_owned(), -32600),
+        (format!("[{}]", modern_text("1", "tools/list", "", "{}")), -32600),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"tools/list"}"#.to_owned(), -32600),
+        (modern_text("1", "x/exec", "", "{}"), -32601),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#.to_owned(), -32600),
+        (format!("{}1{}", "[".repeat(100), "]".repeat(100)), -32700),
+        ("x".repeat(5 << 20), -31029),
+    ] {
+        wrapped.say(&line);
+        let answer = wrapped.message();
+        assert_eq!(answer["error"]["code"], code, "{}: {answer}", &line[..line.len().min(80)]);
+    }
+    wrapped.say(&modern_text(
+        "\"last\"",
+        "tools/call",
+        r#""name":"echo","arguments":{"n":12345678901234567890123}"#,
+        "{}",
+    ));
+    let answer = wrapped.line();
+    assert!(answer.contains(r#""id":"last""#) && !answer.contains('\n'), "{answer}");
+    let heard = std::fs::read_to_string(&record).unwrap();
+    assert!(heard.contains(r#""arguments":{"n":12345678901234567890123}"#), "{heard}");
+    assert!(!heard.contains("exec") && !heard.contains("not json"));
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
+
+#[test]
+fn a_wrapped_server_can_be_asked_many_things_at_once_and_cancelled() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let record = folder.path().join("record");
+    let mut wrapped = Wrapped::start(home.path(), folder.path(), &["--record", record.to_str().unwrap()]);
+    wrapped.say(HELLO);
+    wrapped.message();
+    let call = |id: &str, tool: &str, arguments: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#
+        )
+    };
+    wrapped.say(&call("1", "hang", "{}"));
+    wrapped.say(&call("2", "pause", r#"{"ms":300}"#));
+    wrapped.say(&call("3", "echo", "{}"));
+    assert_eq!(wrapped.message()["id"], 3, "the quick one is first");
+    assert_eq!(wrapped.message()["id"], 2);
+    wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
+    bartizan_trials::eventually("the server hears of it", || {
+        std::fs::read_to_string(&record).unwrap().contains("notifications/cancelled").then_some(())
+    });
+    wrapped.say(&call("4", "echo", "{}"));
+    assert_eq!(wrapped.message()["id"], 4, "the cancelled one is never answered");
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
