@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks what reads bytes from strangers (crates/mcp, crates/shield). Replays the kept corpus; when a crate or the targets changed
+# Checks what reads bytes from strangers (crates/mcp, crates/oauth, crates/shield). Replays the kept corpus; when a crate or the targets changed
 # against the merge base (on the main branch itself: against the last commit), fuzzes each target as well.
 #
 #   fuzz/run.sh [SECONDS]     time for each target, 60 by default
@@ -30,7 +30,7 @@ has_changed() {
     esac
     # Where the history is too short to tell, it counts as changed.
     base=$(base_commit) || return 0
-    watched="crates/mcp crates/shield/src fuzz/src fuzz/fuzz_targets fuzz/Cargo.toml"
+    watched="crates/mcp crates/oauth/src crates/shield/src fuzz/src fuzz/fuzz_targets fuzz/Cargo.toml"
     # shellcheck disable=SC2086 # a list of paths
     ! git diff --quiet "$base" -- $watched || [ -n "$(git ls-files --others --exclude-standard -- $watched)" ]
 }

@@ -3,6 +3,7 @@
 
 mod definition;
 mod headers;
+mod identity;
 mod json;
 mod message;
 mod shield;
@@ -10,6 +11,7 @@ mod sse;
 
 pub use definition::definition;
 pub use headers::headers;
+pub use identity::{client_document, redirect_uri, token};
 pub use json::json;
 pub use message::message;
 pub use shield::{document, fragments, marks, normal};
@@ -69,6 +71,21 @@ mod tests {
     #[test]
     fn normal() {
         replay("normal", super::normal);
+    }
+
+    #[test]
+    fn token() {
+        replay("token", super::token);
+    }
+
+    #[test]
+    fn redirect_uri() {
+        replay("redirect_uri", super::redirect_uri);
+    }
+
+    #[test]
+    fn client_document() {
+        replay("client_document", super::client_document);
     }
 
     #[test]

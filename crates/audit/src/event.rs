@@ -25,6 +25,8 @@ pub struct Event {
     pub kind: Kind,
     /// Who did it or for whom it was done, if that is verified. The log keeps a pseudonym in place of the subject.
     pub caller: Option<Caller>,
+    /// The application, where nobody acts through it, or it is known before anybody is.
+    pub client: Option<String>,
     /// The network address of whoever asked. The log seals it under the person's key, if there is a person.
     pub address: Option<IpAddr>,
     /// All else that is known.
@@ -34,7 +36,7 @@ pub struct Event {
 impl Event {
     /// An event of this kind, with no details.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, caller: None, address: None, details: Details::default() }
+        Self { kind, caller: None, client: None, address: None, details: Details::default() }
     }
 
     /// The same, asked for from `address`.
@@ -48,6 +50,13 @@ impl Event {
     #[must_use]
     pub fn by(mut self, caller: &Caller) -> Self {
         self.caller = Some(caller.clone());
+        self
+    }
+
+    /// The same, of the application `client`.
+    #[must_use]
+    pub fn of_client(mut self, client: Option<&str>) -> Self {
+        self.client = client.map(str::to_owned);
         self
     }
 
@@ -110,9 +119,18 @@ pub struct Details {
     /// The tool or prompt, as read from the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<Text>,
-    /// The resource's URI, without its query.
+    /// The resource's URI, without its query: of a token, what it is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<Text>,
+    /// What a client asks for, was granted, or may do with a token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Text>,
+    /// What a token stands on: all that came of one consent, and ends together, has the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Text>,
+    /// Where a client has its answer sent, without its query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect_uri: Option<Text>,
     /// The protocol revision the caller speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Text>,

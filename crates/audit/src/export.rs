@@ -83,6 +83,9 @@ impl Record {
         let refused = matches!(
             self.entry.kind,
             Kind::SignInFailed
+                | Kind::TokenRefused
+                | Kind::ClientRefused
+                | Kind::AccountRefused
                 | Kind::RequestRefused
                 | Kind::TokenReplayed
                 | Kind::ConsentDenied

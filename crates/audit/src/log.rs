@@ -356,9 +356,11 @@ impl Log {
             })?;
         let address = event.address.map(|address| address.to_string());
         let sealed = address.as_ref().zip(person.as_ref());
+        let through = event.caller.as_ref().map(|caller| caller.client().to_owned());
+        let client = event.client.or(through).filter(|client| !client.is_empty());
         Ok(Entry {
             person: person.as_ref().map(|person| person.pseudonym()),
-            client: event.caller.as_ref().map(|caller| Text::new(caller.client())),
+            client: client.map(|client| Text::new(&client)),
             address: sealed
                 .and_then(|(address, person)| person.seal(address.as_bytes(), self.0.entropy.as_ref())),
             stranger_address: address.filter(|_| person.is_none()).map(|address| Text::new(&address)),

@@ -12,12 +12,14 @@ use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use bartizan_egress::{Egress, TlsOptions};
 use bartizan_gateway::{
+    Gate,
     authenticator::{Authenticator, Tokens},
     pages::Pages,
+    record::IdentityLedger,
 };
 use bartizan_model::{Clock, Secret, SystemClock};
 use bartizan_oauth::{
-    Denied, DenyList, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings, Fetch,
+    Denied, DenyList, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings, Fetch, Ledger,
     MemoryReplays, ResourceServer, ResourceSettings, SecretRef, Surroundings,
     facade::{Asked, Registration},
     outbound::Linking,
@@ -58,6 +60,7 @@ pub struct Doorman {
     denied: Arc<DenyList>,
     database: Database,
     sealer: Arc<Sealer>,
+    gate: Arc<Gate>,
     browsers: StoredBrowsers,
     current: Mutex<Current>,
 }
@@ -83,7 +86,7 @@ pub struct Admission {
 
 impl Doorman {
     /// A doorman who has seen nobody yet.
-    pub async fn new(state: &State) -> anyhow::Result<Self> {
+    pub async fn new(state: &State, gate: &Arc<Gate>) -> anyhow::Result<Self> {
         let (database, sealer) = (state.database().await?, state.sealer()?);
         Ok(Self {
             replays: Arc::new(MemoryReplays::new(PROOFS)),
@@ -91,6 +94,7 @@ impl Doorman {
             browsers: StoredBrowsers::new(database.clone(), sealer.clone()),
             database,
             sealer,
+            gate: Arc::clone(gate),
             current: Mutex::default(),
         })
     }
@@ -117,6 +121,7 @@ impl Doorman {
         let fetch = |ca: Option<&Path>| way_to_issuer(&egress, base, ca);
         let secret = |secret: &SecretRef| read(secret, base);
         let resources = config.resources(address)?;
+        let ledger = self.ledger(config, &resources);
         let facade = match identity.mode {
             Mode::ResourceServer => None,
             Mode::Facade | Mode::Local => {
@@ -139,6 +144,7 @@ impl Doorman {
                     sealer: Arc::clone(&self.sealer),
                     denied: Arc::clone(&self.denied),
                     directory: None,
+                    ledger: Arc::clone(&ledger),
                 };
                 let offered = resources.iter().map(|resource| offered(config, resource)).collect();
                 let facade = Facade::new(facade_config(config), offered, surroundings).map_err(problems)?;
@@ -169,8 +175,8 @@ impl Doorman {
         let Some(facade) = facade else {
             return Ok(Admission { authenticator, pages: Vec::new(), facade: None });
         };
-        let sign_in = self.sign_in(config, base, address, &resources, &facade)?;
-        let linking = endpoints::linking(config, base, desk)?;
+        let sign_in = self.sign_in(config, base, address, &resources, &facade, Arc::clone(&ledger))?;
+        let linking = endpoints::linking(config, base, desk, ledger)?;
         let reception = Reception { facade: Arc::clone(&facade), sign_in: Arc::clone(&sign_in), linking };
         Ok(Admission { authenticator, pages: vec![Arc::new(reception)], facade: Some((facade, sign_in)) })
     }
@@ -182,6 +188,7 @@ impl Doorman {
         address: SocketAddr,
         resources: &[ResourceSettings],
         facade: &Arc<Facade>,
+        ledger: Arc<dyn Ledger>,
     ) -> anyhow::Result<Arc<SignIn>> {
         let (database, sealer) = (&self.database, &self.sealer);
         let egress = endpoints::egress(config);
@@ -215,8 +222,19 @@ impl Doorman {
             fetch: &|ca: Option<&Path>| way_to_issuer(&egress, base, ca),
             secret: Arc::new(move |secret: &SecretRef| read(secret, &owned)),
             groups: None,
+            ledger,
         };
         Ok(Arc::new(SignIn::new(settings, surroundings).map_err(problems)?))
+    }
+
+    /// Keeps the record of who comes in, with the servers of `config` by name.
+    fn ledger(&self, config: &Config, resources: &[ResourceSettings]) -> Arc<dyn Ledger> {
+        let server = |resource: &ResourceSettings| {
+            let server = config.servers.iter().find(|server| server.name.as_str() == resource.name)?;
+            Some((resource.url.to_string(), server.name.clone()))
+        };
+        let servers = resources.iter().filter_map(server).collect();
+        Arc::new(IdentityLedger::new(self.gate.recorder(), servers))
     }
 
     /// Ends what an earlier configuration did beside answering, and begins what this one does.

@@ -11,7 +11,7 @@ use bartizan_gateway::upstream::scrub::Scrub;
 use bartizan_mcp::Era;
 use bartizan_model::{Secret, ServerName, SystemClock};
 use bartizan_oauth::{
-    EgressFetch, Fetch,
+    EgressFetch, Fetch, Ledger,
     outbound::{self, Credential, Linking, Made, Means},
 };
 use bartizan_sandbox::{Launch, clean_environment};
@@ -237,7 +237,12 @@ fn means_by(ask: Arc<dyn Fetch>, issuers: Arc<dyn Fetch>, base: &Path, desk: &De
 }
 
 /// The pages on which people link their accounts at servers.
-pub fn linking(config: &Config, base: &Path, desk: &Desk) -> anyhow::Result<Linking> {
+pub fn linking(
+    config: &Config,
+    base: &Path,
+    desk: &Desk,
+    ledger: Arc<dyn Ledger>,
+) -> anyhow::Result<Linking> {
     let egress = egress(config);
     let mut accounts = Vec::new();
     for server in &config.servers {
@@ -252,7 +257,7 @@ pub fn linking(config: &Config, base: &Path, desk: &Desk) -> anyhow::Result<Link
     }
     let way = || Arc::new(EgressFetch::new(egress.clone(), TlsOptions::default()));
     let means = means_by(way(), way(), base, desk);
-    Ok(Linking::new(accounts, means))
+    Ok(Linking::new(accounts, means, ledger))
 }
 
 /// Whom to trust as the server, and who we are to it.

@@ -78,7 +78,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         Some(files) => Some(Arc::new(ArcSwap::from(endpoints::listener_tls(files, &base)?))),
         None => None,
     };
-    let doorman = Arc::new(Doorman::new(&state).await?);
+    let doorman = Arc::new(Doorman::new(&state, &gate).await?);
     let admission = doorman.admission(config, &base, &state, address, &desk).await?;
     doorman.adopt(&admission);
     let admin = admin::Listening::bind(&config.server, tls.as_ref(), &state).await?;

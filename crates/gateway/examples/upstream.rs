@@ -28,7 +28,7 @@ use bartizan_gateway::{
     Asker,
     call::own_info,
     legacy::{Way, shake_hands},
-    record::Recorder,
+    record::{IdentityLedger, Recorder},
     server::{
         ModernLink, NotModern, Pinning, Server, ServerSettings, Transport, final_message, modern_headers,
     },
@@ -131,8 +131,14 @@ impl Scene {
             second_opinions: Vec::new(),
             fingerprint: String::new(),
         };
+        let audit = AuditFolder::open(&folder.join("audit"), Arc::new(OsEntropy))?;
+        let (log, _) = audit.start_any("example", Arc::new(SystemClock), Options::default())?;
+        let recorder = Arc::new(Recorder::new(log, Arc::new(SystemClock)));
         let linking = match made {
-            Made::Personal(credential) => Some(Linking::new([credential], means)),
+            Made::Personal(credential) => {
+                let ledger = IdentityLedger::new(&recorder, Default::default());
+                Some(Linking::new([credential], means, Arc::new(ledger)))
+            }
             Made::Nothing | Made::Common(_) => None,
         };
         let person = Person {
@@ -146,9 +152,6 @@ impl Scene {
             groups: Default::default(),
         };
         let asker = Asker::new(Caller::new(&person.issuer, &person.subject, "conformance"));
-        let audit = AuditFolder::open(&folder.join("audit"), Arc::new(OsEntropy))?;
-        let (log, _) = audit.start_any("example", Arc::new(SystemClock), Options::default())?;
-        let recorder = Arc::new(Recorder::new(log, Arc::new(SystemClock)));
         Ok(Self { server: Arc::new(Server::new(settings, recorder)), linking, asker, person, era })
     }
 

@@ -3,6 +3,7 @@
 //! A call is opened in the log before its server hears of it, and closed before its caller is answered; both are durable by
 //! then. If either cannot be written, the call is not made, or its answer not given.
 
+mod identity;
 mod voice;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ use bartizan_store::{approvals::Approval, pins};
 
 use crate::{Asker, call::Trace, permit::Permitted, server::Server, upstream::Failure};
 
+pub use identity::IdentityLedger;
 pub use voice::{Answer, Unasked, Voice};
 
 use voice::Cap;

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bartizan_egress::{Config, Egress, TlsOptions};
 use bartizan_model::{Secret, SystemClock};
 use bartizan_oauth::{
-    EgressFetch, Fetch, SecretRef,
+    EgressFetch, Fetch, Ledger, Report, SecretRef, Unrecorded,
     facade::{Application, Asked, AuthorizationRequest, Person},
     signin::{Described, Desk, Noted, SignIn, SignInSettings, SignInSurroundings, Unanswerable},
 };
@@ -77,6 +77,21 @@ impl Desk for Generous {
     }
 }
 
+/// The record is what is printed.
+struct Paper;
+
+#[async_trait]
+impl Ledger for Paper {
+    async fn enter(&self, report: Report) -> Result<(), Unrecorded> {
+        self.mention(report);
+        Ok(())
+    }
+
+    fn mention(&self, report: Report) {
+        println!("{report:?}");
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let provider = match env::args().nth(1) {
@@ -119,6 +134,7 @@ async fn main() -> anyhow::Result<()> {
             SecretRef::Env { .. } => Err("stands in a file, here".to_owned()),
         }),
         groups: None,
+        ledger: Arc::new(Paper),
     };
     let signin = SignIn::new(settings, surroundings);
     let signin = Arc::new(signin.map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);

@@ -28,6 +28,7 @@ mod form;
 mod grants;
 mod introspect;
 mod keyring;
+mod known;
 mod limits;
 mod metadata;
 mod mint;
@@ -70,11 +71,12 @@ use self::{
     answer::{Endpoint, Readers},
     clients::Clients,
     grants::{Exchanged, Trusted},
+    known::Known,
     limits::Rate,
     metadata::Metadata,
 };
 use crate::{
-    Algorithm, DenyList, Fetch, SecretRef,
+    Algorithm, DenyList, Fetch, Ledger, SecretRef,
     profile::{Facade as Ours, Profile},
     verify::{Issuer, Keys},
 };
@@ -134,6 +136,8 @@ pub struct FacadeSurroundings<'a> {
     /// Who knows whether a person is still one. Without it, somebody who is gone is spoken for until their sign-in ends
     /// (`grant_s`) or [`Facade::revoke_person`].
     pub directory: Option<Arc<dyn Directory>>,
+    /// Who keeps the record. No token is given out that is not in it.
+    pub ledger: Arc<dyn Ledger>,
 }
 
 /// The authorization server. One is made for each configuration.
@@ -156,6 +160,7 @@ pub struct Facade {
     sealer: Arc<Sealer>,
     denied: Arc<DenyList>,
     directory: Option<Arc<dyn Directory>>,
+    ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// Up to when the revocations of others were read.
@@ -208,6 +213,7 @@ impl Facade {
             sealer: lent.sealer,
             denied: lent.denied,
             directory: lent.directory,
+            ledger: lent.ledger,
             clock: lent.clock,
             entropy: lent.entropy,
             caught_up: Mutex::new(Timestamp::from_unix(0)),
@@ -238,17 +244,19 @@ impl Facade {
         } else if !endpoint.methods.contains(asked.method) {
             endpoint.wrong_method()
         } else {
+            let mut known = Known::default();
             let answered = match asked.path {
                 "/oauth/jwks" => Ok(answer::document(&self.keyring.published(self.clock.now()))),
-                "/oauth/token" => self.token(asked).await,
+                "/oauth/token" => self.token(asked, &mut known).await,
                 "/oauth/register" => self.register(asked).await,
-                "/oauth/revoke" => self.revoke(asked).await,
-                "/oauth/introspect" => self.introspect(asked).await,
+                "/oauth/revoke" => self.revoke(asked, &mut known).await,
+                "/oauth/introspect" => self.introspect(asked, &mut known).await,
                 _ => Ok(answer::document(&Metadata::of(self))),
             };
             answered.unwrap_or_else(|refusal| {
                 let reason = refusal.reason();
                 tracing::info!(path = asked.path, peer = %asked.peer, reason, "the authorization server refuses");
+                self.ledger.mention(known.refused(asked, refusal));
                 refusal.response()
             })
         };

@@ -23,7 +23,7 @@
 //! like any other issuer's.
 //!
 //! What it leaves to others: sockets (`egress`, behind [`Fetch`]), what a caller may do (`policy`), and writing down
-//! what happened (`audit`, by [`Verdict::reason`]).
+//! what happens (`audit`, behind [`Ledger`], and by [`Verdict::reason`]).
 
 mod assemble;
 mod binding;
@@ -43,6 +43,7 @@ mod json;
 mod jwks;
 mod jws;
 mod key;
+mod ledger;
 mod mtls;
 pub mod outbound;
 mod profile;
@@ -69,6 +70,7 @@ pub use error::{Blame, Error, Verdict};
 pub use facade::{Facade, FacadeConfig, FacadeResource, FacadeSurroundings};
 pub use fetch::{Document, EgressFetch, Fetch, Fetching, NamedBy, Probing, Sent};
 pub use key::Algorithm;
+pub use ledger::{Deed, Ledger, Report, Unrecorded};
 pub use resource::{Resource, ResourceSettings};
 pub use server::{Presented, ResourceServer};
 pub use token::{AuthenticationRequired, Principal, VerifiedToken};

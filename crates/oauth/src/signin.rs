@@ -43,7 +43,7 @@ use http::{Method, Response};
 use url::Url;
 
 use crate::{
-    Fetch, GroupSource, SecretRef,
+    Fetch, GroupSource, Ledger, SecretRef,
     config::problems::check_url,
     facade::{Asked, Person},
 };
@@ -113,6 +113,8 @@ pub struct SignInSurroundings<'a> {
     pub secret: ReadSecret,
     /// Who knows groups that ID tokens leave out; without one, such people are refused.
     pub groups: Option<Arc<dyn GroupSource>>,
+    /// Who keeps the record. Nobody is signed in, and no consent counts, that is not in it.
+    pub ledger: Arc<dyn Ledger>,
 }
 
 /// The pages for people. One is shared by all connections.
@@ -130,6 +132,7 @@ pub struct SignIn {
     pending: Arc<dyn Pending>,
     session: BrowserConfig,
     crowd: Crowd,
+    ledger: Arc<dyn Ledger>,
 }
 
 /// How people sign in.
@@ -175,6 +178,7 @@ impl SignIn {
                 pending: surroundings.pending,
                 session: settings.browsers,
                 crowd: Crowd::default(),
+                ledger: surroundings.ledger,
             }),
             _ => Err(problems),
         }
@@ -205,6 +209,13 @@ impl SignIn {
             ("/account", _) => Err(Refusal::Method("GET, POST")),
             _ => return None,
         };
+        let report = match &replied {
+            Ok(reply) => reply.report(),
+            Err(refusal) => refusal.report(),
+        };
+        if let Some(report) = report {
+            self.ledger.mention(report.at(asked.peer));
+        }
         Some(replied.unwrap_or_else(Reply::from).finish())
     }
 

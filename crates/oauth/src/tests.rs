@@ -6,6 +6,7 @@ mod egress;
 mod entra;
 mod forgery;
 mod keys;
+pub(crate) mod notebook;
 mod opaque;
 mod outbound;
 pub(crate) mod scene;

@@ -234,6 +234,12 @@ impl Answer {
         self.head.line(name)
     }
 
+    /// Every header line of this name.
+    pub fn lines(&self, name: &str) -> Vec<&str> {
+        let lines = self.head.lines.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        lines.map(|(_, value)| value.as_str()).collect()
+    }
+
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()

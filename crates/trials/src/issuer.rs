@@ -10,7 +10,7 @@ use bartizan_model::{Clock, SystemClock};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::Upstream;
+use crate::{Heard, Pen, Upstream};
 
 /// An issuer of access tokens on loopback, with one Ed25519 key.
 pub struct Issuer {
@@ -20,7 +20,7 @@ pub struct Issuer {
 }
 
 /// `base` with the members of `more`; `null` takes one out.
-fn merge(mut base: Value, more: Value) -> Value {
+pub fn merge(mut base: Value, more: Value) -> Value {
     if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
         for (name, value) in more {
             match value {
@@ -38,6 +38,18 @@ impl Issuer {
     /// # Panics
     /// Never: every seed makes a key.
     pub fn start(seed: u8) -> Self {
+        Self::with(seed, |_| json!({}), |_, _| false)
+    }
+
+    /// The same, whose metadata has these members too, by its name, and that leaves what it does not answer to `script`.
+    ///
+    /// # Panics
+    /// Never: every seed makes a key.
+    pub fn with(
+        seed: u8,
+        more: impl Fn(&str) -> Value + Send + Sync + 'static,
+        script: impl Fn(&Heard, &mut Pen) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let key = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("32 bytes are a seed");
         let jwk = json!({ "keys": [{
             "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "key",
@@ -47,12 +59,13 @@ impl Issuer {
         let counted = Arc::clone(&fetches);
         let server = Upstream::modern(move |heard, pen| {
             if heard.method() != "GET" {
-                return false;
+                return script(heard, pen);
             }
             let issuer = format!("http://{}", heard.line("host").unwrap_or_default());
             match heard.path() {
                 "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration" => {
-                    pen.json(&json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks") }).to_string());
+                    let own = json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks") });
+                    pen.json(&merge(own, more(&issuer)).to_string());
                 }
                 "/jwks" => {
                     counted.fetch_add(1, Ordering::Relaxed);
@@ -68,6 +81,11 @@ impl Issuer {
     /// `iss`
     pub fn name(&self) -> String {
         self.server.url().trim_end_matches("/mcp").to_owned()
+    }
+
+    /// Everything it was asked.
+    pub fn heard(&self) -> Vec<Heard> {
+        self.server.heard()
     }
 
     /// How often its keys were asked for.

@@ -5,9 +5,12 @@
 //! them. What the trials survive is listed in docs/attacks.md, which [`matrix`] makes out of `attacks.toml` and the
 //! names of the trials.
 
+mod browser;
 mod client;
+mod facade;
 pub mod fixture;
 mod gate;
+mod idp;
 mod issuer;
 pub mod matrix;
 mod server;
@@ -15,9 +18,12 @@ mod session;
 mod wire;
 mod wrapped;
 
+pub use browser::{Browser, field, onward};
 pub use client::{Answer, Ask, Client, Stream, modern_text};
+pub use facade::{BACK, CHALLENGE, Facade, PUBLIC, SECRET, VERIFIER, basic, change, encode, parameter};
 pub use gate::{Gate, binary, kill, prober, prober_path, refusal_of};
-pub use issuer::Issuer;
+pub use idp::Idp;
+pub use issuer::{Issuer, merge};
 pub use server::{Heard, Pen, Upstream};
 pub use session::Session;
 pub use wire::Event;

@@ -11,26 +11,36 @@ named! {
         SignInFailed = "sign_in.failed",
         /// Somebody signed out.
         SignedOut = "sign_in.ended",
-        /// A token was issued.
+        /// A token was issued: written before the client gets it.
         TokenIssued = "token.issued",
-        /// A token was refreshed.
+        /// A token was refreshed: written before the old one is spent and the client gets the new one.
         TokenRefreshed = "token.refreshed",
         /// A token was revoked.
         TokenRevoked = "token.revoked",
         /// A token, code or refresh token was used again after it was spent.
         TokenReplayed = "token.replayed",
-        /// A person let a client act for him.
+        /// A client got no token, or nothing was said about one or done with it.
+        TokenRefused = "token.refused",
+        /// A person is shown what a client asks for.
+        ConsentAsked = "consent.asked",
+        /// A person let a client act for him: written before that is remembered.
         ConsentGranted = "consent.granted",
         /// A person refused a client.
         ConsentDenied = "consent.denied",
         /// A person took a consent back.
         ConsentWithdrawn = "consent.withdrawn",
-        /// A person linked his account at an upstream.
+        /// A person linked his account at an upstream: written before it can be used.
         AccountLinked = "account.linked",
         /// A person unlinked his account at an upstream.
         AccountUnlinked = "account.unlinked",
+        /// A person's account at an upstream was not linked.
+        AccountRefused = "account.refused",
         /// A client was registered, changed or removed.
         ClientChanged = "client.changed",
+        /// A client's metadata document was fetched (`change` says from which version to which).
+        ClientFetched = "client.fetched",
+        /// A client's registration, its metadata document or what it asks a person for was refused.
+        ClientRefused = "client.refused",
         /// Policy permitted or denied something.
         Authorized = "authorization.decided",
         /// A call is about to be made: written before the upstream hears of it.
@@ -188,9 +198,14 @@ impl super::Entry {
         use Kind as K;
         let by_kind = match self.kind {
             K::TokenReplayed | K::PinDrifted | K::AlertRaised | K::LogLost => Severity::High,
-            K::SignInFailed | K::RequestRefused | K::ShieldFound | K::ExportFailed | K::Responded => {
-                Severity::Medium
-            }
+            K::SignInFailed
+            | K::TokenRefused
+            | K::ClientRefused
+            | K::AccountRefused
+            | K::RequestRefused
+            | K::ShieldFound
+            | K::ExportFailed
+            | K::Responded => Severity::Medium,
             K::ApprovalRejected
             | K::ConsentDenied
             | K::TokenRevoked

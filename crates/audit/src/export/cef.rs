@@ -22,6 +22,8 @@ pub fn line(record: &Record, source: &Source) -> String {
         ("cs4", "policy", (!details.policies.is_empty()).then(|| join(&details.policies))),
         ("cs5", "trace", details.trace.as_ref().map(ToString::to_string)),
         ("cs6", "owasp", (!details.owasp.is_empty()).then(|| join(&details.owasp))),
+        ("flexString1", "scopes", (!details.scopes.is_empty()).then(|| join(&details.scopes))),
+        ("flexString2", "grant", details.grant.as_ref().map(ToString::to_string)),
         ("cn1", "latency_ms", details.duration_us.map(|us| (us / 1000).to_string())),
     ];
     let plain = [

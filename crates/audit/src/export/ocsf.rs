@@ -66,6 +66,11 @@ pub fn event(record: &Record, source: &Source) -> Value {
     particulars(&mut out, class.class, record, source);
     let unmapped = json!({ "owasp": details.owasp, "policies": details.policies, "labels": details.labels });
     set(&mut out, "/unmapped", Some(unmapped));
+    if !details.scopes.is_empty() {
+        set(&mut out, "/unmapped/scopes", Some(json!(details.scopes)));
+    }
+    set(&mut out, "/unmapped/grant", details.grant.as_ref().map(|grant| json!(grant)));
+    set(&mut out, "/unmapped/redirect_uri", details.redirect_uri.as_ref().map(|uri| json!(uri)));
     out
 }
 
@@ -95,12 +100,18 @@ fn particulars(out: &mut Value, class: u32, record: &Record, source: &Source) {
             let source = record.address.as_ref().map(|address| json!({ "ip": address }));
             set(out, "/src_endpoint", source);
             set(out, "/user", Some(user));
+            set(out, "/actor", record.entry.client.as_ref().map(|client| json!({ "app_uid": client })));
             set(out, "/service", Some(json!({ "name": server })));
             set(out, "/auth_protocol_id", Some(json!(6)));
         }
         3003 => {
+            let privileges = match details.scopes.as_slice() {
+                [] => json!([resource.map_or(server, |name| name.as_str())]),
+                scopes => json!(scopes),
+            };
             set(out, "/user", Some(user));
-            set(out, "/privileges", Some(json!([resource.map_or(server, |name| name.as_str())])));
+            set(out, "/actor", record.entry.client.as_ref().map(|client| json!({ "app_uid": client })));
+            set(out, "/privileges", Some(privileges));
         }
         3004 => {
             let change = details.change.as_ref();
@@ -140,13 +151,14 @@ fn class_of(record: &Record) -> Class {
     match record.entry.kind {
         K::SignInSucceeded | K::SignInFailed => in_class(3002, 1),
         K::SignedOut | K::TokenRevoked => in_class(3002, 2),
-        K::TokenIssued => in_class(3002, 3),
+        K::TokenIssued | K::TokenRefused => in_class(3002, 3),
         K::TokenRefreshed => in_class(3002, 5),
-        K::ConsentGranted
+        K::ConsentWithdrawn | K::AccountUnlinked => in_class(3003, 2),
+        K::ConsentAsked
+        | K::ConsentGranted
         | K::ConsentDenied
-        | K::ConsentWithdrawn
         | K::AccountLinked
-        | K::AccountUnlinked
+        | K::AccountRefused
         | K::ApprovalRequested
         | K::ApprovalGranted
         | K::ApprovalRejected
@@ -161,6 +173,7 @@ fn class_of(record: &Record) -> Class {
         K::TokenReplayed | K::ShieldFound | K::PinDrifted | K::AlertRaised | K::ComponentJudged => {
             in_class(2004, 1)
         }
+        K::ClientRefused => in_class(3004, 99),
         K::PinRecorded
         | K::PinRolledBack
         | K::ConfigChanged
@@ -168,6 +181,7 @@ fn class_of(record: &Record) -> Class {
         | K::SecretChanged
         | K::KeyRotated
         | K::ClientChanged
+        | K::ClientFetched
         | K::Responded => in_class(3004, 3),
         K::PersonErased => in_class(3004, 4),
         K::ChildStarted => in_class(1007, 1),

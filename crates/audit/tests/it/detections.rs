@@ -101,7 +101,7 @@ fn everything() -> Record {
     let entry = json!({
         "seq": 1, "base": 0, "id": "0".repeat(32), "time": "2026-11-25T01:35:26.570Z", "kind": "call.closed",
         "person": "0".repeat(32), "client": "c", "stranger_address": "192.0.2.1", "call": "0".repeat(32), "server": "s",
-        "method": "m", "tool": "t", "resource": "r", "trace": "0".repeat(32), "decision": "permit", "reason": "r",
+        "method": "m", "tool": "t", "resource": "r", "scopes": ["s"], "grant": "g", "redirect_uri": "u", "trace": "0".repeat(32), "decision": "permit", "reason": "r",
         "owasp": ["MCP01"], "policies": ["p"], "labels": ["l"], "request_bytes": 1, "response_bytes": 1, "duration_us": 1,
         "outcome": "ok", "message": "m",
         "findings": [{ "rule": "r", "severity": "high", "place": "p", "action": "block" }],

@@ -40,6 +40,12 @@ pub struct FilterArgs {
     /// The MCP method.
     #[arg(long, help_heading = "Filters")]
     method: Option<String>,
+    /// A scope that a client asked for or was granted.
+    #[arg(long, help_heading = "Filters")]
+    scope: Vec<String>,
+    /// What tokens stand on: everything that came of one consent.
+    #[arg(long, help_heading = "Filters")]
+    grant: Option<String>,
     /// permit, deny or hold.
     #[arg(long, help_heading = "Filters")]
     decision: Option<Decision>,
@@ -87,6 +93,8 @@ impl FilterArgs {
         add("server", self.server.iter().cloned().collect());
         add("tool", self.tool.iter().cloned().collect());
         add("method", self.method.iter().cloned().collect());
+        add("scopes", self.scope.clone());
+        add("grant", self.grant.iter().cloned().collect());
         add("decision", self.decision.iter().map(ToString::to_string).collect());
         add("reason", self.reason.iter().cloned().collect());
         add("outcome", self.outcome.iter().map(ToString::to_string).collect());

@@ -11,6 +11,7 @@ use super::{
     Asked, Facade,
     client::{Client, Method},
     form::Parameters,
+    known::Known,
     metadata::ASSERTION_ALGORITHMS,
     refusal::Refusal,
 };
@@ -48,7 +49,12 @@ impl Facade {
     ///
     /// # Errors
     /// [`Refusal::Client`] for no credential, a wrong one, two at once, or another kind than the client has.
-    pub(crate) async fn authenticate(&self, asked: &Asked<'_>, form: &Parameters) -> Result<Proven, Refusal> {
+    pub(crate) async fn authenticate(
+        &self,
+        asked: &Asked<'_>,
+        form: &Parameters,
+        known: &mut Known,
+    ) -> Result<Proven, Refusal> {
         let by_header = asked.headers.contains_key(header::AUTHORIZATION);
         let unproven = Refusal::Client { by_header };
         let (id, shown) = read(asked, form).ok_or(unproven)?;
@@ -56,6 +62,7 @@ impl Facade {
             Err(Refusal::Client { .. }) => return Err(unproven),
             found => found?,
         };
+        known.client = Some(client.id().to_owned());
         match (&client.metadata.method, shown) {
             (Method::Public, Shown::Nothing) => {}
             // Both are digests, so that a comparison tells nothing of the secret.

@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use super::{
     Asked, AuthorizationRequest, Facade, FacadeResource, GrantType, Person, client::Client, form::Parameters,
 };
-use crate::{json::Object, scope};
+use crate::{Deed, Report, json::Object, scope};
 
 /// How long a code is good.
 const CODE_GOOD: Duration = Duration::from_secs(60);
@@ -75,6 +75,23 @@ impl Facade {
     /// # Errors
     /// [`Unanswerable`]; nothing has happened then, and no cookie is needed for saying so.
     pub async fn begin(&self, asked: &Asked<'_>) -> Result<AuthorizationRequest, Unanswerable> {
+        let mut known = None;
+        let begun = self.examine(asked, &mut known).await;
+        if let Err(Unanswerable::Page { reason, .. } | Unanswerable::Redirect { reason, .. }) = &begun
+            // A document that cannot be used is on record already.
+            && *reason != "client.document"
+        {
+            let refused = Report::new(Deed::ClientRefused, reason).at(asked.peer);
+            self.ledger.mention(Report { client: known, ..refused });
+        }
+        begun
+    }
+
+    async fn examine(
+        &self,
+        asked: &Asked<'_>,
+        known: &mut Option<String>,
+    ) -> Result<AuthorizationRequest, Unanswerable> {
         let parameters = Parameters::parse(asked.query.unwrap_or_default().as_bytes());
         let page = |status, words, reason| Unanswerable::Page { status, words, reason };
         let id = parameters.get("client_id").ok_or(page(
@@ -83,6 +100,7 @@ impl Facade {
             "client.missing",
         ))?;
         let client = self.clients.find(id, Some(asked.peer)).await.map_err(|lost| lost.page())?;
+        *known = Some(client.id().to_owned());
         let unknown_uri = page(
             400,
             "The application asks to send you to an address that is none of its own.",
@@ -232,6 +250,19 @@ impl Facade {
         request: AuthorizationRequest,
         person: &Person,
     ) -> Result<String, Incomplete> {
+        let report = Report::new(Deed::TokenRefused, "client.changed").about(&request).by(person);
+        let done = self.make_code(request, person).await;
+        if let Err(lost) = done {
+            let reason = match lost {
+                Incomplete::ClientChanged => report.reason,
+                Incomplete::Unavailable => "facade.unavailable",
+            };
+            self.ledger.mention(Report { reason, ..report });
+        }
+        done
+    }
+
+    async fn make_code(&self, request: AuthorizationRequest, person: &Person) -> Result<String, Incomplete> {
         let client =
             self.clients.find(&request.client.id, None).await.map_err(|_| Incomplete::ClientChanged)?;
         let strict = self.config.strict_loopback_port;

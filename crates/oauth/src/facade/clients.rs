@@ -78,7 +78,14 @@ impl Clients {
             }
         }
         let hosts = config.client_documents.hosts.clone();
-        let documents = || Documents::new(Arc::clone(&lent.strangers), Arc::clone(&lent.clock), hosts);
+        let documents = || {
+            Documents::new(
+                Arc::clone(&lent.strangers),
+                Arc::clone(&lent.clock),
+                hosts,
+                Arc::clone(&lent.ledger),
+            )
+        };
         let registered = || Arc::clone(&lent.registrations);
         Self {
             configured,

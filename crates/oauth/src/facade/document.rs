@@ -21,7 +21,7 @@ use super::{
     described::{self, Allowed},
     limits::Rate,
 };
-use crate::{Document, Fetch, Fetching, NamedBy, json::Object};
+use crate::{Deed, Document, Fetch, Fetching, Ledger, NamedBy, Report, json::Object};
 
 /// Bytes of a document (CIMD draft §6.6).
 const MAX_BYTES: usize = 5 * 1024;
@@ -106,6 +106,7 @@ pub(crate) struct Documents {
     strangers: Arc<dyn FetchStranger>,
     clock: Arc<dyn Clock>,
     hosts: Vec<String>,
+    ledger: Arc<dyn Ledger>,
     kept: Mutex<HashMap<String, (Arc<Client>, Timestamp)>>,
     /// Of many that ask for one document at once, one fetches it.
     flights: Mutex<HashMap<String, Flight>>,
@@ -114,11 +115,17 @@ pub(crate) struct Documents {
 }
 
 impl Documents {
-    pub fn new(strangers: Arc<dyn FetchStranger>, clock: Arc<dyn Clock>, hosts: Vec<String>) -> Self {
+    pub fn new(
+        strangers: Arc<dyn FetchStranger>,
+        clock: Arc<dyn Clock>,
+        hosts: Vec<String>,
+        ledger: Arc<dyn Ledger>,
+    ) -> Self {
         Self {
             strangers,
             clock,
             hosts,
+            ledger,
             kept: Mutex::default(),
             flights: Mutex::default(),
             unknown: Rate::new(EACH_PER_MINUTE, ALL_PER_MINUTE),
@@ -153,7 +160,7 @@ impl Documents {
             }
         };
         let _passenger = Passenger { documents: self, id, flight: &flight };
-        flight.get_or_init(|| self.fetch(id, url, host)).await.clone()
+        flight.get_or_init(|| self.fetch(id, url, host, peer)).await.clone()
     }
 
     /// A client that was found before, and until when it is believed without asking again.
@@ -161,14 +168,26 @@ impl Documents {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    async fn fetch(&self, id: &str, url: Url, host: String) -> Result<Arc<Client>, NoDocument> {
+    async fn fetch(
+        &self,
+        id: &str,
+        url: Url,
+        host: String,
+        peer: Option<IpAddr>,
+    ) -> Result<Arc<Client>, NoDocument> {
         let lost = |what: String| {
             tracing::info!(
                 client = id,
-                what,
+                %what,
                 reason = "client.document",
                 "a client's metadata document is unusable"
             );
+            self.ledger.mention(Report {
+                client: Some(without_query(id)),
+                words: Some(what),
+                address: peer,
+                ..Report::new(Deed::ClientRefused, "client.document")
+            });
             NoDocument::Unusable
         };
         let fetched = self.strangers.fetch(&url, MAX_BYTES).await.map_err(|error| lost(error.to_string()))?;
@@ -199,6 +218,19 @@ impl Documents {
         let now = self.clock.now();
         let until = now.plus(Duration::from_secs(kept_for(&fetched.headers)));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = kept.get(id).map(|(client, _)| client.metadata.digest());
+        let after = client.metadata.digest();
+        let reason = match &before {
+            None => "document.first",
+            Some(before) if *before == after => "document.same",
+            Some(_) => "document.changed",
+        };
+        self.ledger.mention(Report {
+            client: Some(id.to_owned()),
+            metadata: Some((before, after)),
+            address: peer,
+            ..Report::new(Deed::ClientFetched, reason)
+        });
         if kept.len() >= ROOM {
             kept.retain(|_, (_, until)| now < *until);
             // Any one will do: it is fetched again when it is asked for.
@@ -229,6 +261,11 @@ fn address(id: &str) -> Option<Url> {
 pub(crate) fn is_address(id: &str) -> bool {
     id.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
         || id.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"))
+}
+
+/// A client id as it is recorded where it is not known to be one: what stands in a query may be somebody's secret.
+fn without_query(id: &str) -> String {
+    id.split('?').next().unwrap_or_default().to_owned()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

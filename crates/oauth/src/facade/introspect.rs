@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::{Asked, Facade, answer, authorize::Granted, refusal::Refusal, token::form};
+use super::{Asked, Facade, answer, authorize::Granted, known::Known, refusal::Refusal, token::form};
 use crate::{
     Error, VerifiedToken,
     json::Object,
@@ -17,12 +17,16 @@ use crate::{
 impl Facade {
     /// The introspection endpoint. Of a token that is unknown, over, or not the asker's to know, it says no more than that
     /// it is not active.
-    pub(crate) async fn introspect(&self, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    pub(crate) async fn introspect(
+        &self,
+        asked: &Asked<'_>,
+        known: &mut Known,
+    ) -> Result<Response<Bytes>, Refusal> {
         let form = form(asked)?;
         if form.is_repeating() {
             return Err(Refusal::Request("a parameter is there twice"));
         }
-        let client = self.authenticate(asked, &form).await?;
+        let client = self.authenticate(asked, &form, known).await?;
         if client.is_public() {
             return Err(Refusal::Client { by_header: false });
         }

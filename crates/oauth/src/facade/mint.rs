@@ -1,6 +1,7 @@
-//! Access tokens (RFC 9068): what they say, and how they are given out.
+//! Access tokens (RFC 9068): what they say, and how they are given out: [made](Facade::prepare), then
+//! [recorded](Facade::record), then [shown](Recorded::answer), and in no other order.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bartizan_model::{Secret, Timestamp};
 use bartizan_store::Digest;
@@ -11,7 +12,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Facade, Person, answer, refusal::Refusal};
-use crate::profile::{GRANT, GROUPS_IN_GRANT, PERSON};
+use crate::{
+    Deed, Report,
+    profile::{GRANT, GROUPS_IN_GRANT, PERSON},
+};
 
 /// Bytes of the longest access token that is given out: it has to fit into a header line with others.
 const MAX_BYTES: usize = 12 * 1024;
@@ -30,6 +34,39 @@ pub(crate) struct Mint<'a> {
     pub jkt: Option<&'a str>,
     /// It does not outlive this.
     pub until: Option<Timestamp>,
+    /// What it is given for: a stable code.
+    pub reason: &'static str,
+    /// Where the request comes from.
+    pub peer: IpAddr,
+}
+
+/// A token that nobody has yet.
+pub(crate) struct Minted {
+    token: Secret,
+    lives: Duration,
+    kind: &'static str,
+    scope: String,
+}
+
+/// A token that is on record, and may be given out.
+#[must_use = "a token that is on record is about to be given out"]
+pub(crate) struct Recorded(Minted);
+
+impl Recorded {
+    /// The answer that carries the token, with `beside`.
+    pub fn answer(self, beside: serde_json::Value) -> Response<Bytes> {
+        let Minted { token, lives, kind, scope } = self.0;
+        let mut answer = json!({
+            "access_token": token.reveal(),
+            "token_type": kind,
+            "expires_in": lives.as_secs(),
+            "scope": scope,
+        });
+        if let (Some(members), serde_json::Value::Object(beside)) = (answer.as_object_mut(), beside) {
+            members.extend(beside);
+        }
+        answer::json(StatusCode::OK, &answer)
+    }
 }
 
 /// Who it speaks for.
@@ -62,32 +99,64 @@ struct Claims<'a> {
 }
 
 impl Facade {
-    /// Makes an access token, and the answer that carries it with `beside`.
+    /// Makes an access token, records it, and answers with it and `beside`.
     ///
     /// # Errors
-    /// [`Refusal::Unavailable`] while there is no key, or for a person in so many groups that no header could carry it.
-    pub(crate) fn give(
+    /// Those of [`Self::prepare`] and [`Self::record`]; nobody gets a token then.
+    pub(crate) async fn give(
         &self,
         mint: &Mint<'_>,
         beside: serde_json::Value,
     ) -> Result<Response<Bytes>, Refusal> {
+        let minted = self.prepare(mint)?;
+        Ok(self.record(mint, minted, Deed::TokenIssued).await?.answer(beside))
+    }
+
+    /// Makes an access token, which stays here.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] while there is no key, or for a person in so many groups that no header could carry it;
+    /// [`Refusal::Grant`] for a grant that is over.
+    pub(crate) fn prepare(&self, mint: &Mint<'_>) -> Result<Minted, Refusal> {
         let now = self.clock.now();
         let usual = now.plus(Duration::from_secs(self.config.access_token_s));
         let expires_at = mint.until.map_or(usual, |until| usual.min(until));
         if expires_at <= now {
             return Err(Refusal::Grant("grant.expired"));
         }
-        let token = self.mint(mint, now, expires_at)?;
-        let mut answer = json!({
-            "access_token": token.reveal(),
-            "token_type": if mint.jkt.is_some() { "DPoP" } else { "Bearer" },
-            "expires_in": expires_at.since(now).as_secs(),
-            "scope": mint.scopes.join(" "),
-        });
-        if let (Some(members), serde_json::Value::Object(beside)) = (answer.as_object_mut(), beside) {
-            members.extend(beside);
-        }
-        Ok(answer::json(StatusCode::OK, &answer))
+        Ok(Minted {
+            token: self.mint(mint, now, expires_at)?,
+            lives: expires_at.since(now),
+            kind: if mint.jkt.is_some() { "DPoP" } else { "Bearer" },
+            scope: mint.scopes.join(" "),
+        })
+    }
+
+    /// Puts a token on record, as `deed`.
+    ///
+    /// # Errors
+    /// [`Refusal::Unrecorded`]; the token is gone then.
+    pub(crate) async fn record(
+        &self,
+        mint: &Mint<'_>,
+        minted: Minted,
+        deed: Deed,
+    ) -> Result<Recorded, Refusal> {
+        let person = match mint.who {
+            // As its calls will name it.
+            Who::Client => (self.issuer.clone(), mint.client.to_owned()),
+            Who::Person(person) => (person.issuer.clone(), person.subject.clone()),
+        };
+        let report = Report {
+            person: Some(person),
+            client: Some(mint.client.to_owned()),
+            resource: Some(mint.resource.to_owned()),
+            scopes: mint.scopes.to_vec(),
+            grant: mint.grant.map(str::to_owned),
+            ..Report::new(deed, mint.reason).at(mint.peer)
+        };
+        self.ledger.enter(report).await?;
+        Ok(Recorded(minted))
     }
 
     fn mint(&self, mint: &Mint<'_>, now: Timestamp, expires_at: Timestamp) -> Result<Secret, Refusal> {

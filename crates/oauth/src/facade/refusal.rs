@@ -6,6 +6,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use super::answer;
+use crate::Unrecorded;
 
 /// Why a client gets no token, or no answer. What is said to it is no oracle: of a code, token or assertion that fails
 /// it learns that it failed.
@@ -23,12 +24,16 @@ pub(crate) enum Refusal {
     Metadata(&'static str),
     /// The DPoP proof is missing or wrong (RFC 9449 §5).
     Proof(&'static str),
+    /// The DPoP proof was used before (RFC 9449 §11.1).
+    ProofReplayed,
     /// More than was granted, or nothing that is known.
     Scope,
     /// A resource that is none of ours, or not the granted one (RFC 8707 §2).
     Target,
     /// Too often; the seconds to wait.
     TooOften(u64),
+    /// It cannot be recorded, so it is not done.
+    Unrecorded,
     /// The client may not use this grant.
     UnauthorizedClient,
     /// The store is out of reach, or there is no key.
@@ -53,6 +58,9 @@ impl Refusal {
             Self::RedirectUri(why) => (bad, "invalid_redirect_uri", why, "registration.redirect-uri"),
             Self::Metadata(why) => (bad, "invalid_client_metadata", why, "registration.metadata"),
             Self::Proof(why) => (bad, "invalid_dpop_proof", why, "proof.invalid"),
+            Self::ProofReplayed => {
+                (bad, "invalid_dpop_proof", "the DPoP proof was used before", "proof.replayed")
+            }
             Self::Scope => {
                 (bad, "invalid_scope", "the scope is unknown or more than was granted", "grant.scope")
             }
@@ -73,6 +81,12 @@ impl Refusal {
                 "temporarily_unavailable",
                 "the authorization server cannot answer at the moment",
                 "facade.unavailable",
+            ),
+            Self::Unrecorded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "the authorization server cannot answer at the moment",
+                "audit.unavailable",
             ),
             Self::UnsupportedGrant => {
                 (bad, "unsupported_grant_type", "the grant type is not offered", "grant.unsupported")
@@ -101,6 +115,12 @@ impl Refusal {
             _ => {}
         }
         response
+    }
+}
+
+impl From<Unrecorded> for Refusal {
+    fn from(_: Unrecorded) -> Self {
+        Self::Unrecorded
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     redirect,
     refusal::Refusal,
 };
-use crate::json::Object;
+use crate::{Deed, Report, json::Object};
 
 /// How long a registration lives that is not used.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -80,6 +80,14 @@ impl Facade {
             made_at: now,
             expires_at: now.plus(LIFETIME),
         };
+        let report = Report {
+            client: Some(kept.id.clone()),
+            scopes: metadata.scopes.iter().flatten().cloned().collect(),
+            redirect_uri: metadata.redirect_uris.first().cloned(),
+            metadata: Some((None, metadata.digest())),
+            ..Report::new(Deed::ClientRegistered, "registration.made").at(asked.peer)
+        };
+        self.ledger.enter(report).await?;
         if !self.registrations.add(&kept, AT_MOST, now).await? {
             return Err(Refusal::TooOften(3600));
         }

@@ -14,8 +14,10 @@ use bartizan_store::{
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
-use super::{Asked, Facade, FacadeError, answer, authorize::Granted, refusal::Refusal, token::form};
-use crate::Denied;
+use super::{
+    Asked, Facade, FacadeError, answer, authorize::Granted, known::Known, refusal::Refusal, token::form,
+};
+use crate::{Deed, Denied, Report};
 
 /// How long a grant or token that was taken back is remembered: longer than an access token of ours lives.
 const REMEMBERED: Duration = Duration::from_secs(20 * 60);
@@ -45,22 +47,38 @@ pub struct GivenGrant {
 
 impl Facade {
     /// The revocation endpoint. It answers the same for a token that was revoked, is unknown, or is another client's.
-    pub(crate) async fn revoke(&self, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    pub(crate) async fn revoke(
+        &self,
+        asked: &Asked<'_>,
+        known: &mut Known,
+    ) -> Result<Response<Bytes>, Refusal> {
         let form = form(asked)?;
         if form.is_repeating() {
             return Err(Refusal::Request("a parameter is there twice"));
         }
-        let client = self.authenticate(asked, &form).await?;
+        let client = self.authenticate(asked, &form, known).await?;
         let token = form.get("token").ok_or(Refusal::Request("`token` is missing"))?;
         if let Some(found) = self.grants.of_refresh(Digest::of(token.as_bytes())).await? {
             if found.grant.client == client.id() {
+                known.grant(&found.grant);
                 self.end(&Which::Grant(&found.grant.id)).await?;
+                let known = std::mem::take(known);
+                self.ledger.mention(known.report(Deed::TokenRevoked, "refresh.revoked", asked));
             }
         } else if let Ok(token) = self.own_token(token).await
             && token.caller().client() == client.id()
             && let Some(id) = token.token_id()
         {
             self.take_back(RevokedKind::Token, token.caller().issuer(), id, REMEMBERED).await?;
+            let caller = token.caller();
+            self.ledger.mention(Report {
+                person: Some((caller.issuer().to_owned(), caller.subject().to_owned())),
+                client: Some(client.id().to_owned()),
+                resource: Some(token.resource().to_owned()),
+                scopes: token.scopes().iter().cloned().collect(),
+                grant: token.identity.ours.as_ref().and_then(|ours| ours.grant.clone()),
+                ..Report::new(Deed::TokenRevoked, "token.revoked").at(asked.peer)
+            });
         }
         Ok(answer::empty(StatusCode::OK))
     }

@@ -9,6 +9,7 @@ mod documents;
 mod exchange;
 mod metadata;
 mod proofs;
+mod records;
 mod refresh;
 mod register;
 mod revoke;

@@ -1,10 +1,14 @@
 //! The token endpoint (RFC 6749 §3.2): which grant is meant, and who asks for it.
 
+use std::net::IpAddr;
+
 use bartizan_store::Digest;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, header};
 
-use super::{Asked, Facade, GrantType, authenticate::Proven, form::Parameters, refusal::Refusal};
+use super::{
+    Asked, Facade, GrantType, authenticate::Proven, form::Parameters, known::Known, refusal::Refusal,
+};
 use crate::{config::Constraint, dpop};
 
 /// A request whose client is known.
@@ -13,11 +17,19 @@ pub(crate) struct Request<'a> {
     pub client: Proven,
     /// The thumbprint of the DPoP key that was shown.
     pub jkt: Option<String>,
+    /// Where it comes from.
+    pub peer: IpAddr,
+    /// What comes to be known of it.
+    pub known: &'a mut Known,
 }
 
 impl Facade {
     /// The token endpoint.
-    pub(crate) async fn token(&self, asked: &Asked<'_>) -> Result<Response<Bytes>, Refusal> {
+    pub(crate) async fn token(
+        &self,
+        asked: &Asked<'_>,
+        known: &mut Known,
+    ) -> Result<Response<Bytes>, Refusal> {
         let form = form(asked)?;
         if form.is_broken("resource") {
             return Err(Refusal::Target);
@@ -28,7 +40,7 @@ impl Facade {
         let name = form.get("grant_type").ok_or(Refusal::Request("`grant_type` is missing"))?;
         let grant =
             GrantType::named(name).filter(|grant| self.offers(*grant)).ok_or(Refusal::UnsupportedGrant)?;
-        let client = self.authenticate(asked, &form).await?;
+        let client = self.authenticate(asked, &form, known).await?;
         if !client.may(grant) || (client.is_public() && grant.needs_proof()) {
             return Err(Refusal::UnauthorizedClient);
         }
@@ -37,10 +49,10 @@ impl Facade {
         if needs_proof && jkt.is_none() {
             return Err(Refusal::Proof("a DPoP proof is needed"));
         }
-        let request = Request { form: &form, client, jkt };
+        let request = Request { form: &form, client, jkt, peer: asked.peer, known };
         match grant {
             GrantType::AuthorizationCode => self.redeem(request).await,
-            GrantType::ClientCredentials => self.act_for_itself(request),
+            GrantType::ClientCredentials => self.act_for_itself(request).await,
             GrantType::JwtBearer => self.take_assertion(request).await,
             GrantType::RefreshToken => self.refresh(request).await,
             GrantType::TokenExchange => self.exchange(request).await,
@@ -71,7 +83,7 @@ impl Facade {
             Refusal::Proof("the DPoP proof is wrong")
         })?;
         if !self.grants.first_use(Digest(proof.id), proof.until, now).await? {
-            return Err(Refusal::Proof("the DPoP proof was used before"));
+            return Err(Refusal::ProofReplayed);
         }
         Ok(Some(proof.jkt))
     }

@@ -7,7 +7,7 @@
 
 mod browser;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use askama::Template;
 use aws_lc_rs::digest;
@@ -29,7 +29,10 @@ use super::{
     token::{self, Tokens},
     user::Held,
 };
-use crate::facade::{Asked, Person};
+use crate::{
+    Deed, Ledger, Report,
+    facade::{Asked, Person},
+};
 
 /// How long a person may take at the authorization server.
 const ERRAND: Duration = Duration::from_secs(600);
@@ -55,6 +58,8 @@ enum Stuck {
     NotAllowed,
     #[error("The server cannot be linked now. Its operator finds the reason in the gate's log.")]
     Failed(String),
+    #[error("The gate cannot write down what it does, and nothing was linked. Try again later.")]
+    Unrecorded,
 }
 
 impl Stuck {
@@ -63,6 +68,21 @@ impl Stuck {
             Self::OtherPerson | Self::Forged | Self::OtherBrowser => StatusCode::FORBIDDEN,
             Self::Over | Self::MixedUp | Self::NotAllowed => StatusCode::BAD_REQUEST,
             Self::Failed(_) => StatusCode::BAD_GATEWAY,
+            Self::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// For the record; it never changes its meaning.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::OtherPerson => "link.other-person",
+            Self::Forged => "link.forged",
+            Self::Over => "link.over",
+            Self::OtherBrowser => "link.other-browser",
+            Self::MixedUp => "link.mixed-up",
+            Self::NotAllowed => "link.not-allowed",
+            Self::Failed(_) => "link.failed",
+            Self::Unrecorded => "audit.unavailable",
         }
     }
 }
@@ -87,12 +107,18 @@ struct Errand {
 pub struct Linking {
     servers: BTreeMap<ServerName, UserOauth>,
     means: Means,
+    ledger: Arc<dyn Ledger>,
 }
 
 impl Linking {
-    /// Pages for `credentials`.
-    pub fn new(credentials: impl IntoIterator<Item = UserOauth>, means: Means) -> Self {
-        Self { servers: credentials.into_iter().map(|c| (c.server().clone(), c)).collect(), means }
+    /// Pages for `credentials`. No account is linked that `ledger` has not on record.
+    pub fn new(
+        credentials: impl IntoIterator<Item = UserOauth>,
+        means: Means,
+        ledger: Arc<dyn Ledger>,
+    ) -> Self {
+        let servers = credentials.into_iter().map(|c| (c.server().clone(), c)).collect();
+        Self { servers, means, ledger }
     }
 
     /// The gate's client metadata document (spec.md C-60), for whoever asks for it; `None` for other requests.
@@ -126,6 +152,9 @@ impl Linking {
             if let Stuck::Failed(why) = &stuck {
                 tracing::warn!(server = name, %why, "an account could not be linked");
             }
+            let server = self.servers.get_key_value(name).map(|(server, _)| server.clone());
+            let refused = Report::new(Deed::AccountRefused, stuck.reason()).by(person).at(asked.peer);
+            self.ledger.mention(Report { server, ..refused });
             self.page(stuck.status(), "Nothing was linked", &stuck.to_string(), None)
         }))
     }
@@ -179,6 +208,8 @@ impl Linking {
                 let gone = self.means.links.unlink(&account).await;
                 gone.map_err(|error| Stuck::Failed(error.to_string()))?;
                 credential.0.forget(&account);
+                let report = Report::new(Deed::AccountUnlinked, "link.taken-back").by(person).at(asked.peer);
+                self.ledger.mention(Report { server: Some(account.server.clone()), ..report });
                 Ok(self.page(StatusCode::OK, "Unlinked", "The gate has forgotten your account there.", None))
             }
             _ => Err(Stuck::Forged),
@@ -287,6 +318,13 @@ impl Linking {
             granted_at: now,
             revision: 0,
         };
+        let report = Report {
+            server: Some(account.server.clone()),
+            resource: Some(errand.resource.clone()),
+            scopes: grant.scopes.clone(),
+            ..Report::new(Deed::AccountLinked, "link.made").by(person).at(asked.peer)
+        };
+        self.ledger.enter(report).await.map_err(|_| Stuck::Unrecorded)?;
         let linked = self.means.links.link(&account, &grant).await;
         linked.map_err(|error| Stuck::Failed(error.to_string()))?;
         credential.0.forget(&account);

@@ -10,8 +10,11 @@ use bartizan_store::{Digest, browsers::Browser};
 use http::header;
 use url::Url;
 
-use super::{PATIENCE, SignIn, refusal::Refusal};
-use crate::facade::{Asked, Person};
+use super::{PATIENCE, SignIn, Way, refusal::Refusal};
+use crate::{
+    Deed, Report,
+    facade::{Asked, Person},
+};
 
 /// How our cookies are called and set.
 pub(super) struct Jar {
@@ -101,6 +104,11 @@ impl SignIn {
         person: &Person,
         now: Timestamp,
     ) -> Result<Session, Refusal> {
+        let reason = match self.way {
+            Way::Local => "signin.link",
+            Way::Provider(_) => "signin.provider",
+        };
+        self.ledger.enter(Report::new(Deed::SignedIn, reason).by(person).at(asked.peer)).await?;
         if let Some(old) = self.jar.find(asked, "session") {
             self.browsers.close(&session_id(old)).await?;
         }

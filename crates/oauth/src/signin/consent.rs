@@ -1,7 +1,7 @@
 //! Consent, read downwards: who asks, what the person decides, and what becomes of it (spec.md F-26 to F-33, G-01;
 //! attacks.md CD-01, CD-02, CD-04, CD-09, CD-13, CD-14).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use bartizan_model::Timestamp;
 use bartizan_store::{
@@ -21,7 +21,10 @@ use super::{
     reply::Reply,
     seen,
 };
-use crate::facade::{Asked, AuthorizationRequest, Person};
+use crate::{
+    Deed, Report,
+    facade::{Asked, AuthorizationRequest, Person},
+};
 
 /// What a consent page carries: sealed, and bound to the browser and the session it is shown in, so that it is its own
 /// proof against forgery by another site (attacks.md CD-02).
@@ -76,7 +79,7 @@ impl SignIn {
             && may_be_silent(&request)
             && self.consents.is_given(&consent(&request, &session.person)).await?
         {
-            return self.proceed(request, visitor.session.as_ref(), false).await;
+            return self.proceed(request, visitor.session.as_ref(), false, asked.peer).await;
         }
         self.ask(&visitor, &request)
     }
@@ -97,7 +100,11 @@ impl SignIn {
         };
         let person = visitor.session.as_ref().map(|session| &session.person);
         let page = pages::Consent::new(request, described, person, next, sealed);
-        Ok(Reply::page(&page, "consent.asked").cookie(self.form_cookie(visitor)).about(request))
+        let reply = Reply::page(&page, "consent.asked").cookie(self.form_cookie(visitor)).about(request);
+        Ok(match person {
+            Some(person) => reply.about_person(person),
+            None => reply,
+        })
     }
 
     /// `POST /oauth/consent`: takes the decision, once, from the browser and session that were asked.
@@ -128,11 +135,15 @@ impl SignIn {
         }
         let request = form.request;
         if is_allowed {
-            return self.proceed(request, visitor.session.as_ref(), true).await;
+            return self.proceed(request, visitor.session.as_ref(), true, asked.peer).await;
         }
         let location = self.desk.deny(&request, "access_denied");
         let reply = Reply::onward(&location, &seen::name(&request.client), "consent.denied");
-        Ok(reply.about(&request))
+        let reply = reply.about(&request);
+        Ok(match &visitor.session {
+            Some(session) => reply.about_person(&session.person),
+            None => reply,
+        })
     }
 
     /// A request that was allowed goes on: in local mode to its end, else to the identity provider.
@@ -141,12 +152,13 @@ impl SignIn {
         request: AuthorizationRequest,
         session: Option<&Session>,
         was_asked: bool,
+        peer: IpAddr,
     ) -> Result<Reply, Refusal> {
         let leaving = if was_asked { Leaving::Form } else { Leaving::Page };
         match &self.way {
             Way::Local => {
                 let session = session.ok_or(Refusal::NotSignedIn)?;
-                let location = self.grant(&request, &session.person, was_asked).await?;
+                let location = self.grant(&request, &session.person, was_asked, peer).await?;
                 let reply = leaving.reply(&location, &seen::name(&request.client), "consent.granted");
                 Ok(reply.about(&request).about_person(&session.person))
             }
@@ -233,7 +245,7 @@ impl SignIn {
                     let visitor = Visitor { form: self.form_of(asked), session: Some(session) };
                     self.ask(&visitor, &request)?
                 } else {
-                    let location = self.grant(&request, &person, was_asked).await?;
+                    let location = self.grant(&request, &person, was_asked, asked.peer).await?;
                     Reply::redirect(location, "consent.granted").about(&request)
                 }
             }
@@ -247,8 +259,11 @@ impl SignIn {
         request: &AuthorizationRequest,
         person: &Person,
         was_asked: bool,
+        peer: IpAddr,
     ) -> Result<String, Refusal> {
         if was_asked {
+            let report = Report::new(Deed::ConsentGranted, "consent.granted");
+            self.ledger.enter(report.about(request).by(person).at(peer)).await?;
             let given = Given {
                 consent: consent(request, person),
                 client_name: request.client.name.clone(),

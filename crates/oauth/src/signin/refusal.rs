@@ -3,6 +3,7 @@
 use bartizan_store::DatabaseError;
 
 use super::{desk::Unanswerable, provider::Lost};
+use crate::{Deed, Report, Unrecorded};
 
 /// Why a person does not get further.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) enum Refusal {
     /// Another site's page sent this.
     OtherSite,
     Provider(Lost),
+    /// It cannot be recorded, so it is not done.
+    Unrecorded,
     /// The sign-in was begun in another browser (attacks.md CD-01).
     StateForeign,
     /// The sign-in was finished, has expired, or was never begun (attacks.md CD-09).
@@ -102,6 +105,9 @@ impl Refusal {
                 let (status, words) = lost.said();
                 again(status, "You could not be signed in", words, lost.reason())
             }
+            Self::Unrecorded => {
+                again(503, "Not now", "The gate cannot write down what it does.", "audit.unavailable")
+            }
             Self::StateForeign => again(
                 403,
                 "This sign-in began in another browser",
@@ -115,6 +121,23 @@ impl Refusal {
                 "signin.state-unknown",
             ),
         }
+    }
+}
+
+impl Refusal {
+    /// The refusal for the record. The half that speaks OAuth records its own; a method that an address does not take
+    /// is nobody's sign-in.
+    pub fn report(&self) -> Option<Report> {
+        match self {
+            Self::Desk(_) | Self::Method(_) => None,
+            refusal => Some(Report::new(Deed::SignInRefused, refusal.said().reason)),
+        }
+    }
+}
+
+impl From<Unrecorded> for Refusal {
+    fn from(_: Unrecorded) -> Self {
+        Self::Unrecorded
     }
 }
 

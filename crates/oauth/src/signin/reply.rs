@@ -9,7 +9,10 @@ use super::{
     pages::{self, Message},
     refusal::Refusal,
 };
-use crate::facade::{AuthorizationRequest, Person};
+use crate::{
+    Deed, Report,
+    facade::{AuthorizationRequest, Person},
+};
 
 /// What happened, for the audit trail: among the extensions of every answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Noted {
     pub resource: Option<String>,
     /// What it asks to do there.
     pub scopes: Vec<String>,
+    /// Where its answer is to go.
+    pub redirect_uri: Option<String>,
     /// Issuer and subject of the person it is about, where they are known.
     pub person: Option<(String, String)>,
 }
@@ -59,7 +64,14 @@ impl Reply {
             cookies: Vec::new(),
             allow: None,
             caching: "no-store",
-            noted: Noted { reason, client: None, resource: None, scopes: Vec::new(), person: None },
+            noted: Noted {
+                reason,
+                client: None,
+                resource: None,
+                scopes: Vec::new(),
+                redirect_uri: None,
+                person: None,
+            },
         }
     }
 
@@ -98,6 +110,7 @@ impl Reply {
     pub fn about(mut self, request: &AuthorizationRequest) -> Self {
         self.noted.resource = Some(request.resource.clone());
         self.noted.scopes.clone_from(&request.scopes);
+        self.noted.redirect_uri = Some(request.redirect_uri.clone());
         self.about_client(&request.client.id)
     }
 
@@ -109,6 +122,20 @@ impl Reply {
     pub fn about_person(mut self, person: &Person) -> Self {
         self.noted.person = Some((person.issuer.clone(), person.subject.clone()));
         self
+    }
+
+    /// What is to be recorded of it. What gives somebody something is on record before it is done.
+    pub fn report(&self) -> Option<Report> {
+        let Noted { reason, client, resource, scopes, redirect_uri, person } = self.noted.clone();
+        let deed = match reason {
+            "consent.asked" => Deed::ConsentAsked,
+            "consent.denied" => Deed::ConsentDenied,
+            "consent.withdrawn" => Deed::ConsentWithdrawn,
+            "signin.refused" => Deed::SignInRefused,
+            "signin.signed-out" => Deed::SignedOut,
+            _ => return None,
+        };
+        Some(Report { client, resource, scopes, redirect_uri, person, ..Report::new(deed, reason) })
     }
 
     pub fn finish(self) -> Response<Bytes> {

@@ -7,4 +7,5 @@ mod entra;
 mod local;
 mod pages;
 mod provider;
+mod records;
 pub(super) mod scene;

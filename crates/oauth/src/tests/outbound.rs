@@ -2,6 +2,7 @@
 
 mod gate;
 mod people;
+mod records;
 
 use std::sync::{
     Arc,
@@ -16,7 +17,10 @@ use http::{HeaderMap, HeaderValue, Method, Response, header};
 use serde_json::json;
 use url::Url;
 
-use super::scene::{NOW, Net, SharedNet};
+use super::{
+    notebook::Notebook,
+    scene::{NOW, Net, SharedNet},
+};
 use crate::{
     Fetch, SecretRef,
     facade::{Asked, Person},
@@ -46,6 +50,7 @@ struct Scene {
     secrets: Arc<Written>,
     means: Means,
     made: Made,
+    notebook: Arc<Notebook>,
     folder: tempfile::TempDir,
 }
 
@@ -114,7 +119,7 @@ impl Scene {
         };
         let config = toml::from_str(config).unwrap();
         let made = outbound::credential(&config, &name(), &UP.parse().unwrap(), &means).unwrap();
-        Self { net, clock, secrets, means, made, folder }
+        Self { net, clock, secrets, means, made, notebook: Arc::default(), folder }
     }
 
     /// A server at which people have accounts.
@@ -128,7 +133,7 @@ impl Scene {
 
     fn linking(&self) -> Linking {
         let Made::Personal(credential) = &self.made else { panic!("nobody links anything here") };
-        Linking::new([credential.clone()], self.means.clone())
+        Linking::new([credential.clone()], self.means.clone(), self.notebook.clone())
     }
 
     /// The line shown for `caller`, or why there is none.

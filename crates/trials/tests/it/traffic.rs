@@ -4,6 +4,7 @@ mod alerts;
 mod doctor;
 mod eras;
 mod exports;
+mod identities;
 mod life;
 mod lossless;
 mod merged;

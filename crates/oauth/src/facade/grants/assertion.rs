@@ -53,7 +53,7 @@ impl Trusted {
 
 impl Facade {
     pub(crate) async fn take_assertion(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt } = request;
+        let Request { form, client, jkt, peer, .. } = request;
         let assertion = form.get("assertion").ok_or(Refusal::Request("`assertion` is missing"))?;
         let claims = self.check_identity(assertion, client.id()).await?;
         let bad = |_| Refusal::Grant("assertion.claims");
@@ -103,8 +103,10 @@ impl Facade {
             grant: None,
             jkt: jkt.as_deref(),
             until: None,
+            reason: "assertion.taken",
+            peer,
         };
-        self.give(&mint, json!({}))
+        self.give(&mint, json!({})).await
     }
 
     /// The claims of an assertion that a trusted identity provider made for this server and this client.

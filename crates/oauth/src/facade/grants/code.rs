@@ -21,7 +21,7 @@ use crate::facade::{
 impl Facade {
     /// Redeems a code: once. A second time ends the grant and everything that came of the first.
     pub(crate) async fn redeem(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt } = request;
+        let Request { form, client, jkt, peer, known } = request;
         let code = form.get("code").ok_or(Refusal::Request("`code` is missing"))?;
         let verifier = form.get("code_verifier").ok_or(Refusal::Grant("code.verifier"))?;
         let hash = Digest::of(code.as_bytes());
@@ -30,6 +30,7 @@ impl Facade {
         if coded.grant.client != client.id() {
             return Err(Refusal::Grant("code.client"));
         }
+        known.grant(&coded.grant);
         if coded.is_redeemed {
             self.end(&Which::Grant(&coded.grant.id)).await?;
             tracing::warn!(
@@ -91,8 +92,10 @@ impl Facade {
             grant: Some(&coded.grant.id),
             jkt: jkt.as_deref(),
             until: Some(coded.grant.expires_at),
+            reason: "code.redeemed",
+            peer,
         };
-        self.give(&mint, beside)
+        self.give(&mint, beside).await
     }
 }
 

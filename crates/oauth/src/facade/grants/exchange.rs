@@ -52,7 +52,7 @@ impl Exchanged {
 
 impl Facade {
     pub(crate) async fn exchange(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt } = request;
+        let Request { form, client, jkt, peer, .. } = request;
         if form.has("actor_token") || form.has("actor_token_type") {
             return Err(Refusal::Request("nobody acts for another here: leave out `actor_token`"));
         }
@@ -112,8 +112,10 @@ impl Facade {
             grant: ours.and_then(|ours| ours.grant.as_deref()),
             jkt: jkt.as_deref(),
             until: Some(subject.expires_at()),
+            reason: "token.exchanged",
+            peer,
         };
-        self.give(&mint, json!({ "issued_token_type": ACCESS_TOKEN }))
+        self.give(&mint, json!({ "issued_token_type": ACCESS_TOKEN })).await
     }
 
     /// What a subject token says, if it is ours or a configured issuer's and for being exchanged here.

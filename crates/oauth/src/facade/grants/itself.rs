@@ -12,8 +12,8 @@ use crate::facade::{
 };
 
 impl Facade {
-    pub(crate) fn act_for_itself(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt } = request;
+    pub(crate) async fn act_for_itself(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
+        let Request { form, client, jkt, peer, .. } = request;
         let resource = self.resource(form.get("resource")).ok_or(Refusal::Target)?;
         let scopes = self.scopes(form.get("scope"), resource, &client).ok_or(Refusal::Scope)?;
         let mint = Mint {
@@ -24,7 +24,9 @@ impl Facade {
             grant: None,
             jkt: jkt.as_deref(),
             until: None,
+            reason: "client.itself",
+            peer,
         };
-        self.give(&mint, json!({}))
+        self.give(&mint, json!({})).await
     }
 }

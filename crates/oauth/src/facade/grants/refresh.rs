@@ -16,17 +16,20 @@ use bytes::Bytes;
 use http::Response;
 use serde_json::json;
 
-use crate::facade::{
-    Facade,
-    authorize::Granted,
-    mint::{Mint, Who},
-    refusal::Refusal,
-    token::Request,
+use crate::{
+    Deed,
+    facade::{
+        Facade,
+        authorize::Granted,
+        mint::{Mint, Who},
+        refusal::Refusal,
+        token::Request,
+    },
 };
 
 impl Facade {
     pub(crate) async fn refresh(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt } = request;
+        let Request { form, client, jkt, peer, known } = request;
         let token = form.get("refresh_token").ok_or(Refusal::Request("`refresh_token` is missing"))?;
         let hash = Digest::of(token.as_bytes());
         let found = self.grants.of_refresh(hash).await?.ok_or(Refusal::Grant("refresh.unknown"))?;
@@ -34,6 +37,7 @@ impl Facade {
         if grant.client != client.id() {
             return Err(Refusal::Grant("refresh.client"));
         }
+        known.grant(grant);
         if found.binding.is_some() && found.binding != jkt {
             return Err(Refusal::Grant("refresh.dpop"));
         }
@@ -79,6 +83,23 @@ impl Facade {
                 }
             }
         }
+        let mint = Mint {
+            who: Who::Person(&granted.person),
+            client: client.id(),
+            resource: &granted.resource,
+            scopes: &scopes,
+            grant: Some(&grant.id),
+            jkt: jkt.as_deref(),
+            until: Some(grant.expires_at),
+            reason: "refresh.rotated",
+            peer,
+        };
+        // A token that was spent stays spent, so its successor is on record before: an honest client whose answer could not
+        // be recorded still has a token that is good.
+        let mut recorded = None;
+        if found.used_at.is_none() {
+            recorded = Some(self.record(&mint, self.prepare(&mint)?, Deed::TokenRefreshed).await?);
+        }
         let next = self.successor(&grant.id, token);
         let next_hash = Digest::of(next.reveal().as_bytes());
         let until = self.refresh_until(now, grant.expires_at);
@@ -95,16 +116,14 @@ impl Facade {
                 return Err(Refusal::Grant("refresh.replayed"));
             }
         }
-        let mint = Mint {
-            who: Who::Person(&granted.person),
-            client: client.id(),
-            resource: &granted.resource,
-            scopes: &scopes,
-            grant: Some(&grant.id),
-            jkt: jkt.as_deref(),
-            until: Some(grant.expires_at),
+        let recorded = match recorded {
+            Some(recorded) => recorded,
+            None => {
+                let again = Mint { reason: "refresh.repeated", ..mint };
+                self.record(&again, self.prepare(&again)?, Deed::TokenRefreshed).await?
+            }
         };
-        self.give(&mint, json!({ "refresh_token": next.reveal() }))
+        Ok(recorded.answer(json!({ "refresh_token": next.reveal() })))
     }
 
     /// Whether a token that was used may be used again, for the answer that was lost.

@@ -22,7 +22,10 @@ use crate::{
     MemoryReplays, Presented, ResourceServer, ResourceServerConfig, ResourceSettings, SecretRef,
     Surroundings, VerifiedToken,
     facade::{Asked, AuthorizationRequest, Person, Unanswerable},
-    tests::scene::{NOW, Net, SharedNet, Signer},
+    tests::{
+        notebook::Notebook,
+        scene::{NOW, Net, SharedNet, Signer},
+    },
 };
 
 pub const ISSUER: &str = "https://mcp.example.com";
@@ -63,6 +66,7 @@ pub struct Stage {
     pub net: Arc<Net>,
     pub strangers: Arc<Strangers>,
     pub directory: Arc<People>,
+    pub notebook: Arc<Notebook>,
     config: FacadeConfig,
     folder: Arc<tempfile::TempDir>,
 }
@@ -190,7 +194,7 @@ impl Stage {
         let denied = Arc::new(DenyList::default());
         let fetch_net = Arc::clone(&net);
         let fetch = move |_: Option<&Path>| Arc::new(SharedNet(Arc::clone(&fetch_net))) as Arc<dyn Fetch>;
-        let directory = Arc::<People>::default();
+        let (directory, notebook) = (Arc::<People>::default(), Arc::<Notebook>::default());
         let secret = |_: &SecretRef| Ok(Secret::new(SECRET.to_owned()));
         let lent = FacadeSurroundings {
             public_url: ISSUER.parse().unwrap(),
@@ -205,6 +209,7 @@ impl Stage {
             sealer,
             denied: denied.clone(),
             directory: Some(directory.clone()),
+            ledger: notebook.clone(),
         };
         let facade = Facade::new(config.clone(), resources.clone(), lent).map_err(|p| p.join("\n")).unwrap();
         facade.catch_up().await.unwrap();
@@ -230,7 +235,7 @@ impl Stage {
             },
         );
         let gate = gate.map_err(|problems| problems.join("\n")).unwrap();
-        Self { facade, gate, clock, net, strangers, directory, config, folder }
+        Self { facade, gate, clock, net, strangers, directory, notebook, config, folder }
     }
 
     pub async fn ask(

@@ -22,7 +22,10 @@ use crate::{
     signin::{
         Described, Desk, Noted, ProviderConfig, SignIn, SignInSettings, SignInSurroundings, Unanswerable,
     },
-    tests::scene::{NOW, Net, SharedNet, Signer, merge},
+    tests::{
+        notebook::Notebook,
+        scene::{NOW, Net, SharedNet, Signer, merge},
+    },
 };
 
 pub const ISSUER: &str = "https://idp.example";
@@ -98,6 +101,7 @@ pub struct Scene {
     pub net: Arc<Net>,
     pub clock: Arc<ManualClock>,
     pub desk: Arc<FakeDesk>,
+    pub notebook: Arc<Notebook>,
     /// Signs the provider's ID tokens, under the id `k1`.
     pub signer: Signer,
     /// What the gate's secret reads as.
@@ -166,7 +170,7 @@ impl Scene {
         let sealer = Arc::new(Sealer::new(&[7; 32]).unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp::from_unix(NOW)));
         let (net, desk) = (Arc::new(Net::default()), Arc::new(FakeDesk::default()));
-        let signer = Signer::ed(1);
+        let (signer, notebook) = (Signer::ed(1), Arc::<Notebook>::default());
         net.says("https://idp.example/.well-known/openid-configuration", 200, metadata());
         let key = signer.jwk_with(json!({ "kid": "k1", "use": "sig" }));
         net.says("https://idp.example/keys", 200, json!({ "keys": [key] }));
@@ -190,9 +194,10 @@ impl Scene {
                 fetch: &move |_: Option<&Path>| Arc::new(SharedNet(Arc::clone(&reachable))) as Arc<dyn Fetch>,
                 secret: Arc::new(move |_| Ok(Secret::new(readable.lock().unwrap().clone()))),
                 groups,
+                ledger: notebook.clone(),
             },
         )?;
-        Ok(Self { signin, net, clock, desk, signer, secret, _folder: folder })
+        Ok(Self { signin, net, clock, desk, notebook, signer, secret, _folder: folder })
     }
 
     pub fn later(&self, seconds: u64) {

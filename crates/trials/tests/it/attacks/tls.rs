@@ -15,13 +15,13 @@ use tokio::{net::TcpStream, runtime::Runtime};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// An authority, and a folder with what it signed.
-struct Authority {
+pub struct Authority {
     issuer: rcgen::Issuer<'static, KeyPair>,
     folder: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (mut params, key) = (CertificateParams::new(Vec::new()).unwrap(), KeyPair::generate().unwrap());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let folder = tempfile::tempdir().unwrap();
@@ -29,12 +29,12 @@ impl Authority {
         Self { issuer: rcgen::Issuer::new(params, key), folder }
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Signs a certificate for `name` into `{file}.pem` and `{file}.key`.
-    fn sign(&self, name: &str, file: &str) {
+    pub fn sign(&self, name: &str, file: &str) {
         let (params, key) =
             (CertificateParams::new(vec![name.to_owned()]).unwrap(), KeyPair::generate().unwrap());
         fs::write(self.at(&format!("{file}.key")), key.serialize_pem()).unwrap();
