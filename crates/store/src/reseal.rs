@@ -133,7 +133,9 @@ impl Rotation<'_> {
                         Some(text) => done += self.put(table, row, &text).await?,
                     }
                 }
-                say(Progress::Resealed { what: table.what, done, lost });
+                if i64::try_from(rows.len()).is_ok_and(|read| read == PAGE) {
+                    say(Progress::Resealed { what: table.what, done, lost });
+                }
             }
             say(Progress::Resealed { what: table.what, done, lost });
         }

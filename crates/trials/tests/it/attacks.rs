@@ -12,6 +12,7 @@ mod handles;
 mod identity;
 mod injections;
 mod json;
+mod keys;
 mod limits;
 mod listeners;
 mod metadata;
