@@ -28,7 +28,7 @@ lint:
 # The official conformance suite and real peers, directly and through the gate; two gates at one Redis (127.0.0.1:6379); the audit log at real receivers
 interop:
     interop/setup.sh
-    cargo build -p bartizan-cli -p bartizan-trials
+    cargo build -p bartizan-cli -p bartizan-trials --features bartizan-cli/keyring
     cargo build -p bartizan-gateway --example upstream
     target/interop/venv/bin/python interop/conformance.py
     target/interop/venv/bin/python interop/upstream_auth.py
@@ -36,6 +36,7 @@ interop:
     target/interop/venv/bin/python interop/identity.py
     target/interop/venv/bin/python interop/soc.py
     target/interop/venv/bin/python interop/limits.py
+    target/interop/venv/bin/python interop/keys.py
 
 # The store's suite on Postgres too (127.0.0.1:5432, or BARTIZAN_TEST_POSTGRES)
 postgres:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Puts the real peers of the trials into target/interop: a Python venv (with a Node >= 22 in it) and node_modules.
-# Needs python3.11 and npm; runs again only when the pinned versions changed. A syslog receiver comes from Debian's packages.
+# Needs python3.11 and npm; runs again only when the pinned versions changed. A syslog receiver, a PKCS#11 token and a
+# keyring come from Debian's packages.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 home=$(cd "$here/.." && pwd)/target/interop
@@ -10,6 +11,13 @@ cd "$home"
 if ! PATH="$PATH:/usr/sbin:/sbin" command -v rsyslogd >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rsyslog rsyslog-openssl >/dev/null
+fi
+
+# A PKCS#11 token and a keyring, for root keys that are kept there.
+if ! { command -v softhsm2-util && command -v gnome-keyring-daemon && command -v dbus-run-session; } >/dev/null \
+    && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends softhsm2 gnome-keyring dbus dbus-daemon >/dev/null
 fi
 
 pins() { cat "$here/package.json" "$here/package-lock.json" "$here/.npmrc" "$here/requirements.txt" "$here/setup.sh" | sha256sum; }

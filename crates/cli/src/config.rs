@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod keys;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +30,11 @@ pub struct Config {
     pub server: ServerConfig,
     /// Who may come in.
     pub identity: IdentityConfig,
+    /// What wraps the keys that seal the store.
+    pub keys: keys::KeysConfig,
+    /// Where secrets are fetched.
+    #[serde(skip_serializing_if = "keys::VaultsConfig::is_empty")]
+    pub vaults: keys::VaultsConfig,
     /// How to go out.
     pub egress: EgressConfig,
     /// How much anybody may ask for.
@@ -136,7 +142,7 @@ pub struct Upstream {
     /// Names of our own environment variables that the process may see, beside PATH, HOME, LANG and TMPDIR.
     #[serde(default)]
     pub env: Vec<String>,
-    /// Variables that the process gets: a text, `{ env = "NAME" }` or `{ file = "path" }`.
+    /// Variables that the process gets: a text, `{ env = "NAME" }`, `{ file = "path" }`, `{ vault = "NAME" }`, …
     #[serde(default)]
     pub set_env: BTreeMap<String, SecretRef>,
     /// The folder the process starts in.
@@ -249,6 +255,21 @@ pub enum SecretRef {
         /// Its path.
         file: PathBuf,
     },
+    /// In the gate's own vault; put there by `bartizan secrets set`.
+    Vault {
+        /// Its name.
+        vault: String,
+    },
+    /// In Azure Key Vault, see `[vaults.azure]`.
+    AzureKv {
+        /// `NAME`, or `NAME/VERSION`.
+        azure_kv: String,
+    },
+    /// In HashiCorp Vault's key/value engine (version 2), see `[vaults.hashicorp]`.
+    Hashicorp {
+        /// `MOUNT/PATH#FIELD`
+        hashicorp: String,
+    },
 }
 
 impl SecretRef {
@@ -258,6 +279,9 @@ impl SecretRef {
             Self::Text(_) => None,
             Self::Env { env } => Some(format!("the environment variable {env}")),
             Self::File { file } => Some(format!("the file {}", file.display())),
+            Self::Vault { vault } => Some(format!("the vault's secret {vault}")),
+            Self::AzureKv { azure_kv } => Some(format!("the secret {azure_kv} of Azure Key Vault")),
+            Self::Hashicorp { hashicorp } => Some(format!("the secret {hashicorp} of HashiCorp Vault")),
         }
     }
 }
@@ -267,6 +291,9 @@ impl From<&bartizan_shield::opinion::KeyRef> for SecretRef {
         match key.clone() {
             bartizan_shield::opinion::KeyRef::Env { env } => Self::Env { env },
             bartizan_shield::opinion::KeyRef::File { file } => Self::File { file },
+            bartizan_shield::opinion::KeyRef::Vault { vault } => Self::Vault { vault },
+            bartizan_shield::opinion::KeyRef::AzureKv { azure_kv } => Self::AzureKv { azure_kv },
+            bartizan_shield::opinion::KeyRef::Hashicorp { hashicorp } => Self::Hashicorp { hashicorp },
         }
     }
 }
@@ -407,6 +434,8 @@ impl Config {
                 found.push(format!("[server] allowed_origins: `{origin}` is no origin; write scheme://host[:port] and nothing more"));
             }
         }
+        found.extend(keys::problems(&self.keys, &self.vaults));
+        found.extend(crate::secrets::address_problems(self));
         found.extend(self.audit.problems());
         found.extend(alerts::problems(&self.alerts));
         let limits = &self.limits;
@@ -461,15 +490,9 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut uses: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
         for server in &self.servers {
-            let shown = server.credential.secrets().into_iter().map(|secret| match secret {
-                bartizan_oauth::SecretRef::Env { env } => format!("environment variable {env}"),
-                bartizan_oauth::SecretRef::File { file } => format!("file {}", file.display()),
-            });
-            let set = server.set_env.values().filter_map(|value| match value {
-                SecretRef::Text(_) => None,
-                SecretRef::Env { env } => Some(format!("environment variable {env}")),
-                SecretRef::File { file } => Some(format!("file {}", file.display())),
-            });
+            let shown =
+                server.credential.secrets().into_iter().map(|secret| format!("the {}", secret.place()));
+            let set = server.set_env.values().filter_map(SecretRef::place);
             for place in shown.chain(set) {
                 uses.entry(place).or_default().insert(server.name.as_str());
             }
@@ -479,7 +502,7 @@ impl Config {
             .map(|(place, servers)| {
                 let names = servers.into_iter().collect::<Vec<_>>().join("`, `");
                 format!(
-                    "the servers `{names}` get one secret, from the {place}: each can act as the gate at the other; give each its \
+                    "the servers `{names}` get one secret, from {place}: each can act as the gate at the other; give each its \
                      own"
                 )
             })

@@ -87,7 +87,7 @@ pub struct Admission {
 impl Doorman {
     /// A doorman who has seen nobody yet.
     pub async fn new(state: &State, gate: &Arc<Gate>) -> anyhow::Result<Self> {
-        let (database, sealer) = (state.database().await?, state.sealer()?);
+        let (database, sealer) = (state.database().await?, state.sealer().await?);
         Ok(Self {
             replays: Arc::new(MemoryReplays::new(PROOFS)),
             denied: Arc::default(),

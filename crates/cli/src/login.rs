@@ -33,7 +33,7 @@ pub async fn login(file: ConfigFile) -> anyhow::Result<ExitCode> {
 /// A fresh link of the gate at `public_url`.
 pub async fn link(state: &State, public_url: &Url) -> anyhow::Result<Secret> {
     let database = state.database().await?;
-    let pending = StoredPending::new(database.clone(), state.sealer()?);
+    let pending = StoredPending::new(database.clone(), state.sealer().await?);
     let link = mint_link(public_url, &pending, &OsEntropy, SystemClock.now()).await;
     database.close().await;
     Ok(link?)

@@ -9,6 +9,7 @@ mod doorman;
 mod endpoints;
 mod exports;
 mod identity;
+mod keys;
 mod login;
 mod metrics;
 mod opinions;
@@ -77,6 +78,12 @@ enum Command {
     Audit(Box<audit::AuditCommand>),
     /// Check the hardening list, with evidence. Exit code 1 if anything fails.
     Doctor(doctor::DoctorArgs),
+    /// The keys that seal the store: who keeps the root key, and making all of them anew.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// The vault: secrets by name, and forgetting a person for good.
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
     /// Cut off a server, a tool, a person or a client at once, and take it back.
     #[command(subcommand)]
     Respond(respond::RespondCommand),
@@ -155,6 +162,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Shield(command) => shield::shield(command),
         Command::Audit(command) => audit::audit(*command),
         Command::Doctor(arguments) => runtime()?.block_on(doctor::doctor(arguments)),
+        Command::Keys(command) => runtime()?.block_on(keys::keys(command)),
+        Command::Secrets(command) => runtime()?.block_on(secrets::secrets(command)),
         Command::Respond(command) => runtime()?.block_on(respond::respond(command)),
         Command::Sample => {
             sample::serve(std::io::stdin().lock(), std::io::stdout().lock())?;

@@ -348,7 +348,7 @@ fn pinned(config: &Path) -> anyhow::Result<Catalog> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let set = runtime.block_on(async {
         let database = state.database().await?;
-        let set = state.pins(database.clone())?.snapshot().await;
+        let set = state.pins(database.clone()).await?.snapshot().await;
         database.close().await;
         anyhow::Ok(set?)
     })?;

@@ -31,9 +31,9 @@ use crate::{
     endpoints::{self, Desk},
     exports::{self, Exporters},
     identity::Mode,
-    login,
+    keys, login,
     metrics::metrics_of,
-    opinions,
+    opinions, secrets,
     state::State,
 };
 
@@ -50,8 +50,9 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     if let Err(error) = bartizan_sandbox::make_non_dumpable() {
         tracing::warn!(%error, "other processes of this user can read this one's memory");
     }
-    let state = State::for_config(path)?;
+    let state = Arc::new(State::for_config(path)?);
     let base = base_of(path);
+    secrets::prepare(&loaded.config, &base, &state).await?;
     let gate = state.gate("gate").await?;
     gate.arm(opinions::shield(&loaded.config, &base)?);
     let metrics = metrics_of(&gate);
@@ -70,7 +71,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let address = socket.local_addr()?;
     let links = Arc::new(state.links().await?);
     let public_url = config.public_url(address)?;
-    let desk = Desk { links, sealer: state.sealer()?, public_url };
+    let desk = Desk { links, sealer: state.sealer().await?, public_url };
     gate.configure(endpoints::servers(config, &base, &desk)?);
     govern(&gate, config, &base)?;
     catalog::identify_all(&gate).await?;
@@ -118,7 +119,9 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     };
     // Watched before anybody is told that the gate is there: no change after that is missed.
     let (to, changes) = mpsc::channel(16);
-    let watcher = reloading.watch(to);
+    let watcher = reloading.watch(to.clone());
+    let fetching = tokio::spawn(secrets::watch(to));
+    let keeping_keys = tokio::spawn(keep_keys(Arc::clone(&reloading.state), config.keys.clone()));
     let hangup = signal(SignalKind::hangup())?;
     let link = match config.identity.mode {
         // A log is no place for it.
@@ -139,6 +142,8 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     looking.abort();
     revoking.abort();
     taking_back.abort();
+    fetching.abort();
+    keeping_keys.abort();
     watching.abort();
     if let Some(administering) = administering {
         administering.abort();
@@ -204,6 +209,15 @@ async fn end_revoked(gate: Arc<Gate>, denied: Arc<DenyList>) {
     }
 }
 
+/// Keeps the keys as their file and their provider have them.
+async fn keep_keys(state: Arc<State>, settings: config::keys::KeysConfig) {
+    // Opened long ago: the gate stands on them.
+    if let Ok(keys) = state.keys().await {
+        let seconds = Duration::from_secs;
+        keys::watch(keys, seconds(settings.recheck_s), seconds(settings.away_s)).await;
+    }
+}
+
 /// Takes back for good what was granted to whom a response cuts off: a release lets them in again, not what they held.
 async fn take_back(gate: Arc<Gate>, doorman: Arc<Doorman>) {
     let mut ticks = tokio::time::interval(RESPONSES);
@@ -227,7 +241,7 @@ async fn wait_for_stop() -> anyhow::Result<()> {
 struct Reload {
     path: Option<PathBuf>,
     base: PathBuf,
-    state: State,
+    state: Arc<State>,
     doorman: Arc<Doorman>,
     gate: Arc<Gate>,
     door: Arc<Door>,
@@ -303,6 +317,7 @@ impl Reload {
     async fn try_reload(&self) -> anyhow::Result<()> {
         let loaded = config::load(self.path.as_deref())?;
         let config = &loaded.config;
+        secrets::prepare(config, &self.base, &self.state).await?;
         let desk = Desk { public_url: config.public_url(self.address)?, ..self.desk.clone() };
         let servers = endpoints::servers(config, &self.base, &desk)?;
         let shield = opinions::shield(config, &self.base)?;

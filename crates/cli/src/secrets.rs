@@ -1,15 +1,61 @@
-//! Where secrets are read.
+//! Where secrets are read: environment, files, our own vault, other people's.
+//!
+//! What has to be fetched is fetched before it is needed ([`prepare`]) and again from time to time ([`watch`]); whoever needs a
+//! secret reads it here at once, and never waits for a vault.
 
-use std::path::{Path, PathBuf};
+mod command;
+mod erase;
+mod fetch;
 
-use anyhow::Context;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context, anyhow};
 use async_trait::async_trait;
+use bartizan_audit::{
+    Event,
+    event::{Change, Details, Kind},
+};
 use bartizan_model::Secret;
 use bartizan_oauth::{SecretRef, outbound::Secrets};
 
+pub use command::{SecretsCommand, secrets};
+pub use fetch::{address_problems, prepare, watch};
+
 use crate::config;
 
-/// Secrets in files and in our environment. Relative paths start at `base`.
+/// A secret that is kept by a vault.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Remote {
+    /// `{ vault = "NAME" }`
+    Vault(String),
+    /// `{ azure_kv = "NAME" }`
+    Azure(String),
+    /// `{ hashicorp = "MOUNT/PATH#FIELD" }`
+    Hashicorp(String),
+}
+
+impl std::fmt::Display for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vault(name) => write!(f, "the vault's secret {name}"),
+            Self::Azure(name) => write!(f, "the secret {name} of Azure Key Vault"),
+            Self::Hashicorp(address) => write!(f, "the secret {address} of HashiCorp Vault"),
+        }
+    }
+}
+
+/// What was fetched, or why it was not. A process has one configuration, and so one of these.
+static FETCHED: LazyLock<Mutex<HashMap<Remote, Result<Secret, String>>>> = LazyLock::new(Mutex::default);
+
+fn fetched() -> MutexGuard<'static, HashMap<Remote, Result<Secret, String>>> {
+    FETCHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Secrets of every kind. Relative paths start at `base`.
 pub struct LocalSecrets {
     /// The folder of the configuration file.
     pub base: PathBuf,
@@ -28,18 +74,27 @@ impl Secrets for LocalSecrets {
 /// Why it cannot be read.
 #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
 pub fn read(from: &SecretRef, base: &Path) -> anyhow::Result<Secret> {
-    let text = match from {
+    let remote = match from {
         SecretRef::Env { env } => {
-            std::env::var(env).with_context(|| format!("the environment variable {env} is not set"))?
+            let text =
+                std::env::var(env).with_context(|| format!("the environment variable {env} is not set"))?;
+            return Ok(Secret::new(text));
         }
         SecretRef::File { file } => {
             let path = base.join(file);
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            text.trim_end_matches(['\n', '\r']).to_owned()
+            return Ok(Secret::new(text.trim_end_matches(['\n', '\r']).to_owned()));
         }
+        SecretRef::Vault { vault } => Remote::Vault(vault.clone()),
+        SecretRef::AzureKv { azure_kv } => Remote::Azure(azure_kv.clone()),
+        SecretRef::Hashicorp { hashicorp } => Remote::Hashicorp(hashicorp.clone()),
     };
-    Ok(Secret::new(text))
+    match fetched().get(&remote) {
+        Some(Ok(secret)) => Ok(secret.clone()),
+        Some(Err(error)) => Err(anyhow!("{error}")),
+        None => Err(anyhow!("{remote} was not fetched")),
+    }
 }
 
 impl config::SecretRef {
@@ -52,7 +107,25 @@ impl config::SecretRef {
             Self::Text(text) => return Ok(Secret::new(text.clone())),
             Self::Env { env } => SecretRef::Env { env: env.clone() },
             Self::File { file } => SecretRef::File { file: file.clone() },
+            Self::Vault { vault } => SecretRef::Vault { vault: vault.clone() },
+            Self::AzureKv { azure_kv } => SecretRef::AzureKv { azure_kv: azure_kv.clone() },
+            Self::Hashicorp { hashicorp } => SecretRef::Hashicorp { hashicorp: hashicorp.clone() },
         };
         read(&from, base)
     }
+}
+
+/// A change of keys or secrets, for the record. Values are never part of it.
+pub fn changed(entity: &'static str, name: &str, to: &'static str) -> Event {
+    use bartizan_audit::Text;
+    let kind = if entity == "keys" { Kind::KeyRotated } else { Kind::SecretChanged };
+    Event::new(kind).with(Details {
+        change: Some(Change {
+            entity: Text::new(entity),
+            name: Text::new(name),
+            from: None,
+            to: Some(Text::new(to)),
+        }),
+        ..Details::default()
+    })
 }

@@ -17,9 +17,17 @@ use bartizan_store::{
     StoredQuarantine, StoredResponses, create_once,
 };
 
+use crate::{
+    config,
+    keys::{Keys, LazyKeys},
+};
+
 /// A state folder that exists, mode 0700.
 pub struct State {
     folder: PathBuf,
+    /// The configuration that says what wraps its keys.
+    config: Option<PathBuf>,
+    keys: LazyKeys,
 }
 
 impl State {
@@ -27,7 +35,7 @@ impl State {
     pub fn for_config(config: Option<&Path>) -> anyhow::Result<Self> {
         let beside =
             config.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let state = Self::at(beside.join(".bartizan"))?;
+        let state = Self { config: config.map(Path::to_owned), ..Self::at(beside.join(".bartizan"))? };
         // The folder must not end up in anybody's repository.
         create_once(&state.folder.join(".gitignore"), b"*\n").context("cannot write to the state folder")?;
         Ok(state)
@@ -66,7 +74,7 @@ impl State {
         if about.mode() & 0o077 != 0 {
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         }
-        Ok(Self { folder })
+        Ok(Self { folder, config: None, keys: LazyKeys::new() })
     }
 
     /// Where it is.
@@ -74,9 +82,25 @@ impl State {
         &self.folder
     }
 
-    /// What handles are sealed with.
-    pub fn sealer(&self) -> anyhow::Result<Arc<Sealer>> {
-        Ok(Arc::new(Sealer::from_file(&self.folder.join("seal.key"), &OsEntropy)?))
+    /// The keys, opened when they are first asked for.
+    pub async fn keys(&self) -> anyhow::Result<&Keys> {
+        let open = async || {
+            let path = self.config.as_deref();
+            let loaded = config::load(path)?;
+            Keys::open(&loaded.config, &crate::run::base_of(path), &self.folder).await
+        };
+        self.keys.get_or_try_init(open).await.context("the keys that seal the store")
+    }
+
+    /// What handles and columns are sealed with.
+    pub async fn sealer(&self) -> anyhow::Result<Arc<Sealer>> {
+        Ok(Arc::clone(&self.keys().await?.sealer))
+    }
+
+    /// An audit log of this process's own, for what a command does.
+    pub fn log(&self, name: &str) -> anyhow::Result<bartizan_audit::Log> {
+        let folder = self.audit(Arc::new(OsEntropy))?;
+        Ok(folder.start_any(name, Arc::new(SystemClock), bartizan_audit::Options::default())?.0)
     }
 
     /// The database, made when it is first asked for.
@@ -86,23 +110,23 @@ impl State {
     }
 
     /// The pins in `database`; a file beside it notices when an older one is put in its place.
-    pub fn pins(&self, database: Database) -> anyhow::Result<StoredPins> {
-        Ok(StoredPins::new(database, self.sealer()?, Some(self.folder.join("pins.seen"))))
+    pub async fn pins(&self, database: Database) -> anyhow::Result<StoredPins> {
+        Ok(StoredPins::new(database, self.sealer().await?, Some(self.folder.join("pins.seen"))))
     }
 
     /// The results in `database` that wait for a person.
-    pub fn quarantine(&self, database: Database) -> anyhow::Result<StoredQuarantine> {
-        Ok(StoredQuarantine::new(database, self.sealer()?, Arc::new(OsEntropy)))
+    pub async fn quarantine(&self, database: Database) -> anyhow::Result<StoredQuarantine> {
+        Ok(StoredQuarantine::new(database, self.sealer().await?, Arc::new(OsEntropy)))
     }
 
     /// Accounts that people linked, in the database.
     pub async fn links(&self) -> anyhow::Result<StoredLinks> {
-        Ok(StoredLinks::new(self.database().await?, self.sealer()?))
+        Ok(StoredLinks::new(self.database().await?, self.sealer().await?))
     }
 
     /// The calls in `database` that wait for a person; what is decided there is marked with this folder's key.
-    pub fn approvals(&self, database: Database) -> anyhow::Result<StoredApprovals> {
-        Ok(StoredApprovals::new(database, self.sealer()?, Arc::new(OsEntropy)))
+    pub async fn approvals(&self, database: Database) -> anyhow::Result<StoredApprovals> {
+        Ok(StoredApprovals::new(database, self.sealer().await?, Arc::new(OsEntropy)))
     }
 
     /// A gate without servers, over what this folder keeps.
@@ -113,14 +137,14 @@ impl State {
         let database = self.database().await?;
         let flows = Arc::new(StoredFlows::new(database.clone()));
         let responses = Arc::new(StoredResponses::new(database.clone()));
-        let quarantine = Arc::new(self.quarantine(database.clone())?);
-        let approvals = Arc::new(self.approvals(database.clone())?);
-        let pins = Arc::new(self.pins(database)?);
+        let quarantine = Arc::new(self.quarantine(database.clone()).await?);
+        let approvals = Arc::new(self.approvals(database.clone()).await?);
+        let pins = Arc::new(self.pins(database).await?);
         let keeper = Keeper::new(pins, clock.clone()).await?;
         let audit = self.audit(Arc::new(OsEntropy))?;
         let (log, _) = audit.start_any(log, clock.clone(), bartizan_audit::Options::default())?;
         let kept = Kept { keeper, flows, approvals, responses };
-        let gate = Gate::new(self.sealer()?, kept, log, clock.clone(), Arc::new(OsEntropy));
+        let gate = Gate::new(self.sealer().await?, kept, log, clock.clone(), Arc::new(OsEntropy));
         gate.open_ward(Ward::new(quarantine, clock));
         Ok(gate)
     }

@@ -222,12 +222,12 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
     let state =
         if place.wrapped { State::for_user()? } else { State::for_config(place.config.config.as_deref())? };
     let database = state.database().await?;
-    let pins = state.pins(database.clone())?;
+    let pins = state.pins(database.clone()).await?;
     let desk = Desk { pins: &pins, now: SystemClock.now(), say: &|text| Ok(print(text)?), ask: &ask };
-    let kept = state.quarantine(database.clone())?;
+    let kept = state.quarantine(database.clone()).await?;
     let end = match command {
         ToolsCommand::Approvals(command) => {
-            approvals::run(command, &state.approvals(database.clone())?, desk.now).await
+            approvals::run(command, &state.approvals(database.clone()).await?, desk.now).await
         }
         ToolsCommand::Quarantine(command) => quarantine::run(&kept, desk.now, command).await,
         ToolsCommand::Release(deciding) if quarantine::are_ids(&kept, desk.now, &deciding.names).await? => {

@@ -131,7 +131,7 @@ async fn main() -> anyhow::Result<()> {
                 let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
                 Ok(Secret::new(text.trim_end().to_owned()))
             }
-            SecretRef::Env { .. } => Err("stands in a file, here".to_owned()),
+            _ => Err("stands in a file, here".to_owned()),
         }),
         groups: None,
         ledger: Arc::new(Paper),

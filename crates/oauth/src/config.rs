@@ -225,6 +225,34 @@ pub enum SecretRef {
         /// Its path.
         file: PathBuf,
     },
+    /// In the gate's own vault; put there by `bartizan secrets set`.
+    Vault {
+        /// Its name.
+        vault: String,
+    },
+    /// In Azure Key Vault, see `[vaults.azure]`.
+    AzureKv {
+        /// `NAME`, or `NAME/VERSION`.
+        azure_kv: String,
+    },
+    /// In HashiCorp Vault's key/value engine (version 2), see `[vaults.hashicorp]`.
+    Hashicorp {
+        /// `MOUNT/PATH#FIELD`
+        hashicorp: String,
+    },
+}
+
+impl SecretRef {
+    /// Where it is kept, in words.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Env { env } => format!("environment variable {env}"),
+            Self::File { file } => format!("file {}", file.display()),
+            Self::Vault { vault } => format!("vault's secret {vault}"),
+            Self::AzureKv { azure_kv } => format!("Azure Key Vault's secret {azure_kv}"),
+            Self::Hashicorp { hashicorp } => format!("HashiCorp Vault's secret {hashicorp}"),
+        }
+    }
 }
 
 impl IssuerConfig {

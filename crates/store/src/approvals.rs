@@ -403,7 +403,7 @@ fn bound<'q>(
 }
 
 /// Hands `use_parts` everything that says what was decided, for which call, by whom and until when.
-fn with_seal<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
+pub(crate) fn with_seal<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
     let binding = &approval.binding;
     use_parts(&[
         b"approval",
@@ -420,7 +420,7 @@ fn with_seal<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T
     ])
 }
 
-fn approval(row: &AnyRow) -> Result<Approval, DatabaseError> {
+pub(crate) fn approval(row: &AnyRow) -> Result<Approval, DatabaseError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     Ok(Approval {
         id: text("id")?,

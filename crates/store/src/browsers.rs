@@ -12,6 +12,7 @@ use sqlx::Row;
 use crate::{
     Database, DatabaseError, Digest, Sealer,
     columns::{seconds, time},
+    persons::{self, Person},
 };
 
 /// Between two notes of when a browser was last seen; a page with several requests is one visit.
@@ -91,7 +92,11 @@ impl StoredBrowsers {
 impl Browsers for StoredBrowsers {
     async fn open(&self, browser: &Browser) -> Result<(), DatabaseError> {
         let id = browser.id.to_string();
-        let person = self.sealer.seal(&context(&id, &browser.issuer, &browser.subject), &browser.person);
+        let whose = Person { issuer: &browser.issuer, subject: &browser.subject };
+        let context = context(&id, &browser.issuer, &browser.subject);
+        let person =
+            persons::seal(&self.database, &self.sealer, whose, browser.opened_at, &context, &browser.person)
+                .await?;
         sqlx::query(
             "INSERT INTO browsers (id, issuer, subject, person, opened_at, seen_at, expires_at) \
              VALUES ($1, $2, $3, $4, $5, $5, $6)",
@@ -129,10 +134,10 @@ impl Browsers for StoredBrowsers {
         }
         let (issuer, subject): (String, String) = (row.try_get("issuer")?, row.try_get("subject")?);
         let sealed: String = row.try_get("person")?;
-        let person = self
-            .sealer
-            .open(&context(&text, &issuer, &subject), &sealed)
-            .ok_or(DatabaseError::Value("person"))?;
+        let whose = Person { issuer: &issuer, subject: &subject };
+        let context = context(&text, &issuer, &subject);
+        let person = persons::open(&self.database, &self.sealer, whose, &context, &sealed).await?;
+        let person = person.ok_or(DatabaseError::Value("person"))?;
         if now.since(seen) >= SEEN_EVERY.min(idle / 2) {
             sqlx::query("UPDATE browsers SET seen_at = $2 WHERE id = $1 AND seen_at < $2")
                 .bind(&text)
@@ -170,6 +175,6 @@ impl Browsers for StoredBrowsers {
     }
 }
 
-fn context<'a>(id: &'a str, issuer: &'a str, subject: &'a str) -> [&'a [u8]; 4] {
+pub(crate) fn context<'a>(id: &'a str, issuer: &'a str, subject: &'a str) -> [&'a [u8]; 4] {
     [b"browser", id.as_bytes(), issuer.as_bytes(), subject.as_bytes()]
 }

@@ -115,8 +115,9 @@ impl Registrations for StoredRegistrations {
         if alive >= i64::from(at_most) {
             return Ok(false);
         }
-        let content =
-            self.sealer.seal(&[b"client", registration.id.as_bytes()], registration.content.as_bytes());
+        let content = self
+            .sealer
+            .seal_row(&[b"client", registration.id.as_bytes()], registration.content.as_bytes())?;
         sqlx::query(
             "INSERT INTO registered_clients (id, content, made_at, expires_at) VALUES ($1, $2, $3, $4)",
         )

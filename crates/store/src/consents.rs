@@ -159,7 +159,7 @@ fn words(scopes: &BTreeSet<String>) -> String {
     scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
-fn parts<'a>(consent: &'a Consent, scopes: &'a str) -> [&'a [u8]; 8] {
+pub(crate) fn parts<'a>(consent: &'a Consent, scopes: &'a str) -> [&'a [u8]; 8] {
     [
         b"consent",
         consent.issuer.as_bytes(),
@@ -172,7 +172,7 @@ fn parts<'a>(consent: &'a Consent, scopes: &'a str) -> [&'a [u8]; 8] {
     ]
 }
 
-fn given(row: &AnyRow) -> Result<Given, DatabaseError> {
+pub(crate) fn given(row: &AnyRow) -> Result<Given, DatabaseError> {
     let scopes: String = row.try_get("scopes")?;
     Ok(Given {
         consent: Consent {

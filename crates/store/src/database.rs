@@ -48,6 +48,9 @@ pub enum DatabaseError {
     /// Its file cannot be used.
     #[error("cannot use the database file: {0}")]
     File(#[from] io::Error),
+    /// A key is not at hand: the root key is away, or another process changed the keys a moment ago.
+    #[error("the keys that seal the store are not at hand; see `bartizan keys status`")]
+    Locked,
     /// A migration that was applied is not the one this program has.
     #[error("the database's tables were made by another build: migration {0} differs")]
     Migration(i64),
@@ -169,6 +172,17 @@ impl Database {
             }
             Dialect::Sqlite => self.pool.begin().await,
         }
+    }
+
+    /// Writes a copy to the new file `to`, whole and of one moment, while the database is in use. SQLite's only; Postgres has
+    /// tools of its own.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn copy_to(&self, to: &Path) -> Result<(), DatabaseError> {
+        let name = to.to_str().ok_or(DatabaseError::Url)?;
+        sqlx::query("VACUUM INTO $1").bind(name).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// Closes every connection.

@@ -16,7 +16,11 @@
 //! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
 //!   [`signing`] keys.
 //!
-//! [`seal`] is for values that go out into other hands, under a key file.
+//! * [`vault`]: secrets that the configuration names.
+//!
+//! [`seal`] is for values that go out into other hands and for sealed columns; [`persons`] for those that are somebody's.
+//! The keys are in a file of their own ([`keyfile`]), wrapped by a root key ([`root`]); [`reseal`] changes them, and
+//! [`erase`] forgets a person.
 
 pub mod approvals;
 pub mod browsers;
@@ -25,16 +29,24 @@ mod columns;
 pub mod consents;
 pub mod database;
 mod digest;
+pub mod erase;
 pub mod flows;
 pub mod grants;
+pub mod keyfile;
 pub mod links;
 mod migrate;
 pub mod pending;
+pub mod persons;
 pub mod pins;
+mod punctured;
 pub mod quarantine;
+pub mod reseal;
 pub mod responses;
+mod ring;
+pub mod root;
 pub mod seal;
 pub mod signing;
+pub mod vault;
 
 pub use approvals::{Approvals, StoredApprovals};
 pub use browsers::{Browsers, StoredBrowsers};
@@ -44,10 +56,14 @@ pub use database::{Database, DatabaseError, Dialect};
 pub use digest::{Digest, InvalidDigest};
 pub use flows::{Flows, StoredFlows};
 pub use grants::{Grants, StoredGrants};
+pub use keyfile::{Contents, KeyFile, KeysError};
 pub use links::{Links, StoredLinks};
 pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
 pub use quarantine::{Quarantine, StoredQuarantine};
 pub use responses::{Responses, StoredResponses};
+pub use ring::{KEY, KeyBytes};
+pub use root::{FileRoot, RootError, RootKey};
 pub use seal::{KeyError, OsEntropy, Sealer, create_once};
 pub use signing::{SigningKeys, StoredSigningKeys};
+pub use vault::{Vault, VaultError};

@@ -13,6 +13,7 @@ use sqlx::{Row, any::AnyRow};
 use crate::{
     Database, DatabaseError, Digest, Sealer,
     columns::{seconds, server, time},
+    persons::{self, Person},
 };
 
 /// Whose account at which server.
@@ -24,6 +25,12 @@ pub struct Account {
     pub subject: String,
     /// The server behind the gate.
     pub server: ServerName,
+}
+
+impl Account {
+    pub(crate) fn person(&self) -> Person<'_> {
+        Person { issuer: &self.issuer, subject: &self.subject }
+    }
 }
 
 /// What an account lets the gate do.
@@ -174,18 +181,20 @@ impl StoredLinks {
         opened.map(Secret::new).ok_or(LinkError::Unsealed(table))
     }
 
-    fn seal_grant(&self, account: &Account, grant: &Grant) -> String {
+    async fn seal_grant(&self, account: &Account, grant: &Grant) -> Result<String, DatabaseError> {
         let context = of_grant(account, &grant.upstream);
-        self.sealer.seal(&context, grant.content.reveal().as_bytes())
+        let content = grant.content.reveal().as_bytes();
+        persons::seal(&self.database, &self.sealer, account.person(), grant.granted_at, &context, content)
+            .await
     }
 }
 
 const GRANTS: &str = "upstream_grants";
-const REGISTRATIONS: &str = "upstream_registrations";
+pub(crate) const REGISTRATIONS: &str = "upstream_registrations";
 const ERRANDS: &str = "upstream_errands";
 
 /// What a grant's content is bound to.
-fn of_grant<'a>(account: &'a Account, upstream: &'a str) -> [&'a [u8]; 5] {
+pub(crate) fn of_grant<'a>(account: &'a Account, upstream: &'a str) -> [&'a [u8]; 5] {
     [
         GRANTS.as_bytes(),
         account.server.as_str().as_bytes(),
@@ -223,12 +232,17 @@ impl Links for StoredLinks {
         .await?;
         let Some(row) = found else { return Ok(None) };
         let upstream: String = row.try_get("upstream")?;
-        let content = self.open(&of_grant(account, &upstream), &row, GRANTS)?;
+        let sealed: String = row.try_get("sealed")?;
+        let context = of_grant(account, &upstream);
+        let opened = persons::open(&self.database, &self.sealer, account.person(), &context, &sealed).await?;
+        let content = opened.and_then(|bytes| String::from_utf8(bytes).ok()).map(Secret::new);
+        let content = content.ok_or(LinkError::Unsealed(GRANTS))?;
         let (scopes, granted_at) = (words(&row)?, time(&row, "granted_at")?);
         Ok(Some(Grant { upstream, scopes, content, granted_at, revision: revision(&row)? }))
     }
 
     async fn link(&self, account: &Account, grant: &Grant) -> Result<u64, LinkError> {
+        let sealed = self.seal_grant(account, grant).await?;
         let row = sqlx::query(
             "INSERT INTO upstream_grants \
              (issuer, subject, server, upstream, scopes, sealed, revision, granted_at, renewing_until) \
@@ -242,7 +256,7 @@ impl Links for StoredLinks {
         .bind(account.server.as_str())
         .bind(&grant.upstream)
         .bind(grant.scopes.join(" "))
-        .bind(self.seal_grant(account, grant))
+        .bind(sealed)
         .bind(seconds(grant.granted_at))
         .fetch_one(self.database.pool())
         .await?;
@@ -272,6 +286,7 @@ impl Links for StoredLinks {
     }
 
     async fn renew(&self, account: &Account, grant: &Grant) -> Result<bool, LinkError> {
+        let sealed = self.seal_grant(account, grant).await?;
         let renewed = sqlx::query(
             "UPDATE upstream_grants SET upstream = $5, scopes = $6, sealed = $7, revision = revision + 1, \
              granted_at = $8, renewing_until = 0 \
@@ -283,7 +298,7 @@ impl Links for StoredLinks {
         .bind(number(grant.revision))
         .bind(&grant.upstream)
         .bind(grant.scopes.join(" "))
-        .bind(self.seal_grant(account, grant))
+        .bind(sealed)
         .bind(seconds(grant.granted_at))
         .execute(self.database.pool())
         .await?;
@@ -361,7 +376,7 @@ impl Links for StoredLinks {
         )
         .bind(upstream)
         .bind(redirect_uri)
-        .bind(self.sealer.seal(&context, content.reveal().as_bytes()))
+        .bind(self.sealer.seal_row(&context, content.reveal().as_bytes())?)
         .bind(seconds(now))
         .execute(self.database.pool())
         .await?;
@@ -372,7 +387,7 @@ impl Links for StoredLinks {
         let state = state.to_string();
         sqlx::query("INSERT INTO upstream_errands (state, sealed, until) VALUES ($1, $2, $3)")
             .bind(&state)
-            .bind(self.sealer.seal(&[ERRANDS.as_bytes(), state.as_bytes()], content.reveal().as_bytes()))
+            .bind(self.sealer.seal_row(&[ERRANDS.as_bytes(), state.as_bytes()], content.reveal().as_bytes())?)
             .bind(seconds(until))
             .execute(self.database.pool())
             .await?;

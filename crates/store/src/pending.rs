@@ -123,7 +123,7 @@ impl Pending for StoredPending {
         )
         .bind(kind.as_str())
         .bind(&id)
-        .bind(self.sealer.seal(&context(kind, &id), body))
+        .bind(self.sealer.seal_row(&context(kind, &id), body)?)
         .bind(seconds(until))
         .execute(self.database.pool())
         .await?;
@@ -144,7 +144,7 @@ impl Pending for StoredPending {
         )
         .bind(kind.as_str())
         .bind(&id)
-        .bind(self.sealer.seal(&context(kind, &id), body))
+        .bind(self.sealer.seal_row(&context(kind, &id), body)?)
         .bind(seconds(until))
         .execute(self.database.pool())
         .await?;

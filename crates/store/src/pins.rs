@@ -9,7 +9,7 @@
 mod keeper;
 mod life;
 mod looking;
-mod rows;
+pub(crate) mod rows;
 mod seen;
 mod set;
 mod step;

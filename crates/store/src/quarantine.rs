@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 use crate::{
     Database, DatabaseError, Digest, Sealer,
     columns::{digest, seconds, server, time},
+    persons::{self, Person},
 };
 
 /// Bytes of a result that is kept.
@@ -165,7 +166,7 @@ impl StoredQuarantine {
     }
 
     /// A row as it was written, with what is sealed in it.
-    fn open(&self, row: &AnyRow) -> Result<(Item, String), QuarantineError> {
+    async fn open(&self, row: &AnyRow) -> Result<(Item, String), QuarantineError> {
         let item = item(row)?;
         let forged = || QuarantineError::Forged(item.id.clone());
         let mark = row.try_get::<String, _>("mark")?;
@@ -173,8 +174,10 @@ impl StoredQuarantine {
             return Err(forged());
         }
         let sealed = row.try_get::<String, _>("sealed")?;
-        let opened = self.sealer.open(&[b"quarantine", item.id.as_bytes()], &sealed).ok_or_else(forged)?;
-        let text = String::from_utf8(opened).map_err(|_| forged())?;
+        let context: [&[u8]; 2] = [b"quarantine", item.id.as_bytes()];
+        let whose = whose(&item);
+        let opened = persons::open(&self.database, &self.sealer, whose, &context, &sealed).await?;
+        let text = String::from_utf8(opened.ok_or_else(forged)?).map_err(|_| forged())?;
         Ok((item, text))
     }
 
@@ -211,6 +214,10 @@ impl Quarantine for StoredQuarantine {
             decided_by: String::new(),
         };
         let Binding { caller, server, request } = &item.binding;
+        let context: [&[u8]; 2] = [b"quarantine", item.id.as_bytes()];
+        let result = suspect.result.as_bytes();
+        // Before the transaction: the person's first key is written beside it.
+        let sealed = persons::seal(&self.database, &self.sealer, whose(&item), now, &context, result).await?;
         let mut transaction = self.database.write().await?;
         sqlx::query("DELETE FROM quarantine WHERE expires_at <= $1")
             .bind(seconds(now))
@@ -249,7 +256,7 @@ impl Quarantine for StoredQuarantine {
         .bind(&item.found)
         .bind(seconds(item.kept_at))
         .bind(seconds(item.expires_at))
-        .bind(self.sealer.seal(&[b"quarantine", item.id.as_bytes()], suspect.result.as_bytes()))
+        .bind(sealed)
         .bind(with_parts(&item, |parts| self.sealer.mark(parts)))
         .execute(&mut *transaction)
         .await?;
@@ -266,7 +273,7 @@ impl Quarantine for StoredQuarantine {
     }
 
     async fn read(&self, id: &str, now: Timestamp) -> Result<(Item, String), QuarantineError> {
-        self.open(&self.row(id, now).await?)
+        self.open(&self.row(id, now).await?).await
     }
 
     async fn release(&self, id: &str, by: &str, now: Timestamp) -> Result<Item, QuarantineError> {
@@ -311,7 +318,7 @@ impl Quarantine for StoredQuarantine {
             .fetch_optional(self.database.pool())
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let (item, text) = match self.open(&row) {
+        let (item, text) = match self.open(&row).await {
             Ok(opened) => opened,
             Err(QuarantineError::Forged(id)) => {
                 tracing::error!(id, "a withheld result is not as it was written; it counts for nothing");
@@ -328,8 +335,13 @@ impl Quarantine for StoredQuarantine {
     }
 }
 
+fn whose(item: &Item) -> Person<'_> {
+    let caller = &item.binding.caller;
+    Person { issuer: caller.issuer(), subject: caller.subject() }
+}
+
 /// Hands `use_parts` everything that says whose answer it is, to what, and whether it may be given.
-fn with_parts<T>(item: &Item, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
+pub(crate) fn with_parts<T>(item: &Item, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
     use_parts(&[
         b"quarantine",
         item.id.as_bytes(),
@@ -345,7 +357,7 @@ fn with_parts<T>(item: &Item, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
     ])
 }
 
-fn item(row: &AnyRow) -> Result<Item, DatabaseError> {
+pub(crate) fn item(row: &AnyRow) -> Result<Item, DatabaseError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     Ok(Item {
         id: text("id")?,

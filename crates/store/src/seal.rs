@@ -1,30 +1,42 @@
 //! Sealing: values that go out into other hands and must come back unread and unchanged.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    hkdf, hmac,
-};
+use arc_swap::ArcSwap;
+use aws_lc_rs::hkdf;
 use bartizan_model::Entropy;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// Bytes in a key.
-const KEY: usize = 32;
+use crate::{
+    DatabaseError,
+    keyfile::Contents,
+    punctured::Punctured,
+    ring::{DataKey, KEY, KeyBytes, Ring, frame},
+};
 
-/// Seals small values with AES-256-GCM under one key.
+/// Unwrapped keys of persons that are remembered at most.
+const REMEMBERED: usize = 10_000;
+
+/// Seals small values with AES-256-GCM under the gate's keys, and holds what opens the keys of persons.
 ///
-/// What is sealed is bound to a context: opening it under another context fails exactly as a forgery does.
+/// What is sealed is bound to a context: opening it under another context fails exactly as a forgery does. A text says by
+/// its first character how, and by what follows under which key it was sealed, so that keys can change while the gate runs:
+///
+/// * `2.KEY.…`: for other hands, see [`Self::seal`]; without `2.KEY.`, as the first versions wrote it;
+/// * `3.KEY.…`: a column of a row that is nobody's in particular, see [`Self::seal_row`];
+/// * `4.KEY.…`: a column of a row that is somebody's, under that person's own key.
 pub struct Sealer {
-    key: LessSafeKey,
-    nonces: hmac::Key,
-    marks: hmac::Key,
+    ring: ArcSwap<Ring>,
+    entropy: Arc<dyn Entropy>,
+    /// Keys of persons, by what they were wrapped as; in memory only.
+    opened: Mutex<HashMap<String, Arc<DataKey>>>,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -56,26 +68,52 @@ pub enum KeyError {
 }
 
 impl Sealer {
-    /// A sealer under `key`, 32 bytes.
+    /// A sealer under the one key `key`, 32 bytes, from which everything else is derived.
     ///
     /// # Errors
     /// [`KeyError::Refused`].
     pub fn new(key: &[u8; KEY]) -> Result<Self, KeyError> {
-        let refused = |_| KeyError::Refused;
-        // Three uses, three keys (RFC 5869).
-        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"bartizan seal v1").extract(key);
-        let mut sealing = Zeroizing::new([0; KEY]);
-        let mut nonces = Zeroizing::new([0; KEY]);
-        root.expand(&[b"seal"], hkdf::HKDF_SHA256).and_then(|o| o.fill(sealing.as_mut())).map_err(refused)?;
-        root.expand(&[b"nonce"], hkdf::HKDF_SHA256).and_then(|o| o.fill(nonces.as_mut())).map_err(refused)?;
-        let mut marks = Zeroizing::new([0; KEY]);
-        root.expand(&[b"mark"], hkdf::HKDF_SHA256).and_then(|o| o.fill(marks.as_mut())).map_err(refused)?;
-        let unbound = UnboundKey::new(&AES_256_GCM, sealing.as_ref()).map_err(refused)?;
-        Ok(Self {
-            key: LessSafeKey::new(unbound),
-            nonces: hmac::Key::new(hmac::HMAC_SHA256, nonces.as_ref()),
-            marks: hmac::Key::new(hmac::HMAC_SHA256, marks.as_ref()),
-        })
+        let mut seed: KeyBytes = Zeroizing::new([0; KEY]);
+        hkdf::Salt::new(hkdf::HKDF_SHA256, b"bartizan persons v1")
+            .extract(key)
+            .expand(&[b"root"], hkdf::HKDF_SHA256)
+            .and_then(|o| o.fill(seed.as_mut()))
+            .map_err(|_| KeyError::Refused)?;
+        let ring = Ring { gate: vec![DataKey::new(key)?], persons: vec![Punctured::of(seed)] };
+        Ok(Self::with(ring, Arc::new(OsEntropy)))
+    }
+
+    /// A sealer under the keys of a key file.
+    ///
+    /// # Errors
+    /// [`KeyError::Refused`].
+    pub fn of(contents: &Contents, entropy: Arc<dyn Entropy>) -> Result<Self, KeyError> {
+        Ok(Self::with(contents.ring()?, entropy))
+    }
+
+    fn with(ring: Ring, entropy: Arc<dyn Entropy>) -> Self {
+        Self { ring: ArcSwap::from_pointee(ring), entropy, opened: Mutex::default() }
+    }
+
+    /// Goes by the keys of `contents` from now on.
+    ///
+    /// # Errors
+    /// [`KeyError::Refused`]; nothing changed then.
+    pub fn adopt(&self, contents: &Contents) -> Result<(), KeyError> {
+        self.ring.store(Arc::new(contents.ring()?));
+        self.forget_persons();
+        Ok(())
+    }
+
+    /// Forgets every key: nothing is sealed or opened until [`Self::adopt`].
+    pub fn lock(&self) {
+        self.ring.store(Arc::default());
+        self.forget_persons();
+    }
+
+    /// Whether there is no key.
+    pub fn is_locked(&self) -> bool {
+        self.ring.load().gate.is_empty()
     }
 
     /// A sealer under the key in the file `path`, made with mode 0600 if there is none. Several processes may ask at
@@ -84,72 +122,157 @@ impl Sealer {
     /// # Errors
     /// [`KeyError`] if the file is unusable; a bad file is never replaced.
     pub fn from_file(path: &Path, entropy: &dyn Entropy) -> Result<Self, KeyError> {
-        let mut fresh = Zeroizing::new([0; KEY]);
-        entropy.fill(fresh.as_mut());
-        let io = |source| KeyError::Io { path: path.to_owned(), source };
-        create_once(path, fresh.as_ref()).map_err(io)?;
-        let about = fs::symlink_metadata(path).map_err(io)?;
-        if !about.is_file() || about.mode() & 0o077 != 0 || about.uid() != rustix::process::geteuid().as_raw()
-        {
-            return Err(KeyError::Permissions(path.to_owned()));
-        }
-        let bytes = Zeroizing::new(fs::read(path).map_err(io)?);
+        let fresh = crate::ring::fresh(entropy);
+        create_once(path, fresh.as_ref()).map_err(|source| KeyError::Io { path: path.to_owned(), source })?;
+        let bytes = read_private(path)?;
         let key: &[u8; KEY] = bytes.as_slice().try_into().map_err(|_| KeyError::Length(path.to_owned()))?;
         Self::new(key)
     }
 
-    /// `plain` sealed under `context`, as URL-safe Base64 without padding; equal inputs give equal texts, so that a
-    /// handle that is sealed twice stays the same handle.
+    /// `plain` sealed under `context`, as text for URLs and headers; equal inputs give equal texts, so that a handle that
+    /// is sealed twice stays the same handle, until the gate's key changes.
     ///
-    /// The nonce is a MAC of context and content: only equal inputs share one.
+    /// The nonce is a MAC of context and content: only equal inputs share one. Without a key the text is empty, which
+    /// opens nowhere.
     pub fn seal(&self, context: &[&[u8]], plain: &[u8]) -> String {
-        let aad = frame(context);
-        let mut mac = hmac::Context::with_key(&self.nonces);
-        mac.update(&aad);
-        mac.update(plain);
-        let tag = mac.sign();
-        let mut out = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
-        out.extend_from_slice(tag.as_ref().get(..NONCE_LEN).unwrap_or_default());
-        let Ok(nonce) = Nonce::try_assume_unique_for_key(&out) else { return String::new() };
-        let mut body = plain.to_vec();
-        // It fails only on bodies of 64 GiB and more; an empty text opens nowhere.
-        if self.key.seal_in_place_append_tag(nonce, Aad::from(&aad), &mut body).is_err() {
-            return String::new();
-        }
-        out.extend_from_slice(&body);
-        URL_SAFE_NO_PAD.encode(out)
+        let ring = self.ring.load();
+        let Some(key) = ring.gate.first() else { return String::new() };
+        let sealed = key.seal_handle(&frame(context), plain);
+        sealed.map(|sealed| format!("2.{}.{sealed}", key.id())).unwrap_or_default()
     }
 
-    /// A mark over `parts`, as URL-safe Base64 without padding: what is kept in the open can carry it, and nobody
-    /// without the key can make one for other parts.
+    /// `plain` sealed under `context` and a random nonce, for a column.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Locked`] without a key.
+    pub fn seal_row(&self, context: &[&[u8]], plain: &[u8]) -> Result<String, DatabaseError> {
+        let ring = self.ring.load();
+        let key = ring.gate.first().ok_or(DatabaseError::Locked)?;
+        let sealed = key.seal_row(&frame(context), plain, &*self.entropy).ok_or(DatabaseError::Locked)?;
+        Ok(format!("3.{}.{sealed}", key.id()))
+    }
+
+    /// A mark over `parts`, as text for URLs and headers: what is kept in the open can carry it, and nobody without the
+    /// key can make one for other parts. Without a key it is empty, which marks nothing.
     pub fn mark(&self, parts: &[&[u8]]) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.marks, &frame(parts)))
+        let ring = self.ring.load();
+        let Some(key) = ring.gate.first() else { return String::new() };
+        format!("2.{}.{}", key.id(), key.mark(&frame(parts)))
     }
 
     /// Whether `mark` is ours over `parts`.
     pub fn is_marked(&self, parts: &[&[u8]], mark: &str) -> bool {
-        URL_SAFE_NO_PAD.decode(mark).is_ok_and(|mark| hmac::verify(&self.marks, &frame(parts), &mark).is_ok())
+        let (ring, framed) = (self.ring.load(), frame(parts));
+        match Stored::parse(mark) {
+            Some(Stored { form: '2', key, body }) => {
+                ring.gate(key).is_some_and(|key| key.is_marked(&framed, body))
+            }
+            Some(_) => false,
+            None => ring.gate.iter().any(|key| key.is_marked(&framed, mark)),
+        }
     }
 
-    /// What `sealed` holds, if it was sealed under this key and `context`.
+    /// What `sealed` holds, if it was sealed under a key of the gate and `context`.
     pub fn open(&self, context: &[&[u8]], sealed: &str) -> Option<Vec<u8>> {
-        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
-        let mut body = bytes.split_off(NONCE_LEN.min(bytes.len()));
-        let nonce = Nonce::try_assume_unique_for_key(&bytes).ok()?;
-        let length = self.key.open_in_place(nonce, Aad::from(frame(context)), &mut body).ok()?.len();
-        body.truncate(length);
-        Some(body)
+        let (ring, framed) = (self.ring.load(), frame(context));
+        match Stored::parse(sealed) {
+            Some(Stored { form: '2', key, body }) => ring.gate(key)?.open_handle(&framed, body),
+            Some(Stored { form: '3', key, body }) => ring.gate(key)?.open_row(&framed, body),
+            Some(_) => None,
+            None => ring.gate.iter().find_map(|key| key.open_handle(&framed, sealed)),
+        }
+    }
+
+    /// The id of the gate's key that seals; `None` without one.
+    pub fn key_id(&self) -> Option<String> {
+        self.ring.load().gate.first().map(|key| key.id().to_owned())
+    }
+
+    /// The id of the root under which keys of persons are wrapped.
+    pub(crate) fn persons_id(&self) -> Option<String> {
+        self.ring.load().persons.first().map(|root| root.id().to_owned())
+    }
+
+    /// A fresh key of a person: what it is called, and how it is kept.
+    pub(crate) fn make_person(&self, context: &[&[u8]]) -> Result<(String, String, String), DatabaseError> {
+        let ring = self.ring.load();
+        let root = ring.persons.first().ok_or(DatabaseError::Locked)?;
+        let mut number = [0; 8];
+        self.entropy.fill(&mut number);
+        let number = u64::from_be_bytes(number);
+        let wrapping = root.key(number).ok_or(DatabaseError::Locked)?;
+        let wrapping = DataKey::new(&wrapping).map_err(|_| DatabaseError::Locked)?;
+        let key = crate::ring::fresh(&*self.entropy);
+        let wrapped = wrapping.seal_row(&frame(context), key.as_ref(), &*self.entropy);
+        Ok((format!("{number:016x}"), root.id().to_owned(), wrapped.ok_or(DatabaseError::Locked)?))
+    }
+
+    /// The key of a person that is kept as `wrapped` under the number `id` of the root `root`. `None` if the person was
+    /// erased, or if it is not as it was written.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Locked`] for a root that is not known here, or not yet.
+    pub(crate) fn person(
+        &self,
+        context: &[&[u8]],
+        (id, root, wrapped): (&str, &str, &str),
+    ) -> Result<Option<Arc<DataKey>>, DatabaseError> {
+        let framed = frame(context);
+        let name = format!("{root}.{id}.{}.{wrapped}", hex::encode(&framed));
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = opened.get(&name) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let ring = self.ring.load();
+        let root = ring.persons(root).ok_or(DatabaseError::Locked)?;
+        let unwrapped =
+            u64::from_str_radix(id, 16).ok().and_then(|number| root.key(number)).and_then(|key| {
+                let bytes = Zeroizing::new(DataKey::new(&key).ok()?.open_row(&framed, wrapped)?);
+                let key: &[u8; KEY] = bytes.as_slice().try_into().ok()?;
+                DataKey::new(key).ok().map(Arc::new)
+            });
+        if let Some(key) = &unwrapped {
+            if opened.len() >= REMEMBERED {
+                opened.clear();
+            }
+            opened.insert(name, Arc::clone(key));
+        }
+        Ok(unwrapped)
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.entropy
+    }
+
+    fn forget_persons(&self) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
-/// The parts of a context with their lengths, so that no two contexts look alike.
-fn frame(context: &[&[u8]]) -> Vec<u8> {
-    let mut framed = Vec::with_capacity(context.iter().map(|part| part.len() + 4).sum());
-    for part in context {
-        framed.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        framed.extend_from_slice(part);
+/// A sealed text: its form, the id of its key, and the rest.
+pub(crate) struct Stored<'a> {
+    pub form: char,
+    pub key: &'a str,
+    pub body: &'a str,
+}
+
+impl<'a> Stored<'a> {
+    /// `None` for what the first versions wrote, which names no key.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (form, rest) = text.split_once('.')?;
+        let (key, body) = rest.split_once('.')?;
+        Some(Self { form: form.chars().next().filter(|_| form.len() == 1)?, key, body })
     }
-    framed
+}
+
+/// The content of a file that is ours alone.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let io = |source| KeyError::Io { path: path.to_owned(), source };
+    let about = fs::symlink_metadata(path).map_err(io)?;
+    if !about.is_file() || about.mode() & 0o077 != 0 || about.uid() != rustix::process::geteuid().as_raw() {
+        return Err(KeyError::Permissions(path.to_owned()));
+    }
+    Ok(Zeroizing::new(fs::read(path).map_err(io)?))
 }
 
 /// Writes `content` to a new file at `path` with mode 0600, unless there is one. The file appears whole or not at

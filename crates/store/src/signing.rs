@@ -95,7 +95,7 @@ impl StoredSigningKeys {
 }
 
 /// The public half is part of it: nobody can put another in its place.
-fn context<'a>(id: &'a str, public: &'a str) -> [&'a [u8]; 3] {
+pub(crate) fn context<'a>(id: &'a str, public: &'a str) -> [&'a [u8]; 3] {
     [b"signing key", id.as_bytes(), public.as_bytes()]
 }
 
@@ -125,7 +125,7 @@ impl SigningKeys for StoredSigningKeys {
         if others > 0 {
             return Ok(false);
         }
-        let sealed = self.sealer.seal(&context(&key.id, &key.public), key.private.reveal().as_bytes());
+        let sealed = self.sealer.seal_row(&context(&key.id, &key.public), key.private.reveal().as_bytes())?;
         sqlx::query(
             "INSERT INTO signing_keys (id, private, public, signs_from, signs_until, verifies_until) \
              VALUES ($1, $2, $3, $4, $5, $6)",

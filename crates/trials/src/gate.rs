@@ -93,6 +93,12 @@ impl Gate {
         (self.process, self.log, self.address) = launch(self.folder.path(), &[]);
     }
 
+    /// Kills it; [`Self::restart`] starts it again.
+    pub fn stop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
     /// Somebody who has the token.
     pub fn client(&self) -> Client {
         Client::new(self.address, Some(self.token()))

@@ -53,7 +53,7 @@ async fn pins(state: &State) -> Check {
     let id = "pins";
     let listed = async {
         let database = state.database().await?;
-        let listed = state.pins(database.clone())?.list(None).await;
+        let listed = state.pins(database.clone()).await?.list(None).await;
         database.close().await;
         Ok::<_, anyhow::Error>(listed?)
     };

@@ -67,6 +67,21 @@ pub enum KeyRef {
         /// Its path.
         file: PathBuf,
     },
+    /// In the gate's own vault; put there by `bartizan secrets set`.
+    Vault {
+        /// Its name.
+        vault: String,
+    },
+    /// In Azure Key Vault, see `[vaults.azure]`.
+    AzureKv {
+        /// `NAME`, or `NAME/VERSION`.
+        azure_kv: String,
+    },
+    /// In HashiCorp Vault's key/value engine (version 2), see `[vaults.hashicorp]`.
+    Hashicorp {
+        /// `MOUNT/PATH#FIELD`
+        hashicorp: String,
+    },
 }
 
 fn four() -> u8 {

@@ -10,6 +10,7 @@ use super::{Coded, FreshToken, Grant, Grants, Refreshable, Revocation, RevokedKi
 use crate::{
     Database, DatabaseError, Digest, Sealer,
     columns::{digest, maybe_time, seconds, time},
+    persons::{self, Person},
 };
 
 /// [`Grants`] in a [`Database`].
@@ -29,7 +30,7 @@ impl StoredGrants {
     }
 
     /// `None` for a row that we did not write.
-    fn grant(&self, row: &AnyRow) -> Result<Option<Grant>, DatabaseError> {
+    async fn grant(&self, row: &AnyRow) -> Result<Option<Grant>, DatabaseError> {
         let text = |column: &str| row.try_get::<String, _>(column);
         let mut grant = Grant {
             id: text("id")?,
@@ -41,7 +42,10 @@ impl StoredGrants {
             expires_at: time(row, "expires_at")?,
         };
         let sealed = text("content")?;
-        let opened = with_context(&grant, digest(row, "code")?, |context| self.sealer.open(context, &sealed));
+        let code = digest(row, "code")?;
+        let parts = parts(&grant, code);
+        let context = parts.each_ref().map(Vec::as_slice);
+        let opened = persons::open(&self.database, &self.sealer, whose(&grant), &context, &sealed).await?;
         let Some(content) = opened.and_then(|bytes| String::from_utf8(bytes).ok()) else {
             tracing::error!(id = grant.id, "a grant is not as it was written; it counts for nothing");
             return Ok(None);
@@ -73,20 +77,24 @@ impl StoredGrants {
 }
 
 /// Everything about a grant that must be as we wrote it, its code included.
-fn with_context<T>(grant: &Grant, code: Digest, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
-    use_parts(&[
-        b"grant",
-        grant.id.as_bytes(),
-        &code.0,
-        grant.client.as_bytes(),
-        grant.issuer.as_bytes(),
-        grant.subject.as_bytes(),
-        &grant.made_at.as_unix().to_be_bytes(),
-        &grant.expires_at.as_unix().to_be_bytes(),
-    ])
+pub(crate) fn parts(grant: &Grant, code: Digest) -> [Vec<u8>; 8] {
+    [
+        b"grant".to_vec(),
+        grant.id.clone().into_bytes(),
+        code.0.to_vec(),
+        grant.client.clone().into_bytes(),
+        grant.issuer.clone().into_bytes(),
+        grant.subject.clone().into_bytes(),
+        grant.made_at.as_unix().to_be_bytes().to_vec(),
+        grant.expires_at.as_unix().to_be_bytes().to_vec(),
+    ]
 }
 
-fn with_mark<T>(
+fn whose(grant: &Grant) -> Person<'_> {
+    Person { issuer: &grant.issuer, subject: &grant.subject }
+}
+
+pub(crate) fn with_mark<T>(
     token: Digest,
     grant: &str,
     binding: &str,
@@ -105,7 +113,12 @@ fn with_mark<T>(
 #[async_trait]
 impl Grants for StoredGrants {
     async fn begin(&self, grant: &Grant, code: Digest, until: Timestamp) -> Result<(), DatabaseError> {
-        let sealed = with_context(grant, code, |context| self.sealer.seal(context, grant.content.as_bytes()));
+        let parts = parts(grant, code);
+        let context = parts.each_ref().map(Vec::as_slice);
+        let content = grant.content.as_bytes();
+        let sealed =
+            persons::seal(&self.database, &self.sealer, whose(grant), grant.made_at, &context, content)
+                .await?;
         sqlx::query(
             "INSERT INTO grants (id, code, client, issuer, subject, content, made_at, code_until, expires_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -134,7 +147,10 @@ impl Grants for StoredGrants {
             .bind(seconds(now))
             .fetch_optional(self.database.pool())
             .await?;
-        row.as_ref().map_or(Ok(None), |row| self.grant(row))
+        match &row {
+            Some(row) => self.grant(row).await,
+            None => Ok(None),
+        }
     }
 
     async fn of_code(&self, code: Digest) -> Result<Option<Coded>, DatabaseError> {
@@ -145,7 +161,7 @@ impl Grants for StoredGrants {
             .fetch_optional(self.database.pool())
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let Some(grant) = self.grant(&row)? else { return Ok(None) };
+        let Some(grant) = self.grant(&row).await? else { return Ok(None) };
         Ok(Some(Coded {
             grant,
             until: time(&row, "code_until")?,
@@ -188,7 +204,7 @@ impl Grants for StoredGrants {
             .fetch_optional(self.database.pool())
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let Some(grant) = self.grant(&row)? else { return Ok(None) };
+        let Some(grant) = self.grant(&row).await? else { return Ok(None) };
         let (binding, seal): (String, String) = (row.try_get("binding")?, row.try_get("seal")?);
         let until = time(&row, "until")?;
         if !with_mark(token, &grant.id, &binding, until, |parts| self.sealer.is_marked(parts, &seal)) {
@@ -284,7 +300,11 @@ impl Grants for StoredGrants {
             .bind(seconds(now))
             .fetch_all(self.database.pool())
             .await?;
-        rows.iter().filter_map(|row| self.grant(row).transpose()).collect()
+        let mut found = Vec::with_capacity(rows.len());
+        for row in &rows {
+            found.extend(self.grant(row).await?);
+        }
+        Ok(found)
     }
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), DatabaseError> {

@@ -67,6 +67,11 @@ fn with_seal<T>(pin: &Pin, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
     ])
 }
 
+/// A fresh seal of `pin`.
+pub fn seal(pin: &Pin, sealer: &Sealer) -> String {
+    with_seal(pin, |parts| sealer.mark(parts))
+}
+
 /// Writes `pin`, new or not, with a fresh seal.
 pub async fn write(database: &mut AnyConnection, sealer: &Sealer, pin: &Pin) -> Result<(), sqlx::Error> {
     sqlx::query(
@@ -90,7 +95,7 @@ pub async fn write(database: &mut AnyConnection, sealer: &Sealer, pin: &Pin) -> 
     .bind(&pin.decided_by)
     .bind(pin.decided_at.map(seconds))
     .bind(i64::try_from(pin.version).unwrap_or(i64::MAX))
-    .bind(with_seal(pin, |parts| sealer.mark(parts)))
+    .bind(seal(pin, sealer))
     .execute(database)
     .await?;
     Ok(())

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{self, ErrorKind, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -50,6 +50,18 @@ impl Seen {
         if self.read(sealer).map_err(PinError::Seen)? >= version {
             return Ok(());
         }
+        Self::write(sealer, file, version)
+    }
+
+    /// Writes the file again, under the key that marks now.
+    pub fn renew(&self, sealer: &Sealer) -> Result<(), PinError> {
+        match (&self.file, self.read(sealer).map_err(PinError::Seen)?) {
+            (None, _) | (_, 0) => Ok(()),
+            (Some(file), version) => Self::write(sealer, file, version),
+        }
+    }
+
+    fn write(sealer: &Sealer, file: &Path, version: u64) -> Result<(), PinError> {
         let write = || {
             let folder = file.parent().ok_or(ErrorKind::InvalidInput)?;
             let mut draft = tempfile::NamedTempFile::new_in(folder)?;

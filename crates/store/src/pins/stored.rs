@@ -31,6 +31,14 @@ impl StoredPins {
         Self { database, sealer, seen: Seen::new(seen) }
     }
 
+    /// Marks the file outside the database with the key that marks now.
+    ///
+    /// # Errors
+    /// [`PinError::Seen`].
+    pub fn renew_seen(&self) -> Result<(), PinError> {
+        self.seen.renew(&self.sealer)
+    }
+
     async fn version_in(&self, database: &mut AnyConnection, known: u64) -> Result<u64, PinError> {
         let version: i64 =
             sqlx::query_scalar("SELECT version FROM pin_version WHERE one = 1").fetch_one(database).await?;

@@ -7,6 +7,7 @@ mod bench;
 mod clients;
 mod flows;
 mod grants;
+mod keys;
 mod links;
 mod migrations;
 mod pins;

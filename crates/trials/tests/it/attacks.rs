@@ -16,6 +16,7 @@ mod handles;
 mod identity;
 mod injections;
 mod json;
+mod keys;
 mod limits;
 mod linking;
 mod listeners;

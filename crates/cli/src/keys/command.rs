@@ -1,0 +1,145 @@
+//! `bartizan keys`
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use bartizan_model::{Caller, Clock, SystemClock};
+use bartizan_store::reseal::{Progress, Rotation};
+use clap::{Args, Subcommand};
+
+use super::{LOOK, file};
+use crate::{ConfigFile, config, print, run::base_of, say_error, state::State};
+
+/// How long gates get to learn of a change: they look every two seconds.
+const PATIENCE: Duration = Duration::from_secs(LOOK.as_secs() * 2 + 1);
+
+/// `bartizan keys …`
+#[derive(Subcommand)]
+pub enum KeysCommand {
+    /// Show who keeps the root key, which keys there are, and whether they open. Exit code 1 if they do not.
+    #[command(alias = "list")]
+    Status(ConfigFile),
+    /// Make new keys and seal everything again under them, while gates run.
+    ///
+    /// Every person gets a new data key, the gate gets one, and the root key is made anew where that is ours to do (file,
+    /// keyring, PKCS#11); elsewhere rotate it at the provider first, and this wraps by the newest version. Gates go on and take the new
+    /// keys up within seconds. What is stopped half-way goes on when it is run again.
+    #[command(after_help = "Examples:
+  bartizan keys rotate
+  bartizan keys rotate --compromised       # a key got out: cursors and session ids in clients' hands end too
+  bartizan keys rotate --from old.toml     # [keys] provider has changed: wrap by the new one")]
+    Rotate(Rotate),
+}
+
+/// `bartizan keys rotate`
+#[derive(Args)]
+pub struct Rotate {
+    #[command(flatten)]
+    place: ConfigFile,
+    /// Destroy the gate's older key at once, not after a day.
+    #[arg(long)]
+    compromised: bool,
+    /// The configuration whose [keys] wrap the key file until now.
+    #[arg(long, value_name = "OLD")]
+    from: Option<PathBuf>,
+}
+
+/// Runs it.
+pub async fn keys(command: KeysCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        KeysCommand::Status(place) => status(&place).await,
+        KeysCommand::Rotate(rotate) => {
+            crate::start_log("warn");
+            run(rotate).await
+        }
+    }
+}
+
+async fn status(place: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let path = place.config.as_deref();
+    let loaded = config::load(path)?;
+    let state = State::for_config(path)?;
+    let file = file(&loaded.config, &base_of(path), state.folder())?;
+    if !file.path().exists() {
+        print(&format!(
+            "provider  {}\nkeys      none yet; the first `bartizan run` makes them\n",
+            file.root().provider()
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (provider, key) = file.wrapped_by()?;
+    print(&format!("provider  {provider}\nroot key  {}\nfile      {}\n", key, file.path().display()))?;
+    match file.read().await {
+        Err(error) => {
+            print("opens     no\n")?;
+            say_error(&format!("error: {error}\n"));
+            Ok(ExitCode::from(1))
+        }
+        Ok(keys) => {
+            let (gate, persons) = keys.ids().context("there are no keys")?;
+            print(&format!(
+                "opens     yes\ngate key  {gate}, {} older for what went out\npersons   root {persons}, {} erased since it is in use\n",
+                keys.older(),
+                keys.erased()
+            ))?;
+            if let Some(since) = keys.rotating() {
+                let since = bartizan_audit::event::rfc3339::text(since);
+                print(&format!("rotation  begun {since}, not finished: run `bartizan keys rotate`\n"))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
+    let path = rotate.place.config.as_deref();
+    let state = State::for_config(path)?;
+    let loaded = config::load(path)?;
+    if let Some(old) = &rotate.from {
+        let was = config::load(Some(old))?;
+        let from = file(&was.config, &base_of(Some(old)), state.folder())?;
+        let to = file(&loaded.config, &base_of(path), state.folder())?;
+        if to.wrapped_by()?.0 != to.root().provider() || to.read().await.is_err() {
+            to.move_from(&from).await.context("the keys stay wrapped as they were")?;
+            say_error(&format!("the keys are wrapped by `{}` now\n", to.root().provider()));
+        }
+    }
+    let keys = state.keys().await?;
+    let database = state.database().await?;
+    let pins = state.pins(database.clone()).await?;
+    let log = state.log("keys")?;
+    // Recorded first: what is done and not recorded cannot be explained afterwards.
+    let event = crate::secrets::changed("keys", "all", "rotated").by(&Caller::local_owner());
+    let _ = log.note(event).await.context("nothing is changed, for it cannot be recorded")?;
+    let rotation = Rotation {
+        file: &keys.file,
+        database: &database,
+        sealer: Arc::clone(&keys.sealer),
+        pins: &pins,
+        patience: PATIENCE,
+        at_once: rotate.compromised,
+    };
+    let mut lost = 0;
+    let mut say = |progress| match progress {
+        Progress::Published => say_error("new keys are made; gates learn of them\n"),
+        Progress::Promoted => say_error("new keys seal\n"),
+        Progress::Resealed { what, done, lost: rows } => {
+            lost += rows;
+            say_error(&format!("{what}: {done} sealed again{}\n", unopened(rows)));
+        }
+        Progress::Ended => say_error("older keys are destroyed\n"),
+    };
+    rotation.run(SystemClock.now(), &mut say).await.context(
+        "the rotation is not finished; nothing is lost: run `bartizan keys rotate` again to go on",
+    )?;
+    database.close().await;
+    if lost > 0 {
+        say_error("rows that do not open counted for nothing before and were left as they are\n");
+    }
+    say_error(&format!("keep a copy of {}, apart from copies of the database\n", keys.file.path().display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unopened(rows: u64) -> String {
+    if rows == 0 { String::new() } else { format!(", {rows} do not open") }
+}

@@ -1,0 +1,142 @@
+//! `bartizan secrets`
+
+use std::{
+    io::{IsTerminal, Read},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use bartizan_model::{Caller, Clock, Secret, SystemClock};
+use bartizan_store::{Vault, vault::LONGEST};
+use clap::{Args, Subcommand};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use super::{changed, erase::erase};
+use crate::{ConfigFile, print, say_error, state::State};
+
+/// `bartizan secrets …`
+#[derive(Subcommand)]
+pub enum SecretsCommand {
+    /// Put a secret into the vault: its value is read from standard input, never from an argument.
+    ///
+    /// The configuration names it by `{ vault = "NAME" }` wherever a secret is wanted.
+    #[command(after_help = "Examples:
+  bartizan secrets set GITHUB_TOKEN                 # asks for it
+  pass show github | bartizan secrets set GITHUB_TOKEN")]
+    Set(Named),
+    /// Give a secret a new value; a running gate uses it within seconds.
+    Rotate(Named),
+    /// List the vault's secrets, without their values.
+    List(ConfigFile),
+    /// Remove a secret; a running gate cannot use it within seconds. Exit code 1 if there was none.
+    Remove(Named),
+    /// Forget a person: destroy their data key and their name in the audit log, and delete their grants, linked accounts,
+    /// sign-ins and consents. No copy of the database opens what was theirs. Exit code 1 if nothing was there.
+    #[command(after_help = "Example:
+  bartizan secrets erase --user https://login.microsoftonline.com/…/v2.0 9f3c…")]
+    Erase {
+        /// The person: who vouches for them, and their subject there. The owner of a laptop is `local owner`.
+        #[arg(long, num_args = 2, value_names = ["ISSUER", "SUBJECT"], required = true)]
+        user: Vec<String>,
+        #[command(flatten)]
+        place: ConfigFile,
+    },
+}
+
+/// Which secret, and where.
+#[derive(Args)]
+pub struct Named {
+    /// Its name: A-Z, a-z, 0-9, `-`, `_` and `.`.
+    name: String,
+    #[command(flatten)]
+    place: ConfigFile,
+}
+
+/// Runs it.
+pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
+    crate::start_log("warn");
+    match command {
+        SecretsCommand::Set(Named { name, place }) => {
+            let (state, vault) = vault(&place).await?;
+            let value = value(&name)?;
+            record(&state, &name, "set").await?;
+            vault.add(&name, &value, SystemClock.now()).await?;
+            say_error(&format!("{name} is set; name it by {{ vault = \"{name}\" }}\n"));
+            Ok(ExitCode::SUCCESS)
+        }
+        SecretsCommand::Rotate(Named { name, place }) => {
+            let (state, vault) = vault(&place).await?;
+            // Before anybody types anything.
+            vault.read(&name).await.map(drop).or_else(|error| match error {
+                bartizan_store::VaultError::Unsealed(_) => Ok(()),
+                other => Err(other),
+            })?;
+            let value = value(&name)?;
+            record(&state, &name, "rotated").await?;
+            let revision = vault.replace(&name, &value, SystemClock.now()).await?;
+            say_error(&format!(
+                "{name} has its value number {revision}; running gates use it within seconds\n"
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+        SecretsCommand::List(place) => {
+            let (_, vault) = vault(&place).await?;
+            for secret in vault.list().await? {
+                let time = bartizan_audit::event::rfc3339::text(secret.changed_at);
+                print(&format!("{}  value {}  of {time}\n", secret.name, secret.revision))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        SecretsCommand::Remove(Named { name, place }) => {
+            let (state, vault) = vault(&place).await?;
+            record(&state, &name, "removed").await?;
+            let removed = vault.remove(&name).await?;
+            say_error(&format!("{name} {}\n", if removed { "is removed" } else { "was not there" }));
+            Ok(ExitCode::from(u8::from(!removed)))
+        }
+        SecretsCommand::Erase { user, place } => {
+            let state = State::for_config(place.config.as_deref())?;
+            let [issuer, subject] = user.as_slice() else { bail!("--user takes ISSUER and SUBJECT") };
+            erase(&state, issuer, subject).await
+        }
+    }
+}
+
+async fn vault(place: &ConfigFile) -> anyhow::Result<(State, Vault)> {
+    let state = State::for_config(place.config.as_deref())?;
+    let vault = Vault::new(state.database().await?, state.sealer().await?);
+    Ok((state, vault))
+}
+
+async fn record(state: &State, name: &str, what: &'static str) -> anyhow::Result<()> {
+    let event = changed("secret", name, what).by(&Caller::local_owner());
+    let noted = state.log("secrets")?.note(event).await;
+    noted.map(drop).context("it is not done, for it cannot be recorded")
+}
+
+/// A value from standard input, without the line end; a terminal is asked, and shows nothing of it.
+fn value(name: &str) -> anyhow::Result<Secret> {
+    let stdin = std::io::stdin();
+    let mut text = Zeroizing::new(String::new());
+    if stdin.is_terminal() {
+        say_error(&format!("The value of {name}: "));
+        let before = tcgetattr(&stdin).context("the terminal")?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &silent).context("the terminal")?;
+        let read = stdin.read_line(&mut text);
+        let restored = tcsetattr(&stdin, OptionalActions::Flush, &before);
+        say_error("\n");
+        read?;
+        restored.context("the terminal")?;
+    } else {
+        let most = u64::try_from(LONGEST + 2).unwrap_or(u64::MAX);
+        stdin.lock().take(most).read_to_string(&mut text).context("the value on standard input")?;
+    }
+    let value = text.trim_end_matches(['\n', '\r']);
+    if value.is_empty() {
+        bail!("there is no value on standard input");
+    }
+    Ok(Secret::new(value.to_owned()))
+}

@@ -1,0 +1,351 @@
+//! Fetching secrets from vaults, and noticing new values.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use bartizan_model::Secret;
+use bartizan_store::{
+    Vault, VaultError,
+    root::{
+        Ask, Told, WITHIN, Wire,
+        azure::{API, AzureTokens},
+    },
+};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::{Remote, fetched};
+use crate::{
+    config::{Config, SecretRef},
+    endpoints,
+    keys::{EgressWire, azure_tokens, tls, trimmed},
+    state::State,
+};
+
+/// How often our own vault is looked at; it costs nothing.
+const OWN: Duration = Duration::from_secs(2);
+
+/// What the configuration in force needs, and how it is fetched.
+static CURRENT: Mutex<Option<Arc<Fetcher>>> = Mutex::new(None);
+
+/// The vaults of one configuration.
+struct Fetcher {
+    wanted: BTreeSet<Remote>,
+    own: Option<Vault>,
+    azure: Option<(String, Arc<dyn AzureTokens>, EgressWire)>,
+    hashicorp: Option<(Hashicorp, EgressWire)>,
+    ttl: Duration,
+}
+
+struct Hashicorp {
+    address: String,
+    token: SecretRef,
+    namespace: Option<String>,
+    base: std::path::PathBuf,
+}
+
+/// Why a secret was not fetched.
+enum Missed {
+    /// Nobody answered: what was fetched before is as good as it was.
+    Away(String),
+    /// It is not there, or not for us.
+    Gone(String),
+}
+
+/// Fetches every secret that `config` names and a vault keeps. Relative paths start at `base`.
+///
+/// # Errors
+/// What could not be fetched; nothing counts then.
+pub async fn prepare(config: &Config, base: &Path, state: &State) -> anyhow::Result<()> {
+    let fetcher = Fetcher::new(config, base, state).await?;
+    let mut problems = Vec::new();
+    for remote in &fetcher.wanted {
+        match fetcher.fetch(remote).await {
+            Ok(secret) => drop(fetched().insert(remote.clone(), Ok(secret))),
+            Err(Missed::Away(problem)) if matches!(fetched().get(remote), Some(Ok(_))) => {
+                tracing::warn!(problem, "going on with the value that was fetched before");
+            }
+            Err(Missed::Away(problem) | Missed::Gone(problem)) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        bail!("{}", problems.join("; "));
+    }
+    fetched().retain(|remote, _| fetcher.wanted.contains(remote));
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(fetcher));
+    Ok(())
+}
+
+/// Fetches again what the configuration in force needs, for as long as the future lives. `changed` is told when a value is
+/// another than before.
+pub async fn watch(changed: mpsc::Sender<()>) {
+    let mut ticks = tokio::time::interval(OWN);
+    let mut last = Instant::now();
+    loop {
+        ticks.tick().await;
+        let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(fetcher) = current else { continue };
+        let is_due = last.elapsed() >= fetcher.ttl;
+        if is_due {
+            last = Instant::now();
+        }
+        let mut is_new = false;
+        for remote in fetcher.wanted.iter().filter(|r| is_due || matches!(r, Remote::Vault(_))) {
+            let now = match fetcher.fetch(remote).await {
+                Ok(secret) => Ok(secret),
+                Err(Missed::Gone(problem)) => Err(problem),
+                Err(Missed::Away(problem)) => {
+                    tracing::warn!(problem, "going on with the value that was fetched before");
+                    continue;
+                }
+            };
+            let mut known = fetched();
+            let is_same = match (known.get(remote), &now) {
+                (Some(Ok(then)), Ok(now)) => then.matches(now.reveal().as_bytes()),
+                (Some(Err(_)), Err(_)) => true,
+                _ => false,
+            };
+            if !is_same {
+                match &now {
+                    Ok(_) => tracing::info!(secret = %remote, "a secret has a new value"),
+                    Err(problem) => tracing::error!(problem, "a secret counts no more"),
+                }
+                known.insert(remote.clone(), now);
+                is_new = true;
+            }
+        }
+        if is_new {
+            // A full channel already says it.
+            let _ = changed.try_send(());
+        }
+    }
+}
+
+impl Fetcher {
+    async fn new(config: &Config, base: &Path, state: &State) -> anyhow::Result<Self> {
+        let wanted = wanted(config)?;
+        let needs = |of: fn(&Remote) -> bool| wanted.iter().any(of);
+        let own = if needs(|r| matches!(r, Remote::Vault(_))) {
+            Some(Vault::new(state.database().await?, state.sealer().await?))
+        } else {
+            None
+        };
+        let wire = |ca: Option<&Path>| EgressWire::new(endpoints::egress(config), tls(base, ca));
+        let azure = match &config.vaults.azure {
+            Some(azure) if needs(|r| matches!(r, Remote::Azure(_))) => {
+                Some((trimmed(&azure.url), azure_tokens(config, base)?, wire(azure.ca.as_deref())))
+            }
+            _ => None,
+        };
+        let hashicorp = config.vaults.hashicorp.as_ref().map(|vault| {
+            let settings = Hashicorp {
+                address: trimmed(&vault.url),
+                token: vault.token.clone(),
+                namespace: vault.namespace.clone(),
+                base: base.to_owned(),
+            };
+            (settings, wire(vault.ca.as_deref()))
+        });
+        Ok(Self { wanted, own, azure, hashicorp, ttl: Duration::from_secs(config.vaults.ttl_s) })
+    }
+
+    async fn fetch(&self, remote: &Remote) -> Result<Secret, Missed> {
+        match remote {
+            Remote::Vault(name) => {
+                let vault = self.own.as_ref().ok_or_else(|| Missed::Gone("there is no vault".into()))?;
+                vault.read(name).await.map_err(|error| match error {
+                    VaultError::Database(error) => Missed::Away(error.to_string()),
+                    other => Missed::Gone(other.to_string()),
+                })
+            }
+            Remote::Azure(name) => self.azure(remote, name).await,
+            Remote::Hashicorp(address) => self.hashicorp(remote, address).await,
+        }
+    }
+
+    /// Get Secret of the REST API.
+    async fn azure(&self, remote: &Remote, name: &str) -> Result<Secret, Missed> {
+        let missing = || Missed::Gone(format!("{remote} needs [vaults.azure]"));
+        let (vault, tokens, wire) = self.azure.as_ref().ok_or_else(missing)?;
+        let what = remote.to_string();
+        for again in [false, true] {
+            let token =
+                tokens.token(again).await.map_err(|error| Missed::Away(format!("{what}: {error}")))?;
+            let told = wire
+                .ask(Ask {
+                    url: format!("{vault}/secrets/{name}?api-version={API}"),
+                    headers: vec![("authorization", Secret::new(format!("Bearer {}", token.reveal())))],
+                    body: None,
+                    within: WITHIN,
+                    what: &what,
+                })
+                .await
+                .map_err(|error| Missed::Away(format!("{what}: {error}")))?;
+            if told.status != 401 || again {
+                return found(&what, &told, "/value");
+            }
+        }
+        Err(missing())
+    }
+
+    /// Read Secret Version of the key/value engine, version 2.
+    async fn hashicorp(&self, remote: &Remote, address: &str) -> Result<Secret, Missed> {
+        let missing = || Missed::Gone(format!("{remote} needs [vaults.hashicorp]"));
+        let (vault, wire) = self.hashicorp.as_ref().ok_or_else(missing)?;
+        let no_address = || Missed::Gone(format!("`{address}` is not MOUNT/PATH#FIELD"));
+        let (path, field) = address.split_once('#').ok_or_else(no_address)?;
+        let (mount, path) = path.split_once('/').ok_or_else(no_address)?;
+        let what = remote.to_string();
+        let token = vault.token.read(&vault.base);
+        let token = token.map_err(|error| Missed::Away(format!("[vaults.hashicorp] token: {error:#}")))?;
+        let mut headers = vec![("x-vault-token", token)];
+        if let Some(namespace) = &vault.namespace {
+            headers.push(("x-vault-namespace", Secret::new(namespace.clone())));
+        }
+        let url = format!("{}/v1/{mount}/data/{path}", vault.address);
+        let told = wire.ask(Ask { url, headers, body: None, within: WITHIN, what: &what }).await;
+        let told = told.map_err(|error| Missed::Away(format!("{what}: {error}")))?;
+        found(&what, &told, &format!("/data/data/{field}"))
+    }
+}
+
+/// The text at `pointer` of a good answer.
+fn found(what: &str, told: &Told, pointer: &str) -> Result<Secret, Missed> {
+    match told.status {
+        200..=299 => {
+            let answer: Option<Value> = serde_json::from_slice(&told.body).ok();
+            let text = answer.as_ref().and_then(|answer| answer.pointer(pointer)).and_then(Value::as_str);
+            let text = text.ok_or_else(|| Missed::Gone(format!("{what}: the answer has no such text")))?;
+            Ok(Secret::new(text.to_owned()))
+        }
+        // Too many requests, sealed or standby (Vault), trouble of its own; a body may quote what we sent.
+        429 | 472 | 473 | 500..=599 => Err(Missed::Away(format!("{what}: HTTP {}", told.status))),
+        404 => Err(Missed::Gone(format!("{what} does not exist"))),
+        status => Err(Missed::Gone(format!("{what} is not for us: HTTP {status}"))),
+    }
+}
+
+/// Every secret that the configuration names and a vault keeps, wherever it stands.
+fn wanted(config: &Config) -> anyhow::Result<BTreeSet<Remote>> {
+    let mut found = BTreeSet::new();
+    collect(&serde_json::to_value(config).context("the configuration")?, "", &mut found);
+    Ok(found)
+}
+
+fn collect(value: &Value, under: &str, found: &mut BTreeSet<Remote>) {
+    match value {
+        Value::Array(all) => all.iter().for_each(|one| collect(one, under, found)),
+        Value::Object(fields) => {
+            // Maps whose keys are the operator's words may have ours among them.
+            let is_reference = fields.len() == 1 && !matches!(under, "set_env" | "scopes");
+            for (key, value) in fields {
+                match (key.as_str(), value) {
+                    ("vault", Value::String(name)) if is_reference => {
+                        found.insert(Remote::Vault(name.clone()));
+                    }
+                    ("azure_kv", Value::String(name)) if is_reference => {
+                        found.insert(Remote::Azure(name.clone()));
+                    }
+                    ("hashicorp", Value::String(address)) if is_reference => {
+                        found.insert(Remote::Hashicorp(address.clone()));
+                    }
+                    _ => collect(value, key, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What is wrong with the references of a configuration.
+pub fn address_problems(config: &Config) -> Vec<String> {
+    let is_part = |text: &str| {
+        !text.is_empty()
+            && text != ".."
+            && text != "."
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let mut problems = Vec::new();
+    for remote in wanted(config).unwrap_or_default() {
+        match &remote {
+            Remote::Vault(name) if !is_part(name) => {
+                problems.push(format!(
+                    "{{ vault = \"{name}\" }}: a name is made of A-Z, a-z, 0-9, `-`, `_` and `.`"
+                ));
+            }
+            Remote::Azure(name) => {
+                if config.vaults.azure.is_none() {
+                    problems.push(format!("{{ azure_kv = \"{name}\" }} needs [vaults.azure]"));
+                }
+                if !name.split('/').all(is_part) || name.split('/').count() > 2 {
+                    problems.push(format!("{{ azure_kv = \"{name}\" }}: write NAME, or NAME/VERSION"));
+                }
+            }
+            Remote::Hashicorp(address) => {
+                if config.vaults.hashicorp.is_none() {
+                    problems.push(format!("{{ hashicorp = \"{address}\" }} needs [vaults.hashicorp]"));
+                }
+                let is_good = address.split_once('#').is_some_and(|(path, field)| {
+                    is_part(field) && path.split('/').count() > 1 && path.split('/').all(is_part)
+                });
+                if !is_good {
+                    problems.push(format!("{{ hashicorp = \"{address}\" }}: write MOUNT/PATH#FIELD"));
+                }
+            }
+            Remote::Vault(_) => {}
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_found_wherever_they_stand() {
+        let config: Config = toml::from_str(
+            "[[servers]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"\n\
+             credential = { kind = \"secret\", value = { vault = \"A\" } }\n\
+             [[servers]]\nname = \"b\"\ncommand = [\"x\"]\n\
+             set_env = { vault = \"just a text\", KEY = { azure_kv = \"key/1\" }, B = { hashicorp = \"kv/app/b#key\" } }\n\
+             [vaults.hashicorp]\nurl = \"https://v\"\ntoken = { env = \"T\" }\n",
+        )
+        .unwrap();
+        let found: Vec<_> = wanted(&config).unwrap().into_iter().collect();
+        assert_eq!(
+            found,
+            [
+                Remote::Vault("A".into()),
+                Remote::Azure("key/1".into()),
+                Remote::Hashicorp("kv/app/b#key".into())
+            ]
+        );
+        let problems = address_problems(&config);
+        assert!(problems.len() == 1 && problems[0].contains("[vaults.azure]"), "{problems:?}");
+        for bad in ["../x#y", "kv#y", "kv/x", "kv/x?y=1#z", "kv//x#y"] {
+            let config = format!(
+                "[[servers]]\nname = \"b\"\ncommand = [\"x\"]\nset_env = {{ B = {{ hashicorp = \"{bad}\" }} }}\n\
+                 [vaults.hashicorp]\nurl = \"https://v\"\ntoken = {{ env = \"T\" }}\n"
+            );
+            assert_eq!(address_problems(&toml::from_str(&config).unwrap()).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_value_or_says_whether_to_wait() {
+        let told =
+            |status, body: &str| Told { status, body: zeroize::Zeroizing::new(body.as_bytes().to_vec()) };
+        let value = found("x", &told(200, r#"{"data":{"data":{"key":"v"}}}"#), "/data/data/key");
+        assert!(value.is_ok_and(|v| v.reveal() == "v"));
+        assert!(matches!(found("x", &told(200, "{}"), "/value"), Err(Missed::Gone(_))));
+        assert!(matches!(found("x", &told(503, ""), "/value"), Err(Missed::Away(_))));
+        assert!(matches!(found("x", &told(403, ""), "/value"), Err(Missed::Gone(_))));
+        assert!(matches!(found("x", &told(404, ""), "/value"), Err(Missed::Gone(_))));
+    }
+}

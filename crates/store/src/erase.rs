@@ -1,0 +1,107 @@
+//! Forgetting a person.
+//!
+//! Rows are deleted here; what makes the person unreadable in every copy of the database is that the key file loses what
+//! their keys were wrapped under ([`crate::keyfile::Contents::puncture`]). The order is: numbers of the keys, key file, rows.
+
+use std::time::Duration;
+
+use bartizan_model::Timestamp;
+
+use crate::{Database, DatabaseError, columns::seconds, persons::TENANT};
+
+/// How much there was of a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Data keys.
+    pub keys: u64,
+    /// Grants to clients, with their tokens.
+    pub grants: u64,
+    /// Accounts at servers.
+    pub links: u64,
+    /// Browsers in which the person was signed in.
+    pub browsers: u64,
+    /// What else there was: consents, withheld results, requests that waited, labels of what was read.
+    pub other: u64,
+}
+
+impl Erased {
+    /// Whether nothing was there.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The numbers of a person's data keys.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn keys_of(database: &Database, issuer: &str, subject: &str) -> Result<Vec<String>, DatabaseError> {
+    let ids =
+        sqlx::query_scalar("SELECT id FROM person_keys WHERE tenant = $1 AND issuer = $2 AND subject = $3");
+    Ok(ids.bind(TENANT).bind(issuer).bind(subject).fetch_all(database.pool()).await?)
+}
+
+/// Deletes every row of a person, and revokes every token that speaks for them and was issued until `now`, for as long as
+/// `remembered`: gates that run know within seconds.
+///
+/// # Errors
+/// [`DatabaseError`]; nothing changed then.
+pub async fn erase(
+    database: &Database,
+    issuer: &str,
+    subject: &str,
+    now: Timestamp,
+    remembered: Duration,
+) -> Result<Erased, DatabaseError> {
+    let mut transaction = database.write().await?;
+    let until = seconds(now.plus(remembered));
+    let grants: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM grants WHERE issuer = $1 AND subject = $2 AND ended_at IS NULL")
+            .bind(issuer)
+            .bind(subject)
+            .fetch_all(&mut *transaction)
+            .await?;
+    let person = ("subject", issuer, subject);
+    for (kind, issuer, name) in grants.iter().map(|id| ("grant", "", id.as_str())).chain([person]) {
+        sqlx::query(
+            "INSERT INTO revocations (kind, issuer, name, at, until) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (kind, issuer, name) DO UPDATE SET at = excluded.at, until = excluded.until",
+        )
+        .bind(kind)
+        .bind(issuer)
+        .bind(name)
+        .bind(seconds(now))
+        .bind(until)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    let mut erased = Erased::default();
+    for (statement, count) in [
+        ("DELETE FROM upstream_grants WHERE issuer = $1 AND subject = $2", &mut erased.links),
+        ("DELETE FROM browsers WHERE issuer = $1 AND subject = $2", &mut erased.browsers),
+        // Their refresh tokens go with them.
+        ("DELETE FROM grants WHERE issuer = $1 AND subject = $2", &mut erased.grants),
+    ] {
+        let gone = sqlx::query(statement).bind(issuer).bind(subject).execute(&mut *transaction).await?;
+        *count += gone.rows_affected();
+    }
+    for statement in [
+        "DELETE FROM consents WHERE issuer = $1 AND subject = $2",
+        "DELETE FROM quarantine WHERE issuer = $1 AND subject = $2",
+        "DELETE FROM approvals WHERE issuer = $1 AND subject = $2",
+        "DELETE FROM flows WHERE issuer = $1 AND subject = $2",
+        "DELETE FROM flow_owners WHERE issuer = $1 AND subject = $2",
+    ] {
+        let gone = sqlx::query(statement).bind(issuer).bind(subject).execute(&mut *transaction).await?;
+        erased.other += gone.rows_affected();
+    }
+    let keys = sqlx::query("DELETE FROM person_keys WHERE tenant = $1 AND issuer = $2 AND subject = $3")
+        .bind(TENANT)
+        .bind(issuer)
+        .bind(subject)
+        .execute(&mut *transaction)
+        .await?;
+    erased.keys = keys.rows_affected();
+    transaction.commit().await?;
+    Ok(erased)
+}

@@ -1,0 +1,364 @@
+//! Sealing everything again under newer keys, while gates go on.
+//!
+//! Each row is read, opened, sealed anew and put back only if nobody changed it meanwhile; whoever is stopped and starts
+//! again finds what is left by the ids of the keys. A row that does not open is left as it is: it counted for nothing before.
+//!
+//! What lives for minutes only, sign-ins under way, is left to end by itself: the gate's older key opens for a day more
+//! ([`crate::keyfile::RETIRED`]).
+
+use std::{sync::Arc, time::Duration};
+
+use bartizan_model::{ServerName, Timestamp};
+use sqlx::{AssertSqlSafe, Row, any::AnyRow};
+
+use crate::{
+    Database, DatabaseError, Sealer, approvals,
+    columns::{digest, time},
+    consents, grants,
+    keyfile::{Contents, KeyFile, KeysError},
+    links::{self, Account},
+    persons::{self, Person},
+    pins::{StoredPins, rows as pin_rows},
+    quarantine, signing, vault,
+};
+
+/// Rows that are read at once.
+const PAGE: i64 = 200;
+
+/// Why a rotation stopped. It goes on where it was when it is begun again.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The file beside the pins.
+    #[error(transparent)]
+    Pins(#[from] crate::pins::PinError),
+}
+
+impl From<sqlx::Error> for RotationError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// How far a rotation is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// New keys are made; gates learn of them.
+    Published,
+    /// New keys seal; gates learn of it.
+    Promoted,
+    /// A kind of rows was sealed again: `done` of them, and `lost` that do not open were left as they are.
+    Resealed {
+        /// What they are.
+        what: &'static str,
+        /// How many were sealed again.
+        done: u64,
+        /// How many do not open.
+        lost: u64,
+    },
+    /// Older keys are destroyed.
+    Ended,
+}
+
+/// A rotation of every key that is ours.
+pub struct Rotation<'a> {
+    /// The key file.
+    pub file: &'a KeyFile,
+    /// The database.
+    pub database: &'a Database,
+    /// Sealer of this process; it goes by the new keys when this is over.
+    pub sealer: Arc<Sealer>,
+    /// The pins, with the file beside them.
+    pub pins: &'a StoredPins,
+    /// How long gates take to learn of a change of the key file.
+    pub patience: Duration,
+    /// Destroy the gate's older key at once, not after a day: what it sealed for other hands (session ids, cursors, forms)
+    /// opens no more. For a key that got out.
+    pub at_once: bool,
+}
+
+impl Rotation<'_> {
+    /// Rotates, or goes on with a rotation that was stopped.
+    ///
+    /// # Errors
+    /// [`RotationError`]; to be begun again.
+    pub async fn run(&self, now: Timestamp, say: &mut dyn FnMut(Progress)) -> Result<(), RotationError> {
+        if self.file.read().await?.rotating().is_none() {
+            self.file.root().renew().await.map_err(KeysError::from)?;
+        }
+        let begun = self.file.change(now, |keys, entropy| keys.begin(now, entropy)).await?;
+        self.adopt(&begun)?;
+        say(Progress::Published);
+        tokio::time::sleep(self.patience).await;
+        let promoted = self.file.change(now, |keys, _| keys.promote(now)).await?;
+        self.adopt(&promoted)?;
+        say(Progress::Promoted);
+        tokio::time::sleep(self.patience).await;
+        self.reseal(say).await?;
+        self.pins.renew_seen()?;
+        let root = self.sealer.persons_id().ok_or(DatabaseError::Locked)?;
+        // Nothing opens by them any more; what still names one did not open before.
+        sqlx::query("DELETE FROM person_keys WHERE root <> $1")
+            .bind(root)
+            .execute(self.database.pool())
+            .await?;
+        let at_once = self.at_once;
+        let ended = self.file.change(now, |keys, _| keys.end(at_once)).await?;
+        self.file.root().forget_older().await.map_err(KeysError::from)?;
+        self.adopt(&ended)?;
+        say(Progress::Ended);
+        Ok(())
+    }
+
+    fn adopt(&self, keys: &Contents) -> Result<(), RotationError> {
+        Ok(self.sealer.adopt(keys).map_err(KeysError::from)?)
+    }
+
+    async fn reseal(&self, say: &mut dyn FnMut(Progress)) -> Result<(), RotationError> {
+        for table in TABLES {
+            let (mut done, mut lost) = (0, 0);
+            loop {
+                let rows = self.stale(table, lost).await?;
+                if rows.is_empty() {
+                    break;
+                }
+                for row in &rows {
+                    match self.renewed(table, row).await? {
+                        None => lost += 1,
+                        Some(text) => done += self.put(table, row, &text).await?,
+                    }
+                }
+                if i64::try_from(rows.len()).is_ok_and(|read| read == PAGE) {
+                    say(Progress::Resealed { what: table.what, done, lost });
+                }
+            }
+            say(Progress::Resealed { what: table.what, done, lost });
+        }
+        Ok(())
+    }
+
+    /// Rows that older keys sealed; the first `skip` of them do not open.
+    async fn stale(&self, table: &Table, skip: u64) -> Result<Vec<AnyRow>, DatabaseError> {
+        let Table { name, column, keys, .. } = table;
+        let (condition, id) = if table.is_personal() {
+            let root = self.sealer.persons_id().ok_or(DatabaseError::Locked)?;
+            let of_current = format!(
+                "NOT EXISTS (SELECT 1 FROM person_keys k WHERE k.tenant = '' AND k.issuer = t.issuer \
+                 AND k.subject = t.subject AND k.root = $1 AND t.{column} LIKE '4.' || k.id || '.%')"
+            );
+            (of_current, root)
+        } else {
+            let id = self.sealer.key_id().ok_or(DatabaseError::Locked)?;
+            (format!("t.{column} NOT LIKE $1"), format!("_.{id}.%"))
+        };
+        let order = keys.join(", ");
+        let statement = format!(
+            "SELECT * FROM {name} t WHERE t.{column} IS NOT NULL AND {condition} ORDER BY {order} LIMIT $2 OFFSET $3"
+        );
+        let rows = sqlx::query(AssertSqlSafe(statement))
+            .bind(id)
+            .bind(PAGE)
+            .bind(i64::try_from(skip).unwrap_or(i64::MAX))
+            .fetch_all(self.database.pool())
+            .await?;
+        Ok(rows)
+    }
+
+    /// Puts `text` in the place of what was read; nothing if somebody else did meanwhile.
+    async fn put(&self, table: &Table, row: &AnyRow, text: &str) -> Result<u64, DatabaseError> {
+        let Table { name, column, keys, .. } = table;
+        let conditions: Vec<_> = keys.iter().zip(3..).map(|(key, n)| format!("{key} = ${n}")).collect();
+        let statement =
+            format!("UPDATE {name} SET {column} = $1 WHERE {column} = $2 AND {}", conditions.join(" AND "));
+        let mut query =
+            sqlx::query(AssertSqlSafe(statement)).bind(text).bind(row.try_get::<String, _>(*column)?);
+        for key in *keys {
+            query = query.bind(row.try_get::<String, _>(*key)?);
+        }
+        Ok(query.execute(self.database.pool()).await?.rows_affected())
+    }
+
+    /// What is to be in the column; `None` for a row that is not as it was written.
+    async fn renewed(&self, table: &Table, row: &AnyRow) -> Result<Option<String>, DatabaseError> {
+        let old: String = row.try_get(table.column)?;
+        let text = |column: &str| row.try_get::<String, _>(column);
+        match table.content {
+            Content::Grant => {
+                let grant = grants::Grant {
+                    id: text("id")?,
+                    client: text("client")?,
+                    issuer: text("issuer")?,
+                    subject: text("subject")?,
+                    content: String::new(),
+                    made_at: time(row, "made_at")?,
+                    expires_at: time(row, "expires_at")?,
+                };
+                let parts = grants::parts(&grant, digest(row, "code")?);
+                self.person(row, &parts.each_ref().map(Vec::as_slice), &old, grant.made_at).await
+            }
+            Content::Link => {
+                let account = Account {
+                    issuer: text("issuer")?,
+                    subject: text("subject")?,
+                    server: ServerName::try_from(text("server")?)
+                        .map_err(|_| DatabaseError::Value("server"))?,
+                };
+                let upstream = text("upstream")?;
+                let made = time(row, "granted_at")?;
+                self.person(row, &links::of_grant(&account, &upstream), &old, made).await
+            }
+            Content::Browser => {
+                let (id, issuer, subject) = (text("id")?, text("issuer")?, text("subject")?);
+                let context = crate::browsers::context(&id, &issuer, &subject);
+                self.person(row, &context, &old, time(row, "opened_at")?).await
+            }
+            Content::Withheld => {
+                let id = text("id")?;
+                self.person(row, &[b"quarantine", id.as_bytes()], &old, time(row, "kept_at")?).await
+            }
+            Content::WithheldMark => {
+                let item = quarantine::item(row)?;
+                Ok(quarantine::with_parts(&item, |parts| self.marked(parts, &old)))
+            }
+            Content::RefreshMark => {
+                let (grant, binding) = (text("grant_id")?, text("binding")?);
+                let (token, until) = (digest(row, "hash")?, time(row, "until")?);
+                Ok(grants::with_mark(token, &grant, &binding, until, |parts| self.marked(parts, &old)))
+            }
+            Content::ConsentMark => {
+                let consent = consents::given(row)?.consent;
+                let scopes = text("scopes")?;
+                Ok(self.marked(&consents::parts(&consent, &scopes), &old))
+            }
+            Content::ApprovalMark => {
+                let approval = approvals::approval(row)?;
+                // What was used has the mark of when it was approved.
+                let standing = match approval.standing {
+                    approvals::Standing::Used => approvals::Standing::Approved,
+                    other => other,
+                };
+                let approval = approvals::Approval { standing, ..approval };
+                Ok(approvals::with_seal(&approval, |parts| self.marked(parts, &old)))
+            }
+            Content::PinMark => {
+                let kept = pin_rows::pin(row, &self.sealer)?;
+                Ok(kept.is_ours.then(|| pin_rows::seal(&kept.pin, &self.sealer)))
+            }
+            Content::SigningKey => {
+                let (id, public) = (text("id")?, text("public")?);
+                self.row(&signing::context(&id, &public), &old)
+            }
+            Content::Client => self.row(&[b"client", text("id")?.as_bytes()], &old),
+            Content::Registration => {
+                let (upstream, redirect) = (text("upstream")?, text("redirect_uri")?);
+                self.row(&[links::REGISTRATIONS.as_bytes(), upstream.as_bytes(), redirect.as_bytes()], &old)
+            }
+            Content::Secret => {
+                let revision: i64 = row.try_get("revision")?;
+                self.row(&vault::context(&text("name")?, &revision.to_be_bytes()), &old)
+            }
+        }
+    }
+
+    async fn person(
+        &self,
+        row: &AnyRow,
+        context: &[&[u8]],
+        old: &str,
+        made: Timestamp,
+    ) -> Result<Option<String>, DatabaseError> {
+        let (issuer, subject): (String, String) = (row.try_get("issuer")?, row.try_get("subject")?);
+        let person = Person { issuer: &issuer, subject: &subject };
+        let opened = persons::open(self.database, &self.sealer, person, context, old).await?;
+        let Some(plain) = opened.map(zeroize::Zeroizing::new) else { return Ok(None) };
+        persons::seal(self.database, &self.sealer, person, made, context, &plain).await.map(Some)
+    }
+
+    fn row(&self, context: &[&[u8]], old: &str) -> Result<Option<String>, DatabaseError> {
+        let Some(plain) = self.sealer.open(context, old).map(zeroize::Zeroizing::new) else {
+            return Ok(None);
+        };
+        self.sealer.seal_row(context, &plain).map(Some)
+    }
+
+    fn marked(&self, parts: &[&[u8]], old: &str) -> Option<String> {
+        self.sealer.is_marked(parts, old).then(|| self.sealer.mark(parts))
+    }
+}
+
+/// One column.
+struct Table {
+    what: &'static str,
+    name: &'static str,
+    column: &'static str,
+    /// What names a row: columns of text.
+    keys: &'static [&'static str],
+    content: Content,
+}
+
+#[derive(Clone, Copy)]
+enum Content {
+    ApprovalMark,
+    Browser,
+    Client,
+    ConsentMark,
+    Grant,
+    Link,
+    PinMark,
+    RefreshMark,
+    Registration,
+    Secret,
+    SigningKey,
+    Withheld,
+    WithheldMark,
+}
+
+impl Table {
+    fn is_personal(&self) -> bool {
+        matches!(self.content, Content::Browser | Content::Grant | Content::Link | Content::Withheld)
+    }
+}
+
+const fn table(
+    what: &'static str,
+    name: &'static str,
+    column: &'static str,
+    keys: &'static [&'static str],
+    content: Content,
+) -> Table {
+    Table { what, name, column, keys, content }
+}
+
+/// Everything that is sealed or marked and stays.
+const TABLES: &[Table] = &[
+    table("signing keys", "signing_keys", "private", &["id"], Content::SigningKey),
+    table("registered clients", "registered_clients", "content", &["id"], Content::Client),
+    table(
+        "registrations at servers",
+        "upstream_registrations",
+        "sealed",
+        &["upstream", "redirect_uri"],
+        Content::Registration,
+    ),
+    table("secrets", "vault_secrets", "sealed", &["name"], Content::Secret),
+    table("grants", "grants", "content", &["id"], Content::Grant),
+    table("refresh tokens", "refresh_tokens", "seal", &["hash"], Content::RefreshMark),
+    table("linked accounts", "upstream_grants", "sealed", &["issuer", "subject", "server"], Content::Link),
+    table("browsers", "browsers", "person", &["id"], Content::Browser),
+    table(
+        "consents",
+        "consents",
+        "seal",
+        &["issuer", "subject", "client", "redirect_uri", "scopes", "resource"],
+        Content::ConsentMark,
+    ),
+    table("approvals", "approvals", "seal", &["id"], Content::ApprovalMark),
+    table("withheld results", "quarantine", "sealed", &["id"], Content::Withheld),
+    table("marks of withheld results", "quarantine", "mark", &["id"], Content::WithheldMark),
+    table("pins", "pins", "seal", &["server", "kind", "name"], Content::PinMark),
+];
