@@ -18,6 +18,7 @@ use bartizan_store::{
 };
 
 /// A state folder that exists, mode 0700.
+#[derive(Clone)]
 pub struct State {
     folder: PathBuf,
 }
@@ -128,6 +129,11 @@ impl State {
     /// The audit folder.
     pub fn audit(&self, entropy: Arc<dyn Entropy>) -> anyhow::Result<AuditFolder> {
         Ok(AuditFolder::open(&self.folder.join("audit"), entropy)?)
+    }
+
+    /// Where the audit logs are.
+    pub fn audit_folder(&self) -> PathBuf {
+        self.folder.join("audit")
     }
 
     /// Where the alerts keep what they have seen.

@@ -8,6 +8,8 @@
 //! * [`flows`]: which labels have entered whose conversation;
 //! * [`approvals`]: decisions that wait for a person, each good for one exact call;
 //! * [`responses`]: who and what is cut off, everywhere at once.
+//! * [`admins`]: who may act at the admin listener, and until when.
+//! * [`plans`]: what is done about a compromised server, step by step.
 //! * [`quarantine`]: results that wait for a person, each given once to whoever asked for it.
 //! * [`consents`]: what a person allowed which client to do in their name;
 //! * [`browsers`]: where somebody is signed in;
@@ -18,6 +20,7 @@
 //!
 //! [`seal`] is for values that go out into other hands, under a key file.
 
+pub mod admins;
 pub mod approvals;
 pub mod browsers;
 pub mod clients;
@@ -31,11 +34,13 @@ pub mod links;
 mod migrate;
 pub mod pending;
 pub mod pins;
+pub mod plans;
 pub mod quarantine;
 pub mod responses;
 pub mod seal;
 pub mod signing;
 
+pub use admins::{Admins, StoredAdmins};
 pub use approvals::{Approvals, StoredApprovals};
 pub use browsers::{Browsers, StoredBrowsers};
 pub use clients::{Registrations, StoredRegistrations};
@@ -47,6 +52,7 @@ pub use grants::{Grants, StoredGrants};
 pub use links::{Links, StoredLinks};
 pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
+pub use plans::{Plans, StoredPlans};
 pub use quarantine::{Quarantine, StoredQuarantine};
 pub use responses::{Responses, StoredResponses};
 pub use seal::{KeyError, OsEntropy, Sealer, create_once};

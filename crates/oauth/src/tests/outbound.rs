@@ -2,6 +2,7 @@
 
 mod gate;
 mod people;
+mod revoking;
 
 use std::sync::{
     Arc,
