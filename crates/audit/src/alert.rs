@@ -1,4 +1,4 @@
-//! Rules over the stream of events: too many, never before, suddenly more.
+//! Rules over the stream of events: too many, never before, suddenly more, what must not meet.
 //!
 //! Pure: entries and the time in, alerts out. What becomes of an alert is its reader's business. Everything here is
 //! bounded, so that whoever makes events cannot make memory.
@@ -83,6 +83,15 @@ pub enum When {
         /// And at least so many.
         at_least: u64,
     },
+    /// Flow labels that must not meet have met.
+    Flow {
+        /// Which ones.
+        meet: Vec<String>,
+        /// Within.
+        within: Duration,
+        /// Only when something would have gone out after that: a refusal of the flow rule, or a finding of exfiltration.
+        attempt: bool,
+    },
 }
 
 /// A rule.
@@ -123,6 +132,8 @@ struct Memory {
     times: VecDeque<Timestamp>,
     /// How many in each slice of the past, by its number, for bursts.
     slices: VecDeque<(u64, u64)>,
+    /// When each label came last, for flows.
+    labels: BTreeMap<String, Timestamp>,
     last: Option<Timestamp>,
     met: Option<Timestamp>,
 }
@@ -199,10 +210,13 @@ impl Watch {
         let rule = &self.rule;
         let memory = self.keys.entry(key.clone()).or_default();
         memory.last = Some(now);
-        let count = match rule.when {
-            When::Threshold { count, within } => memory.count_within(count, within, now),
-            When::Burst { times, within, over, at_least } => memory.burst(times, within, over, at_least, now),
+        let count = match &rule.when {
+            When::Threshold { count, within } => memory.count_within(*count, *within, now),
+            When::Burst { times, within, over, at_least } => {
+                memory.burst(*times, *within, *over, *at_least, now)
+            }
             When::FirstSeen { .. } => None,
+            When::Flow { meet, within, attempt } => memory.flow(meet, *within, *attempt, entry, now),
         };
         let is_quiet = memory.met.is_some_and(|met| now.since(met) < rule.quiet);
         match count {
@@ -242,6 +256,28 @@ impl Memory {
         (found >= count).then_some(found)
     }
 
+    /// How many labels have met within `within` until `now`, if all of `meet` have, and if this entry says so.
+    fn flow(
+        &mut self,
+        meet: &[String],
+        within: Duration,
+        attempt: bool,
+        entry: &Entry,
+        now: Timestamp,
+    ) -> Option<u64> {
+        let brings: Vec<_> = meet
+            .iter()
+            .filter(|label| entry.details.labels.iter().any(|l| l.as_str() == label.as_str()))
+            .collect();
+        for label in &brings {
+            self.labels.insert((*label).clone(), now);
+        }
+        let is_it = if attempt { goes_out(entry) } else { !brings.is_empty() };
+        let have_met =
+            meet.iter().all(|label| self.labels.get(label).is_some_and(|at| now.since(*at) < within));
+        (is_it && have_met).then_some(meet.len() as u64)
+    }
+
     /// How many there were within `within` until `now`, if those are a burst.
     fn burst(
         &mut self,
@@ -267,6 +303,15 @@ impl Memory {
         let is_burst = current >= at_least && current * past > times * before.max(1);
         is_burst.then_some(current)
     }
+}
+
+/// Whether something would have gone out that must not.
+fn goes_out(entry: &Entry) -> bool {
+    let details = &entry.details;
+    let refused = details.reason.as_ref().is_some_and(|reason| reason.as_str() == "policy.flow");
+    let found =
+        |finding: &crate::event::Finding| finding.rule.as_str().split('.').next() == Some("exfiltration");
+    refused || details.findings.iter().any(found)
 }
 
 #[cfg(test)]

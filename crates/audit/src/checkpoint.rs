@@ -128,6 +128,11 @@ impl Signer {
         self.sign_note(&checkpoint.text(), checkpoint.origin.as_str())
     }
 
+    /// The signature over `message` (RFC 8032).
+    pub(crate) fn sign_bytes(&self, message: &[u8]) -> Vec<u8> {
+        self.0.sign(message).as_ref().to_vec()
+    }
+
     fn sign_note(&self, text: &str, name: &str) -> String {
         let mut blob = self.public_key().key_id(name).to_vec();
         blob.extend_from_slice(self.0.sign(text.as_bytes()).as_ref());
@@ -150,6 +155,11 @@ impl PublicKey {
         let mut typed = vec![ED25519_TYPE];
         typed.extend_from_slice(&self.0);
         format!("{name}+{}+{}", hex::encode(self.key_id(name.as_str())), STANDARD.encode(typed))
+    }
+
+    /// The key's bytes.
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// The first 16 hexadecimal digits of the key's SHA-256.

@@ -16,7 +16,7 @@
 //! found and located offline ([`verify`]); nothing in a record can forge another; people can be erased without breaking
 //! it ([`Persons`]). `docs/audit-log.md` specifies the files and every field.
 //!
-//! What it leaves to others: connections ([`export::Transport`]), deciding what to record in clear, and keeping
+//! What it leaves to others: connections ([`export::Transport`]), and deciding what to record in clear. [`witness`] keeps
 //! checkpoints where whoever can write the log cannot.
 
 pub mod alert;
@@ -36,6 +36,7 @@ mod storage;
 mod text;
 pub mod tree;
 pub mod verify;
+pub mod witness;
 
 pub use check::Problem;
 pub use checkpoint::{Checkpoint, InvalidOrigin, InvalidPublicKey, Origin, PublicKey, Signer};

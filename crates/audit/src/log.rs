@@ -116,6 +116,9 @@ pub enum Lost {
     /// The disk refused.
     #[error("the audit log cannot be written: {0}")]
     Storage(Arc<std::io::Error>),
+    /// Somebody keeps calls from being made, such as a witness that is required and missing.
+    #[error("no call is made: {0}")]
+    Barred(Arc<str>),
     /// The event cannot be put into words.
     #[error("the event cannot be written as JSON")]
     Unwritable,
@@ -169,6 +172,8 @@ struct State {
     checkpoint: Mutex<Arc<str>>,
     /// Who still needs which entries: from this one on.
     holds: Mutex<BTreeMap<String, u64>>,
+    /// Why no call is opened now.
+    barred: Mutex<Option<Arc<str>>>,
     /// Who is told of every entry.
     observers: Mutex<Vec<Arc<dyn Observer>>>,
 }
@@ -243,6 +248,9 @@ impl Log {
     /// [`Lost`]: the call must not be made.
     pub async fn open(&self, event: Event) -> Result<Opened, Lost> {
         let event = Event { kind: Kind::CallOpened, ..event };
+        if let Some(why) = &*self.0.state.barred.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(Lost::Barred(Arc::clone(why)));
+        }
         let entry = match self.entry(event) {
             Err(_) if self.0.best_effort => {
                 let receipt = Receipt { id: EventId::random(self.0.entropy.as_ref()), seq: None };
@@ -334,6 +342,11 @@ impl Log {
     /// The signed note of the last durable checkpoint: for a witness, and for `verify --expect`.
     pub fn checkpoint(&self) -> Arc<str> {
         Arc::clone(&self.0.state.checkpoint.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens no call from now on, for this reason; or opens them again. All else is recorded as before.
+    pub fn bar(&self, why: Option<&str>) {
+        *self.0.state.barred.lock().unwrap_or_else(PoisonError::into_inner) = why.map(Arc::from);
     }
 
     /// Has `observer` told of every entry that is written from now on.

@@ -1,12 +1,15 @@
-//! The admin listener: `/metrics`, apart from the port that clients use (attacks.md PH-27).
+//! The admin listener: `/metrics` and the [`api`], apart from the port that clients use (attacks.md PH-27).
 //!
-//! On loopback it answers whoever names it by a name of loopback, which no web page can; elsewhere only over TLS and with
-//! the local token.
+//! On loopback it answers whoever names it by a name of loopback, which no web page can; elsewhere only over TLS. Metrics are
+//! then for whoever holds the local token or a role; the API is for people with a role wherever it listens.
+
+pub mod api;
+pub mod command;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bartizan_gateway::Gate;
 use bartizan_model::Secret;
 use bytes::Bytes;
@@ -20,7 +23,9 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{config::ServerConfig, exports::Exporters, metrics::Metrics, state::State};
+use api::Api;
+
+use crate::{config::ServerConfig, exports::Exporters, metrics::Metrics, state::State, witness::Witnessing};
 
 /// Where it listens if the configuration does not say.
 const DEFAULT: ([u8; 4], u16) = ([127, 0, 0, 1], 8788);
@@ -42,6 +47,10 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Its exporters.
     pub exporters: Arc<Exporters>,
+    /// Its log's witness.
+    pub witnessing: Arc<Witnessing>,
+    /// The API, if there is one.
+    pub api: Arc<ArcSwapOption<Api>>,
 }
 
 /// A bound admin listener.
@@ -124,8 +133,8 @@ impl Listening {
     ) {
         let me = Arc::clone(self);
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = me.answer(&request, &admin);
-            async move { Ok::<_, std::convert::Infallible>(answer) }
+            let (me, admin) = (Arc::clone(&me), Arc::clone(&admin));
+            async move { Ok::<_, std::convert::Infallible>(me.answer(request, &admin).await) }
         });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -135,55 +144,76 @@ impl Listening {
         let _ = serving.await;
     }
 
-    fn answer(&self, request: &Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
-        if let Err((status, words)) = self.admit(request.headers()) {
+    async fn answer(&self, request: Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
+        if let Err((status, words)) = self.admit_host(request.headers()) {
             return plain(status, words);
         }
-        match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/metrics") => {
-                let mut page = plain(StatusCode::OK, admin.metrics.render(&admin.gate, &admin.exporters));
+        let api = admin.api.load_full();
+        let path = request.uri().path();
+        if let Some(api) = &api {
+            if api.is_at(path) {
+                return api.answer(request, admin).await;
+            }
+            if let (&Method::GET, Some(document)) = (request.method(), api.metadata(path)) {
+                let mut page = plain(StatusCode::OK, document);
+                let kind = header::HeaderValue::from_static("application/json");
+                page.headers_mut().insert(header::CONTENT_TYPE, kind);
+                return page;
+            }
+        }
+        if path != "/metrics" {
+            // A stranger learns nothing of what else there might be.
+            let known = self.is_known(request.headers());
+            return if known { plain(StatusCode::NOT_FOUND, "not found\n") } else { unauthorized() };
+        }
+        let is_known = self.is_known(request.headers())
+            || match &api {
+                Some(api) => api.is_viewer(&request, admin).await,
+                None => false,
+            };
+        match request.method() {
+            _ if !is_known => unauthorized(),
+            &Method::GET | &Method::HEAD => {
+                let text = admin.metrics.render(&admin.gate, &admin.exporters, &admin.witnessing);
+                let mut page = plain(StatusCode::OK, text);
                 let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 page.headers_mut().insert(header::CONTENT_TYPE, kind);
                 page
             }
-            (_, "/metrics") => plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
-            _ => plain(StatusCode::NOT_FOUND, "not found\n"),
+            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
         }
     }
 
-    /// Whether a request may be answered (attacks.md AA-01, PH-27; DNS rebinding).
-    fn admit(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-        match &self.token {
-            Some(token) => {
-                let shown = headers
-                    .get(header::AUTHORIZATION)
-                    .and_then(|line| line.as_bytes().strip_prefix(b"Bearer "));
-                let is_known = shown.is_some_and(|shown| token.matches(shown));
-                if is_known {
-                    Ok(())
-                } else {
-                    Err((StatusCode::UNAUTHORIZED, "show the token of `bartizan token`\n"))
-                }
-            }
-            None => {
-                let mut lines = headers.get_all(header::HOST).iter();
-                let host = lines.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
-                let names = ["localhost", "127.0.0.1", "[::1]"];
-                let is_ours = names
-                    .iter()
-                    .any(|name| host.eq_ignore_ascii_case(&format!("{name}:{}", self.address.port())));
-                let is_page = headers.contains_key(header::ORIGIN)
-                    || headers
-                        .get("sec-fetch-site")
-                        .is_some_and(|site| site != "none" && site != "same-origin");
-                if is_ours && lines.next().is_none() && !is_page {
-                    Ok(())
-                } else {
-                    Err((StatusCode::MISDIRECTED_REQUEST, "this listener goes by names of loopback alone\n"))
-                }
-            }
+    /// Whether whoever asks may look at metrics without a role: anybody of this machine, or the holder of the local token.
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return true };
+        let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+        line.as_bytes().strip_prefix(b"Bearer ").is_some_and(|shown| token.matches(shown))
+    }
+
+    /// On loopback: whether it is asked by a name of loopback, and by no web page (attacks.md AA-01, PH-27; DNS rebinding).
+    fn admit_host(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+        if self.token.is_some() {
+            return Ok(());
+        }
+        let mut lines = headers.get_all(header::HOST).iter();
+        let host = lines.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let names = ["localhost", "127.0.0.1", "[::1]"];
+        let is_ours =
+            names.iter().any(|name| host.eq_ignore_ascii_case(&format!("{name}:{}", self.address.port())));
+        let is_page = headers.contains_key(header::ORIGIN)
+            || headers.get("sec-fetch-site").is_some_and(|site| site != "none" && site != "same-origin");
+        if is_ours && lines.next().is_none() && !is_page {
+            Ok(())
+        } else {
+            Err((StatusCode::MISDIRECTED_REQUEST, "this listener goes by names of loopback alone\n"))
         }
     }
+}
+
+fn unauthorized() -> Response<Full<Bytes>> {
+    plain(StatusCode::UNAUTHORIZED, "show the token of `bartizan token`\n")
 }
 
 fn plain(status: StatusCode, words: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -2,6 +2,7 @@
 
 mod filter;
 mod show;
+mod witness;
 
 use std::{
     fs,
@@ -18,11 +19,13 @@ use bartizan_audit::{
     prove::{check_proof, prove},
     search::{Filter, Term, search, walk},
     verify::{Report, Verification, logs},
+    witness::{Cosigned, WitnessKey},
 };
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{print, say_error};
 use filter::FilterArgs;
+pub use filter::time as when;
 use show::{Reader, Shape};
 
 #[derive(Subcommand)]
@@ -67,6 +70,17 @@ Examples:
   bartizan audit prove --check entry.tlog-proof --key audit.pub"
     )]
     Prove(ProveArgs),
+    /// Be a witness: remember how far logs were, and sign only what they grow into (C2SP tlog-witness).
+    ///
+    /// Run it on another machine than the gate, under somebody else's hands if you can. A gate that is rolled back or rewritten,
+    /// its log, keys and all, is refused, and says so by an alarm, a metric, and an entry. What it remembers are checkpoints
+    /// that `bartizan audit verify --expect` takes.
+    #[command(after_help = "Examples:
+  bartizan audit witness --state /var/lib/bartizan-witness --name witness.example.com/1 --log gate1.pub --print-key
+  bartizan audit witness --state /var/lib/bartizan-witness --name witness.example.com/1 --log gate1.pub \\
+      --listen 0.0.0.0:8790 --tls-cert cert.pem --tls-key key.pem
+  bartizan audit verify --key gate1.pub --expect /var/lib/bartizan-witness")]
+    Witness(Box<witness::WitnessArgs>),
 }
 
 /// Where the logs are.
@@ -129,6 +143,10 @@ pub struct VerifyArgs {
     /// `log.checkpoint` entry from an exporter will do. May be repeated.
     #[arg(long, value_name = "CHECKPOINT")]
     expect: Vec<PathBuf>,
+    /// A witness's verifier key, or a file with it: what it signed last of each log, as it is kept beside the log, must be of
+    /// this very log. Whoever can roll back a log can roll that back too: with the witness's own folder, --expect tells.
+    #[arg(long, value_name = "KEY")]
+    witness_key: Option<String>,
     /// Write the checkpoint of each log that verifies into this folder, to be kept elsewhere.
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
@@ -196,6 +214,7 @@ pub fn audit(command: AuditCommand) -> anyhow::Result<ExitCode> {
         AuditCommand::Verify(arguments) => verify(&arguments),
         AuditCommand::Export(arguments) => export(&arguments),
         AuditCommand::Prove(arguments) => proof(&arguments),
+        AuditCommand::Witness(arguments) => witness::witness(*arguments),
     };
     match done {
         // Whoever reads us has read enough.
@@ -254,10 +273,38 @@ fn find(arguments: &SearchArgs) -> anyhow::Result<ExitCode> {
 fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let logs = arguments.place.logs()?;
     let key = arguments.place.key(arguments.key.as_deref(), &logs)?;
-    let expected = expectations(&arguments.expect, &key)?;
+    let mut expected = expectations(&arguments.expect, &key)?;
+    let witnesses = match &arguments.witness_key {
+        Some(witness) => signed_by(witness, &logs, &key)?,
+        None => Vec::new(),
+    };
+    expected.extend(witnesses.iter().filter_map(|(_, signed)| Some(signed.as_ref()?.checkpoint.clone())));
     let (reports, missing) = Verification { key: &key, expected: &expected }.all(&arguments.place.dir)?;
     for report in &reports {
         print(&verdict(report, arguments.format)?)?;
+    }
+    let mut is_witnessed = true;
+    for (log, signed) in &witnesses {
+        let log = show::name(log);
+        is_witnessed &= signed.is_some();
+        let words = match signed {
+            Some(signed) => {
+                let at = bartizan_audit::event::rfc3339::text(signed.at);
+                format!("{log}: witnessed up to entry {} at {at}", signed.checkpoint.size.saturating_sub(1))
+            }
+            None => format!("{log}: BAD: the witness has signed nothing of it that is kept beside it"),
+        };
+        print(&match arguments.format {
+            Output::Table => format!("{words}\n"),
+            Output::Json => {
+                let (size, at) = (signed.as_ref().map(|s| s.checkpoint.size), signed.as_ref().map(|s| s.at));
+                let at = at.map(bartizan_audit::event::rfc3339::text);
+                format!(
+                    "{}\n",
+                    serde_json::json!({ "log": log, "witnessed": size, "at": at, "words": words })
+                )
+            }
+        })?;
     }
     for problem in &missing {
         print(&match arguments.format {
@@ -278,8 +325,22 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
             "note: a log cut back to an older checkpoint cannot be told from a young one without --expect\n",
         );
     }
-    let clean = missing.is_empty() && reports.iter().all(|report| report.problem.is_none());
+    let clean = is_witnessed && missing.is_empty() && reports.iter().all(|report| report.problem.is_none());
     Ok(ExitCode::from(u8::from(!clean)))
+}
+
+/// What the witness of this key, or of the key in this file, signed last of each log.
+fn signed_by(
+    witness: &str,
+    logs: &[PathBuf],
+    key: &PublicKey,
+) -> anyhow::Result<Vec<(PathBuf, Option<Cosigned>)>> {
+    let text = match witness.parse::<WitnessKey>() {
+        Ok(_) => witness.to_owned(),
+        Err(_) => fs::read_to_string(witness).with_context(|| format!("--witness-key: {witness}"))?,
+    };
+    let witness: WitnessKey = text.parse().context("--witness-key")?;
+    Ok(logs.iter().map(|log| (log.clone(), witness.last(log, key))).collect())
 }
 
 fn verdict(report: &Report, output: Output) -> anyhow::Result<String> {

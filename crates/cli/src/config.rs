@@ -1,8 +1,11 @@
 //! `bartizan.toml`.
 
+pub mod admin;
 pub mod alerts;
 pub mod audit;
 pub mod keys;
+pub mod respond;
+pub mod witness;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,6 +51,12 @@ pub struct Config {
     /// What to raise an alarm about, and what to do at once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<alerts::Alert>,
+    /// Who may act at the admin listener.
+    #[serde(skip_serializing_if = "admin::AdminConfig::is_default")]
+    pub admin: admin::AdminConfig,
+    /// What `bartizan respond` can do beyond the gate.
+    #[serde(skip_serializing_if = "respond::RespondConfig::is_default")]
+    pub respond: respond::RespondConfig,
     /// The MCP servers behind the gate.
     pub servers: Vec<Upstream>,
 }
@@ -58,8 +67,8 @@ pub struct Config {
 pub struct ServerConfig {
     /// Address and port to listen on. Off loopback it needs `tls` or `trusted_proxies`.
     pub listen: SocketAddr,
-    /// Address and port of the admin listener, which serves `/metrics`; 127.0.0.1:8788 by default. Off loopback it needs
-    /// `tls`, and its callers the token.
+    /// Address and port of the admin listener, which serves `/metrics`, and the API of `[admin] url`; 127.0.0.1:8788 by
+    /// default. Off loopback it needs `tls`, and whoever reads `/metrics` the local token or a role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<SocketAddr>,
     /// The URL clients use, where it differs from `listen`: `https://mcp.example.com`.
@@ -437,6 +446,7 @@ impl Config {
         found.extend(keys::problems(&self.keys, &self.vaults));
         found.extend(crate::secrets::address_problems(self));
         found.extend(self.audit.problems());
+        found.extend(self.admin.problems(self));
         found.extend(alerts::problems(&self.alerts));
         let limits = &self.limits;
         if let Some(place) = &limits.shared

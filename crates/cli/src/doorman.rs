@@ -99,9 +99,38 @@ impl Doorman {
         })
     }
 
+    /// The gate's database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// What is denied before its time.
     pub fn denied(&self) -> &Arc<DenyList> {
         &self.denied
+    }
+
+    /// Verifies tokens of `[[identity.issuers]]` for `resources` alone; those of our own authorization server are for MCP
+    /// endpoints and count for nothing there.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn resource_server(
+        &self,
+        config: &Config,
+        base: &Path,
+        resources: Vec<ResourceSettings>,
+    ) -> Result<ResourceServer, Vec<String>> {
+        let egress = endpoints::egress(config);
+        let surroundings = Surroundings {
+            clock: Arc::new(SystemClock),
+            fetch: &|ca: Option<&Path>| way_to_issuer(&egress, base, ca),
+            secret: &|secret: &SecretRef| read(secret, base),
+            replays: self.replays.clone(),
+            groups: None,
+            denied: Arc::clone(&self.denied),
+            facade: None,
+        };
+        ResourceServer::new(&config.identity.resource_server, resources, surroundings)
     }
 
     /// Who may come in by `config`, for a gate that listens at `address`.

@@ -215,6 +215,25 @@ fn credential(
     Ok(made.map_err(|problem| anyhow::anyhow!("credential: {problem}"))?.credential())
 }
 
+/// Each person's own account at `server`, if that is its credential.
+///
+/// # Errors
+/// What is wrong with the credential.
+pub fn personal(
+    config: &Config,
+    server: &Upstream,
+    base: &Path,
+    desk: &Desk,
+) -> anyhow::Result<Option<outbound::UserOauth>> {
+    let Some(url) = &server.url else { return Ok(None) };
+    let means = means(server, &egress(config), base, desk);
+    match outbound::credential(&server.credential, &server.name, url, &means) {
+        Ok(Made::Personal(account)) => Ok(Some(account)),
+        Ok(_) => Ok(None),
+        Err(problem) => bail!("server `{}`: {problem}", server.name),
+    }
+}
+
 fn means(server: &Upstream, egress: &Egress, base: &Path, desk: &Desk) -> Means {
     let issuers = TlsOptions { ca: server.credential.ca().map(|ca| base.join(ca)), ..TlsOptions::default() };
     let way = |tls| Arc::new(EgressFetch::new(egress.clone(), tls));

@@ -92,6 +92,19 @@ fn host(config: &AuditConfig) -> String {
     if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
+/// A way to what receives by HTTP at `url`. Relative paths start at `base`.
+///
+/// # Errors
+/// What is wrong with its certificates.
+pub fn way(config: &Config, base: &Path, url: &Url, tls: &UpstreamTls) -> anyhow::Result<Arc<dyn Transport>> {
+    let at = |path: &Option<PathBuf>| path.as_ref().map(|path| base.join(path));
+    let tls = TlsOptions { client_cert: at(&tls.client_cert), key: at(&tls.key), ca: at(&tls.ca) };
+    let egress = crate::endpoints::egress(config);
+    // Made once to find out now whether its certificates can be used.
+    egress.endpoint(&peer(url, &tls))?;
+    Ok(Arc::new(HttpTransport::new(egress, tls, None)))
+}
+
 /// What all exporters of a configuration are made with.
 struct Scene<'a> {
     base: &'a Path,

@@ -21,6 +21,7 @@ mod secrets;
 mod shield;
 mod state;
 mod tools;
+mod witness;
 mod wrap;
 
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
@@ -87,6 +88,9 @@ enum Command {
     /// Cut off a server, a tool, a person or a client at once, and take it back.
     #[command(subcommand)]
     Respond(respond::RespondCommand),
+    /// Grant, take back and list roles at the admin listener. Each ends.
+    #[command(subcommand)]
+    Admin(admin::command::AdminCommand),
     /// The built-in sample server, on standard input and output.
     #[command(name = sample::ARGUMENT, hide = true)]
     Sample,
@@ -165,6 +169,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys(command) => runtime()?.block_on(keys::keys(command)),
         Command::Secrets(command) => runtime()?.block_on(secrets::secrets(command)),
         Command::Respond(command) => runtime()?.block_on(respond::respond(command)),
+        Command::Admin(command) => runtime()?.block_on(admin::command::admin(command)),
         Command::Sample => {
             sample::serve(std::io::stdin().lock(), std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use std::{
 use bartizan_audit::{Entry, Kind, Observer};
 use bartizan_gateway::Gate;
 
-use crate::exports::Exporters;
+use crate::{exports::Exporters, witness::Witnessing};
 
 /// The most combinations of labels that one metric has.
 const SERIES: usize = 1000;
@@ -127,8 +127,8 @@ impl Observer for Metrics {
 }
 
 impl Metrics {
-    /// Everything there is to tell of `gate` and `exporters` now.
-    pub fn render(&self, gate: &Gate, exporters: &Exporters) -> String {
+    /// Everything there is to tell of `gate`, `exporters` and `witnessing` now.
+    pub fn render(&self, gate: &Gate, exporters: &Exporters, witnessing: &Witnessing) -> String {
         let mut page = Page::default();
         page.head("bartizan_build_info", "gauge", "The version that runs.");
         page.line("bartizan_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -163,6 +163,27 @@ impl Metrics {
         each("bartizan_export_given_up_total", "counter", "Events a receiver will never take.", &|p| {
             p.given_up()
         });
+        if let Some(witness) = witnessing.progress() {
+            let mut gauge = |name: &str, help: &str, value: u64| {
+                page.head(name, "gauge", help);
+                page.line(name, &[], value);
+            };
+            let (entries, at) = (witness.entries.load(Ordering::Relaxed), witness.at.load(Ordering::Relaxed));
+            gauge("bartizan_witness_entries", "Entries of this log that its witness signed.", entries);
+            gauge("bartizan_witness_timestamp_seconds", "When it signed last; 0 for never.", at);
+            let is_failing = u64::from(witness.is_failing.load(Ordering::Relaxed));
+            gauge(
+                "bartizan_witness_failing",
+                "1 while a log is not witnessed, for whatever reason.",
+                is_failing,
+            );
+            let refuses = u64::from(witness.refuses.load(Ordering::Relaxed));
+            gauge(
+                "bartizan_witness_refuses",
+                "1 while the witness holds that a log is not what it was.",
+                refuses,
+            );
+        }
         page.0
     }
 

@@ -1,5 +1,12 @@
 //! `bartizan respond`: what is cut off at once, everywhere, until it is taken back.
 
+mod compromise;
+mod exposure;
+mod grants;
+mod held;
+mod pins;
+mod show;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -10,6 +17,8 @@ use bartizan_store::{
     responses::{Response, Target},
 };
 use clap::{Args, Subcommand};
+
+pub use held::unrotated;
 
 use crate::{ConfigFile, print, say_error, state::State};
 
@@ -39,7 +48,21 @@ pub enum RespondCommand {
         #[command(flatten)]
         doing: Doing,
     },
+    /// Carry out the plan for a server that cannot be trusted any more.
+    ///
+    /// In this order, each step recorded as it is done: quarantine; what people granted the gate there is revoked (RFC 7009)
+    /// and forgotten; every secret it held is marked to be rotated, and rotated where `[respond] rotate` can; definitions
+    /// that were approved since are rolled back; whom and what it saw is listed from the audit log. A run that was cut short
+    /// is gone on with by the same command, and repeats nothing that was done. Exit code 1 while anything is left to do.
+    #[command(after_help = "Examples:
+  bartizan respond compromise files --since 2026-11-20T08:00:00Z --why 'its publisher says so' --dry-run
+  bartizan respond compromise files --since 2026-11-20T08:00:00Z --why 'its publisher says so'
+  bartizan respond compromise files --status
+  bartizan respond compromise files --rotated env:FILES_TOKEN")]
+    Compromise(Box<compromise::CompromiseArgs>),
     /// Take a quarantine or a revocation back. Exit code 1 if there was none.
+    ///
+    /// A server stays in quarantine while secrets that it held are marked by `compromise` and not rotated.
     Release {
         /// SERVER or SERVER/TOOL; or name a person or client.
         #[arg(conflicts_with_all = ["person", "client"], required_unless_present_any = ["person", "client"])]
@@ -48,6 +71,9 @@ pub enum RespondCommand {
         who: Who,
         #[command(flatten)]
         doing: Doing,
+        /// Release a server though secrets that it held are still the same.
+        #[arg(long)]
+        dangerous_keep_secrets: bool,
     },
     /// List what is in force. Exit code 1 if anything is.
     List {
@@ -86,12 +112,13 @@ pub async fn respond(command: RespondCommand) -> anyhow::Result<ExitCode> {
     match command {
         RespondCommand::Quarantine { what, doing } => enforce(target(&what)?, doing).await,
         RespondCommand::Revoke { who, doing } => enforce(who.target()?, doing).await,
-        RespondCommand::Release { what, who, doing } => {
+        RespondCommand::Compromise(arguments) => compromise::compromise(*arguments).await,
+        RespondCommand::Release { what, who, doing, dangerous_keep_secrets } => {
             let target = match what {
                 Some(what) => target(&what)?,
                 None => who.target()?,
             };
-            release(target, doing).await
+            release(target, doing, dangerous_keep_secrets).await
         }
         RespondCommand::List { place } => {
             let all = responses(&place).await?.1.all().await?;
@@ -123,8 +150,19 @@ async fn enforce(target: Target, doing: Doing) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn release(target: Target, doing: Doing) -> anyhow::Result<ExitCode> {
+async fn release(target: Target, doing: Doing, keeps_secrets: bool) -> anyhow::Result<ExitCode> {
     let (state, stored) = responses(&doing.place).await?;
+    if let (Target::Server(server), false) = (&target, keeps_secrets) {
+        let left = held_by(&state, &doing.place, server).await?;
+        if !left.is_empty() {
+            say_error(&format!(
+                "server {server}: not released, for it held secrets that are still the same: {}. Rotate them (`bartizan respond \
+                 compromise {server} --status`), or release it with --dangerous-keep-secrets\n",
+                left.join(", ")
+            ));
+            return Ok(ExitCode::from(1));
+        }
+    }
     if !stored.all().await?.iter().any(|response| response.target == target) {
         say_error(&format!("{target}: nothing is in force\n"));
         return Ok(ExitCode::from(1));
@@ -135,6 +173,14 @@ async fn release(target: Target, doing: Doing) -> anyhow::Result<ExitCode> {
     stored.lift(&response.target).await?;
     say_error(&format!("{}: released within five seconds\n", response.target));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the server held and has not been rotated, if a plan marked it.
+async fn held_by(state: &State, place: &ConfigFile, server: &ServerName) -> anyhow::Result<Vec<String>> {
+    let path = place.config.as_deref();
+    let config = crate::config::load(path)?.config;
+    let base = crate::run::base_of(path);
+    unrotated(state, &state.database().await?, config, base, server).await
 }
 
 async fn responses(place: &ConfigFile) -> anyhow::Result<(State, StoredResponses)> {

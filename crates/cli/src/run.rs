@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bartizan_gateway::{
     Gate, catalog,
     listener::{Door, Listening, Names, Proxies, serve},
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, api::Api},
     alerts::Watching,
     config::{self, Config, Loaded},
     doorman::Doorman,
@@ -35,6 +35,7 @@ use crate::{
     metrics::metrics_of,
     opinions, secrets,
     state::State,
+    witness::{self, Witnessing},
 };
 
 /// How often idle sessions and processes are looked for.
@@ -58,6 +59,8 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let metrics = metrics_of(&gate);
     let exporters = exporters(&gate, &state);
     exporters.apply(exports::settings(&loaded.config, &base, gate.recorder().log(), &clock())?);
+    let witnessing = Arc::new(Witnessing::new(gate.recorder().log().clone(), state.audit_folder(), clock()));
+    witnessing.apply(witness::setting(&loaded.config, &base, &state.audit_folder())?);
     let alerts = Arc::new(Watching::begin(Arc::clone(&gate), state.alerts_folder(), clock()));
     alerts.apply(&loaded.config.alerts)?;
     gate.quotas().set(loaded.config.limits.clone(), endpoints::shared_limits(&loaded.config, &base)?);
@@ -82,6 +85,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let doorman = Arc::new(Doorman::new(&state, &gate).await?);
     let admission = doorman.admission(config, &base, &state, address, &desk).await?;
     doorman.adopt(&admission);
+    let api = Arc::new(ArcSwapOption::new(Api::of(config, &base, &state, &doorman)?));
     let admin = admin::Listening::bind(&config.server, tls.as_ref(), &state).await?;
     let admin_address = admin.as_ref().map(admin::Listening::address);
     let door = Arc::new(Door {
@@ -102,7 +106,13 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
     let revoking = tokio::spawn(end_revoked(Arc::clone(&gate), Arc::clone(doorman.denied())));
     let taking_back = tokio::spawn(take_back(Arc::clone(&gate), Arc::clone(&doorman)));
-    let watched = Admin { gate: Arc::clone(&gate), metrics, exporters: Arc::clone(&exporters) };
+    let watched = Admin {
+        gate: Arc::clone(&gate),
+        metrics,
+        exporters: Arc::clone(&exporters),
+        witnessing: Arc::clone(&witnessing),
+        api: Arc::clone(&api),
+    };
     let administering = admin.map(|listening| tokio::spawn(listening.serve(watched)));
     let reloading = Reload {
         path: path.map(Path::to_owned),
@@ -112,6 +122,8 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         gate: Arc::clone(&gate),
         door: Arc::clone(&door),
         exporters: Arc::clone(&exporters),
+        witnessing,
+        api,
         desk,
         alerts,
         address,
@@ -227,7 +239,8 @@ async fn take_back(gate: Arc<Gate>, doorman: Arc<Doorman>) {
     }
 }
 
-async fn wait_for_stop() -> anyhow::Result<()> {
+/// Until a signal says stop.
+pub async fn wait_for_stop() -> anyhow::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -246,6 +259,8 @@ struct Reload {
     gate: Arc<Gate>,
     door: Arc<Door>,
     exporters: Arc<Exporters>,
+    witnessing: Arc<Witnessing>,
+    api: Arc<ArcSwapOption<Api>>,
     desk: Desk,
     alerts: Arc<Watching>,
     address: std::net::SocketAddr,
@@ -333,6 +348,8 @@ impl Reload {
         }
         let shared_limits = endpoints::shared_limits(config, &self.base)?;
         let exports = exports::settings(config, &self.base, self.gate.recorder().log(), &clock())?;
+        let witness = witness::setting(config, &self.base, &self.state.audit_folder())?;
+        let api = Api::of(config, &self.base, &self.state, &self.doorman)?;
         let admission = self.doorman.admission(config, &self.base, &self.state, self.address, &desk).await?;
         // Whoever may come in by the new configuration comes under its policies: those first, or nothing.
         govern(&self.gate, config, &self.base)?;
@@ -350,6 +367,8 @@ impl Reload {
         self.gate.quotas().set(config.limits.clone(), shared_limits);
         self.gate.configure(servers);
         self.exporters.apply(exports);
+        self.witnessing.apply(witness);
+        self.api.store(api);
         self.gate.recorder().configured(&Caller::local_owner(), count);
         Ok(())
     }

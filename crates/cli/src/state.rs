@@ -23,6 +23,7 @@ use crate::{
 };
 
 /// A state folder that exists, mode 0700.
+#[derive(Clone)]
 pub struct State {
     folder: PathBuf,
     /// The configuration that says what wraps its keys.
@@ -152,6 +153,11 @@ impl State {
     /// The audit folder.
     pub fn audit(&self, entropy: Arc<dyn Entropy>) -> anyhow::Result<AuditFolder> {
         Ok(AuditFolder::open(&self.folder.join("audit"), entropy)?)
+    }
+
+    /// Where the audit logs are.
+    pub fn audit_folder(&self) -> PathBuf {
+        self.folder.join("audit")
     }
 
     /// Where the alerts keep what they have seen.

@@ -23,7 +23,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::{ConfigFile, print, say_error, state::State};
 
 use approvals::ApprovalsCommand;
+pub use approvals::as_json as approval_json;
 use choice::{Choice, Unclear};
+pub use quarantine::item_json as result_json;
 
 /// `bartizan tools …`
 #[derive(Subcommand)]

@@ -1,22 +1,34 @@
 //! `bartizan wrap`
 
-use std::{collections::BTreeMap, ffi::OsString, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use bartizan_gateway::{
-    Asker, Target, catalog,
+    Asker, Gate, Target, catalog,
     permit::Rules,
     server::{Pinning, ServerSettings, Transport},
     upstream::scrub::Scrub,
     wrap::serve,
 };
-use bartizan_model::{Caller, Secret, ServerName};
+use bartizan_model::{Caller, Clock, Secret, ServerName, SystemClock};
 use bartizan_sandbox::{Launch, clean_environment};
 use bartizan_shield::drift::Identity;
 use bartizan_store::Digest;
 use clap::Args;
 
-use crate::{config::MayAsk, state::State};
+use crate::{
+    alerts::Watching,
+    config::MayAsk,
+    exports::{self, Exporters},
+    state::State,
+    witness::{self, Witnessing},
+};
 
 /// Arguments of `bartizan wrap`.
 #[derive(Args)]
@@ -38,6 +50,9 @@ pub struct WrapArgs {
     /// approved, unless a scan finds something bad in it. What changes later waits for you either way.
     #[arg(long)]
     approve: bool,
+    /// A configuration file, of which `[audit]` (exporters, a witness) and `[[alerts]]` count here, and nothing else.
+    #[arg(long, value_name = "FILE")]
+    audit_config: Option<PathBuf>,
     /// The server's command and its arguments. No shell reads them.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -48,7 +63,12 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     crate::start_log("warn");
     // Several wraps may run; each would rather run less protected than not at all.
     let _ = bartizan_sandbox::make_non_dumpable();
-    let gate = State::for_user()?.gate("wrap").await?;
+    let state = State::for_user()?;
+    let gate = state.gate("wrap").await?;
+    let watched = match &arguments.audit_config {
+        Some(path) => Some(Watched::begin(path, &state, &gate)?),
+        None => None,
+    };
     let (program, rest) = arguments.command.split_first().context("no command after `--`")?;
     let environment = clean_environment(std::env::vars_os(), &arguments.env, &BTreeMap::new());
     let shown =
@@ -95,7 +115,33 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     looking.abort();
     // The server's process stops by the ladder, whose last rung needs us alive.
     gate.close_and_wait().await;
+    if let Some(watched) = watched {
+        watched.exporters.stop().await;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who watches the log of this process.
+struct Watched {
+    exporters: Exporters,
+    _alerts: Watching,
+    _witnessing: Witnessing,
+}
+
+impl Watched {
+    fn begin(path: &Path, state: &State, gate: &Arc<Gate>) -> anyhow::Result<Self> {
+        let config = crate::config::load(Some(path))?.config;
+        let base = crate::run::base_of(Some(path));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log = gate.recorder().log();
+        let exporters = Exporters::new(log.clone(), state.log_folder(log), Arc::clone(&clock));
+        exporters.apply(exports::settings(&config, &base, log, &clock)?);
+        let alerts = Watching::begin(Arc::clone(gate), state.alerts_folder(), Arc::clone(&clock));
+        alerts.apply(&config.alerts)?;
+        let witnessing = Witnessing::new(log.clone(), state.audit_folder(), clock);
+        witnessing.apply(witness::setting(&config, &base, &state.audit_folder())?);
+        Ok(Self { exporters, _alerts: alerts, _witnessing: witnessing })
+    }
 }
 
 /// A name for a command: something a person recognises, and a digest that tells it from every other command.

@@ -736,8 +736,8 @@ fn digest_of(request: &Message) -> [u8; 32] {
     digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// Rewrites what is ours in a `_meta` on its way up: our progress token, our trace, no baggage (issue 2 item 8;
-/// attacks.md TP-01).
+/// Rewrites what is ours in a `_meta` on its way up: our progress token, our trace (whether the client told one or not), no
+/// baggage (issue 2 item 8; attacks.md TP-01).
 ///
 /// # Errors
 /// What `open_task` says of a task id.
@@ -773,11 +773,16 @@ pub fn meta_up<'a>(
             _ => None,
         })
     };
+    // Notifications have no token, and no span of their own.
+    let adds = token.is_some();
     if !drops {
         for member in meta.members() {
             if let Some(text) = replaced(&member.key(), member.value)? {
                 splice.replace(member.value, text);
             }
+        }
+        if adds && meta.get("traceparent").is_none() {
+            splice.insert(meta, "traceparent", &quote(&trace.parent()));
         }
         return Ok(());
     }
@@ -791,6 +796,10 @@ pub fn meta_up<'a>(
         }
         let value = replaced(&key, member.value)?;
         kept.push(format!("\"{}\":{}", member.raw_key(), value.as_deref().unwrap_or(member.value.text())));
+    }
+    let has_trace = |text: &String| text.starts_with("\"traceparent\":");
+    if adds && !kept.iter().any(has_trace) {
+        kept.push(format!("\"traceparent\":{}", quote(&trace.parent())));
     }
     splice.replace(meta, format!("{{{}}}", kept.join(",")));
     Ok(())

@@ -113,9 +113,15 @@ struct Ready {
 pub struct Permitted {
     policies: Vec<String>,
     approval: Option<Approval>,
+    labels: Vec<&'static str>,
 }
 
 impl Permitted {
+    /// What the call leaves in its caller's window: `private`, `untrusted`, `destructive`.
+    pub fn labels(&self) -> &[&'static str] {
+        &self.labels
+    }
+
     /// The policies that decided.
     pub fn policies(&self) -> &[String] {
         &self.policies
@@ -295,7 +301,8 @@ impl Policy {
                 self.remember(asker, labels, self.clock.now());
             }
             let permitted = permitted(decision, asker, server, era, &because)?;
-            return Ok(Permitted { approval, ..permitted });
+            let labels = brought(labels).map(word).collect();
+            return Ok(Permitted { approval, labels, ..permitted });
         }
     }
 
@@ -506,7 +513,9 @@ fn permitted(
     because: &str,
 ) -> Result<Permitted, Refusal> {
     match decision {
-        Decision::Permit(permit) => Ok(Permitted { policies: permit.policies().to_vec(), approval: None }),
+        Decision::Permit(permit) => {
+            Ok(Permitted { policies: permit.policies().to_vec(), approval: None, labels: Vec::new() })
+        }
         Decision::Deny(denial) => {
             tracing::warn!(server = %server.name(), reason = denial.reason.code(), policies = %denial.policies.join(" "), "denied");
             Err(denied(&denial, asker, server, era, because))

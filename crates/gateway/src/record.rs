@@ -92,6 +92,7 @@ impl Recorder {
         let details = Details {
             decision: Some(Decision::Permit),
             policies,
+            labels: permitted.labels().iter().map(|label| Text::new(label)).collect(),
             ..self.about(asker, server.name(), era, message)
         };
         let event = Event::new(Kind::CallOpened).by(&asker.caller).at(asker.address).with(details);

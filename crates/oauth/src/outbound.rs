@@ -13,6 +13,7 @@ mod config;
 mod linking;
 mod metadata;
 mod register;
+mod revoke;
 mod secret;
 mod token;
 mod user;
@@ -31,6 +32,7 @@ use crate::{Fetch, SecretRef};
 pub use client_credentials::ClientCredentials;
 pub use config::{ClientCredentialsConfig, CredentialConfig, SecretConfig, UserOauthConfig};
 pub use linking::Linking;
+pub use revoke::Revoked;
 pub use secret::SecretCredential;
 pub use user::UserOauth;
 

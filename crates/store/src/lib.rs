@@ -8,6 +8,8 @@
 //! * [`flows`]: which labels have entered whose conversation;
 //! * [`approvals`]: decisions that wait for a person, each good for one exact call;
 //! * [`responses`]: who and what is cut off, everywhere at once.
+//! * [`admins`]: who may act at the admin listener, and until when.
+//! * [`plans`]: what is done about a compromised server, step by step.
 //! * [`quarantine`]: results that wait for a person, each given once to whoever asked for it.
 //! * [`consents`]: what a person allowed which client to do in their name;
 //! * [`browsers`]: where somebody is signed in;
@@ -22,6 +24,7 @@
 //! The keys are in a file of their own ([`keyfile`]), wrapped by a root key ([`root`]); [`reseal`] changes them, and
 //! [`erase`] forgets a person.
 
+pub mod admins;
 pub mod approvals;
 pub mod browsers;
 pub mod clients;
@@ -38,6 +41,7 @@ mod migrate;
 pub mod pending;
 pub mod persons;
 pub mod pins;
+pub mod plans;
 mod punctured;
 pub mod quarantine;
 pub mod reseal;
@@ -48,6 +52,7 @@ pub mod seal;
 pub mod signing;
 pub mod vault;
 
+pub use admins::{Admins, StoredAdmins};
 pub use approvals::{Approvals, StoredApprovals};
 pub use browsers::{Browsers, StoredBrowsers};
 pub use clients::{Registrations, StoredRegistrations};
@@ -60,6 +65,7 @@ pub use keyfile::{Contents, KeyFile, KeysError};
 pub use links::{Links, StoredLinks};
 pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
+pub use plans::{Plans, StoredPlans};
 pub use quarantine::{Quarantine, StoredQuarantine};
 pub use responses::{Responses, StoredResponses};
 pub use ring::{KEY, KeyBytes};

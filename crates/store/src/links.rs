@@ -131,6 +131,12 @@ pub trait Links: Send + Sync {
     /// [`LinkError`].
     async fn of_person(&self, issuer: &str, subject: &str) -> Result<Vec<Linked>, LinkError>;
 
+    /// Everybody who linked an account at `server`, in order.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    async fn of_server(&self, server: &ServerName) -> Result<Vec<Account>, LinkError>;
+
     /// Who the gate is at the authorization server `upstream`, with this redirect URI.
     ///
     /// # Errors
@@ -348,6 +354,20 @@ impl Links for StoredLinks {
             })
         };
         found.iter().map(linked).collect()
+    }
+
+    async fn of_server(&self, server: &ServerName) -> Result<Vec<Account>, LinkError> {
+        let found = sqlx::query(
+            "SELECT issuer, subject FROM upstream_grants WHERE server = $1 ORDER BY issuer, subject",
+        )
+        .bind(server.as_str())
+        .fetch_all(self.database.pool())
+        .await?;
+        let account = |row: &AnyRow| {
+            let (issuer, subject) = (row.try_get("issuer")?, row.try_get("subject")?);
+            Ok(Account { issuer, subject, server: server.clone() })
+        };
+        found.iter().map(account).collect()
     }
 
     async fn registration(&self, upstream: &str, redirect_uri: &str) -> Result<Option<Secret>, LinkError> {

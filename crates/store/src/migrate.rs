@@ -8,7 +8,7 @@ use sqlx::{Executor, Row};
 use crate::{Database, DatabaseError, Dialect, digest::Digest};
 
 /// The scripts by number, in order, each in both dialects. Numbers may be left out; one that was given out stays.
-const SCRIPTS: [(i64, &str, &str); 9] = [
+const SCRIPTS: &[(i64, &str, &str)] = &[
     (
         1,
         include_str!("../migrations/sqlite/0001_pins.sql"),
@@ -54,6 +54,16 @@ const SCRIPTS: [(i64, &str, &str); 9] = [
         include_str!("../migrations/sqlite/0015_keys.sql"),
         include_str!("../migrations/postgres/0015_keys.sql"),
     ),
+    (
+        22,
+        include_str!("../migrations/sqlite/0022_plans.sql"),
+        include_str!("../migrations/postgres/0022_plans.sql"),
+    ),
+    (
+        23,
+        include_str!("../migrations/sqlite/0023_admins.sql"),
+        include_str!("../migrations/postgres/0023_admins.sql"),
+    ),
 ];
 
 /// Any number will do, as long as nobody else takes it.
@@ -81,7 +91,7 @@ pub async fn run(database: &Database) -> Result<(), DatabaseError> {
     if let Some((found, _)) = applied.last().filter(|(number, _)| *number > known) {
         return Err(DatabaseError::Newer { found: *found, known });
     }
-    for (number, sqlite, postgres) in SCRIPTS {
+    for &(number, sqlite, postgres) in SCRIPTS {
         let script = match database.dialect() {
             Dialect::Postgres => postgres,
             Dialect::Sqlite => sqlite,

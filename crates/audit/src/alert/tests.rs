@@ -128,3 +128,54 @@ fn a_flood_of_keys_takes_no_more_than_its_room() {
     newest.details.tool = Some(format!("t{}", 3 * KEYS - 1).as_str().into());
     assert!(watch.see(&newest, at(3 * KEYS as u64)).0.is_some(), "the newest is remembered");
 }
+
+/// An entry of a call that brings these labels.
+fn brings(person: u8, labels: &[&str]) -> Entry {
+    let mut entry = refused(person, "policy.denied");
+    entry.kind = Kind::CallOpened;
+    entry.details.reason = None;
+    entry.details.decision = Some(Decision::Permit);
+    entry.details.labels = labels.iter().map(|label| (*label).into()).collect();
+    entry
+}
+
+#[test]
+fn labels_that_must_not_meet_are_told_when_they_have_in_one_persons_window() {
+    let rule = |attempt| Rule {
+        name: "r".to_owned(),
+        matching: Matching::default(),
+        by: vec![Field::Person],
+        when: When::Flow {
+            meet: vec!["private".to_owned(), "untrusted".to_owned()],
+            within: Duration::from_secs(60),
+            attempt,
+        },
+        quiet: Duration::from_secs(10),
+    };
+    let mut met = Watch::new(rule(false), at(0), []);
+    let mut see = |entry: &Entry, t| met.see(entry, at(t)).0.is_some();
+    assert!(!see(&brings(1, &["untrusted"]), 0));
+    assert!(!see(&brings(2, &["private"]), 1), "somebody else's window");
+    assert!(!see(&brings(1, &["destructive"]), 2));
+    assert!(see(&brings(1, &["private"]), 3));
+    assert!(!see(&brings(1, &["private"]), 4), "told already");
+    assert!(!see(&brings(1, &["private"]), 70), "the untrusted text is too old");
+    assert!(see(&brings(1, &["untrusted", "private"]), 71), "both at once");
+
+    let mut tried = Watch::new(rule(true), at(0), []);
+    let mut see = |entry: &Entry, t| tried.see(entry, at(t)).0.is_some();
+    let flow = |person| refused(person, "policy.flow");
+    assert!(!see(&flow(1), 0), "nothing has met");
+    assert!(!see(&brings(1, &["untrusted", "private"]), 1), "nothing would have gone out");
+    assert!(!see(&flow(2), 2));
+    assert!(see(&flow(1), 3));
+    let mut found = brings(1, &[]);
+    found.details.findings.push(Finding {
+        rule: "exfiltration.link".into(),
+        severity: Severity::High,
+        place: "result".into(),
+        action: "block".into(),
+    });
+    assert!(see(&found, 20), "found by the shield");
+    assert!(!see(&flow(1), 62), "the window is over");
+}

@@ -132,7 +132,8 @@ fn term(text: &str) -> Result<Term, String> {
     }
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+/// A time: RFC 3339, or how long ago.
+pub fn time(text: &str) -> Result<Timestamp, String> {
     time_at(text, SystemClock.now())
 }
 

@@ -106,6 +106,21 @@ pub enum Condition {
         /// And at least so many.
         at_least: u64,
     },
+    /// Flow labels that must not meet have met in what somebody called; it needs `by`, with `person` in it.
+    Flow {
+        /// Which ones: `private` data, `untrusted` text, `destructive` acts.
+        #[serde(default = "default_meet")]
+        meet: Vec<String>,
+        /// Within so many seconds.
+        within_s: u64,
+        /// Only when something would have gone out after that: what the flow rule refused, or the shield found.
+        #[serde(default)]
+        attempt: bool,
+    },
+}
+
+fn default_meet() -> Vec<String> {
+    vec!["private".to_owned(), "untrusted".to_owned()]
 }
 
 impl Default for Condition {
@@ -150,7 +165,24 @@ impl Alert {
             servers: m.servers.clone(),
         };
         let seconds = Duration::from_secs;
-        let when = match self.when {
+        let when = match self.when.clone() {
+            Condition::Flow { meet, within_s, attempt } => {
+                let known =
+                    |label: &String| matches!(label.as_str(), "private" | "untrusted" | "destructive");
+                if meet.is_empty() || within_s == 0 || !meet.iter().all(known) {
+                    found.push(
+                        "`when`: `meet` is of private, untrusted and destructive, and `within_s` at least 1"
+                            .to_owned(),
+                    );
+                }
+                if !self.by.contains(&By::Person) {
+                    found.push(
+                        "`when` flow needs `by = [\"person\"]`: labels meet in one person's window"
+                            .to_owned(),
+                    );
+                }
+                When::Flow { meet, within: seconds(within_s), attempt }
+            }
             Condition::Threshold { count, within_s } => {
                 if !(1..=1_000).contains(&count) || within_s == 0 {
                     found.push("`when`: `count` is 1 to 1000 and `within_s` at least 1".to_owned());

@@ -16,6 +16,9 @@ pub struct AuditConfig {
     /// What this machine is called in what is exported; its own name by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Who remembers how far the log was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witness: Option<super::witness::WitnessConfig>,
     /// Where the log is sent as it grows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub export: Vec<Export>,
@@ -367,7 +370,7 @@ impl Export {
 }
 
 /// Whether a host is loopback's as [`bartizan_egress`] reads it.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     let host = host.strip_suffix('.').unwrap_or(host);
     host == "localhost"
@@ -379,6 +382,7 @@ impl AuditConfig {
     /// What no single field shows.
     pub fn problems(&self) -> Vec<String> {
         let mut found: Vec<_> = self.export.iter().flat_map(Export::problems).collect();
+        found.extend(self.witness.iter().flat_map(super::witness::WitnessConfig::problems));
         let mut names = BTreeSet::new();
         for export in &self.export {
             if !names.insert(export.name()) {

@@ -121,7 +121,8 @@ fn in_words(approval: &Approval, now: Timestamp) -> String {
     )
 }
 
-fn as_json(approval: &Approval) -> serde_json::Value {
+/// A request for programs.
+pub fn as_json(approval: &Approval) -> serde_json::Value {
     let binding = &approval.binding;
     serde_json::json!({
         "id": approval.id,

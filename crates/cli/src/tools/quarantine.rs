@@ -173,7 +173,8 @@ fn table(items: &[Item]) -> String {
     text
 }
 
-fn item_json(item: &Item) -> serde_json::Value {
+/// A result for programs, without what it says.
+pub fn item_json(item: &Item) -> serde_json::Value {
     json!({
         "id": item.id,
         "server": item.binding.server.as_str(),

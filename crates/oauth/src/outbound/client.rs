@@ -46,13 +46,18 @@ pub(super) enum SigningKey {
     Rsa(RsaKeyPair),
 }
 
-/// A form for a token endpoint, as it is put together.
+/// A form for an authorization server, as it is put together.
 pub(super) struct Form(Vec<(&'static str, Secret)>);
 
 impl Form {
     /// A form with this `grant_type`.
     pub fn new(grant_type: &str) -> Self {
-        Self(Vec::new()).with("grant_type", grant_type)
+        Self::bare().with("grant_type", grant_type)
+    }
+
+    /// A form with nothing in it yet.
+    pub fn bare() -> Self {
+        Self(Vec::new())
     }
 
     #[must_use]

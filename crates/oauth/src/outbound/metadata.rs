@@ -38,6 +38,8 @@ pub(super) struct AuthorizationServer {
     pub token_endpoint: Url,
     pub token_named_by: NamedBy,
     pub registration_endpoint: Option<(Url, NamedBy)>,
+    /// RFC 7009
+    pub revocation_endpoint: Option<(Url, NamedBy)>,
     pub auth_methods: Vec<String>,
     pub scopes_supported: Vec<String>,
     /// `client_id_metadata_document_supported`
@@ -57,6 +59,7 @@ impl AuthorizationServer {
             token_endpoint,
             token_named_by: NamedBy::Operator,
             registration_endpoint: None,
+            revocation_endpoint: None,
             auth_methods: Vec::new(),
             scopes_supported: Vec::new(),
             takes_client_documents: false,
@@ -225,6 +228,10 @@ fn read(
         token_named_by: trusted(&token_endpoint),
         token_endpoint,
         registration_endpoint: endpoint("registration_endpoint")?.map(|url| {
+            let by = trusted(&url);
+            (url, by)
+        }),
+        revocation_endpoint: endpoint("revocation_endpoint")?.map(|url| {
             let by = trusted(&url);
             (url, by)
         }),

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(3);
 /// Accounts whose last look is remembered.
 const REMEMBERED: usize = 10_000;
 /// How long one process may take to renew a grant; then another may try.
-const RENEWING: Duration = Duration::from_secs(30);
+pub(super) const RENEWING: Duration = Duration::from_secs(30);
 /// How young a refused token may be without another one being worth a question.
 const YOUNG: Duration = Duration::from_secs(10);
 
@@ -79,7 +79,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn read(content: &Secret) -> Result<Self, Unobtainable> {
+    pub fn read(content: &Secret) -> Result<Self, Unobtainable> {
         serde_json::from_str(content.reveal())
             .map_err(|_| Unobtainable::Failed("a stored grant cannot be read".into()))
     }

@@ -3,6 +3,7 @@
 mod gate;
 mod people;
 mod records;
+mod revoking;
 
 use std::sync::{
     Arc,

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail like tests")]
 
+mod admins;
 mod approvals;
 mod bench;
 mod clients;
@@ -11,6 +12,7 @@ mod keys;
 mod links;
 mod migrations;
 mod pins;
+mod plans;
 mod quarantine;
 mod responses;
 mod signin;

@@ -1,6 +1,7 @@
 //! What must be carried: both eras, unharmed, through changes and stops.
 
 mod alerts;
+mod compromise;
 mod doctor;
 mod eras;
 mod exports;
@@ -9,8 +10,9 @@ mod life;
 mod lossless;
 mod merged;
 mod metrics;
-mod records;
+pub mod records;
 mod recovery;
-mod responses;
+pub mod responses;
+mod witness;
 mod words;
 mod wrapped;

@@ -166,3 +166,34 @@ fn an_alert_that_makes_no_sense_is_refused() {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
+
+/// Untrusted text and private data in one person's window, and then something that would have gone out.
+#[test]
+fn data_that_met_strangers_is_told_and_so_is_an_attempt_to_carry_it_out() {
+    let (mail, web) = (Upstream::modern(|_, _| false), Upstream::modern(|_, _| false));
+    let alert = |name: &str, attempt: bool| {
+        format!(
+            "[[alerts]]\nname = \"{name}\"\nby = [\"person\"]\nwhen = {{ kind = \"flow\", within_s = 600, attempt = {attempt} }}\n"
+        )
+    };
+    let gate = Gate::start(&format!(
+        "{}{}{}{}",
+        alert("met", false),
+        alert("tried", true),
+        mail.config("mail", "trust = \"internal\""),
+        web.config("web", "")
+    ));
+    let client = gate.client();
+    let raised = |name: &str| alerts(&gate).iter().any(|e| e["reason"] == format!("alert.{name}"));
+    assert_eq!(client.call("/mcp/mail", "echo", "{}").status, 200);
+    assert!(!raised("met"), "private data alone");
+    assert_eq!(client.call("/mcp/web", "echo", "{}").status, 200);
+    eventually("it is told that they met", || raised("met").then_some(()));
+    assert!(!raised("tried"), "nothing would have gone out yet");
+    let refused = client.call("/mcp/web", "echo", "{}").json();
+    assert_eq!(refused.pointer("/error/data/reason"), Some(&json!("policy.flow")), "{refused}");
+    eventually("and that something would have gone out", || raised("tried").then_some(()));
+    let bad = "[[alerts]]\nname = \"x\"\nwhen = { kind = \"flow\", within_s = 600 }\n";
+    let (code, said) = refusal_of(bad);
+    assert!(code == Some(2) && said.contains("by = [\"person\"]"), "{said}");
+}

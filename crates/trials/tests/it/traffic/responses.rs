@@ -32,14 +32,18 @@ fn done(gate: &Gate, arguments: &[&str]) {
 }
 
 /// Waits until `is_so`, which must be soon.
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     eventually(what, || is_so().then_some(()));
     assert!(began.elapsed() < SOON, "{what} took {:?}", began.elapsed());
 }
 
-fn reason(gate: &Gate, path: &str, tool: &str) -> Value {
-    let answer = gate.client().call(path, tool, "{}");
+pub fn reason(gate: &Gate, path: &str, tool: &str) -> Value {
+    reason_for(&gate.client(), path, tool)
+}
+
+pub fn reason_for(client: &bartizan_trials::Client, path: &str, tool: &str) -> Value {
+    let answer = client.call(path, tool, "{}");
     answer.json().pointer("/error/data/reason").cloned().unwrap_or_default()
 }
 

@@ -1,0 +1,334 @@
+//! What an administrator can do: by the same functions that the commands use.
+
+use std::collections::BTreeSet;
+
+use bartizan_gateway::{
+    permit::approvals::{Approver, Undecided, decide},
+    responses::event_of,
+};
+use bartizan_model::{Clock, ServerName, SystemClock};
+use bartizan_oauth::VerifiedToken;
+use bartizan_store::{
+    Approvals, Quarantine,
+    approvals::ApprovalError,
+    quarantine::QuarantineError,
+    responses::{Response, Target},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Admin, Admitted, Api, Refused};
+use crate::{config::admin::Role, respond};
+
+/// The body of a `POST`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Act {
+    /// How the gate is, and what is cut off.
+    Status,
+    /// Calls that wait for a person.
+    Approvals,
+    /// Results that wait for a person.
+    Results,
+    /// Decide about a call.
+    Decide {
+        /// The request's id.
+        id: String,
+        /// Yes or no.
+        approve: bool,
+    },
+    /// Give a result to the next identical request.
+    ReleaseResult {
+        /// Its id.
+        id: String,
+    },
+    /// Put a server or a tool in quarantine.
+    Quarantine(Subject),
+    /// Revoke a person's or a client's access.
+    Revoke(Subject),
+    /// Take either back.
+    Release(Subject),
+}
+
+/// Whom or what it is about, and why.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Subject {
+    server: Option<ServerName>,
+    tool: Option<String>,
+    person: Option<String>,
+    client: Option<String>,
+    issuer: Option<String>,
+    why: String,
+}
+
+impl Subject {
+    fn thing(&self) -> Option<Target> {
+        match (&self.server, &self.tool, &self.person, &self.client) {
+            (Some(server), None, None, None) => Some(Target::Server(server.clone())),
+            (Some(server), Some(tool), None, None) if !tool.is_empty() => {
+                Some(Target::Tool { server: server.clone(), tool: tool.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    fn somebody(&self) -> Option<Target> {
+        match (&self.server, &self.person, &self.client, &self.issuer) {
+            (None, Some(subject), None, Some(issuer)) => {
+                Some(Target::Person { issuer: issuer.clone(), subject: subject.clone() })
+            }
+            (None, None, Some(client), issuer) => {
+                Some(Target::Client { issuer: issuer.clone().unwrap_or_default(), client: client.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Act {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Approvals => "approvals",
+            Self::Results => "results",
+            Self::Decide { .. } => "decide",
+            Self::ReleaseResult { .. } => "release-result",
+            Self::Quarantine(_) => "quarantine",
+            Self::Revoke(_) => "revoke",
+            Self::Release(_) => "release",
+        }
+    }
+
+    /// Who may.
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Status => Role::Viewer,
+            Self::Approvals | Self::Results | Self::Decide { .. } | Self::ReleaseResult { .. } => {
+                Role::Approver
+            }
+            Self::Quarantine(_) | Self::Revoke(_) | Self::Release(_) => Role::Responder,
+        }
+    }
+
+    /// Whether anything is another way afterwards.
+    pub fn changes_something(&self) -> bool {
+        !matches!(self, Self::Status | Self::Approvals | Self::Results)
+    }
+
+    /// What it is about, for the log. A person is named by the act's own entry, by the pseudonym.
+    pub fn about(&self) -> String {
+        match self {
+            Self::Status | Self::Approvals | Self::Results => String::new(),
+            Self::Decide { id, approve } => format!("{id}: {}", if *approve { "approved" } else { "denied" }),
+            Self::ReleaseResult { id } => id.clone(),
+            Self::Quarantine(subject) | Self::Revoke(subject) | Self::Release(subject) => {
+                match (&subject.server, &subject.tool, &subject.client) {
+                    (Some(server), Some(tool), _) => format!("tool {server}/{tool}"),
+                    (Some(server), None, _) => format!("server {server}"),
+                    (None, _, Some(client)) => format!("client {client}"),
+                    _ => "a person".to_owned(),
+                }
+            }
+        }
+    }
+
+    /// The server it is about.
+    pub fn server(&self) -> Option<ServerName> {
+        match self {
+            Self::Quarantine(subject) | Self::Revoke(subject) | Self::Release(subject) => {
+                subject.server.clone()
+            }
+            _ => None,
+        }
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> Refused {
+    tracing::error!(%error, "the store cannot be used");
+    Refused::new(503, "admin.unreadable", "the store cannot be used; try again later")
+}
+
+impl Api {
+    /// Does it. Whoever asks may.
+    pub(super) async fn act(&self, act: &Act, admitted: &Admitted, admin: &Admin) -> Result<Value, Refused> {
+        let now = SystemClock.now();
+        match act {
+            Act::Status => self.status(admin).await,
+            Act::Approvals => {
+                let waiting = self.approvals()?.waiting(now).await.map_err(unusable)?;
+                Ok(
+                    json!({ "approvals": waiting.iter().map(crate::tools::approval_json).collect::<Vec<_>>() }),
+                )
+            }
+            Act::Results => {
+                let kept = self.quarantine()?.list(now).await.map_err(unusable)?;
+                Ok(json!({ "results": kept.iter().map(crate::tools::result_json).collect::<Vec<_>>() }))
+            }
+            Act::Decide { id, approve } => {
+                let by = approver(&admitted.token);
+                match decide(&self.approvals()?, id, *approve, &by, now).await {
+                    Ok(decided) => Ok(json!({ "id": id, "state": decided.standing.as_str() })),
+                    Err(Undecided::Store(ApprovalError::Database(error))) => Err(unusable(error)),
+                    Err(Undecided::Store(ApprovalError::Unknown)) => {
+                        Err(Refused::new(404, "admin.unknown", "there is no such request"))
+                    }
+                    Err(refused) => Err(Refused::new(403, "admin.undecided", refused.to_string())),
+                }
+            }
+            Act::ReleaseResult { id } => {
+                let by = self.named(admitted, admin)?;
+                match self.quarantine()?.release(id, &by, now).await {
+                    Ok(_) => Ok(json!({ "id": id, "state": "released" })),
+                    Err(QuarantineError::Unknown(_)) => {
+                        Err(Refused::new(404, "admin.unknown", "there is no such result"))
+                    }
+                    Err(error) => Err(unusable(error)),
+                }
+            }
+            Act::Quarantine(subject) => {
+                let target = subject.thing().ok_or_else(|| unclear("`server`, or `server` and `tool`"))?;
+                self.enforce(target, subject, admitted, admin).await
+            }
+            Act::Revoke(subject) => {
+                let target =
+                    subject.somebody().ok_or_else(|| unclear("`person` and `issuer`, or `client`"))?;
+                self.enforce(target, subject, admitted, admin).await
+            }
+            Act::Release(subject) => {
+                let target = subject.thing().or_else(|| subject.somebody());
+                let target = target.ok_or_else(|| unclear("what was cut off, as it was named then"))?;
+                self.release(target, subject, admitted, admin).await
+            }
+        }
+    }
+
+    fn approvals(&self) -> Result<bartizan_store::StoredApprovals, Refused> {
+        self.state.approvals(self.database.clone()).map_err(unusable)
+    }
+
+    fn quarantine(&self) -> Result<bartizan_store::StoredQuarantine, Refused> {
+        self.state.quarantine(self.database.clone()).map_err(unusable)
+    }
+
+    /// Who did it, where that is kept: by the pseudonym, so that it goes when he is erased.
+    fn named(&self, admitted: &Admitted, admin: &Admin) -> Result<String, Refused> {
+        let person = admin.gate.recorder().log().persons().of(&admitted.caller).map_err(unusable)?;
+        Ok(format!("admin {}", person.pseudonym()))
+    }
+
+    async fn enforce(
+        &self,
+        target: Target,
+        subject: &Subject,
+        admitted: &Admitted,
+        admin: &Admin,
+    ) -> Result<Value, Refused> {
+        let response = self.response(target, subject, admitted, admin)?;
+        self.record(&response, true, admitted, admin).await?;
+        let is_new = admin.gate.responses().stored().enforce(&response).await.map_err(unusable)?;
+        self.take_effect(admin).await?;
+        Ok(json!({ "target": response.target.to_string(), "in_force": true, "was_before": !is_new }))
+    }
+
+    async fn release(
+        &self,
+        target: Target,
+        subject: &Subject,
+        admitted: &Admitted,
+        admin: &Admin,
+    ) -> Result<Value, Refused> {
+        let stored = admin.gate.responses().stored();
+        if !stored.all().await.map_err(unusable)?.iter().any(|response| response.target == target) {
+            return Err(Refused::new(404, "admin.unknown", "nothing of it is in force"));
+        }
+        if let Target::Server(server) = &target {
+            let left = respond::unrotated(
+                &self.state,
+                &self.database,
+                self.config.clone(),
+                self.base.clone(),
+                server,
+            );
+            let left = left.await.map_err(unusable)?;
+            if !left.is_empty() {
+                let words = format!("it held secrets that are still the same: {}", left.join(", "));
+                return Err(Refused::new(409, "response.unrotated", words));
+            }
+        }
+        let response = self.response(target, subject, admitted, admin)?;
+        self.record(&response, false, admitted, admin).await?;
+        stored.lift(&response.target).await.map_err(unusable)?;
+        self.take_effect(admin).await?;
+        Ok(json!({ "target": response.target.to_string(), "in_force": false }))
+    }
+
+    fn response(
+        &self,
+        target: Target,
+        subject: &Subject,
+        admitted: &Admitted,
+        admin: &Admin,
+    ) -> Result<Response, Refused> {
+        let by = self.named(admitted, admin)?;
+        Ok(Response { target, why: subject.why.clone(), by, at: SystemClock.now() })
+    }
+
+    async fn record(
+        &self,
+        response: &Response,
+        begins: bool,
+        admitted: &Admitted,
+        admin: &Admin,
+    ) -> Result<(), Refused> {
+        let log = admin.gate.recorder().log();
+        let event = event_of(log.persons(), response, begins).by(&admitted.caller);
+        log.note(event).await.map(drop).map_err(|lost| {
+            tracing::error!(%lost, "a response cannot be recorded");
+            Refused::new(503, "audit.lost", "it is not done, for it cannot be recorded")
+        })
+    }
+
+    /// At once here; the other gates of the database see it within five seconds.
+    async fn take_effect(&self, admin: &Admin) -> Result<(), Refused> {
+        admin.gate.responses().refresh().await.map_err(unusable)?;
+        admin.gate.cut_off().await;
+        Ok(())
+    }
+
+    async fn status(&self, admin: &Admin) -> Result<Value, Refused> {
+        let gate = &admin.gate;
+        let in_force = gate.responses().stored().all().await.map_err(unusable)?;
+        let log = gate.recorder().log();
+        let exporters: Vec<_> = admin
+            .exporters
+            .progress()
+            .into_iter()
+            .map(|(name, p)| {
+                json!({ "name": name, "behind": log.durable().saturating_sub(p.next()), "trouble": p.trouble() })
+            })
+            .collect();
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "servers": gate.all_servers().iter().map(|s| s.name().to_string()).collect::<Vec<_>>(),
+            "sessions": gate.sessions().count(),
+            "in_force": in_force.iter().map(|r| json!({
+                "target": r.target.to_string(), "why": r.why, "by": r.by,
+                "since": bartizan_audit::event::rfc3339::text(r.at),
+            })).collect::<Vec<_>>(),
+            "audit": { "entries": log.durable(), "lost": log.lost() },
+            "exporters": exporters,
+        }))
+    }
+}
+
+fn unclear(needed: &str) -> Refused {
+    Refused::new(400, "admin.body", format!("name {needed}"))
+}
+
+/// He decides in the roles that his issuer says he has, as anybody would.
+fn approver(token: &VerifiedToken) -> Approver {
+    let roles: BTreeSet<String> = token.roles().iter().chain(token.groups()).cloned().collect();
+    Approver { identity: token.caller().clone(), roles, is_operator: false }
+}

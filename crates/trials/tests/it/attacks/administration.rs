@@ -1,0 +1,246 @@
+//! The admin plane is for administrators: its own audience, a fresh second factor, a role that ends (attacks.md EP-02; RFC
+//! 9470).
+
+use std::process::Command;
+
+use bartizan_model::{Clock, SystemClock};
+use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, binary};
+use serde_json::{Value, json};
+
+use crate::traffic::{
+    records::{entries, of_kind},
+    responses::{reason_for, soon},
+};
+
+const BASE: &str = "https://gate.example";
+const API: &str = "https://gate.example/api";
+
+struct Scene {
+    issuer: Issuer,
+    up: Upstream,
+    gate: Gate,
+}
+
+impl Scene {
+    fn start() -> Self {
+        let issuer = Issuer::start(3);
+        let up = Upstream::modern(|_, _| false);
+        let name = issuer.name();
+        let now = SystemClock.now().as_unix();
+        let role = |role: &str, person: &str, until: u64| {
+            let until = time::OffsetDateTime::from_unix_timestamp(until.try_into().unwrap()).unwrap();
+            let until = until.format(&time::format_description::well_known::Rfc3339).unwrap();
+            format!(
+                "[[admin.roles]]\nrole = \"{role}\"\nissuer = \"{name}\"\nperson = \"{person}\"\nuntil = \"{until}\"\n"
+            )
+        };
+        let gate = Gate::start(&format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\npublic_url = \"{BASE}\"\n\
+             [identity]\nmode = \"resource-server\"\n{}\
+             [policy.roles.people]\ngroups = [\"people\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
+             [admin]\nurl = \"{API}\"\n{}{}{}{}",
+            issuer.config(),
+            role("responder", "rita", now + 3600),
+            role("viewer", "vera", now + 3600),
+            role("responder", "past", now - 1),
+            up.config("up", ""),
+        ));
+        Self { issuer, up, gate }
+    }
+
+    /// An administrator's token: for the API, signed in by two factors a minute ago.
+    fn token(&self, subject: &str, more: Value) -> String {
+        let mut claims = json!({ "amr": ["pwd", "mfa"], "auth_time": SystemClock.now().as_unix() - 60 });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.issuer.token(subject, API, claims)
+    }
+
+    fn ask(&self, token: Option<String>, body: &Value) -> Answer {
+        let client = Client::new(self.gate.admin().authority().parse().unwrap(), token);
+        client.request("POST", "/api").line("Content-Type", "application/json").body(body.to_string()).send()
+    }
+
+    fn reason(&self) -> Value {
+        let token = self.issuer.token("ann", &format!("{BASE}/mcp/up"), json!({}));
+        reason_for(&self.gate.bearer(token), "/mcp/up", "echo")
+    }
+}
+
+/// The token of whoever runs the machine, which nobody asked for yet.
+fn local_token(gate: &Gate) -> String {
+    let config = gate.folder().join("bartizan.toml");
+    let printed = Command::new(binary()).args(["token", "--config"]).arg(config).output().unwrap();
+    let token = String::from_utf8(printed.stdout).unwrap();
+    assert!(token.starts_with("bz_"), "{token}");
+    token.trim().to_owned()
+}
+
+fn quarantine() -> Value {
+    json!({ "do": "quarantine", "server": "up", "why": "it poured tea" })
+}
+
+#[test]
+fn ep_02_who_is_no_administrator_does_nothing_at_the_admin_api() {
+    let scene = Scene::start();
+    let now = SystemClock.now().as_unix();
+    let data_plane =
+        scene.issuer.token("rita", &format!("{BASE}/mcp/up"), json!({ "amr": ["mfa"], "auth_time": now }));
+    let both = scene.token("rita", json!({ "aud": [API, format!("{BASE}/mcp/up")] }));
+    let refused: Vec<(&str, Option<String>, u16, &str)> = vec![
+        ("no token", None, 401, ""),
+        ("the local token", Some(local_token(&scene.gate)), 401, ""),
+        ("a data-plane token", Some(data_plane), 401, ""),
+        ("a token for both", Some(both), 401, ""),
+        (
+            "another issuer's",
+            Some(Issuer::start(4).token("rita", API, json!({ "amr": ["mfa"], "auth_time": now }))),
+            401,
+            "",
+        ),
+        (
+            "an old sign-in",
+            Some(scene.token("rita", json!({ "auth_time": now - 901 }))),
+            401,
+            "admin.not_fresh",
+        ),
+        (
+            "a sign-in at no time",
+            Some(scene.token("rita", json!({ "auth_time": null }))),
+            401,
+            "admin.not_fresh",
+        ),
+        ("one factor", Some(scene.token("rita", json!({ "amr": ["pwd"] }))), 401, "admin.not_fresh"),
+        ("nothing of factors", Some(scene.token("rita", json!({ "amr": null }))), 401, "admin.not_fresh"),
+        ("no role", Some(scene.token("ann", json!({}))), 403, "admin.role"),
+        ("another role", Some(scene.token("vera", json!({}))), 403, "admin.role"),
+        ("a role that has ended", Some(scene.token("past", json!({}))), 403, "admin.role"),
+        ("a workload", Some(scene.token("app", json!({ "client_id": "app" }))), 403, ""),
+    ];
+    for (what, token, status, reason) in refused {
+        let answer = scene.ask(token, &quarantine());
+        assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        let said: Value = serde_json::from_str(&answer.text()).unwrap();
+        assert!(reason.is_empty() || said["reason"] == reason, "{what}: {said}");
+        if reason == "admin.not_fresh" {
+            let line = answer.line("www-authenticate").unwrap();
+            assert!(line.contains("insufficient_user_authentication") && line.contains("max_age"), "{line}");
+        }
+    }
+    assert_eq!(scene.reason(), Value::Null, "nothing was done");
+    // Nor by the port that clients reach, nor by a web page.
+    let rita = || scene.token("rita", json!({}));
+    let elsewhere = scene.gate.bearer(rita()).post("/api", quarantine().to_string()).send();
+    assert!(matches!(elsewhere.status, 401 | 404), "{}", elsewhere.status);
+    let address = scene.gate.admin().authority();
+    let page = Client::new(address.parse().unwrap(), Some(rita()))
+        .request("POST", "/api")
+        .line("Content-Type", "application/json")
+        .line("Origin", "https://evil.example")
+        .body(quarantine().to_string())
+        .send();
+    assert_eq!(page.status, 421);
+    // No process comes of a body, whatever it says.
+    for body in [
+        json!({ "do": "run", "command": "sh", "args": ["-c", "id"] }),
+        json!({ "do": "quarantine", "server": "../up" }),
+        json!({ "do": "quarantine", "server": "up", "command": "sh" }),
+        json!({ "do": "quarantine" }),
+        json!([]),
+    ] {
+        let answer = scene.ask(Some(rita()), &body);
+        assert!(matches!(answer.status, 400 | 415), "{body}: {}", answer.text());
+    }
+    assert_eq!(scene.reason(), Value::Null);
+    let found = entries(&scene.gate);
+    let denied = of_kind(&found, "admin.acted");
+    assert!(denied.iter().all(|e| e["decision"] == "deny"), "{denied:#?}");
+    for reason in ["admin.not_fresh", "admin.role"] {
+        assert!(denied.iter().any(|e| e["reason"] == reason && e["person"].is_string()), "{reason}");
+    }
+    assert!(!scene.gate.log().contains(&rita()));
+}
+
+#[test]
+fn ep_02_an_administrator_with_a_fresh_second_factor_and_a_role_acts_and_is_recorded() {
+    let scene = Scene::start();
+    let rita = || Some(scene.token("rita", json!({})));
+    let done = scene.ask(rita(), &quarantine());
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(scene.reason(), "response.quarantined", "at once");
+    let status: Value = serde_json::from_str(&scene.ask(rita(), &json!({ "do": "status" })).text()).unwrap();
+    assert_eq!(status["in_force"][0]["target"], "server up");
+    let by = status["in_force"][0]["by"].as_str().unwrap();
+    assert!(by.starts_with("admin ") && !by.contains("rita"), "by the pseudonym: {by}");
+    // To look, no second factor is needed, and any role will do.
+    let looking = scene.ask(
+        Some(scene.token("vera", json!({ "amr": null, "auth_time": null }))),
+        &json!({ "do": "status" }),
+    );
+    assert_eq!(looking.status, 200);
+    assert_eq!(scene.ask(Some(scene.token("vera", json!({}))), &json!({ "do": "approvals" })).status, 403);
+    let released = scene.ask(rita(), &json!({ "do": "release", "server": "up" }));
+    assert_eq!(released.status, 200, "{}", released.text());
+    assert_eq!(scene.reason(), Value::Null);
+    assert_eq!(scene.ask(rita(), &json!({ "do": "release", "server": "up" })).status, 404);
+    let name = scene.issuer.name();
+    let revoked = json!({ "do": "revoke", "person": "ann", "issuer": name, "why": "left on the bus" });
+    assert_eq!(scene.ask(rita(), &revoked).status, 200);
+    soon("the revocation", || scene.reason() == "response.revoked");
+    // Whoever is revoked administers nothing either.
+    let herself = json!({ "do": "revoke", "person": "rita", "issuer": name });
+    assert_eq!(scene.ask(rita(), &herself).status, 200);
+    assert!(matches!(scene.ask(rita(), &json!({ "do": "status" })).status, 401 | 403));
+
+    let found = entries(&scene.gate);
+    let acted = of_kind(&found, "admin.acted");
+    let permitted: Vec<_> = acted.iter().filter(|e| e["decision"] == "permit").collect();
+    assert!(permitted.iter().any(|e| e["change"]["name"] == "quarantine" && e["server"] == "up"));
+    let rita = permitted.iter().find(|e| e["change"]["name"] == "quarantine").unwrap()["person"].clone();
+    let responses = of_kind(&found, "response.acted");
+    assert!(responses.iter().any(|e| e["person"] == rita && e["change"]["to"] == "quarantined"));
+    assert!(scene.up.heard_of("tools/call").iter().all(|h| h.line("authorization").is_none()));
+}
+
+#[test]
+fn ep_02_a_role_granted_by_command_counts_at_once_and_ends() {
+    let scene = Scene::start();
+    let config = scene.gate.folder().join("bartizan.toml");
+    let name = scene.issuer.name();
+    let admin = |arguments: &[&str]| {
+        let done = Command::new(binary())
+            .arg("admin")
+            .args(arguments)
+            .arg("--config")
+            .arg(&config)
+            .output()
+            .unwrap();
+        let said =
+            String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+        (done.status.code(), said)
+    };
+    let whose = ["--role", "responder", "--person", "ann", "--issuer", name.as_str()];
+    let ann = || Some(scene.token("ann", json!({})));
+    assert_eq!(scene.ask(ann(), &quarantine()).status, 403);
+    let (code, said) = admin(&[&["grant"], &whose[..], &["--for", "13h"]].concat());
+    assert!(code == Some(3) && said.contains("max_grant_h"), "{said}");
+    assert_eq!(admin(&[&["grant"], &whose[..], &["--for", "4h"]].concat()).0, Some(0));
+    let (_, listed) = admin(&["list"]);
+    assert!(
+        listed.contains("responder  ann of") && listed.contains("rita") && !listed.contains("past"),
+        "{listed}"
+    );
+    assert_eq!(scene.ask(ann(), &quarantine()).status, 200);
+    assert_eq!(admin(&[&["revoke"], &whose[..]].concat()).0, Some(0));
+    assert_eq!(scene.ask(ann(), &json!({ "do": "release", "server": "up" })).status, 403);
+    assert_eq!(admin(&[&["revoke"], &whose[..]].concat()).0, Some(1));
+    let found = entries(&scene.gate);
+    let acts: Vec<_> = of_kind(&found, "admin.acted")
+        .into_iter()
+        .filter(|e| e["change"]["entity"] == "role responder")
+        .map(|e| e["change"]["to"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        acts.iter().any(|to| to.starts_with("granted until")) && acts.contains(&"taken back".to_owned()),
+        "{acts:?}"
+    );
+}
