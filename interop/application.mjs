@@ -87,8 +87,13 @@ export class Application {
     return { status: answer.status, tokens: await answer.json() };
   }
 
-  // The status of one request of the stateless era.
+  // The status of one request.
   async use(token) {
+    return (await this.list(token)).status;
+  }
+
+  // What a request of the stateless era for the tools is answered: status and text.
+  async list(token) {
     const _meta = { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} };
     const headers = {
       authorization: `Bearer ${token}`,
@@ -99,8 +104,7 @@ export class Application {
     };
     const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list', params: { _meta } });
     const answer = await fetch(this.endpoint, { method: 'POST', headers, body });
-    await answer.arrayBuffer();
-    return answer.status;
+    return { status: answer.status, text: await answer.text() };
   }
 
   stop() {

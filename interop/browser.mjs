@@ -62,6 +62,13 @@ async function answered(page, app) {
   return answer;
 }
 
+// The frame of this page shows the browser's own page, which says that it may not show ours.
+async function nothingFramed(page) {
+  const [frame] = page.frames().filter((each) => each !== page.mainFrame());
+  await until('chrome-error://chromewebdata/', () => frame.url(), 'what the frame shows');
+  same(await frame.locator('form').count(), 0, 'forms in the frame');
+}
+
 // A browser that stays at the page which leads on to `prefix`.
 const hold = (page, prefix) => page.context().route((url) => url.href.startsWith(prefix), (route) => route.fulfill({ status: 204 }));
 
@@ -282,10 +289,7 @@ async function facade(gate) {
     const page = await alice.context().newPage();
     for (const address of [app.address(), `${gate.origin}/account`]) {
       await page.goto(evil.frame(`http://127.0.0.1:${evil.port}`, address));
-      await page.waitForLoadState('load');
-      const [frame] = page.frames().filter((each) => each !== page.mainFrame());
-      same(frame.url(), 'chrome-error://chromewebdata/', 'what the frame shows');
-      same(await frame.locator('form').count(), 0, 'forms in the frame');
+      await nothingFramed(page);
     }
   });
 
@@ -293,7 +297,7 @@ async function facade(gate) {
     await alice.goto(`${gate.origin}/account`);
     await says(alice, 'alice', gate.provider, 'Trial editor', 'Other editor', ...TICKETS.scopes);
     await seen(alice, 'facade-account');
-    const applications = alice.locator('article');
+    const applications = alice.getByRole('region', { name: 'Applications that act for you' }).locator('article');
     same(await applications.count(), 2, 'applications');
     await applications.filter({ hasText: 'Trial editor' }).getByRole('button').click();
     await alice.waitForURL(`${gate.origin}/account`);
@@ -311,6 +315,33 @@ async function facade(gate) {
     await headed(alice, 'Your account');
     await says(alice, 'You are alice');
     must(!alice.complaints.length, alice.complaints.join());
+  });
+  await trial('facade: one links an account of one\'s own at a server, sees it, and unlinks it', async () => {
+    const work = await Application.start({ endpoint: `${gate.origin}/mcp/work`, name: 'Working editor', ...TICKETS });
+    await alice.goto(work.address());
+    await press(alice, 'Allow');
+    const { access_token: token } = await work.redeem((await answered(alice, work)).code);
+    const refused = (await work.list(token)).text;
+    must(refused.includes(`${gate.origin}/connect/work`), `where to link: ${refused}`);
+    await alice.goto(`${gate.origin}/account`);
+    await says(alice, 'Your accounts at servers', 'work', 'Not linked');
+    await seen(alice, 'facade-account-unlinked');
+    await press(alice, 'Link your account');
+    await headed(alice, 'Link your account at work');
+    await says(alice, '127.0.0.1', 'mcp:tools', 'alice');
+    await seen(alice, 'facade-link');
+    await press(alice, 'Link my account');
+    await headed(alice, 'Your account is linked');
+    await seen(alice, 'facade-linked');
+    const listed = (await work.list(token)).text;
+    must(listed.includes('convert_time'), `the tools of a linked account: ${listed}`);
+    await alice.getByRole('link', { name: 'your account page' }).click();
+    await says(alice, 'Linked since');
+    await seen(alice, 'facade-account-linked');
+    await press(alice, 'Unlink');
+    await says(alice, 'Not linked');
+    must((await work.list(token)).text.includes('/connect/work'), 'it is linked after it was unlinked');
+    work.stop();
   });
   for (const each of [app, other, evil]) each.stop();
 }
@@ -368,8 +399,7 @@ async function tls(gate) {
     await tab.getByRole('button').click();
     await headed(tab, 'Another page sent this');
     await tab.goto(evil.frame(`https://evil.example:${evil.port}`, app.address()));
-    const [frame] = tab.frames().filter((each) => each !== tab.mainFrame());
-    same(frame.url(), 'chrome-error://chromewebdata/', 'what the frame shows');
+    await nothingFramed(tab);
     await page.reload();
     await says(page, 'Example editor');
     await seen(page, 'tls-account');

@@ -65,10 +65,8 @@ def environment(scratch, **extra):
 def process(command, log, **options):
     """Runs `command` for as long as the block lasts; its output goes to the file `log`."""
     with open(log, "ab") as sink:
-        options.setdefault("stdout", sink)
-        child = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stderr=sink, start_new_session=True, **options
-        )
+        options = {"stdout": sink, "stdin": subprocess.DEVNULL} | options
+        child = subprocess.Popen([str(part) for part in command], stderr=sink, start_new_session=True, **options)
     try:
         yield child
     finally:

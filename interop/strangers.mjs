@@ -8,7 +8,7 @@ export const BACK = '<!doctype html><html lang="en"><title>Done</title><h1>Back 
 
 const escaped = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
-async function listen(tls, answer) {
+export async function listen(tls, answer) {
   const server = tls ? https.createServer(tls, answer) : http.createServer(answer);
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const stop = () => {
@@ -59,14 +59,15 @@ export async function publisher(tls, names) {
   return Object.assign(self, listening);
 }
 
-// The way out of the gate's network: to it, names of the trial are public hosts.
-export async function proxy(port) {
+// The way out of the gate's network: to it, names of the trial are public hosts. `where` says at which port of this machine one
+// lives, or nothing for the others.
+export async function proxy(port, where = (host, to) => host.endsWith('.example') && Number(to)) {
   const server = http.createServer((_, response) => response.writeHead(405).end());
   const open = new Set();
   server.on('connect', (request, socket) => {
-    const [host, to] = request.url.split(':');
-    if (!host.endsWith('.example')) return socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
-    const onward = net.connect(Number(to), '127.0.0.1', () => {
+    const here = where(...request.url.split(':'));
+    if (!here) return socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
+    const onward = net.connect(here, '127.0.0.1', () => {
       socket.write('HTTP/1.1 200 OK\r\n\r\n');
       onward.pipe(socket).pipe(onward);
     });

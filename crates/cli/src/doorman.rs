@@ -169,8 +169,9 @@ impl Doorman {
         let Some(facade) = facade else {
             return Ok(Admission { authenticator, pages: Vec::new(), facade: None });
         };
+        let linking = Arc::new(endpoints::linking(config, base, desk)?);
         let sign_in = self.sign_in(config, base, address, &resources, &facade)?;
-        let linking = endpoints::linking(config, base, desk)?;
+        let sign_in = Arc::new(sign_in.with_accounts(Arc::clone(&linking)));
         let reception = Reception { facade: Arc::clone(&facade), sign_in: Arc::clone(&sign_in), linking };
         Ok(Admission { authenticator, pages: vec![Arc::new(reception)], facade: Some((facade, sign_in)) })
     }
@@ -182,7 +183,7 @@ impl Doorman {
         address: SocketAddr,
         resources: &[ResourceSettings],
         facade: &Arc<Facade>,
-    ) -> anyhow::Result<Arc<SignIn>> {
+    ) -> anyhow::Result<SignIn> {
         let (database, sealer) = (&self.database, &self.sealer);
         let egress = endpoints::egress(config);
         let all: Vec<String> = config.servers.iter().map(|server| server.name.to_string()).collect();
@@ -216,7 +217,7 @@ impl Doorman {
             secret: Arc::new(move |secret: &SecretRef| read(secret, &owned)),
             groups: None,
         };
-        Ok(Arc::new(SignIn::new(settings, surroundings).map_err(problems)?))
+        SignIn::new(settings, surroundings).map_err(problems)
     }
 
     /// Ends what an earlier configuration did beside answering, and begins what this one does.
@@ -350,7 +351,7 @@ fn browsers(config: &Config) -> BrowserConfig {
 struct Reception {
     facade: Arc<Facade>,
     sign_in: Arc<SignIn>,
-    linking: Linking,
+    linking: Arc<Linking>,
 }
 
 #[async_trait]

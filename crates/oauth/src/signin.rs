@@ -46,6 +46,7 @@ use crate::{
     Fetch, GroupSource, SecretRef,
     config::problems::check_url,
     facade::{Asked, Person},
+    outbound::Linking,
 };
 
 pub use config::{
@@ -130,6 +131,7 @@ pub struct SignIn {
     pending: Arc<dyn Pending>,
     session: BrowserConfig,
     crowd: Crowd,
+    linking: Option<Arc<Linking>>,
 }
 
 /// How people sign in.
@@ -175,9 +177,16 @@ impl SignIn {
                 pending: surroundings.pending,
                 session: settings.browsers,
                 crowd: Crowd::default(),
+                linking: None,
             }),
             _ => Err(problems),
         }
+    }
+
+    /// Shows people the accounts they linked at servers, too, on their own page.
+    pub fn with_accounts(mut self, linking: Arc<Linking>) -> Self {
+        self.linking = Some(linking);
+        self
     }
 
     /// Answers what is asked of one of the pages; `None` for a path that is not one. Every answer has a [`Noted`]

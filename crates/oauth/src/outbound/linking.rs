@@ -5,6 +5,7 @@
 //! of ours; what comes back counts once, in time, for that person, in that browser, from the authorization server they
 //! were sent to.
 
+mod accounts;
 mod browser;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
+pub use self::accounts::Linkable;
 use self::browser::{Query, cookie, is_cross_site};
 use super::{
     Means, UserOauth,
@@ -176,9 +178,8 @@ impl Linking {
         match form.one("do") {
             Some("link") => self.send_away(credential, &account).await,
             Some("unlink") => {
-                let gone = self.means.links.unlink(&account).await;
+                let gone = self.unlink(person, &account.server).await;
                 gone.map_err(|error| Stuck::Failed(error.to_string()))?;
-                credential.0.forget(&account);
                 Ok(self.page(StatusCode::OK, "Unlinked", "The gate has forgotten your account there.", None))
             }
             _ => Err(Stuck::Forged),
@@ -292,7 +293,7 @@ impl Linking {
         credential.0.forget(&account);
         let who = person.name.as_deref().unwrap_or(&person.subject);
         let words = format!(
-            "{who}, the gate now calls the server `{}` for you. You may close this page.",
+            "{who}, the gate now calls the server “{}” for you. You may close this page.",
             account.server
         );
         let mut response = self.page(StatusCode::OK, "Your account is linked", &words, None);
@@ -362,16 +363,14 @@ impl Linking {
     }
 
     fn page(&self, status: StatusCode, title: &str, words: &str, form: Option<Shown>) -> Response<Bytes> {
-        let nonce = random(self.means.entropy.as_ref());
         // No `form-action`: browsers hold redirects after a form to it, and where they lead is not known yet.
-        let policy =
-            format!("default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'");
-        let html = Page { title, words, nonce: &nonce, form }.render().unwrap_or_default();
+        let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+        let html = Page { title, words, form }.render().unwrap_or_default();
         let mut response = Response::new(Bytes::from(html));
         *response.status_mut() = status;
         let lines = [
             (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (header::CONTENT_SECURITY_POLICY, &policy),
+            (header::CONTENT_SECURITY_POLICY, policy),
             (header::X_FRAME_OPTIONS, "DENY"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
@@ -391,7 +390,6 @@ impl Linking {
 struct Page<'a> {
     title: &'a str,
     words: &'a str,
-    nonce: &'a str,
     form: Option<Shown>,
 }
 
