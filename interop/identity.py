@@ -3,17 +3,17 @@
 
     interop/identity.py [--gate BIN]
 
-The provider is `oidc-provider`; the clients are the official Python client and mcp-remote, in front of mcp-server-time and
-server-everything. The gate is, one after another, a resource server for the provider's tokens, the authorization server in
-front of the provider, and the one of a laptop. Each client starts from nothing but the URL. Exit 0 if all is as it should be,
-1 otherwise.
+The provider is `oidc-provider`; the clients are the official Python and TypeScript clients, the Inspector's command line,
+mcp-remote and Claude Code, in front of mcp-server-time and server-everything. The gate is, one after another, a resource server
+for the provider's tokens, the authorization server in front of the provider, and the one of a laptop; where it has pages of its
+own, the person is in front of Chromium. Each client starts from nothing but the URL. Exit 0 if all is as it should be, 1
+otherwise.
 """
 
 import argparse
 import base64
 import contextlib
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -25,11 +25,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import authority
 import harness
-from person import Person
+import signing_in
+from person import Person, chromium
 
-NOON = json.dumps({"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"})
-LIMIT = 120
+NOON = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
+LIMIT = signing_in.LIMIT
+MODERN, LEGACY = "2026-07-28", "2025-11-25"
 # Where the authorization suite waits for its code.
 SUITE_PORT = 3999
 
@@ -37,10 +40,11 @@ SUITE_PORT = 3999
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gate", default=harness.ROOT / "target/debug/bartizan", help="the gate's binary")
+    parser.add_argument("--only", nargs="+", choices=SCENES, default=list(SCENES), help="which gates")
     options = parser.parse_args()
     binary = harness.built(options.gate, "bartizan-cli")
     node = harness.set_up()
-    for script in ("oidc-provider.mjs",):
+    for script in ("oidc-provider.mjs", "tsoauth.mjs", "person.mjs", "chromium.mjs", "strangers.mjs", "published.mjs"):
         # Node looks for modules next to the file that imports them.
         shutil.copy(harness.HERE / script, harness.HOME)
     logs = harness.HOME / "logs" / "identity"
@@ -49,11 +53,12 @@ def main():
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="bartizan-identity-"))
     problems = []
     try:
-        for scene in (resource_server, facade, local):
-            print(f"-- {scene.__name__}")
-            place = scratch / scene.__name__
-            place.mkdir()
-            scene(Scene(binary, node, place, logs, problems))
+        with chromium(node, logs / "chromium.log") as port:
+            for name in options.only:
+                print(f"-- {name}")
+                place = scratch / name
+                place.mkdir()
+                SCENES[name](Scene(binary, node, place, logs, problems, port))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     for problem in problems:
@@ -65,8 +70,9 @@ def main():
 class Scene:
     """What every scene needs."""
 
-    def __init__(self, binary, node, scratch, logs, problems):
+    def __init__(self, binary, node, scratch, logs, problems, chromium):
         self.binary, self.node, self.scratch, self.logs, self.problems = binary, node, scratch, logs, problems
+        self.chromium = chromium
         self.port = harness.free_port()
         self.origin = f"http://127.0.0.1:{self.port}"
         self.endpoints = {name: f"{self.origin}/mcp/{name}" for name in ("time", "everything")}
@@ -87,8 +93,21 @@ class Scene:
             yield f"http://127.0.0.1:{port}"
 
     @contextlib.contextmanager
-    def gate(self, identity):
-        """The gate with this `[identity]` and what follows it."""
+    def published(self):
+        """The documents of applications at hosts that may be out of reach; yields what the gate needs to read them: more
+        configuration, and the authority to trust."""
+        files = authority.write_certificates(self.scratch, [urllib.parse.urlsplit(signing_in.CLAUDE_ID).hostname])
+        documents = self.scratch / "documents.json"
+        documents.write_text(json.dumps({signing_in.CLAUDE_ID: signing_in.CLAUDE_DOCUMENT}))
+        port, log = harness.free_port(), self.log("published")
+        command = [self.node, harness.HOME / "published.mjs", port, files["key"], files["cert"]]
+        with open(documents, "rb") as given, harness.process(command, log, stdin=given) as child:
+            harness.wait_for(lambda: harness.connects(port), child, log)
+            yield f'[egress]\nproxy = "http://127.0.0.1:{port}"\n', files["ca"]
+
+    @contextlib.contextmanager
+    def gate(self, identity, authorities=None):
+        """The gate with this `[identity]` and what follows it. `authorities`, a file, are trusted instead of the system's."""
         time = json.dumps([str(harness.HOME / "venv/bin/mcp-server-time")])
         everything = json.dumps([str(self.node), str(harness.MODULES / "@modelcontextprotocol/server-everything/dist/index.js")])
         server = f'[server]\nlisten = "127.0.0.1:{self.port}"\nadmin_listen = "127.0.0.1:{harness.free_port()}"\n'
@@ -99,7 +118,8 @@ class Scene:
         self.config.write_text(server + identity + servers)
         command = [self.binary, "run", "--config", self.config]
         log = self.log("gate")
-        with harness.process(command, log, env=harness.environment(self.scratch)) as gate:
+        trusted = {"SSL_CERT_FILE": authorities} if authorities else {}
+        with harness.process(command, log, env=harness.environment(self.scratch, **trusted)) as gate:
             harness.wait_for(lambda: harness.connects(self.port), gate, log)
             yield gate
 
@@ -114,20 +134,57 @@ class Scene:
         """The command that prints a sign-in link."""
         return [str(self.binary), "login", "--config", str(self.config)]
 
-    def clients(self, login=None):
-        """Every client signs in and calls a tool; the last token for the endpoint `time`."""
+    def journey(self, server, what, chromium=None, login=None):
+        """From a client to a tool of `server`."""
+        tool, arguments = {"time": ("convert_time", NOON), "everything": ("echo", {"message": "through"})}[server]
+        return signing_in.Journey(
+            self.node, self.scratch, self.endpoints[server], tool, arguments, self.log(what.replace(" ", "-")), chromium, login
+        )
+
+    @contextlib.contextmanager
+    def attempt(self, what):
+        """What fails in here is a problem, and no reason to stop."""
+        try:
+            yield
+            print(f"ok {what}")
+        except (AssertionError, RuntimeError, subprocess.TimeoutExpired, OSError) as error:
+            self.problems.append(f"{self.scratch.name}, {what}: {str(error)[:800]}; see {self.logs}")
+
+    def clients(self, chromium=None, login=None):
+        """Every client signs in and calls a tool; the last of what the Python client saw."""
         seen = None
-        for mode in ("legacy", "auto", "2026-07-28"):
-            got = python_client(self.endpoints["time"], mode, "convert_time", NOON, f"python {mode}", self.problems, login)
-            if got and "21:00" not in got["result"][0]:
-                self.problems.append(f"python {mode}: {got['result']}")
-            seen = got or seen
-        hello = json.dumps({"message": "hi"})
-        python_client(self.endpoints["everything"], "legacy", "echo", hello, "python everything", self.problems, login)
+        for name, client in (("python", signing_in.python_client), ("typescript", signing_in.typescript_client)):
+            if client is signing_in.typescript_client and not chromium:
+                continue
+            for mode, era in (("legacy", LEGACY), ("auto", MODERN), (MODERN if name == "python" else "modern", MODERN)):
+                with self.attempt(f"{name} {mode}"):
+                    got = client(self.journey("time", f"{name} {mode}", chromium, login), mode)
+                    assert got["version"] == era and "21:00" in got["result"][0], got
+                    seen = got if name == "python" else seen
+        with self.attempt("python everything"):
+            got = signing_in.python_client(self.journey("everything", "python everything", chromium, login), "legacy")
+            assert "through" in got["result"][0], got
         if seen:
             check_token(seen["token"], self.endpoints, self.problems)
-        mcp_remote(self.node, self.endpoints["everything"], self.scratch, self.log("mcp-remote"), self.problems, login)
+        with self.attempt("mcp-remote"):
+            said = signing_in.mcp_remote(self.journey("everything", "mcp-remote", chromium, login))
+            assert said and "through" in json.dumps(said), said
         return seen
+
+    def command_lines(self, chromium, login=None):
+        """The clients that people start themselves: the Inspector's command line and Claude Code."""
+        for mode in ("legacy", "auto", "modern"):
+            with self.attempt(f"inspector {mode}"):
+                said = signing_in.inspector(self.journey("time", f"inspector {mode}", chromium, login), mode)
+                assert "21:00" in said, said
+        with self.attempt("claude mcp add, list, login, logout"):
+            claude = signing_in.Claude(self.journey("time", "claude", chromium, login))
+            claude.mcp("add", "--transport", "http", "time", self.endpoints["time"])
+            before = claude.mcp("list")
+            assert "Needs authentication" in before, before
+            said = claude.login("time")
+            after = claude.mcp("list")
+            assert "Connected" in after and "Needs authentication" not in after, f"{said[-600:]}\n{after}"
 
 
 def resource_server(scene):
@@ -155,8 +212,9 @@ def facade(scene):
             f'credential = {{ method = "client_secret_basic", secret = {{ file = "{secret}" }} }}\n' + scene.people(f"{issuer}#alice")
             + f'[[identity.clients]]\nid = "suite"\nname = "The suite"\nredirect_uris = ["http://127.0.0.1:{SUITE_PORT}/callback"]\n'
         )
-        with scene.gate(identity):
-            seen = scene.clients()
+        with scene.published() as (egress, authorities), scene.gate(identity + egress, authorities):
+            seen = scene.clients(scene.chromium)
+            scene.command_lines(scene.chromium)
             if seen:
                 refresh_twice(scene, seen)
             authorization_suite(scene)
@@ -194,9 +252,10 @@ def authorization_suite(scene):
 
 
 def local(scene):
-    """A laptop: the owner signs in by a link that `bartizan login` prints."""
-    with scene.gate(""):
-        seen = scene.clients(scene.login())
+    """A laptop: the owner signs in by a link that `bartizan login` prints. Clients register themselves."""
+    with scene.gate("[identity.client_documents]\nenabled = false\n"):
+        seen = scene.clients(scene.chromium, scene.login())
+        scene.command_lines(scene.chromium, scene.login())
         if seen:
             refresh_twice(scene, seen)
 
@@ -223,18 +282,6 @@ def refresh_twice(scene, seen):
         scene.problems.append(f"refreshing: {status}, then {good}; again: {again}, then {ended}")
     else:
         print("ok a refresh token works once, and its theft ends the family")
-
-
-def python_client(url, mode, tool, arguments, what, problems, login=None):
-    """What the Python client saw, or nothing, which is a problem."""
-    command = [harness.PYTHON, harness.HERE / "pyoauth.py", url, mode, tool, arguments]
-    env = os.environ | ({"LOGIN": json.dumps(login)} if login else {})
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=env)
-    if done.returncode:
-        problems.append(f"{what}: {done.stderr.strip()[-600:]}")
-        return None
-    print(f"ok {what}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def check_token(token, endpoints, problems):
@@ -280,42 +327,7 @@ def ask(url, token):
         return error.code
 
 
-def mcp_remote(node, url, scratch, log, problems, login=None):
-    """mcp-remote signs in by itself; we are the person who opens the address it prints, with a browser that keeps cookies."""
-    env = harness.environment(scratch, MCP_REMOTE_CONFIG_DIR=scratch / "mcp-remote", PATH="/nonexistent")
-    command = [node, harness.MODULES / "mcp-remote/dist/proxy.js", url, str(harness.free_port()), "--allow-http"]
-    lines = [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize",
-         "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "trial", "version": "1"}}},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "echo", "arguments": {"message": "through"}}},
-    ]
-    pipe = subprocess.PIPE
-    child = subprocess.Popen([str(c) for c in command], stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True)
-    person = threading.Thread(target=open_addresses, args=(child.stderr, log, login), daemon=True)
-    person.start()
-    try:
-        said = harness.converse(child, lines, wanted=2, seconds=LIMIT)
-    finally:
-        harness.end(child)
-    if said is None or "through" not in json.dumps(said):
-        problems.append(f"mcp-remote: {said}; see {log}")
-    else:
-        print("ok mcp-remote")
-
-
-def open_addresses(lines, log, login):
-    """Opens each address that stands on a line of its own."""
-    def link():
-        return subprocess.run(login, check=True, capture_output=True, text=True).stdout.strip()
-
-    person = Person(link if login else None)
-    with open(log, "wb") as sink:
-        for line in lines:
-            sink.write(line)
-            sink.flush()
-            if line.startswith(b"http"):
-                person.travel(line.decode().strip())
+SCENES = {"resource-server": resource_server, "facade": facade, "local": local}
 
 
 if __name__ == "__main__":

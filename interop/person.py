@@ -1,7 +1,17 @@
-"""A person with a browser that keeps cookies and runs no scripts: reads pages, allows what is asked, signs in by a link."""
+"""A person who signs in when a program asks: reads pages, allows what is asked, signs in by a link.
 
+`Person` has a browser that keeps cookies and runs no scripts; `Chromium` has Chromium, by way of person.mjs. As a program,
+`person.py URL`, it is what a client runs to open an address: PERSON is the port of person.mjs, LOGIN a command in JSON that
+prints a link.
+"""
+
+import contextlib
 import html.parser
 import http.cookiejar
+import json
+import os
+import pathlib
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -102,3 +112,42 @@ class Person:
                 continue
             return text
         raise RuntimeError(f"the pages do not end: {self.seen}")
+
+
+class Chromium:
+    """Somebody in front of Chromium: `port` is where person.mjs listens, `login` a command that prints a sign-in link."""
+
+    def __init__(self, port, login=None):
+        self.port, self.login = port, login
+        self.seen = []
+
+    def travel(self, url, until=None):
+        """As `Person.travel`."""
+        wanted = json.dumps({"url": url, "until": until, "login": self.login}).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self.port}/", wanted), timeout=60) as response:
+            said = json.load(response)
+        self.seen = said["seen"]
+        return said.get("where") or said["text"]
+
+
+def from_environment():
+    """Whoever PERSON and LOGIN say."""
+    login = json.loads(os.environ.get("LOGIN", "null"))
+    return Chromium(int(os.environ["PERSON"]), login)
+
+
+@contextlib.contextmanager
+def chromium(node, log):
+    """Starts person.mjs; yields its port."""
+    import harness
+
+    port = pathlib.Path(log).with_suffix(".port")
+    with open(port, "wb") as said:
+        command = [node, harness.HOME / "person.mjs", harness.chromium()]
+        with harness.process(command, log, stdout=said, env=harness.environment(port.parent)) as child:
+            harness.wait_for(lambda: port.read_text().endswith("\n"), child, log)
+            yield int(port.read_text())
+
+
+if __name__ == "__main__":
+    from_environment().travel(sys.argv[1])

@@ -1,7 +1,7 @@
 """The official Python client signs in by OAuth and calls a tool: pyoauth.py URL MODE TOOL ARGUMENTS.
 
-It finds everything out by itself, from the first 401 on; `person.Person` is in front of the browser, and gets sign-in links
-by running LOGIN, a command in JSON. Prints one line of JSON: version, tools, result, token, the refresh token if there is one.
+It finds everything out by itself, from the first 401 on. In front of the browser is whoever PERSON says (person.py), or, without
+one, `person.Person`; sign-in links come from LOGIN, a command in JSON. Prints one line of JSON: version, tools, result, token, the refresh token if there is one.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 
-from person import Person
+from person import Person, from_environment
 
 CALLBACK = "http://127.0.0.1:8999/callback"
 LOGIN = json.loads(os.environ.get("LOGIN", "null"))
@@ -47,7 +47,7 @@ async def main(url, mode, tool, arguments):
     answered, memory = {}, Memory()
 
     async def browse(address):
-        person = Person(link if LOGIN else None)
+        person = from_environment() if "PERSON" in os.environ else Person(link if LOGIN else None)
         where = await asyncio.to_thread(person.travel, address, CALLBACK)
         if not where.startswith(CALLBACK):
             raise SystemExit(f"{person.seen}: {where[:600]}")

@@ -1,23 +1,22 @@
 #!/bin/sh
 # Puts the real peers of the trials into target/interop: a Python venv (with a Node >= 22 in it) and node_modules.
-# Needs python3.11 and npm; runs again only when the pinned versions changed. A syslog receiver, a PKCS#11 token and a
-# keyring come from Debian's packages.
+# Needs python3.11 and npm; runs again only when the pinned versions changed. A syslog receiver, a browser, a PKCS#11 token
+# and a keyring come from Debian's packages.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 home=$(cd "$here/.." && pwd)/target/interop
 mkdir -p "$home"
 cd "$home"
 
-if ! PATH="$PATH:/usr/sbin:/sbin" command -v rsyslogd >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rsyslog rsyslog-openssl >/dev/null
-fi
-
-# A PKCS#11 token and a keyring, for root keys that are kept there.
-if ! { command -v softhsm2-util && command -v gnome-keyring-daemon && command -v dbus-run-session; } >/dev/null \
-    && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends softhsm2 gnome-keyring dbus dbus-daemon >/dev/null
+missing=''
+for wanted in rsyslogd:rsyslog rsyslogd:rsyslog-openssl chromium:chromium softhsm2-util:softhsm2 \
+    gnome-keyring-daemon:gnome-keyring dbus-run-session:dbus dbus-run-session:dbus-daemon; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${wanted%%:*}" >/dev/null || missing="$missing ${wanted#*:}"
+done
+if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get -o DPkg::Lock::Timeout=300 update -qq
+    # shellcheck disable=SC2086 # a list of names
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
 pins() { cat "$here/package.json" "$here/package-lock.json" "$here/.npmrc" "$here/requirements.txt" "$here/setup.sh" | sha256sum; }

@@ -204,8 +204,9 @@ impl Doorman {
         let Some(facade) = facade else {
             return Ok(Admission { authenticator, pages: Vec::new(), facade: None });
         };
-        let sign_in = self.sign_in(config, base, address, &resources, &facade, Arc::clone(&ledger))?;
-        let linking = endpoints::linking(config, base, desk, ledger)?;
+        let linking = Arc::new(endpoints::linking(config, base, desk, Arc::clone(&ledger))?);
+        let sign_in = self.sign_in(config, base, address, &resources, &facade, ledger)?;
+        let sign_in = Arc::new(sign_in.with_accounts(Arc::clone(&linking)));
         let reception = Reception { facade: Arc::clone(&facade), sign_in: Arc::clone(&sign_in), linking };
         Ok(Admission { authenticator, pages: vec![Arc::new(reception)], facade: Some((facade, sign_in)) })
     }
@@ -218,7 +219,7 @@ impl Doorman {
         resources: &[ResourceSettings],
         facade: &Arc<Facade>,
         ledger: Arc<dyn Ledger>,
-    ) -> anyhow::Result<Arc<SignIn>> {
+    ) -> anyhow::Result<SignIn> {
         let (database, sealer) = (&self.database, &self.sealer);
         let egress = endpoints::egress(config);
         let all: Vec<String> = config.servers.iter().map(|server| server.name.to_string()).collect();
@@ -253,7 +254,7 @@ impl Doorman {
             groups: None,
             ledger,
         };
-        Ok(Arc::new(SignIn::new(settings, surroundings).map_err(problems)?))
+        SignIn::new(settings, surroundings).map_err(problems)
     }
 
     /// Keeps the record of who comes in, with the servers of `config` by name.
@@ -397,7 +398,7 @@ fn browsers(config: &Config) -> BrowserConfig {
 struct Reception {
     facade: Arc<Facade>,
     sign_in: Arc<SignIn>,
-    linking: Linking,
+    linking: Arc<Linking>,
 }
 
 #[async_trait]

@@ -23,7 +23,7 @@ pub async fn login(file: ConfigFile) -> anyhow::Result<ExitCode> {
     if config.server.listen.port() == 0 {
         bail!("[server] listen has port 0, so nobody knows where the gate is: set a port");
     }
-    let state = State::for_config(path)?;
+    let state = State::of_gate(path)?;
     let link = link(&state, &config.public_url(config.server.listen)?).await?;
     say_error("Open this in the browser in which you use the client. It works once, for ten minutes.\n");
     print(&format!("{}\n", link.reveal()))?;

@@ -402,7 +402,11 @@ fn banner(
     } else if config.identity.mode == Mode::Local && !config.identity.dangerous_open {
         writeln!(text, "Sign in, once a client asks you to, by the link of `bartizan login{option}`.\n")?;
     }
-    writeln!(text, "Claude Code:\n  claude mcp add --transport http bartizan {url}\n")?;
+    writeln!(text, "Claude Code:\n  claude mcp add --transport http bartizan {url}")?;
+    if !config.identity.dangerous_open {
+        writeln!(text, "  claude mcp login bartizan")?;
+    }
+    writeln!(text)?;
     writeln!(
         text,
         "VS Code:\n  code --add-mcp \"{{\\\"name\\\":\\\"bartizan\\\",\\\"type\\\":\\\"http\\\",\\\"url\\\":\\\"{url}\\\"}}\"\n"

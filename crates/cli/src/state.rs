@@ -21,6 +21,10 @@ use crate::{
     config,
     keys::{Keys, LazyKeys},
 };
+/// The folder a configuration is in.
+fn beside(config: Option<&Path>) -> &Path {
+    config.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
 
 /// A state folder that exists, mode 0700.
 #[derive(Clone)]
@@ -34,12 +38,26 @@ pub struct State {
 impl State {
     /// `.bartizan/` beside the configuration file, or in this folder.
     pub fn for_config(config: Option<&Path>) -> anyhow::Result<Self> {
-        let beside =
-            config.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let state = Self { config: config.map(Path::to_owned), ..Self::at(beside.join(".bartizan"))? };
+        let state = Self { config: config.map(Path::to_owned), ..Self::at(beside(config).join(".bartizan"))? };
         // The folder must not end up in anybody's repository.
         create_once(&state.folder.join(".gitignore"), b"*\n").context("cannot write to the state folder")?;
         Ok(state)
+    }
+
+    /// The state folder of a gate that has run with this configuration.
+    ///
+    /// # Errors
+    /// There is none: a new one would be no use, for no gate would know what is in it.
+    pub fn of_gate(config: Option<&Path>) -> anyhow::Result<Self> {
+        let folder = beside(config).join(".bartizan");
+        if !folder.is_dir() {
+            bail!(
+                "no gate has run here: there is no {}. Say this in the folder where `bartizan run` was started, and with the same \
+                 --config if it had one",
+                std::path::absolute(&folder).unwrap_or(folder).display()
+            );
+        }
+        Self::for_config(config)
     }
 
     /// The user's own state folder (XDG Base Directory Specification), which several `wrap`s share.

@@ -47,6 +47,7 @@ impl Desk for Generous {
                 id: of("client_id", "https://app.example/client"),
                 name: of("name", "Example editor"),
                 verified_host: fields.get("host").cloned(),
+                is_preregistered: false,
                 metadata: "m".to_owned(),
                 only_loopback: redirect_uri.starts_with("http://"),
             },

@@ -31,7 +31,7 @@ use crate::{Fetch, SecretRef};
 
 pub use client_credentials::ClientCredentials;
 pub use config::{ClientCredentialsConfig, CredentialConfig, SecretConfig, UserOauthConfig};
-pub use linking::Linking;
+pub use linking::{Linkable, Linking};
 pub use revoke::Revoked;
 pub use secret::SecretCredential;
 pub use user::UserOauth;

@@ -46,6 +46,7 @@ use crate::{
     Fetch, GroupSource, Ledger, SecretRef,
     config::problems::check_url,
     facade::{Asked, Person},
+    outbound::Linking,
 };
 
 pub use config::{
@@ -133,6 +134,7 @@ pub struct SignIn {
     session: BrowserConfig,
     crowd: Crowd,
     ledger: Arc<dyn Ledger>,
+    linking: Option<Arc<Linking>>,
 }
 
 /// How people sign in.
@@ -179,9 +181,16 @@ impl SignIn {
                 session: settings.browsers,
                 crowd: Crowd::default(),
                 ledger: surroundings.ledger,
+                linking: None,
             }),
             _ => Err(problems),
         }
+    }
+
+    /// Shows people the accounts they linked at servers, too, on their own page.
+    pub fn with_accounts(mut self, linking: Arc<Linking>) -> Self {
+        self.linking = Some(linking);
+        self
     }
 
     /// Answers what is asked of one of the pages; `None` for a path that is not one. Every answer has a [`Noted`]

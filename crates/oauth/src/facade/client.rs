@@ -123,6 +123,7 @@ impl Client {
                 Origin::Document(host) => Some(host.clone()),
                 Origin::Configured | Origin::Registered => None,
             },
+            is_preregistered: self.origin == Origin::Configured,
             metadata: self.metadata.digest(),
             only_loopback: self.metadata.redirect_uris.iter().all(|uri| redirect::is_loopback(uri)),
         }

@@ -42,10 +42,17 @@ impl NoClient {
             Self::Unavailable => {
                 (503, "The gateway cannot answer at the moment. Try again.", "facade.unavailable")
             }
-            Self::Unknown => (400, "The application is not known here.", "client.unknown"),
-            Self::Unusable => {
-                (400, "The application's description of itself cannot be used.", "client.document")
-            }
+            Self::Unknown => (
+                400,
+                "The application is not known here. If it was, this gate was set up anew: have the application forget its sign-in, and \
+                 connect again.",
+                "client.unknown",
+            ),
+            Self::Unusable => (
+                400,
+                "What the application publishes about itself could not be had, or cannot be used. The gate's log says which.",
+                "client.document",
+            ),
         };
         Unanswerable::Page { status, words, reason }
     }

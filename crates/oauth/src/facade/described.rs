@@ -79,9 +79,13 @@ pub(crate) fn read(id: &str, text: &Object, allowed: &Allowed) -> Result<Describ
             return Err(bad("the grant types are `authorization_code` and `refresh_token`"));
         }
     }
-    let scopes = match text.text("scope").map_err(|_| bad("`scope` is no text"))? {
-        None => None,
-        Some(words) => {
+    // Clients that ask for nothing in particular send an empty one: the MCP Inspector does.
+    let asks_for_nothing = matches!(text.value("scope"), Some(Value::String(words)) if words.is_empty());
+    let scopes = match text.text("scope") {
+        _ if asks_for_nothing => None,
+        Err(_) => return Err(bad("`scope` is no text")),
+        Ok(None) => None,
+        Ok(Some(words)) => {
             let scopes = scope::parse(words);
             if scopes.is_empty()
                 || scopes.iter().any(|scope| !is_scope(scope) || matches!(scope.as_str(), "*" | "all"))

@@ -61,6 +61,8 @@ pub struct Application {
     pub name: String,
     /// The host that vouches for it: of its metadata document. `None` if anybody may claim the name.
     pub verified_host: Option<String>,
+    /// Whether the operator of the gate wrote it down.
+    pub is_preregistered: bool,
     /// SHA-256 (base64url) of its registered metadata: consent given for other metadata does not count.
     pub metadata: String,
     /// Whether every redirect URI of its is a loopback one: any program on that machine can then pose as it.

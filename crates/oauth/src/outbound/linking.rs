@@ -5,6 +5,7 @@
 //! of ours; what comes back counts once, in time, for that person, in that browser, from the authorization server they
 //! were sent to.
 
+mod accounts;
 mod browser;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
+pub use self::accounts::Linkable;
 use self::browser::{Query, cookie, is_cross_site};
 use super::{
     Means, UserOauth,
@@ -205,11 +207,8 @@ impl Linking {
         match form.one("do") {
             Some("link") => self.send_away(credential, &account).await,
             Some("unlink") => {
-                let gone = self.means.links.unlink(&account).await;
+                let gone = self.unlink(person, &account.server, asked.peer).await;
                 gone.map_err(|error| Stuck::Failed(error.to_string()))?;
-                credential.0.forget(&account);
-                let report = Report::new(Deed::AccountUnlinked, "link.taken-back").by(person).at(asked.peer);
-                self.ledger.mention(Report { server: Some(account.server.clone()), ..report });
                 Ok(self.page(StatusCode::OK, "Unlinked", "The gate has forgotten your account there.", None))
             }
             _ => Err(Stuck::Forged),
@@ -330,7 +329,7 @@ impl Linking {
         credential.0.forget(&account);
         let who = person.name.as_deref().unwrap_or(&person.subject);
         let words = format!(
-            "{who}, the gate now calls the server `{}` for you. You may close this page.",
+            "{who}, the gate now calls the server “{}” for you. You may close this page.",
             account.server
         );
         let mut response = self.page(StatusCode::OK, "Your account is linked", &words, None);
@@ -400,16 +399,14 @@ impl Linking {
     }
 
     fn page(&self, status: StatusCode, title: &str, words: &str, form: Option<Shown>) -> Response<Bytes> {
-        let nonce = random(self.means.entropy.as_ref());
         // No `form-action`: browsers hold redirects after a form to it, and where they lead is not known yet.
-        let policy =
-            format!("default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'");
-        let html = Page { title, words, nonce: &nonce, form }.render().unwrap_or_default();
+        let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+        let html = Page { title, words, form }.render().unwrap_or_default();
         let mut response = Response::new(Bytes::from(html));
         *response.status_mut() = status;
         let lines = [
             (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (header::CONTENT_SECURITY_POLICY, &policy),
+            (header::CONTENT_SECURITY_POLICY, policy),
             (header::X_FRAME_OPTIONS, "DENY"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
@@ -429,7 +426,6 @@ impl Linking {
 struct Page<'a> {
     title: &'a str,
     words: &'a str,
-    nonce: &'a str,
     form: Option<Shown>,
 }
 

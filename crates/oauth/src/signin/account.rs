@@ -1,4 +1,8 @@
-//! `/account`: who one is here, what one has allowed, and how to take it back.
+//! `/account`: who one is here, what one has allowed and linked, and how to take it back.
+
+use std::net::IpAddr;
+
+use bartizan_model::ServerName;
 
 use super::{
     SignIn, Way,
@@ -27,7 +31,11 @@ impl SignIn {
             return Ok(Reply::page(&page, "account.arrive").cookie(self.form_cookie(&visitor)));
         };
         let given = self.consents.of(&session.person.issuer, &session.person.subject).await?;
-        let page = pages::Account::new(&session.person, &given, &self.resources, &csrf);
+        let accounts = match &self.linking {
+            Some(linking) => linking.accounts(&session.person).await?,
+            None => Vec::new(),
+        };
+        let page = pages::Account::new(&session.person, &given, &accounts, &self.resources, &csrf);
         let reply = Reply::page(&page, "account.shown").cookie(self.form_cookie(&visitor));
         Ok(reply.about_person(&session.person))
     }
@@ -51,6 +59,7 @@ impl SignIn {
         };
         match action {
             "revoke" => self.revoke(&session.person, fields.needed("client")?).await,
+            "unlink" => self.unlink(&session.person, fields.needed("server")?, asked.peer).await,
             "sign-out" => {
                 self.browsers.close(&session.browser.id).await?;
                 Ok(self.goodbye(&session))
@@ -71,10 +80,19 @@ impl SignIn {
         Ok(reply.about_client(client).about_person(person))
     }
 
+    /// What the server's authorization server issued stays good there until it ends; the gate does not have it any more.
+    async fn unlink(&self, person: &Person, server: &str, peer: IpAddr) -> Result<Reply, Refusal> {
+        let server: ServerName = server.parse().map_err(|_| Refusal::Malformed)?;
+        let linking = self.linking.as_ref().ok_or(Refusal::Malformed)?;
+        linking.unlink(person, &server, peer).await?;
+        Ok(Reply::redirect("/account".to_owned(), "account.unlinked").about_person(person))
+    }
+
     fn goodbye(&self, session: &Session) -> Reply {
         let page = pages::Message {
             title: "You are signed out",
             words: "What you have allowed applications to do still holds, until you revoke it.",
+            onward: Some(("/account", "Your account")),
         };
         Reply::page(&page, "signin.signed-out")
             .cookie(self.jar.clear("session"))

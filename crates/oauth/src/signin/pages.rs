@@ -1,12 +1,16 @@
 //! What every page shows. The templates are in `templates/`; they escape all they are given.
 
 use askama::Template;
+use bartizan_model::Timestamp;
 use bartizan_store::consents::Given;
 use time::OffsetDateTime;
 use url::Url;
 
 use super::{Described, consent::is_loopback, seen};
-use crate::facade::{AuthorizationRequest, Person};
+use crate::{
+    facade::{AuthorizationRequest, Person},
+    outbound::Linkable,
+};
 
 /// Where the stylesheet is.
 pub(super) const STYLE_PATH: &str = "/oauth/style.css";
@@ -19,6 +23,7 @@ pub(super) const STYLE: &str = include_str!("../../templates/style.css");
 pub(super) struct Consent {
     name: String,
     verified_host: Option<String>,
+    is_preregistered: bool,
     redirect_host: String,
     redirect_uri: String,
     is_loopback: bool,
@@ -55,6 +60,7 @@ impl Consent {
             name: seen::name(&request.client),
             is_elsewhere: !is_loopback && publisher.is_some_and(|publisher| publisher != host),
             verified_host: publisher.map(seen::address),
+            is_preregistered: request.client.is_preregistered,
             redirect_host: seen::address(host),
             redirect_uri: seen::address(&request.redirect_uri),
             is_loopback,
@@ -106,6 +112,8 @@ impl<'a> Onward<'a> {
 pub(super) struct Message<'a> {
     pub title: &'a str,
     pub words: &'a str,
+    /// An address of ours to go on to, and what it is called.
+    pub onward: Option<(&'a str, &'a str)>,
 }
 
 /// The owner must sign in first.
@@ -149,6 +157,7 @@ pub(super) struct Account<'a> {
     subject: String,
     is_local: bool,
     applications: Vec<Allowed>,
+    accounts: Vec<AccountAt>,
     csrf: &'a str,
 }
 
@@ -168,19 +177,55 @@ struct Grant {
     date: String,
 }
 
+/// An account at a server.
+struct AccountAt {
+    server: String,
+    /// `None` if there is no such server any more.
+    host: Option<String>,
+    linked: Option<Since>,
+}
+
+struct Since {
+    date: String,
+    scopes: Vec<String>,
+}
+
+impl AccountAt {
+    fn new(account: &Linkable) -> Self {
+        Self {
+            server: account.server.to_string(),
+            host: account.host.as_deref().map(seen::address),
+            linked: account.linked.as_ref().map(|linked| Since {
+                date: date(linked.granted_at),
+                scopes: linked.scopes.iter().map(|scope| seen::address(scope)).collect(),
+            }),
+        }
+    }
+}
+
+/// The day, in UTC: `2026-07-28`.
+fn date(at: Timestamp) -> String {
+    let seconds = i64::try_from(at.as_unix()).unwrap_or_default();
+    OffsetDateTime::from_unix_timestamp(seconds).map(|time| time.date().to_string()).unwrap_or_default()
+}
+
 impl<'a> Account<'a> {
-    pub fn new(person: &Person, given: &[Given], resources: &[Described], csrf: &'a str) -> Self {
+    pub fn new(
+        person: &Person,
+        given: &[Given],
+        accounts: &[Linkable],
+        resources: &[Described],
+        csrf: &'a str,
+    ) -> Self {
         let mut applications: Vec<Allowed> = Vec::new();
         for Given { consent, client_name, at } in given {
             let described = resources.iter().find(|resource| resource.url == consent.resource);
-            let seconds = i64::try_from(at.as_unix()).unwrap_or_default();
-            let date = OffsetDateTime::from_unix_timestamp(seconds).map(|time| time.date().to_string());
             let grant = Grant {
                 servers: described.map(|described| described.servers.clone()).unwrap_or_default(),
                 resource: seen::address(&consent.resource),
                 scopes: consent.scopes.iter().map(|code| Scope::new(code, described)).collect(),
                 redirect_uri: seen::address(&consent.redirect_uri),
-                date: date.unwrap_or_default(),
+                date: date(*at),
             };
             match applications.iter_mut().find(|application| application.client == consent.client) {
                 Some(application) => application.grants.push(grant),
@@ -198,6 +243,7 @@ impl<'a> Account<'a> {
             subject: seen::address(&person.subject),
             is_local: person.issuer == "local",
             applications,
+            accounts: accounts.iter().map(AccountAt::new).collect(),
             csrf,
         }
     }

@@ -1,6 +1,6 @@
 //! Every page that says no, and the one place that says how.
 
-use bartizan_store::DatabaseError;
+use bartizan_store::{DatabaseError, links::LinkError};
 
 use super::{desk::Unanswerable, provider::Lost};
 use crate::{Deed, Report, Unrecorded};
@@ -89,12 +89,7 @@ impl Refusal {
             Self::Method(_) => {
                 said(405, "Not this way", "This address does not take such requests.", "signin.method")
             }
-            Self::NotSignedIn => said(
-                403,
-                "You are not signed in",
-                "Open your account page and sign in.",
-                "signin.not-signed-in",
-            ),
+            Self::NotSignedIn => said(403, "You are not signed in", "Sign in first.", "signin.not-signed-in"),
             Self::OtherSite => again(
                 403,
                 "Another page sent this",
@@ -131,6 +126,23 @@ impl Refusal {
         match self {
             Self::Desk(_) | Self::Method(_) => None,
             refusal => Some(Report::new(Deed::SignInRefused, refusal.said().reason)),
+        }
+    }
+
+    /// Where a page leads whose words do not end at another program: an address of ours, and what it is called.
+    pub fn onward(&self) -> Option<(&'static str, &'static str)> {
+        matches!(self, Self::NotSignedIn).then_some(("/account", "Your account"))
+    }
+}
+
+impl From<LinkError> for Refusal {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Database(error) => Self::Database(error),
+            LinkError::Unsealed(_) => {
+                tracing::error!(%error, "an account that a person linked cannot be read");
+                Self::Internal
+            }
         }
     }
 }

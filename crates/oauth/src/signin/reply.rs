@@ -95,7 +95,7 @@ impl Reply {
     }
 
     pub fn style() -> Self {
-        let mut reply = Self::page(&Message { title: "", words: "" }, "signin.style");
+        let mut reply = Self::page(&Message { title: "", words: "", onward: None }, "signin.style");
         reply.kind = "text/css; charset=utf-8";
         reply.body = Bytes::from_static(pages::STYLE.as_bytes());
         reply.caching = "max-age=3600";
@@ -193,8 +193,8 @@ impl From<Refusal> for Reply {
             return Self::redirect(location, said.reason);
         }
         let status = StatusCode::from_u16(said.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut reply =
-            Self::with_status(status, &Message { title: said.title, words: &said.words }, said.reason);
+        let page = Message { title: said.title, words: &said.words, onward: refusal.onward() };
+        let mut reply = Self::with_status(status, &page, said.reason);
         if let Refusal::Method(methods) = refusal {
             reply.allow = Some(methods);
         }

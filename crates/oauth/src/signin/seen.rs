@@ -61,6 +61,7 @@ mod tests {
             id: "id".into(),
             name: name_of_it.into(),
             verified_host: None,
+            is_preregistered: false,
             metadata: String::new(),
             only_loopback: false,
         })

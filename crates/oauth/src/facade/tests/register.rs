@@ -35,6 +35,18 @@ async fn a_registered_client_completes_the_flow() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_for_no_scope_in_particular_may_say_so() {
+    let stage = Stage::configured(ON).await;
+    let answer = register(&stage, &merge(good(), json!({ "scope": "" }))).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let silent = register(&stage, &good()).await;
+    assert_eq!(answer.body.get("scope"), silent.body.get("scope"), "as if it had said nothing");
+    for bad in [json!(" "), json!(null), json!([]), json!("a\u{0}b")] {
+        assert_eq!(register(&stage, &merge(good(), json!({ "scope": bad }))).await.status, 400);
+    }
+}
+
+#[tokio::test]
 async fn a_registered_secret_is_the_only_way_in() {
     let stage = Stage::configured(ON).await;
     let answer =

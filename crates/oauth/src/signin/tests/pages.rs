@@ -85,6 +85,7 @@ fn consent(id: &str, name: &str, redirect_uri: &str, scope: &str, resource: &str
             id: id.to_owned(),
             name: name.to_owned(),
             verified_host: None,
+            is_preregistered: false,
             metadata: String::new(),
             only_loopback: true,
         },

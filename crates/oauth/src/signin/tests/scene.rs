@@ -64,6 +64,7 @@ impl Desk for FakeDesk {
                     id: client.to_owned(),
                     name: of("name", "Notes"),
                     verified_host: Some(of("host", "app.example")).filter(|host| !host.is_empty()),
+                    is_preregistered: false,
                     metadata: of("metadata", "m1"),
                     only_loopback: of("redirect_uri", "").starts_with("http://"),
                 },

@@ -19,6 +19,34 @@ fn needs_linking(answer: Result<impl std::fmt::Debug, Unobtainable>) -> Url {
 }
 
 #[tokio::test]
+async fn a_person_sees_what_they_linked_and_takes_it_back() {
+    let scene = Scene::personal().await;
+    let address = needs_linking(scene.line(&ann()).await);
+    let linking = scene.linking();
+    let before = linking.accounts(&person("ann")).await.unwrap();
+    assert_eq!(before.len(), 1);
+    assert_eq!((before[0].host.as_deref(), &before[0].linked), (Some("up.example"), &None));
+
+    let mut browser = Browser::of("ann");
+    browser.open(&scene, address.as_str()).await;
+    let away = browser.leave(&scene).await;
+    assert_eq!(browser.back(&scene, &away, GOOD).await.status(), 200);
+    let after = linking.accounts(&person("ann")).await.unwrap();
+    assert_eq!(after[0].linked.as_ref().unwrap().upstream, AS);
+    assert_eq!(linking.accounts(&person("bob")).await.unwrap()[0].linked, None, "nobody else's");
+    // A server that is gone is still on the list: what was linked there can be taken back.
+    let later = Linking::new([], scene.means.clone());
+    let gone = later.accounts(&person("ann")).await.unwrap();
+    assert_eq!((gone.len(), gone[0].host.as_deref()), (1, None));
+
+    assert!(!linking.unlink(&person("bob"), &name()).await.unwrap());
+    assert_eq!(scene.line(&ann()).await.unwrap(), "Bearer access-1");
+    assert!(linking.unlink(&person("ann"), &name()).await.unwrap());
+    needs_linking(scene.line(&ann()).await);
+    assert_eq!(later.accounts(&person("ann")).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn an_account_is_linked_by_its_person_and_shown_for_nobody_else() {
     let scene = Scene::personal().await;
     let address = needs_linking(scene.line(&ann()).await);

@@ -1,0 +1,193 @@
+"""Clients that sign in by themselves: what each needs, and what it must have seen.
+
+Each function takes a `Journey` and says what went wrong, or nothing. Nothing is pasted into any client: it starts from the URL.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import pty
+import re
+import select
+import stat
+import subprocess
+import threading
+import time
+
+import harness
+from person import Chromium, Person
+
+INSPECTOR = "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+CLAUDE = f"@anthropic-ai/claude-code-linux-{'arm64' if platform.machine() == 'aarch64' else 'x64'}/claude"
+# What Claude Code publishes about itself at its `client_id`, a host that not every machine of a trial can reach.
+CLAUDE_ID = "https://claude.ai/oauth/claude-code-client-metadata"
+CLAUDE_DOCUMENT = {
+    "client_id": CLAUDE_ID,
+    "client_name": "Claude Code",
+    "client_uri": "https://claude.ai",
+    "redirect_uris": ["http://localhost/callback", "http://127.0.0.1/callback"],
+    "grant_types": ["authorization_code", "refresh_token"],
+    "response_types": ["code"],
+    "token_endpoint_auth_method": "none",
+}
+# One client, seconds.
+LIMIT = 90
+
+
+@dataclasses.dataclass
+class Journey:
+    """From a client to a tool: `port` is where person.mjs listens, if Chromium is wanted; `login` prints sign-in links."""
+
+    node: pathlib.Path
+    scratch: pathlib.Path
+    url: str
+    tool: str
+    arguments: dict
+    log: pathlib.Path
+    port: int | None = None
+    login: list | None = None
+
+    def environment(self, **more):
+        person = {"PERSON": self.port} if self.port else {}
+        login = {"LOGIN": json.dumps(self.login)} if self.login else {}
+        return harness.environment(self.scratch, **person, **login, **more)
+
+    def run(self, command, **more):
+        """Runs a client to its end; what it wrote is in the log."""
+        command = [str(part) for part in command]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, env=self.environment(**more), cwd=self.scratch
+        )
+        with open(self.log, "a") as log:
+            log.write(f"$ {command} -> {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def person(self):
+        if self.port:
+            return Chromium(self.port, self.login)
+        return Person(self.link if self.login else None)
+
+    def link(self):
+        return subprocess.run(self.login, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def python_client(journey, mode):
+    """The official Python client; what it saw."""
+    return scripted(journey, [harness.PYTHON, harness.HERE / "pyoauth.py", journey.url, mode])
+
+
+def typescript_client(journey, mode):
+    """The official TypeScript client; what it saw."""
+    return scripted(journey, [journey.node, harness.HOME / "tsoauth.mjs", journey.url, mode])
+
+
+def scripted(journey, command):
+    done = journey.run([*command, journey.tool, json.dumps(journey.arguments)])
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-600:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def inspector(journey, mode):
+    """The Inspector's command line, which runs `xdg-open` for a person; the text of the result."""
+    bin = opener(journey.scratch)
+    command = [journey.node, harness.MODULES / INSPECTOR, "--cli", "--format", "json", journey.url, "--transport", "http", "--protocol-era", mode]
+    command += ["--callback-url", f"http://127.0.0.1:{harness.free_port()}/oauth/callback"]
+    command += ["--method", "tools/call", "--tool-name", journey.tool, "--tool-args-json", json.dumps(journey.arguments)]
+    # Of its own: it keeps tokens, and would not sign in twice.
+    home = journey.scratch / f"inspector-{mode}"
+    home.mkdir(exist_ok=True)
+    done = journey.run(command, MCP_AUTO_OPEN_ENABLED="true", MCP_INSPECTOR_SECRET_STORE="memory", HOME=home, PATH=f"{bin}:{os.environ['PATH']}")
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-600:])
+    return done.stdout
+
+
+def opener(scratch):
+    """A folder with an `xdg-open` that brings the person to the address."""
+    folder = scratch / "bin"
+    folder.mkdir(exist_ok=True)
+    program = folder / "xdg-open"
+    # In the background, as a desktop does it: the client goes on at once, and waits for the answer.
+    program.write_text(f'#!/bin/sh\nexec {harness.PYTHON} {harness.HERE / "person.py"} "$1" >>"{scratch}/person.log" 2>&1 &\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return folder
+
+
+def mcp_remote(journey):
+    """mcp-remote prints the address it would open; the answer to a call."""
+    env = harness.environment(journey.scratch, MCP_REMOTE_CONFIG_DIR=journey.scratch / "mcp-remote", PATH="/nonexistent")
+    command = [journey.node, harness.MODULES / "mcp-remote/dist/proxy.js", journey.url, str(harness.free_port()), "--allow-http"]
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "trial", "version": "1"}}
+    lines = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": journey.tool, "arguments": journey.arguments}},
+    ]
+    pipe = subprocess.PIPE
+    child = subprocess.Popen([str(c) for c in command], stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True)
+    threading.Thread(target=open_addresses, args=(child.stderr, journey), daemon=True).start()
+    try:
+        return harness.converse(child, lines, wanted=2, seconds=LIMIT)
+    finally:
+        harness.end(child)
+
+
+def open_addresses(lines, journey):
+    """Opens each address that stands on a line of its own."""
+    person = journey.person()
+    with open(journey.log, "ab") as sink:
+        for line in lines:
+            sink.write(line)
+            sink.flush()
+            if line.startswith(b"http"):
+                person.travel(line.decode().strip())
+
+
+class Claude:
+    """Claude Code's command line in a home of its own. No model is asked anything: it has no account."""
+
+    def __init__(self, journey):
+        self.journey = journey
+        self.home = journey.scratch / "claude"
+        self.home.mkdir(exist_ok=True)
+        quiet = {"DISABLE_TELEMETRY": 1, "DISABLE_AUTOUPDATER": 1, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": 1, "DISABLE_ERROR_REPORTING": 1}
+        self.env = {"HOME": self.home, **quiet}
+
+    def mcp(self, *arguments):
+        """What `claude mcp …` prints."""
+        done = self.journey.run([harness.MODULES / CLAUDE, "mcp", *arguments], **self.env)
+        return done.stdout + done.stderr
+
+    def login(self, name):
+        """`claude mcp login`, at a terminal; opens the address it prints. What it printed."""
+        leader, follower = pty.openpty()
+        command = [str(harness.MODULES / CLAUDE), "mcp", "login", name, "--no-browser"]
+        env = self.journey.environment(TERM="dumb", COLUMNS=4000, **self.env)
+        child = subprocess.Popen(
+            command, stdin=follower, stdout=follower, stderr=follower, env=env, cwd=self.journey.scratch, start_new_session=True
+        )
+        os.close(follower)
+        said, opened, deadline = b"", False, time.monotonic() + LIMIT
+        try:
+            while time.monotonic() < deadline:
+                if select.select([leader], [], [], 1)[0]:
+                    try:
+                        said += os.read(leader, 65536)
+                    except OSError:
+                        # Nobody is at the other end any more.
+                        break
+                elif child.poll() is not None:
+                    break
+                address = re.search(rb"https?://[^\s\x00-\x1f]+/oauth/authorize\?[^\s\x00-\x1f]+(?=[\s\x00-\x1f])", said)
+                if address and not opened:
+                    opened = True
+                    self.journey.person().travel(address[0].decode())
+        finally:
+            harness.end(child)
+            os.close(leader)
+            with open(self.journey.log, "ab") as log:
+                log.write(said)
+        return said.decode(errors="replace")
