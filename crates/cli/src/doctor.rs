@@ -2,6 +2,7 @@
 
 mod outside;
 mod place;
+mod review;
 
 use std::process::ExitCode;
 
@@ -107,6 +108,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.extend(secrets(config));
     let state = State::for_config(path)?;
     checks.extend(place::checks(&state).await);
+    checks.push(review::check(&state, config).await);
     if !arguments.offline {
         checks.extend(outside::checks(config, &base).await);
     }

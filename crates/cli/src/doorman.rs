@@ -21,7 +21,7 @@ use bartizan_oauth::{
     MemoryReplays, ResourceServer, ResourceSettings, SecretRef, Surroundings,
     facade::{Asked, Registration},
     outbound::Linking,
-    signin::{BrowserConfig, Described, SignIn, SignInSettings, SignInSurroundings},
+    signin::{BrowserConfig, Decisions, Described, SignIn, SignInSettings, SignInSurroundings},
 };
 use bartizan_store::{
     Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
@@ -59,6 +59,7 @@ pub struct Doorman {
     database: Database,
     sealer: Arc<Sealer>,
     browsers: StoredBrowsers,
+    decisions: Arc<dyn Decisions>,
     current: Mutex<Current>,
 }
 
@@ -82,8 +83,8 @@ pub struct Admission {
 }
 
 impl Doorman {
-    /// A doorman who has seen nobody yet.
-    pub async fn new(state: &State) -> anyhow::Result<Self> {
+    /// A doorman who has seen nobody yet, and shows people what waits for their `decisions`.
+    pub async fn new(state: &State, decisions: Arc<dyn Decisions>) -> anyhow::Result<Self> {
         let (database, sealer) = (state.database().await?, state.sealer()?);
         Ok(Self {
             replays: Arc::new(MemoryReplays::new(PROOFS)),
@@ -91,6 +92,7 @@ impl Doorman {
             browsers: StoredBrowsers::new(database.clone(), sealer.clone()),
             database,
             sealer,
+            decisions,
             current: Mutex::default(),
         })
     }
@@ -215,6 +217,7 @@ impl Doorman {
             fetch: &|ca: Option<&Path>| way_to_issuer(&egress, base, ca),
             secret: Arc::new(move |secret: &SecretRef| read(secret, &owned)),
             groups: None,
+            decisions: Some(Arc::clone(&self.decisions)),
         };
         Ok(Arc::new(SignIn::new(settings, surroundings).map_err(problems)?))
     }

@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     admin::{self, Admin},
     alerts::Watching,
+    approvals,
     config::{self, Config, Loaded},
     doorman::Doorman,
     endpoints::{self, Desk},
@@ -34,6 +35,7 @@ use crate::{
     login,
     metrics::metrics_of,
     opinions,
+    reviews::Reviewing,
     state::State,
 };
 
@@ -78,8 +80,10 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         Some(files) => Some(Arc::new(ArcSwap::from(endpoints::listener_tls(files, &base)?))),
         None => None,
     };
-    let doorman = Arc::new(Doorman::new(&state).await?);
+    let requests = Arc::new(approvals::Requests(Arc::clone(&gate)));
+    let doorman = Arc::new(Doorman::new(&state, requests).await?);
     let admission = doorman.admission(config, &base, &state, address, &desk).await?;
+    gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
     doorman.adopt(&admission);
     let admin = admin::Listening::bind(&config.server, tls.as_ref(), &state).await?;
     let admin_address = admin.as_ref().map(admin::Listening::address);
@@ -96,6 +100,9 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
 
+    let reviewing = Arc::new(state.reviewing(&gate).await?);
+    reviewing.apply(config.policy.review);
+    let keeping_up = tokio::spawn(Arc::clone(&reviewing).keep_up());
     let (stop, stopped) = watch::channel(false);
     let tidying = tokio::spawn(tidy(Arc::clone(&gate)));
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
@@ -113,6 +120,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         exporters: Arc::clone(&exporters),
         desk,
         alerts,
+        reviewing,
         address,
         tls: tls.clone(),
     };
@@ -139,6 +147,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     looking.abort();
     revoking.abort();
     taking_back.abort();
+    keeping_up.abort();
     watching.abort();
     if let Some(administering) = administering {
         administering.abort();
@@ -234,6 +243,7 @@ struct Reload {
     exporters: Arc<Exporters>,
     desk: Desk,
     alerts: Arc<Watching>,
+    reviewing: Arc<Reviewing>,
     address: std::net::SocketAddr,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
 }
@@ -322,7 +332,9 @@ impl Reload {
         // Whoever may come in by the new configuration comes under its policies: those first, or nothing.
         govern(&self.gate, config, &self.base)?;
         self.alerts.apply(&config.alerts)?;
+        self.reviewing.apply(config.policy.review);
         self.doorman.adopt(&admission);
+        self.gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
         self.door.authenticator.store(Arc::new(admission.authenticator));
         self.door.pages.store(Arc::new(admission.pages));
         self.door.proxies.store(Arc::new(proxies(config)));

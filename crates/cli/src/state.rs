@@ -14,8 +14,10 @@ use bartizan_gateway::{Gate, Kept, quarantine::Ward};
 use bartizan_model::{Entropy, Secret, SystemClock};
 use bartizan_store::{
     Database, Keeper, OsEntropy, Sealer, StoredApprovals, StoredFlows, StoredLinks, StoredPins,
-    StoredQuarantine, StoredResponses, create_once,
+    StoredQuarantine, StoredResponses, StoredReviews, create_once,
 };
+
+use crate::reviews::Reviewing;
 
 /// A state folder that exists, mode 0700.
 pub struct State {
@@ -128,6 +130,12 @@ impl State {
     /// The audit folder.
     pub fn audit(&self, entropy: Arc<dyn Entropy>) -> anyhow::Result<AuditFolder> {
         Ok(AuditFolder::open(&self.folder.join("audit"), entropy)?)
+    }
+
+    /// The reviews of the rights that `gate`'s policies give.
+    pub async fn reviewing(&self, gate: &Arc<Gate>) -> anyhow::Result<Reviewing> {
+        let stored = StoredReviews::new(self.database().await?);
+        Ok(Reviewing::new(Arc::clone(gate), stored, self.folder.join("audit")))
     }
 
     /// Where the alerts keep what they have seen.

@@ -22,6 +22,7 @@ mod browser;
 mod config;
 mod consent;
 mod crowd;
+mod decisions;
 mod desk;
 mod fields;
 mod local;
@@ -51,6 +52,7 @@ use crate::{
 pub use config::{
     AssertionKey, BrowserConfig, CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig,
 };
+pub use decisions::{Decisions, Held, Standing, Undecided};
 pub use desk::{Desk, Unanswerable};
 pub use local::mint_link;
 pub use reply::Noted;
@@ -113,6 +115,8 @@ pub struct SignInSurroundings<'a> {
     pub secret: ReadSecret,
     /// Who knows groups that ID tokens leave out; without one, such people are refused.
     pub groups: Option<Arc<dyn GroupSource>>,
+    /// Who knows which calls wait for a decision; without, there are no pages for them.
+    pub decisions: Option<Arc<dyn Decisions>>,
 }
 
 /// The pages for people. One is shared by all connections.
@@ -130,6 +134,7 @@ pub struct SignIn {
     pending: Arc<dyn Pending>,
     session: BrowserConfig,
     crowd: Crowd,
+    decisions: Option<Arc<dyn Decisions>>,
 }
 
 /// How people sign in.
@@ -175,6 +180,7 @@ impl SignIn {
                 pending: surroundings.pending,
                 session: settings.browsers,
                 crowd: Crowd::default(),
+                decisions: surroundings.decisions,
             }),
             _ => Err(problems),
         }
@@ -203,7 +209,14 @@ impl SignIn {
             ("/oauth/callback", _) if !is_local => Err(Refusal::Method(GET)),
             ("/oauth/sign-in", _) if is_local => Err(Refusal::Method("GET, POST")),
             ("/account", _) => Err(Refusal::Method("GET, POST")),
-            _ => return None,
+            ("/approvals", GET) => self.list_held(asked).await,
+            ("/approvals", _) => Err(Refusal::Method(GET)),
+            (path, method) => match (decisions::request_of(path), method) {
+                (Some(id), GET) => self.show_held(asked, id).await,
+                (Some(id), POST) => self.decide_held(asked, id).await,
+                (Some(_), _) => Err(Refusal::Method("GET, POST")),
+                (None, _) => return None,
+            },
         };
         Some(replied.unwrap_or_else(Reply::from).finish())
     }

@@ -8,6 +8,7 @@
 //! * [`flows`]: which labels have entered whose conversation;
 //! * [`approvals`]: decisions that wait for a person, each good for one exact call;
 //! * [`responses`]: who and what is cut off, everywhere at once.
+//! * [`reviews`]: reviews of rights, and what people decided about what they found;
 //! * [`quarantine`]: results that wait for a person, each given once to whoever asked for it.
 //! * [`consents`]: what a person allowed which client to do in their name;
 //! * [`browsers`]: where somebody is signed in;
@@ -33,6 +34,7 @@ pub mod pending;
 pub mod pins;
 pub mod quarantine;
 pub mod responses;
+pub mod reviews;
 pub mod seal;
 pub mod signing;
 
@@ -49,5 +51,6 @@ pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
 pub use quarantine::{Quarantine, StoredQuarantine};
 pub use responses::{Responses, StoredResponses};
+pub use reviews::{Reviews, StoredReviews};
 pub use seal::{KeyError, OsEntropy, Sealer, create_once};
 pub use signing::{SigningKeys, StoredSigningKeys};

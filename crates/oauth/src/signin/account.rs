@@ -27,7 +27,12 @@ impl SignIn {
             return Ok(Reply::page(&page, "account.arrive").cookie(self.form_cookie(&visitor)));
         };
         let given = self.consents.of(&session.person.issuer, &session.person.subject).await?;
-        let page = pages::Account::new(&session.person, &given, &self.resources, &csrf);
+        let waiting = match &self.decisions {
+            // One's own page is there without them, too.
+            Some(decisions) => decisions.waiting(&session.person).await.map_or(0, |held| held.len()),
+            None => 0,
+        };
+        let page = pages::Account::new(&session.person, &given, &self.resources, waiting, &csrf);
         let reply = Reply::page(&page, "account.shown").cookie(self.form_cookie(&visitor));
         Ok(reply.about_person(&session.person))
     }

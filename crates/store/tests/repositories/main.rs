@@ -12,6 +12,7 @@ mod migrations;
 mod pins;
 mod quarantine;
 mod responses;
+mod reviews;
 mod signin;
 mod signing;
 mod watching;
