@@ -3,6 +3,7 @@
 mod keys;
 mod outside;
 mod place;
+mod review;
 
 use std::process::ExitCode;
 
@@ -109,6 +110,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     let state = State::for_config(path)?;
     checks.extend(place::checks(&state).await);
     checks.extend(keys::checks(config, &base, &state, arguments.offline).await);
+    checks.push(review::check(&state, config).await);
     if !arguments.offline {
         checks.extend(outside::checks(config, &base).await);
     }

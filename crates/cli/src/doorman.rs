@@ -23,7 +23,7 @@ use bartizan_oauth::{
     MemoryReplays, ResourceServer, ResourceSettings, SecretRef, Surroundings,
     facade::{Asked, Registration},
     outbound::Linking,
-    signin::{BrowserConfig, Described, SignIn, SignInSettings, SignInSurroundings},
+    signin::{BrowserConfig, Decisions, Described, SignIn, SignInSettings, SignInSurroundings},
 };
 use bartizan_store::{
     Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
@@ -62,6 +62,7 @@ pub struct Doorman {
     sealer: Arc<Sealer>,
     gate: Arc<Gate>,
     browsers: StoredBrowsers,
+    decisions: Arc<dyn Decisions>,
     current: Mutex<Current>,
 }
 
@@ -85,8 +86,8 @@ pub struct Admission {
 }
 
 impl Doorman {
-    /// A doorman who has seen nobody yet.
-    pub async fn new(state: &State, gate: &Arc<Gate>) -> anyhow::Result<Self> {
+    /// A doorman who has seen nobody yet, and shows people what waits for their `decisions`.
+    pub async fn new(state: &State, gate: &Arc<Gate>, decisions: Arc<dyn Decisions>) -> anyhow::Result<Self> {
         let (database, sealer) = (state.database().await?, state.sealer().await?);
         Ok(Self {
             replays: Arc::new(MemoryReplays::new(PROOFS)),
@@ -95,6 +96,7 @@ impl Doorman {
             database,
             sealer,
             gate: Arc::clone(gate),
+            decisions,
             current: Mutex::default(),
         })
     }
@@ -253,6 +255,7 @@ impl Doorman {
             secret: Arc::new(move |secret: &SecretRef| read(secret, &owned)),
             groups: None,
             ledger,
+            decisions: Some(Arc::clone(&self.decisions)),
         };
         SignIn::new(settings, surroundings).map_err(problems)
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod alerts;
+mod approvals;
 mod audit;
 mod config;
 mod doctor;
@@ -15,6 +16,7 @@ mod metrics;
 mod opinions;
 mod policy;
 mod respond;
+mod reviews;
 mod run;
 mod sample;
 mod secrets;

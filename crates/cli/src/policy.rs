@@ -1,27 +1,28 @@
 //! `bartizan policy`: look at policies without serving anything. Made for people and for their repositories' CI.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, bail};
 use bartizan_gateway::permit::{Rules, catalog_of};
-use bartizan_model::{Clock, SystemClock};
 use bartizan_policy::{
     Bundle, Catalog, Loaded, PolicyConfig, Source, Sources, explain, lint,
     prove::{self, Claim, Verdict, solver::LocalSolver},
     publish_schema,
     record::RecordedQuery,
-    review, suggest,
+    suggest,
 };
 use bartizan_store::Pins;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::{config, endpoints, print, state::State};
+
+mod flow;
+mod review;
 
 #[derive(Subcommand)]
 pub enum PolicyCommand {
@@ -31,6 +32,11 @@ pub enum PolicyCommand {
     Check(Policies),
     /// Say why a query is answered as it is. Exit code 0 if it is permitted, 1 if denied.
     Explain(ExplainArgs),
+    /// Show what has entered whose conversation with the tools, and forget it.
+    ///
+    /// Once untrusted text and private data have met in a caller's window, nothing of his goes out without a person's word.
+    #[command(subcommand)]
+    Flow(flow::FlowCommand),
     /// Prove a claim over all requests at once, or show a request that breaks it. Exit code 0 if it is proved, 1 if not.
     ///
     /// CLAIM is one of
@@ -41,7 +47,9 @@ pub enum PolicyCommand {
     #[command(verbatim_doc_comment)]
     Prove(ProveArgs),
     /// Find rights that nobody used and write the smaller policy. Exit code 1 if there is one.
-    Review(ReviewArgs),
+    ///
+    /// With `[policy.review] every` the running gate does it by itself; `list`, `accept` and `waive` are about what it found.
+    Review(review::ReviewArgs),
     /// Print the Cedar schema, with one action for every tool of the catalogue.
     Schema(CatalogFile),
     /// Propose flow labels from the tools' definitions, for you to confirm. Exit code 1 if there are any.
@@ -91,29 +99,6 @@ pub struct ProveArgs {
 }
 
 #[derive(Args)]
-pub struct ReviewArgs {
-    #[command(flatten)]
-    policies: Policies,
-    /// Recorded uses (JSON lines); `-` reads standard input.
-    #[arg(long, value_name = "FILE")]
-    uses: PathBuf,
-    /// How far back to look: `90d`, `12h`.
-    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = seconds)]
-    since: u64,
-    /// Who could sign in (one `issuer#subject` a line), to find who is dormant.
-    #[arg(long, value_name = "FILE")]
-    people: Option<PathBuf>,
-    /// Scopes granted to each server's credential (JSON: `{"github": ["repo"]}`).
-    #[arg(long, value_name = "FILE")]
-    credentials: Option<PathBuf>,
-    /// Distinct queries to keep for the replay.
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    most_queries: usize,
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
-#[derive(Args)]
 pub struct SuggestArgs {
     #[command(flatten)]
     about: CatalogFile,
@@ -143,8 +128,12 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<ExitCode> {
         }
         PolicyCommand::Check(policies) => check(&policies)?,
         PolicyCommand::Explain(arguments) => explain(&arguments)?,
+        PolicyCommand::Flow(command) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(flow::run(command))?
+        }
         PolicyCommand::Prove(arguments) => prove(&arguments)?,
-        PolicyCommand::Review(arguments) => review(&arguments)?,
+        PolicyCommand::Review(arguments) => review::run(arguments)?,
         PolicyCommand::Schema(about) => {
             print(&publish_schema(&about.catalog(&about.settings()?)?)?)?;
             CLEAN
@@ -256,36 +245,6 @@ fn check_solver(program: &Path) -> anyhow::Result<()> {
         bail!("the solver `{shown}` {got}; cvc5 1.3.1 or newer is needed");
     }
     Ok(())
-}
-
-fn review(arguments: &ReviewArgs) -> anyhow::Result<u8> {
-    let bundle = arguments.policies.bundle()?;
-    let mut people = BTreeSet::new();
-    if let Some(path) = &arguments.people {
-        people.extend(text(path)?.lines().map(str::to_owned).filter(|line| !line.is_empty()));
-    }
-    let credentials =
-        arguments.credentials.as_deref().map(json::<BTreeMap<_, _>>).transpose()?.unwrap_or_default();
-    let since = SystemClock.now().as_unix().saturating_sub(arguments.since);
-    let options = review::Options { since, most_queries: arguments.most_queries, people, credentials };
-    let mut reviewer = review::Reviewer::new(&bundle, options);
-    let mut lines = BufReader::new(open(&arguments.uses)?);
-    let mut line = String::new();
-    for number in 1_u64.. {
-        line.clear();
-        if lines.read_line(&mut line)? == 0 {
-            break;
-        }
-        let used =
-            serde_json::from_str(&line).with_context(|| format!("{}:{number}", arguments.uses.display()))?;
-        reviewer.observe(&used);
-    }
-    let review = reviewer.finish().map_err(anyhow::Error::new)?;
-    match arguments.format {
-        Format::Text => print(&review.to_string())?,
-        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&review)?))?,
-    }
-    Ok(if review.patch.is_empty() && review.replay.broken.is_empty() { CLEAN } else { FOUND })
 }
 
 fn suggest(arguments: &SuggestArgs) -> anyhow::Result<u8> {
@@ -431,15 +390,4 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
         return Ok(Box::new(std::io::stdin()));
     }
     Ok(Box::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
-}
-
-/// `90d`, `12h`, `30m`, `45s`.
-fn seconds(text: &str) -> anyhow::Result<u64> {
-    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
-    for (unit, factor) in units {
-        if let Some(number) = text.strip_suffix(unit).and_then(|n| n.parse::<u64>().ok()) {
-            return Ok(number.saturating_mul(factor));
-        }
-    }
-    bail!("write a number with d, h, m or s, such as 90d")
 }

@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     admin::{self, Admin, api::Api},
     alerts::Watching,
+    approvals,
     config::{self, Config, Loaded},
     doorman::Doorman,
     endpoints::{self, Desk},
@@ -33,7 +34,9 @@ use crate::{
     identity::Mode,
     keys, login,
     metrics::metrics_of,
-    opinions, secrets,
+    opinions,
+    reviews::Reviewing,
+    secrets,
     state::State,
     witness::{self, Witnessing},
 };
@@ -82,8 +85,10 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         Some(files) => Some(Arc::new(ArcSwap::from(endpoints::listener_tls(files, &base)?))),
         None => None,
     };
-    let doorman = Arc::new(Doorman::new(&state, &gate).await?);
+    let requests = Arc::new(approvals::Requests(Arc::clone(&gate)));
+    let doorman = Arc::new(Doorman::new(&state, &gate, requests).await?);
     let admission = doorman.admission(config, &base, &state, address, &desk).await?;
+    gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
     doorman.adopt(&admission);
     let api = Arc::new(ArcSwapOption::new(Api::of(config, &base, &state, &doorman)?));
     let admin = admin::Listening::bind(&config.server, tls.as_ref(), &state).await?;
@@ -101,6 +106,9 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
 
+    let reviewing = Arc::new(state.reviewing(&gate).await?);
+    reviewing.apply(config.policy.review);
+    let keeping_up = tokio::spawn(Arc::clone(&reviewing).keep_up());
     let (stop, stopped) = watch::channel(false);
     let tidying = tokio::spawn(tidy(Arc::clone(&gate)));
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
@@ -126,6 +134,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         api,
         desk,
         alerts,
+        reviewing,
         address,
         tls: tls.clone(),
     };
@@ -156,6 +165,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     taking_back.abort();
     fetching.abort();
     keeping_keys.abort();
+    keeping_up.abort();
     watching.abort();
     if let Some(administering) = administering {
         administering.abort();
@@ -263,6 +273,7 @@ struct Reload {
     api: Arc<ArcSwapOption<Api>>,
     desk: Desk,
     alerts: Arc<Watching>,
+    reviewing: Arc<Reviewing>,
     address: std::net::SocketAddr,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
 }
@@ -354,7 +365,9 @@ impl Reload {
         // Whoever may come in by the new configuration comes under its policies: those first, or nothing.
         govern(&self.gate, config, &self.base)?;
         self.alerts.apply(&config.alerts)?;
+        self.reviewing.apply(config.policy.review);
         self.doorman.adopt(&admission);
+        self.gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
         self.door.authenticator.store(Arc::new(admission.authenticator));
         self.door.pages.store(Arc::new(admission.pages));
         self.door.proxies.store(Arc::new(proxies(config)));

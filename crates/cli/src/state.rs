@@ -14,13 +14,15 @@ use bartizan_gateway::{Gate, Kept, quarantine::Ward};
 use bartizan_model::{Entropy, Secret, SystemClock};
 use bartizan_store::{
     Database, Keeper, OsEntropy, Sealer, StoredApprovals, StoredFlows, StoredLinks, StoredPins,
-    StoredQuarantine, StoredResponses, create_once,
+    StoredQuarantine, StoredResponses, StoredReviews, create_once,
 };
 
 use crate::{
     config,
     keys::{Keys, LazyKeys},
+    reviews::Reviewing,
 };
+
 /// The folder a configuration is in.
 fn beside(config: Option<&Path>) -> &Path {
     config.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -38,7 +40,8 @@ pub struct State {
 impl State {
     /// `.bartizan/` beside the configuration file, or in this folder.
     pub fn for_config(config: Option<&Path>) -> anyhow::Result<Self> {
-        let state = Self { config: config.map(Path::to_owned), ..Self::at(beside(config).join(".bartizan"))? };
+        let state =
+            Self { config: config.map(Path::to_owned), ..Self::at(beside(config).join(".bartizan"))? };
         // The folder must not end up in anybody's repository.
         create_once(&state.folder.join(".gitignore"), b"*\n").context("cannot write to the state folder")?;
         Ok(state)
@@ -176,6 +179,12 @@ impl State {
     /// Where the audit logs are.
     pub fn audit_folder(&self) -> PathBuf {
         self.folder.join("audit")
+    }
+
+    /// The reviews of the rights that `gate`'s policies give.
+    pub async fn reviewing(&self, gate: &Arc<Gate>) -> anyhow::Result<Reviewing> {
+        let stored = StoredReviews::new(self.database().await?);
+        Ok(Reviewing::new(Arc::clone(gate), stored, self.audit_folder()))
     }
 
     /// Where the alerts keep what they have seen.

@@ -156,10 +156,10 @@ pub struct Deciding {
 pub struct Consent {
     /// Who decides, for the record; by default you, as the system knows you.
     #[arg(long, value_name = "NAME")]
-    by: Option<String>,
+    pub by: Option<String>,
     /// Do not ask.
     #[arg(long, short)]
-    yes: bool,
+    pub yes: bool,
 }
 
 /// How to say it.
@@ -397,7 +397,7 @@ fn offered(pin: &Pin) -> Option<bartizan_store::Digest> {
 
 /// The person at the keyboard.
 #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
-fn who() -> String {
+pub fn who() -> String {
     ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|who| !who.is_empty()))
@@ -405,7 +405,7 @@ fn who() -> String {
 }
 
 /// Asks on the terminal, where there is one.
-fn ask(question: &str) -> Result<bool, Unclear> {
+pub fn ask(question: &str) -> Result<bool, Unclear> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err(Unclear::NobodyToAsk);

@@ -30,8 +30,12 @@ use crate::{
     upstream::{Answer, Failure},
 };
 
-/// The key of the one question that the gate asks itself: to link an account. No server may use it.
+/// What the keys of the gate's own questions begin with. No server may use them.
+const OURS: &str = "bartizan/";
+/// The key of the question to link an account.
 const CONNECT: &str = "bartizan/connect";
+/// The keys of the questions to visit a page where somebody decides begin with this.
+const VISIT: &str = "bartizan/visit";
 
 /// Everything about a request that its answer is read by.
 pub struct Call {
@@ -230,9 +234,9 @@ impl Call {
         }
         // The answer to a question of ours is not the server's to see.
         if let Some(answers) = params.get("inputResponses")
-            && answers.get(CONNECT).is_some()
+            && answers.members().any(|answer| is_ours(&answer.key()))
         {
-            splice.retain(answers, |key| key != CONNECT);
+            splice.retain(answers, |key| !is_ours(key));
         }
         if self.method.starts_with("tasks/")
             && let Some(task) = params.get("taskId")
@@ -561,7 +565,7 @@ impl Call {
             return Err(protocol("it asks for input and names none"));
         }
         for question in asked.into_iter().flat_map(Value::members) {
-            if question.key() == CONNECT {
+            if is_ours(&question.key()) {
                 return Err(protocol("it asks in the gateway's name"));
             }
             let params = question.value.get("params");
@@ -655,18 +659,66 @@ impl Call {
         if let Failure::NeedsLinking(url) = failure
             && self.shows_urls()
         {
-            let (url, words) = (quote(url), quote(&refusal.message));
-            let question = format!(
-                r#"{{"method":"elicitation/create","params":{{"mode":"url","url":{url},"message":{words}}}}}"#
+            return (
+                200,
+                to_be_shown(&self.client_id, [(CONNECT.to_owned(), url.as_str())], &refusal.message),
             );
-            let asked =
-                format!(r#"{{"resultType":"input_required","inputRequests":{{"{CONNECT}":{question}}}}}"#);
-            return (200, message::result(&self.client_id, &asked));
         }
         // Legacy clients take other statuses for the end of the session (spec.md B-28).
         let status = if self.era == Era::Legacy { 200 } else { refusal.status };
         (status, refusal.to_text(Some(&self.client_id)))
     }
+}
+
+/// Whether the key of a question says that the gate asks it itself.
+fn is_ours(key: &str) -> bool {
+    key.starts_with(OURS)
+}
+
+/// What a client answers to a server's questions in a modern request: not what it answers to ours. `None` if there is nothing.
+pub fn answers_to_server(request: &Message) -> Option<Vec<(String, &str)>> {
+    let answers = request.param("inputResponses")?;
+    if answers.kind() != Json::Object {
+        // Whatever it is, the server gets it.
+        return Some(vec![(String::new(), answers.text())]);
+    }
+    let answers = answers.members().filter(|answer| !is_ours(&answer.key()));
+    let answers: Vec<_> = answers.map(|answer| (answer.key().into_owned(), answer.value.text())).collect();
+    (!answers.is_empty()).then_some(answers)
+}
+
+/// The refusal of a modern request in the words of its client: one that can show a URL is asked to show the pages where
+/// somebody can lift it (26/elicitation). What the client answers means nothing; that it asks again does. It is asked once: a
+/// client that comes back from there too early gets the error.
+pub fn asked_to_visit(request: &Message, refusal: &Refusal) -> Option<String> {
+    let url_mode = Value::of(r#"{"mode":"url"}"#);
+    let declared = request.meta(era::META_CAPABILITIES)?;
+    let has_been = request
+        .param("inputResponses")
+        .is_some_and(|answers| answers.members().any(|answer| answer.key().starts_with(VISIT)));
+    if refusal.visits.is_empty()
+        || has_been
+        || !era::may_need_input(&request.method())
+        || !Question::Elicitation.is_declared(declared, Some(url_mode))
+    {
+        return None;
+    }
+    let places = (1..).zip(&refusal.visits).map(|(nth, url)| (format!("{VISIT}-{nth}"), url.as_str()));
+    Some(to_be_shown(request.id_value()?.text(), places, &refusal.message))
+}
+
+/// The answer to the request `id` that has its client show these URLs, each under its key.
+fn to_be_shown<'u>(id: &str, places: impl IntoIterator<Item = (String, &'u str)>, words: &str) -> String {
+    let words = quote(words);
+    let questions = places.into_iter().map(|(key, url)| {
+        let url = quote(url);
+        format!(
+            r#"{}:{{"method":"elicitation/create","params":{{"mode":"url","url":{url},"message":{words}}}}}"#,
+            quote(&key)
+        )
+    });
+    let questions = questions.collect::<Vec<_>>().join(",");
+    message::result(id, &format!(r#"{{"resultType":"input_required","inputRequests":{{{questions}}}}}"#))
 }
 
 impl Interests {

@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use crate::{
     Asker, Gate, Target,
-    call::Call,
+    call::{Call, asked_to_visit},
     flow::{Flow, Replies, Reply},
     merged,
     server::{ModernLink, NotModern, Server, is_header_mismatch, modern_headers},
@@ -54,13 +54,17 @@ pub async fn exchange(
     let servers = gate.servers(target)?;
     era::check_modern(message, headers, |method| servers.iter().any(|s| s.allows(method)))?;
     check_extension(message)?;
-    match (target, servers.as_slice()) {
+    let answered = match (target, servers.as_slice()) {
         (Target::Server(_), [server]) => {
-            let flow = open(gate, asker, server, false, message, headers).await?;
-            Ok(Reply::Replies(Replies::One(Box::new(flow))))
+            let opened = open(gate, asker, server, false, message, headers).await;
+            opened.map(|flow| Reply::Replies(Replies::One(Box::new(flow))))
         }
         _ => merged::modern(gate, asker, &servers, message, headers).await,
-    }
+    };
+    answered.or_else(|refusal| match asked_to_visit(message, &refusal) {
+        Some(text) => Ok(Reply::Message { status: 200, text }),
+        None => Err(refusal),
+    })
 }
 
 /// What needs the tasks extension says so before anybody looks at its ids (spec.md A-114).

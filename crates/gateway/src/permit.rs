@@ -5,6 +5,7 @@
 
 pub mod approvals;
 mod questions;
+pub mod shown;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,7 +26,7 @@ use bartizan_policy::{
     flow::{FlowContext, Label},
 };
 use bartizan_store::{
-    Approvals, Digest, Flows, Keeper,
+    Approvals, DatabaseError, Digest, Flows, Keeper,
     approvals::Approval,
     flows::Flow,
     pins::{Kind, PinSet},
@@ -35,9 +36,12 @@ pub use questions::Question;
 
 use approvals::Pending;
 use questions::leaking;
+use url::Url;
 
 use crate::{
-    Access, Asker, catalog,
+    Access, Asker,
+    call::answers_to_server,
+    catalog,
     inventory::DefinitionKind,
     merged,
     server::{Pinning, Server},
@@ -60,8 +64,10 @@ pub struct Policy {
     ready: ArcSwapOption<Ready>,
     /// One bundle is made at a time; whoever waits finds it made.
     making: Mutex<Making>,
-    recorded: Mutex<HashMap<CallerKey, BTreeMap<Label, Timestamp>>>,
+    recorded: Mutex<HashMap<CallerKey, Recorded>>,
     principals: Mutex<HashMap<CallerKey, Known>>,
+    /// Where people reach the pages on which they decide, if there are any.
+    pages: ArcSwapOption<Url>,
 }
 
 /// What the operator wrote, and the servers it is about.
@@ -81,6 +87,14 @@ pub struct Rules {
 struct Known {
     token: Option<Weak<VerifiedToken>>,
     principal: Arc<Principal>,
+}
+
+/// What of a caller's window this process knows to be on record.
+#[derive(Default)]
+struct Recorded {
+    /// How often the window had been reset before.
+    generation: i64,
+    labels: BTreeMap<Label, Timestamp>,
 }
 
 #[derive(Default)]
@@ -112,7 +126,7 @@ struct Ready {
 /// The proof that a request was permitted, and by what.
 pub struct Permitted {
     policies: Vec<String>,
-    approval: Option<Approval>,
+    approvals: Vec<Approval>,
     labels: Vec<&'static str>,
 }
 
@@ -127,9 +141,9 @@ impl Permitted {
         &self.policies
     }
 
-    /// The approval that was used up for it.
-    pub fn approval(&self) -> Option<&Approval> {
-        self.approval.as_ref()
+    /// The approvals that were used up for it.
+    pub fn approvals(&self) -> &[Approval] {
+        &self.approvals
     }
 }
 
@@ -150,6 +164,7 @@ impl Policy {
             making: Mutex::default(),
             recorded: Mutex::default(),
             principals: Mutex::default(),
+            pages: ArcSwapOption::empty(),
         }
     }
 
@@ -194,6 +209,21 @@ impl Policy {
                 None
             }
         }
+    }
+
+    /// The policies in force, for the pins as they are now.
+    pub fn bundle(&self) -> Option<Arc<Bundle>> {
+        self.ready().map(|ready| Arc::clone(&ready.bundle))
+    }
+
+    /// What has entered whose window.
+    pub fn flows(&self) -> &Arc<dyn Flows> {
+        &self.flows
+    }
+
+    /// Sends people to the approval pages below `base` from now on; without, to the command line.
+    pub fn serve_pages(&self, base: Option<Url>) {
+        self.pages.store(base.map(Arc::new));
     }
 
     fn principal(&self, asker: &Asker, bundle: &Bundle) -> Arc<Principal> {
@@ -267,16 +297,27 @@ impl Policy {
             }
         };
         // What a client answers goes to the server as a whole, whatever the tool does with its arguments.
-        let answers = by_trust.sends_out && message.param("inputResponses").is_some();
+        let answers = by_trust.sends_out && answers_to_server(message).is_some();
         // The shipped rule, for what Cedar has no labels for.
         let leaks = |flow: FlowContext| {
             let goes_out = answers || (!matches!(action, Action::Call { .. }) && labels.sends_out);
             ready.has_rule && goes_out && flow.untrusted && flow.private
         };
-        let must_record = answers || self.must_record(asker, labels, &ready);
-        let mut approval: Option<Approval> = None;
+        let asks_store = answers || ready.reads_flow || (labels.sends_out && ready.minds_flow);
+        let is_known = self.is_recorded(asker, labels);
+        // What is known to be on record is not any more once its owner has reset it (`bartizan policy flow reset`). Read
+        // before anything is put there, so that a reset meanwhile is seen the next time.
+        let generation = match brought(labels).next() {
+            Some(_) if !ready.reads_flow && !(asks_store && is_known) => {
+                Some(self.flows.generation(&asker.caller).await.map_err(unusable)?)
+            }
+            _ => None,
+        };
+        let is_known = is_known && generation.is_none_or(|now| self.generation(asker) == now);
+        let must_record = asks_store || !is_known;
+        let mut given: Vec<Approval> = Vec::new();
         loop {
-            let approved: Vec<String> = approval.iter().map(|a| a.role.clone()).collect();
+            let approved: Vec<String> = given.iter().map(|a| a.role.clone()).collect();
             let judge = |flow| ready.bundle.authorize(&Query { approved: &approved, ..query(action, flow) });
             let (decision, leaked, because) = if must_record {
                 self.admit(asker, server, (&tool, labels), &ready, &judge, &leaks).await?
@@ -289,20 +330,19 @@ impl Policy {
             if leaked {
                 return Err(leaking(era, &because));
             }
-            if let (Action::Call { .. }, None, Some(role)) =
-                (action, &approval, approvals::lacking(&decision))
+            if let (Action::Call { .. }, true, Some((roles, policies))) =
+                (action, given.is_empty(), approvals::lacking(&decision))
             {
-                let call = Pending { tool: &tool, message, role, because: &because };
-                let redeemed = self.redeem(&ready, asker, server, era, call).await?;
-                approval = Some(redeemed);
+                let call = Pending { tool: &tool, message, roles, policies, because: &because, labels };
+                given = self.redeem(&ready, asker, server, era, call).await?;
                 continue;
             }
-            if must_record && decision.is_permit() {
-                self.remember(asker, labels, self.clock.now());
+            if let (true, true, Some(generation)) = (must_record, decision.is_permit(), generation) {
+                self.remember(asker, labels, generation, self.clock.now());
             }
             let permitted = permitted(decision, asker, server, era, &because)?;
             let labels = brought(labels).map(word).collect();
-            return Ok(Permitted { approval, labels, ..permitted });
+            return Ok(Permitted { approvals: given, labels, ..permitted });
         }
     }
 
@@ -334,37 +374,42 @@ impl Policy {
             goes
         };
         let since = Timestamp::from_unix(now.as_unix().saturating_sub(ready.window.as_secs()));
-        self.flows.admit(&asker.caller, since, &entry, &admits).await.map_err(|error| {
-            tracing::error!(%error, "the record of information flow cannot be used");
-            unready()
-        })?;
+        self.flows.admit(&asker.caller, since, &entry, &admits).await.map_err(unusable)?;
         lock(&decided).take().ok_or_else(unready)
     }
 
-    /// Whether a call must go through the store: it brings something that is not on record, or it may be kept from
-    /// going out by what is.
-    fn must_record(&self, asker: &Asker, labels: FlowLabels, ready: &Ready) -> bool {
-        if ready.reads_flow || (labels.sends_out && ready.minds_flow) {
-            return true;
-        }
+    /// Whether all that a call brings was put on record a moment ago, if nobody has reset it since.
+    fn is_recorded(&self, asker: &Asker, labels: FlowLabels) -> bool {
         let now = self.clock.now();
         let recorded = lock(&self.recorded);
         let mine = recorded.get(&asker.key);
-        brought(labels)
-            .any(|label| mine.and_then(|m| m.get(&label)).is_none_or(|at| now.since(*at) >= RECORD_AGAIN))
+        brought(labels).all(|label| {
+            mine.and_then(|m| m.labels.get(&label)).is_some_and(|at| now.since(*at) < RECORD_AGAIN)
+        })
     }
 
-    fn remember(&self, asker: &Asker, labels: FlowLabels, now: Timestamp) {
+    /// How often the caller's window had been reset when something of it was last put on record here.
+    fn generation(&self, asker: &Asker) -> i64 {
+        lock(&self.recorded).get(&asker.key).map_or(0, |mine| mine.generation)
+    }
+
+    fn remember(&self, asker: &Asker, labels: FlowLabels, generation: i64, now: Timestamp) {
         let mut recorded = lock(&self.recorded);
         let mine = recorded.entry(asker.key.clone()).or_default();
-        mine.extend(brought(labels).map(|label| (label, now)));
+        if mine.generation != generation {
+            *mine = Recorded { generation, labels: BTreeMap::new() };
+        }
+        mine.labels.extend(brought(labels).map(|label| (label, now)));
     }
 
     fn remembered(&self, asker: &Asker, window: Duration) -> FlowContext {
         let now = self.clock.now();
         let recorded = lock(&self.recorded);
         let has = |label| {
-            recorded.get(&asker.key).and_then(|m| m.get(&label)).is_some_and(|at| now.since(*at) <= window)
+            recorded
+                .get(&asker.key)
+                .and_then(|m| m.labels.get(&label))
+                .is_some_and(|at| now.since(*at) <= window)
         };
         FlowContext {
             untrusted: has(Label::Untrusted),
@@ -514,7 +559,7 @@ fn permitted(
 ) -> Result<Permitted, Refusal> {
     match decision {
         Decision::Permit(permit) => {
-            Ok(Permitted { policies: permit.policies().to_vec(), approval: None, labels: Vec::new() })
+            Ok(Permitted { policies: permit.policies().to_vec(), approvals: Vec::new(), labels: Vec::new() })
         }
         Decision::Deny(denial) => {
             tracing::warn!(server = %server.name(), reason = denial.reason.code(), policies = %denial.policies.join(" "), "denied");
@@ -565,7 +610,8 @@ fn step_up(obligations: &[Obligation], asker: &Asker) -> Option<(u16, Vec<String
     let mut sign_in = AuthenticationRequired::default();
     for obligation in obligations {
         match obligation {
-            Obligation::Approval(_) => return None,
+            // Asked for once the token is good enough.
+            Obligation::Approval(_) => {}
             Obligation::MaxAge(seconds) => sign_in.max_age_s = Some(*seconds),
             Obligation::Mfa => sign_in.contexts.push("mfa".to_owned()),
             Obligation::StepUp(scope) => scopes.push(scope.clone()),
@@ -592,6 +638,11 @@ fn policy_era(era: Era) -> bartizan_policy::Era {
 fn unknown(era: Era) -> Refusal {
     let status = if era == Era::Modern { 400 } else { 200 };
     Refusal::new(status, code::INVALID_PARAMS, "there is no such tool")
+}
+
+fn unusable(error: DatabaseError) -> Refusal {
+    tracing::error!(%error, "the record of information flow cannot be used");
+    unready()
 }
 
 fn unready() -> Refusal {

@@ -15,9 +15,18 @@ use bartizan_audit::{
 use bartizan_mcp::{Era, Message, Refusal, code, json::Value};
 use bartizan_model::{Caller, Clock, ServerName};
 use bartizan_shield::{Judged, Verdict};
-use bartizan_store::{approvals::Approval, pins};
+use bartizan_store::{
+    approvals::{Approval, Standing},
+    pins,
+};
 
-use crate::{Asker, call::Trace, permit::Permitted, server::Server, upstream::Failure};
+use crate::{
+    Asker,
+    call::{Trace, answers_to_server},
+    permit::Permitted,
+    server::Server,
+    upstream::Failure,
+};
 
 pub use identity::IdentityLedger;
 pub use voice::{Answer, Unasked, Voice};
@@ -98,8 +107,8 @@ impl Recorder {
         let event = Event::new(Kind::CallOpened).by(&asker.caller).at(asker.address).with(details);
         let opened = self.log.open(event).await.map_err(|lost| unrecorded(&lost))?;
         // In the stateless era answers to a server's questions come with the call that is made again.
-        for answer in message.param("inputResponses").into_iter().flat_map(Value::members) {
-            let action = answer.value.get("action").and_then(Value::as_str);
+        for (_, answer) in answers_to_server(message).into_iter().flatten() {
+            let action = Value::of(answer).get("action").and_then(Value::as_str);
             let answer = Answer { action: action.as_deref(), ..Answer::default() };
             server.voice().answered(asker, Some(opened.id()), &answer, true);
         }
@@ -166,6 +175,22 @@ impl Recorder {
             tool: Some(Text::new(&approval.binding.tool)),
             decision: Some(Decision::Permit),
             message: Some(Text::new(&format!("request {} was approved by {by}", approval.id))),
+            ..Details::default()
+        }));
+    }
+
+    /// Records that `by` decided about a request on a page.
+    pub fn decided(&self, by: &Caller, approval: &Approval) {
+        let is_approved = approval.standing == Standing::Approved;
+        let kind = if is_approved { Kind::ApprovalGranted } else { Kind::ApprovalRejected };
+        self.log.mention(Event::new(kind).by(by).with(Details {
+            server: Some(approval.binding.server.clone()),
+            tool: Some(Text::new(&approval.binding.tool)),
+            decision: Some(if is_approved { Decision::Permit } else { Decision::Deny }),
+            message: Some(Text::new(&format!(
+                "decided about request {} for `{}`",
+                approval.id, approval.role
+            ))),
             ..Details::default()
         }));
     }

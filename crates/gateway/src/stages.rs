@@ -65,7 +65,7 @@ pub async fn enter(
     };
     match judged.await {
         Ok((slot, permitted)) => {
-            if let Some(approval) = permitted.approval() {
+            for approval in permitted.approvals() {
                 gate.recorder.redeemed(asker, server, approval);
             }
             let opening = gate.recorder.open(asker, server, era, message, &permitted);

@@ -17,6 +17,9 @@ pub struct Refusal {
     pub challenges: Vec<String>,
     /// After how many seconds it is worth trying again, if that is known.
     pub retry_after_s: Option<u64>,
+    /// Pages of the gate's own, as URLs, that a person has to visit before it is worth trying again. A client that can show a
+    /// URL is asked to (26/elicitation, 25/elicitation).
+    pub visits: Vec<String>,
 }
 
 impl Refusal {
@@ -29,6 +32,7 @@ impl Refusal {
             data: None,
             challenges: Vec::new(),
             retry_after_s: None,
+            visits: Vec::new(),
         }
     }
 

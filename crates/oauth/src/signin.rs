@@ -22,6 +22,7 @@ mod browser;
 mod config;
 mod consent;
 mod crowd;
+mod decisions;
 mod desk;
 mod fields;
 mod local;
@@ -52,6 +53,7 @@ use crate::{
 pub use config::{
     AssertionKey, BrowserConfig, CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig,
 };
+pub use decisions::{Decisions, Held, Standing, Undecided};
 pub use desk::{Desk, Unanswerable};
 pub use local::mint_link;
 pub use reply::Noted;
@@ -116,6 +118,8 @@ pub struct SignInSurroundings<'a> {
     pub groups: Option<Arc<dyn GroupSource>>,
     /// Who keeps the record. Nobody is signed in, and no consent counts, that is not in it.
     pub ledger: Arc<dyn Ledger>,
+    /// Who knows which calls wait for a decision; without, there are no pages for them.
+    pub decisions: Option<Arc<dyn Decisions>>,
 }
 
 /// The pages for people. One is shared by all connections.
@@ -135,6 +139,7 @@ pub struct SignIn {
     crowd: Crowd,
     ledger: Arc<dyn Ledger>,
     linking: Option<Arc<Linking>>,
+    decisions: Option<Arc<dyn Decisions>>,
 }
 
 /// How people sign in.
@@ -182,6 +187,7 @@ impl SignIn {
                 crowd: Crowd::default(),
                 ledger: surroundings.ledger,
                 linking: None,
+                decisions: surroundings.decisions,
             }),
             _ => Err(problems),
         }
@@ -216,7 +222,14 @@ impl SignIn {
             ("/oauth/callback", _) if !is_local => Err(Refusal::Method(GET)),
             ("/oauth/sign-in", _) if is_local => Err(Refusal::Method("GET, POST")),
             ("/account", _) => Err(Refusal::Method("GET, POST")),
-            _ => return None,
+            ("/approvals", GET) => self.list_held(asked).await,
+            ("/approvals", _) => Err(Refusal::Method(GET)),
+            (path, method) => match (decisions::request_of(path), method) {
+                (Some(id), GET) => self.show_held(asked, id).await,
+                (Some(id), POST) => self.decide_held(asked, id).await,
+                (Some(_), _) => Err(Refusal::Method("GET, POST")),
+                (None, _) => return None,
+            },
         };
         let report = match &replied {
             Ok(reply) => reply.report(),

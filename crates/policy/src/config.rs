@@ -26,6 +26,73 @@ pub struct PolicyConfig {
     pub tools: BTreeMap<String, BTreeMap<String, ToolLabels>>,
     /// Information flow.
     pub flow: FlowConfig,
+    /// Reviews of rights that nobody uses, by the running gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub review: Option<ReviewConfig>,
+}
+
+/// `[policy.review]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewConfig {
+    /// How often: `30d`, `12h`.
+    pub every: Span,
+    /// How far each looks back.
+    #[serde(default = "a_quarter")]
+    pub since: Span,
+}
+
+fn a_quarter() -> Span {
+    Span(Duration::from_secs(90 * 24 * 3600))
+}
+
+/// A length of time: a whole number with `d`, `h`, `m` or `s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Span(pub Duration);
+
+/// What is no [`Span`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write a number with d, h, m or s, such as 90d")]
+pub struct NoSpan;
+
+const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+
+impl std::str::FromStr for Span {
+    type Err = NoSpan;
+
+    fn from_str(text: &str) -> Result<Self, NoSpan> {
+        let found = UNITS.iter().find_map(|(unit, factor)| {
+            let number = text.strip_suffix(unit)?;
+            let is_plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+            number.parse::<u64>().ok().filter(|_| is_plain)?.checked_mul(*factor)
+        });
+        // Of nothing, there would be no end.
+        found.filter(|seconds| *seconds > 0).map(|seconds| Self(Duration::from_secs(seconds))).ok_or(NoSpan)
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = NoSpan;
+
+    fn try_from(text: String) -> Result<Self, NoSpan> {
+        text.parse()
+    }
+}
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs();
+        let (unit, factor) = UNITS.iter().find(|(_, factor)| seconds % factor == 0).unwrap_or(&("s", 1));
+        write!(f, "{}{unit}", seconds / factor)
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.to_string()
+    }
 }
 
 /// What the operator says of a tool.
@@ -85,7 +152,8 @@ mod tests {
     #[test]
     fn reads_roles_grants_and_labels_and_refuses_unknown_keys() {
         let text = "dir = \"policies\"\n[roles.reader]\ngroups = [\"g\"]\n[[grants]]\ntemplate = \"reader\"\nrole = \"reader\"\n\
-                    [tools.mail.send]\nflow = { sends_out = true, destructive = true }\nlabels = [\"x\"]\n[flow]\nwindow_s = 60\n";
+                    [tools.mail.send]\nflow = { sends_out = true, destructive = true }\nlabels = [\"x\"]\n[flow]\nwindow_s = 60\n\
+                    [review]\nevery = \"30d\"\n";
         let config: PolicyConfig = toml::from_str(text).unwrap();
         let mut catalog = crate::scene::catalog();
         config.label(&mut catalog);
@@ -93,6 +161,18 @@ mod tests {
         assert!(send.flow.unwrap().destructive && send.labels.contains("x"));
         assert_eq!(config.flow.window(), Duration::from_secs(60));
         assert_eq!(toml::from_str::<PolicyConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert_eq!(config.review.unwrap().since, a_quarter());
         assert!(toml::from_str::<PolicyConfig>("directory = \"x\"").is_err());
+    }
+
+    #[test]
+    fn spans_are_whole_numbers_of_a_unit() {
+        for (text, seconds) in [("30d", 2_592_000), ("12h", 43_200), ("90m", 5400), ("45s", 45)] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!((span.0.as_secs(), span.to_string().as_str()), (seconds, text));
+        }
+        for bad in ["", "d", "0d", "-1d", "+1d", "1.5d", "1 d", "1w", "99999999999999999d", "1dd"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
     }
 }

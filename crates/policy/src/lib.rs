@@ -50,7 +50,7 @@ pub use canonical::Ambiguous;
 pub use catalog::{Catalog, FlowLabels, Hints, Server, Tool, Trust};
 pub use claims::{Claims, Members, OWNER, Principal, Roles};
 pub use compile::{Grant, Source};
-pub use config::{FlowConfig, PolicyConfig, ToolLabels};
+pub use config::{FlowConfig, NoSpan, PolicyConfig, ReviewConfig, Span, ToolLabels};
 pub use decision::{Decision, Denial, Obligation, Permit, Reason};
 pub use query::{Action, Era, Query, ServerAction, ServerQuery, Surroundings};
 pub use schema::{SchemaError, publish as publish_schema};

@@ -16,7 +16,10 @@ use crate::{
     schema::{CALL, USE},
 };
 
+mod findings;
 mod report;
+
+pub use findings::Finding;
 
 /// One use that was permitted, as the audit recorded it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -42,6 +45,8 @@ pub struct Options {
     pub people: BTreeSet<String>,
     /// The scopes that each server's credential was granted.
     pub credentials: BTreeMap<String, BTreeSet<String>>,
+    /// Actions whose uses are not recorded: nothing is narrowed on them.
+    pub unrecorded: BTreeSet<String>,
 }
 
 /// How often and when last, in seconds since the Unix epoch.
@@ -251,13 +256,18 @@ impl<'b> Reviewer<'b> {
             let verdict = match (is_reviewable, used.len()) {
                 (false, _) => Verdict::Fits,
                 (true, 0) => Verdict::Unused,
-                (true, _) if granted.iter().all(|a| used.contains_key(a)) => Verdict::Fits,
+                (true, _) if granted.iter().all(|a| used.contains_key(a) || self.is_unrecorded(a)) => {
+                    Verdict::Fits
+                }
                 (true, _) => Verdict::OverBroad,
             };
             let smaller = match verdict {
                 Verdict::Fits => None,
                 Verdict::Unused => Some(None),
-                Verdict::OverBroad => narrowed(compiled, &used).map(Some),
+                Verdict::OverBroad => {
+                    let kept = granted.iter().filter(|a| used.contains_key(*a) || self.is_unrecorded(a));
+                    narrowed(compiled, kept).map(Some)
+                }
             };
             review.patch.extend(smaller.map(|text| (compiled.id().to_owned(), text)));
             let tally = used.values().fold(Tally::default(), |sum, t| Tally {
@@ -296,6 +306,10 @@ impl<'b> Reviewer<'b> {
         }
         review.arguments = self.arguments.into_iter().collect();
         Ok(review)
+    }
+
+    fn is_unrecorded(&self, action: &str) -> bool {
+        self.options.unrecorded.contains(action)
     }
 
     fn replay(&self, patch: &BTreeMap<String, Option<String>>) -> Result<Replay, Problems> {
@@ -373,9 +387,9 @@ fn granted_actions(bundle: &Bundle, policy: &Compiled) -> BTreeSet<String> {
     }
 }
 
-/// The policy with the used actions in place of what its scope names.
-fn narrowed(policy: &Compiled, used: &BTreeMap<String, Tally>) -> Option<String> {
-    let entities: Vec<Value> = used.keys().map(|a| json!({ "type": "Action", "id": a })).collect();
+/// The policy with these actions in place of what its scope names.
+fn narrowed<'a>(policy: &Compiled, actions: impl Iterator<Item = &'a String>) -> Option<String> {
+    let entities: Vec<Value> = actions.map(|a| json!({ "type": "Action", "id": a })).collect();
     let mut json = policy.json.clone();
     json.as_object_mut()?.insert("action".into(), json!({ "op": "in", "entities": entities }));
     cedar_policy::Policy::from_json(Some(policy.policy.id().clone()), json).ok()?.to_cedar()

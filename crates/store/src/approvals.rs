@@ -1,9 +1,9 @@
 //! Decisions that wait for a person, each good for one exact call, once.
 //!
 //! A call that policy lets pass only with a person's approval is put here, bound to who calls, which tool in which pinned
-//! form, the SHA-256 of the very bytes to be forwarded, and the policy that asked. The caller tries again later with the
-//! same bytes; [`Approvals::redeem`] then answers, and uses the approval up, in one statement. Anything else that differs
-//! is another call.
+//! form, the SHA-256 of the very bytes to be forwarded, and the policy that asked. Where it needs the approval of several
+//! roles, each is a request of its own. The caller tries again later with the same bytes; [`Approvals::redeem`] then
+//! answers, and uses all of its approvals up, in one transaction. Anything else that differs is another call.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +16,15 @@ use crate::{
     columns::{digest, maybe_time, seconds, server, time},
 };
 
-/// Requests of one caller that may wait at once: more would only tire the approver.
+/// Requests of one person, through whichever clients, that may wait at once: more would only tire the approver
+/// (attacks.md EP-08).
 pub const WAITING_PER_CALLER: i64 = 8;
+/// Requests of one person within [`PERIOD`], whatever became of them.
+pub const ASKED_PER_CALLER: i64 = 30;
+/// Requests of one person that were denied within [`PERIOD`]: then nobody is asked for a while.
+pub const DENIED_PER_CALLER: i64 = 5;
+/// Over how long [`ASKED_PER_CALLER`] and [`DENIED_PER_CALLER`] count.
+pub const PERIOD: Duration = Duration::from_secs(10 * 60);
 
 /// What an approval is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +52,7 @@ pub struct Request {
     pub role: String,
     /// Whether the caller may decide too, holding that role.
     pub by_self: bool,
-    /// The call in words, for whoever decides.
+    /// The call in words, for whoever decides: any text. It is kept sealed.
     pub words: String,
     /// How long it waits, and how long the decision is good.
     pub lifetime: Duration,
@@ -91,7 +98,7 @@ pub struct Approval {
     pub role: String,
     /// Whether the caller may decide too.
     pub by_self: bool,
-    /// The call in words.
+    /// The call in words; empty if they are not as they were written.
     pub words: String,
     /// Where it stands. What is past `expires_at` is worth nothing, whatever this says.
     pub standing: Standing,
@@ -110,14 +117,11 @@ pub struct Approval {
 /// What a call gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redemption {
-    /// Nobody has been asked, or it has expired.
-    Absent,
-    /// A person denied it.
-    Denied(Approval),
-    /// A person approved it, and this call has used it up.
-    Granted(Approval),
-    /// Nobody has decided yet.
-    Waiting(Approval),
+    /// Every role approved it, and this call has used all of that up.
+    Granted(Vec<Approval>),
+    /// Something is lacking, and nothing was used up. What is asked of each role in turn; `None` where nobody has been asked,
+    /// or it has expired.
+    Open(Vec<Option<Approval>>),
 }
 
 /// Why a request or a decision was refused.
@@ -132,8 +136,8 @@ pub enum ApprovalError {
     /// Whoever asks may not decide.
     #[error("one's own request is for somebody else to decide")]
     Own,
-    /// The caller has too many requests waiting.
-    #[error("{WAITING_PER_CALLER} requests of this caller are waiting already")]
+    /// The caller has asked too often: too many wait, or were asked or denied lately.
+    #[error("this caller has too many requests waiting, asked or denied lately")]
     TooMany,
     /// There is no such request.
     #[error("there is no such request")]
@@ -149,7 +153,7 @@ impl From<sqlx::Error> for ApprovalError {
 /// Where decisions are kept.
 #[async_trait]
 pub trait Approvals: Send + Sync {
-    /// Asks, unless the same call is asked about already: then that request is the answer, whatever its standing.
+    /// Asks a role, unless it is asked about the same call already: then that request is the answer, whatever its standing.
     ///
     /// # Errors
     /// [`ApprovalError::TooMany`] or [`ApprovalError::Database`]; nothing was asked then.
@@ -167,11 +171,17 @@ pub trait Approvals: Send + Sync {
         now: Timestamp,
     ) -> Result<Approval, ApprovalError>;
 
-    /// Answers for a call, and uses its approval up: of any number of calls at once, one is granted.
+    /// Answers for a call that needs the approval of all of `roles`, and uses them up: of any number of calls at once, one is
+    /// granted.
     ///
     /// # Errors
     /// [`ApprovalError::Database`]; the call may not be made then.
-    async fn redeem(&self, binding: &Binding, now: Timestamp) -> Result<Redemption, ApprovalError>;
+    async fn redeem(
+        &self,
+        binding: &Binding,
+        roles: &[String],
+        now: Timestamp,
+    ) -> Result<Redemption, ApprovalError>;
 
     /// One request.
     ///
@@ -220,20 +230,65 @@ impl StoredApprovals {
         Self { database, sealer, entropy }
     }
 
-    /// What is kept of a call and has neither been used nor expired, with its seal.
+    /// What is kept of a call for `role` and has neither been used nor expired, with its seal.
     async fn find(
+        &self,
         database: &mut AnyConnection,
         binding: &Binding,
+        role: &str,
         now: Timestamp,
     ) -> Result<Option<(Approval, Option<String>)>, ApprovalError> {
         let statement = format!(
-            "SELECT {COLUMNS}, seal FROM approvals WHERE {BOUND} AND expires_at > $9 AND state <> 'used' \
-             ORDER BY asked_at DESC, id LIMIT 1"
+            "SELECT {COLUMNS}, seal FROM approvals WHERE {BOUND} AND expires_at > $9 AND role = $10 \
+             AND state <> 'used' ORDER BY asked_at DESC, id LIMIT 1"
         );
-        let row =
-            bound(AssertSqlSafe(statement), binding).bind(seconds(now)).fetch_optional(database).await?;
+        let row = bound(AssertSqlSafe(statement), binding)
+            .bind(seconds(now))
+            .bind(role)
+            .fetch_optional(database)
+            .await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some((approval(&row)?, row.try_get("seal")?)))
+        Ok(Some((self.approval(&row)?, row.try_get("seal")?)))
+    }
+
+    /// What is kept of a call for `role`, and whether it is a decision for it that was made here. One that was not counts as a
+    /// denial.
+    async fn stands(
+        &self,
+        database: &mut AnyConnection,
+        binding: &Binding,
+        role: &str,
+        now: Timestamp,
+    ) -> Result<Option<Approval>, ApprovalError> {
+        let Some((known, seal)) = self.find(database, binding, role, now).await? else { return Ok(None) };
+        let is_ours =
+            with_seal(&known, |parts| self.sealer.is_marked(parts, seal.as_deref().unwrap_or_default()));
+        if known.standing == Standing::Approved && !is_ours {
+            tracing::error!(id = known.id, "an approval is not as it was written; it counts for nothing");
+            return Ok(Some(Approval { standing: Standing::Denied, ..known }));
+        }
+        Ok(Some(known))
+    }
+
+    /// How many requests of a person fulfil `condition`, in which $3 is `since`.
+    async fn count(
+        database: &mut AnyConnection,
+        caller: &Caller,
+        condition: &str,
+        since: Timestamp,
+    ) -> Result<i64, sqlx::Error> {
+        let statement =
+            format!("SELECT COUNT(*) FROM approvals WHERE issuer = $1 AND subject = $2 AND {condition}");
+        sqlx::query_scalar(AssertSqlSafe(statement))
+            .bind(caller.issuer())
+            .bind(caller.subject())
+            .bind(seconds(since))
+            .fetch_one(database)
+            .await
+    }
+
+    fn approval(&self, row: &AnyRow) -> Result<Approval, DatabaseError> {
+        approval(row, &self.sealer)
     }
 }
 
@@ -245,25 +300,24 @@ impl Approvals for StoredApprovals {
         // Two that ask the same at once get one request: in SQLite the transaction has the lock, in Postgres this is it.
         if self.database.dialect() == crate::Dialect::Postgres {
             sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 8123))")
-                .bind(String::from_utf8_lossy(caller.key().as_bytes()).into_owned())
+                .bind(format!("{}#{}", caller.issuer(), caller.subject()))
                 .execute(&mut *transaction)
                 .await?;
         }
-        if let Some((known, _)) = Self::find(&mut transaction, &request.binding, now).await? {
+        let known = self.find(&mut transaction, &request.binding, &request.role, now).await?;
+        if let Some((known, _)) = known {
             return Ok(known);
         }
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM approvals WHERE issuer = $1 AND subject = $2 AND client = $3 \
-             AND state = 'waiting' AND expires_at > $4",
-        )
-        .bind(caller.issuer())
-        .bind(caller.subject())
-        .bind(caller.client())
-        .bind(seconds(now))
-        .fetch_one(&mut *transaction)
-        .await?;
-        if waiting >= WAITING_PER_CALLER {
-            return Err(ApprovalError::TooMany);
+        // A person who registers client after client is still one person.
+        let lately = Timestamp::from_unix(now.as_unix().saturating_sub(PERIOD.as_secs()));
+        for (condition, since, most) in [
+            ("state = 'waiting' AND expires_at > $3", now, WAITING_PER_CALLER),
+            ("asked_at > $3", lately, ASKED_PER_CALLER),
+            ("state = 'denied' AND asked_at > $3", lately, DENIED_PER_CALLER),
+        ] {
+            if Self::count(&mut transaction, caller, condition, since).await? >= most {
+                return Err(ApprovalError::TooMany);
+            }
         }
         let mut id = [0; 16];
         self.entropy.fill(&mut id);
@@ -272,7 +326,7 @@ impl Approvals for StoredApprovals {
             binding: request.binding.clone(),
             role: request.role.clone(),
             by_self: request.by_self,
-            words: request.words.replace('\0', "\u{fffd}"),
+            words: request.words.clone(),
             standing: Standing::Waiting,
             asked_at: now,
             expires_at: now.plus(request.lifetime),
@@ -289,7 +343,7 @@ impl Approvals for StoredApprovals {
         .bind(&approval.id)
         .bind(&approval.role)
         .bind(i64::from(approval.by_self))
-        .bind(&approval.words)
+        .bind(self.sealer.seal_row(&words_context(&approval.id), approval.words.as_bytes())?)
         .bind(seconds(approval.asked_at))
         .bind(seconds(approval.expires_at))
         .execute(&mut *transaction)
@@ -330,42 +384,46 @@ impl Approvals for StoredApprovals {
         if changed.rows_affected() == 1 { Ok(decided) } else { Err(ApprovalError::NotWaiting) }
     }
 
-    async fn redeem(&self, binding: &Binding, now: Timestamp) -> Result<Redemption, ApprovalError> {
+    async fn redeem(
+        &self,
+        binding: &Binding,
+        roles: &[String],
+        now: Timestamp,
+    ) -> Result<Redemption, ApprovalError> {
         let mut transaction = self.database.write().await?;
-        let Some((known, seal)) = Self::find(&mut transaction, binding, now).await? else {
-            return Ok(Redemption::Absent);
-        };
-        let is_ours =
-            with_seal(&known, |parts| self.sealer.is_marked(parts, seal.as_deref().unwrap_or_default()));
-        match known.standing {
-            Standing::Waiting => return Ok(Redemption::Waiting(known)),
-            Standing::Denied => return Ok(Redemption::Denied(known)),
-            Standing::Approved if is_ours => {}
-            Standing::Approved => {
-                tracing::error!(id = known.id, "an approval is not as it was written; it counts for nothing");
-                return Ok(Redemption::Denied(known));
-            }
-            Standing::Used => return Ok(Redemption::Absent),
+        let mut found = Vec::with_capacity(roles.len());
+        for role in roles {
+            found.push(self.stands(&mut transaction, binding, role, now).await?);
         }
-        // Of several that came this far, the first has the row; the others wait for it and find it used.
-        let used = sqlx::query(
-            "UPDATE approvals SET state = 'used', used_at = $2 WHERE id = $1 AND state = 'approved'",
-        )
-        .bind(&known.id)
-        .bind(seconds(now))
-        .execute(&mut *transaction)
-        .await?;
-        if used.rows_affected() != 1 {
-            return Ok(Redemption::Absent);
+        let is_given = |known: &Option<Approval>| {
+            known.as_ref().is_some_and(|approval| approval.standing == Standing::Approved)
+        };
+        if roles.is_empty() || !found.iter().all(is_given) {
+            return Ok(Redemption::Open(found));
+        }
+        let mut granted = Vec::with_capacity(found.len());
+        for approval in found.into_iter().flatten() {
+            // Of several that came this far, the first has the row; the others wait for it and find it used.
+            let used = sqlx::query(
+                "UPDATE approvals SET state = 'used', used_at = $2 WHERE id = $1 AND state = 'approved'",
+            )
+            .bind(&approval.id)
+            .bind(seconds(now))
+            .execute(&mut *transaction)
+            .await?;
+            if used.rows_affected() != 1 {
+                return Ok(Redemption::Open(vec![None; roles.len()]));
+            }
+            granted.push(Approval { standing: Standing::Used, used_at: Some(now), ..approval });
         }
         transaction.commit().await?;
-        Ok(Redemption::Granted(Approval { standing: Standing::Used, used_at: Some(now), ..known }))
+        Ok(Redemption::Granted(granted))
     }
 
     async fn read(&self, id: &str) -> Result<Option<Approval>, ApprovalError> {
         let statement = format!("SELECT {COLUMNS} FROM approvals WHERE id = $1");
         let row = sqlx::query(AssertSqlSafe(statement)).bind(id).fetch_optional(self.database.pool()).await?;
-        Ok(row.as_ref().map(approval).transpose()?)
+        Ok(row.as_ref().map(|row| self.approval(row)).transpose()?)
     }
 
     async fn waiting(&self, now: Timestamp) -> Result<Vec<Approval>, ApprovalError> {
@@ -374,7 +432,7 @@ impl Approvals for StoredApprovals {
         );
         let found =
             sqlx::query(AssertSqlSafe(statement)).bind(seconds(now)).fetch_all(self.database.pool()).await?;
-        Ok(found.iter().map(approval).collect::<Result<_, _>>()?)
+        Ok(found.iter().map(|row| self.approval(row)).collect::<Result<_, _>>()?)
     }
 
     async fn forget(&self, before: Timestamp) -> Result<u64, ApprovalError> {
@@ -420,10 +478,13 @@ pub(crate) fn with_seal<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]])
     ])
 }
 
-pub(crate) fn approval(row: &AnyRow) -> Result<Approval, DatabaseError> {
+/// What a row says; words that do not open are none.
+pub(crate) fn approval(row: &AnyRow, sealer: &Sealer) -> Result<Approval, DatabaseError> {
     let text = |column: &str| row.try_get::<String, _>(column);
+    let id = text("id")?;
+    let words = sealer.open(&words_context(&id), &text("words")?);
+    let words = words.and_then(|words| String::from_utf8(words).ok()).unwrap_or_default();
     Ok(Approval {
-        id: text("id")?,
         binding: Binding {
             caller: Caller::new(text("issuer")?, text("subject")?, text("client")?),
             server: server(row)?,
@@ -434,12 +495,18 @@ pub(crate) fn approval(row: &AnyRow) -> Result<Approval, DatabaseError> {
         },
         role: text("role")?,
         by_self: row.try_get::<i64, _>("by_self")? != 0,
-        words: text("words")?,
+        words,
         standing: Standing::named(&text("state")?).ok_or(DatabaseError::Value("state"))?,
         asked_at: time(row, "asked_at")?,
         expires_at: time(row, "expires_at")?,
         decided_by: row.try_get("decided_by")?,
         decided_at: maybe_time(row, "decided_at")?,
         used_at: maybe_time(row, "used_at")?,
+        id,
     })
+}
+
+/// What the words of the request `id` are sealed under.
+pub(crate) fn words_context(id: &str) -> [&[u8]; 2] {
+    [b"approval words", id.as_bytes()]
 }

@@ -59,7 +59,21 @@ pub trait Flows: Send + Sync {
     /// [`DatabaseError`].
     async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Vec<Flow>, DatabaseError>;
 
-    /// Forgets all of a caller's flows, as `by` wishes; the answer is how many there were.
+    /// Everybody for whom something has entered since `since`.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    async fn callers(&self, since: Timestamp) -> Result<Vec<Caller>, DatabaseError>;
+
+    /// How often a caller's flows were reset. Whoever remembers what is on record compares this with what it was *before* he
+    /// put it there: if it differs, it may not be on record any more.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing that is remembered counts then.
+    async fn generation(&self, caller: &Caller) -> Result<i64, DatabaseError>;
+
+    /// Forgets all of a caller's flows, as `by` wishes; the answer is how many there were. [`Self::generation`] is another
+    /// from then on.
     ///
     /// # Errors
     /// [`DatabaseError`]; nothing was forgotten then.
@@ -116,11 +130,36 @@ impl Flows for StoredFlows {
         read(&mut database, caller, since).await
     }
 
+    async fn callers(&self, since: Timestamp) -> Result<Vec<Caller>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT issuer, subject, client FROM flows WHERE at >= $1 ORDER BY issuer, subject, client",
+        )
+        .bind(seconds(since))
+        .fetch_all(self.0.pool())
+        .await?;
+        let text = |row: &sqlx::any::AnyRow, column: &str| row.try_get::<String, _>(column);
+        let caller = |row| Ok(Caller::new(text(row, "issuer")?, text(row, "subject")?, text(row, "client")?));
+        rows.iter().map(caller).collect()
+    }
+
+    async fn generation(&self, caller: &Caller) -> Result<i64, DatabaseError> {
+        let found = sqlx::query_scalar(
+            "SELECT generation FROM flow_owners WHERE issuer = $1 AND subject = $2 AND client = $3",
+        )
+        .bind(caller.issuer())
+        .bind(caller.subject())
+        .bind(caller.client())
+        .fetch_optional(self.0.pool())
+        .await?;
+        Ok(found.unwrap_or(0))
+    }
+
     async fn reset(&self, caller: &Caller, by: &str, now: Timestamp) -> Result<u64, DatabaseError> {
         let mut transaction = self.0.write().await?;
         lock(&mut transaction, caller, now).await?;
         sqlx::query(
-            "UPDATE flow_owners SET reset_by = $4, reset_at = $5 WHERE issuer = $1 AND subject = $2 AND client = $3",
+            "UPDATE flow_owners SET reset_by = $4, reset_at = $5, generation = generation + 1 \
+             WHERE issuer = $1 AND subject = $2 AND client = $3",
         )
         .bind(caller.issuer())
         .bind(caller.subject())

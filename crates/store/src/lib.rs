@@ -10,6 +10,7 @@
 //! * [`responses`]: who and what is cut off, everywhere at once.
 //! * [`admins`]: who may act at the admin listener, and until when.
 //! * [`plans`]: what is done about a compromised server, step by step.
+//! * [`reviews`]: reviews of rights, and what people decided about what they found;
 //! * [`quarantine`]: results that wait for a person, each given once to whoever asked for it.
 //! * [`consents`]: what a person allowed which client to do in their name;
 //! * [`browsers`]: where somebody is signed in;
@@ -46,6 +47,7 @@ mod punctured;
 pub mod quarantine;
 pub mod reseal;
 pub mod responses;
+pub mod reviews;
 mod ring;
 pub mod root;
 pub mod seal;
@@ -68,6 +70,7 @@ pub use pins::{Keeper, PinSet, Pins, StoredPins};
 pub use plans::{Plans, StoredPlans};
 pub use quarantine::{Quarantine, StoredQuarantine};
 pub use responses::{Responses, StoredResponses};
+pub use reviews::{Reviews, StoredReviews};
 pub use ring::{KEY, KeyBytes};
 pub use root::{FileRoot, RootError, RootKey};
 pub use seal::{KeyError, OsEntropy, Sealer, create_once};

@@ -55,6 +55,16 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/postgres/0015_keys.sql"),
     ),
     (
+        18,
+        include_str!("../migrations/sqlite/0018_flow_generations.sql"),
+        include_str!("../migrations/postgres/0018_flow_generations.sql"),
+    ),
+    (
+        19,
+        include_str!("../migrations/sqlite/0019_reviews.sql"),
+        include_str!("../migrations/postgres/0019_reviews.sql"),
+    ),
+    (
         22,
         include_str!("../migrations/sqlite/0022_plans.sql"),
         include_str!("../migrations/postgres/0022_plans.sql"),

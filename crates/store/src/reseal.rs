@@ -236,7 +236,7 @@ impl Rotation<'_> {
                 Ok(self.marked(&consents::parts(&consent, &scopes), &old))
             }
             Content::ApprovalMark => {
-                let approval = approvals::approval(row)?;
+                let approval = approvals::approval(row, &self.sealer)?;
                 // What was used has the mark of when it was approved.
                 let standing = match approval.standing {
                     approvals::Standing::Used => approvals::Standing::Approved,
@@ -245,6 +245,7 @@ impl Rotation<'_> {
                 let approval = approvals::Approval { standing, ..approval };
                 Ok(approvals::with_seal(&approval, |parts| self.marked(parts, &old)))
             }
+            Content::ApprovalWords => self.row(&approvals::words_context(&text("id")?), &old),
             Content::PinMark => {
                 let kept = pin_rows::pin(row, &self.sealer)?;
                 Ok(kept.is_ours.then(|| pin_rows::seal(&kept.pin, &self.sealer)))
@@ -304,6 +305,7 @@ struct Table {
 #[derive(Clone, Copy)]
 enum Content {
     ApprovalMark,
+    ApprovalWords,
     Browser,
     Client,
     ConsentMark,
@@ -358,6 +360,7 @@ const TABLES: &[Table] = &[
         Content::ConsentMark,
     ),
     table("approvals", "approvals", "seal", &["id"], Content::ApprovalMark),
+    table("words of held calls", "approvals", "words", &["id"], Content::ApprovalWords),
     table("withheld results", "quarantine", "sealed", &["id"], Content::Withheld),
     table("marks of withheld results", "quarantine", "mark", &["id"], Content::WithheldMark),
     table("pins", "pins", "seal", &["server", "kind", "name"], Content::PinMark),

@@ -73,6 +73,8 @@ named! {
         ConfigChanged = "config.changed",
         /// The policy changed.
         PolicyChanged = "policy.changed",
+        /// The rights that the policy gives were reviewed; `count` of them give more than was used.
+        PolicyReviewed = "policy.reviewed",
         /// A secret was set, rotated or removed.
         SecretChanged = "secret.changed",
         /// A key was made or rotated.

@@ -170,9 +170,12 @@ fn class_of(record: &Record) -> Class {
         | K::QuestionAnswered
         | K::Authorized
         | K::RequestRefused => in_class(6003, activity_of(record)),
-        K::TokenReplayed | K::ShieldFound | K::PinDrifted | K::AlertRaised | K::ComponentJudged => {
-            in_class(2004, 1)
-        }
+        K::TokenReplayed
+        | K::ShieldFound
+        | K::PinDrifted
+        | K::AlertRaised
+        | K::ComponentJudged
+        | K::PolicyReviewed => in_class(2004, 1),
         K::ClientRefused => in_class(3004, 99),
         K::PinRecorded
         | K::PinRolledBack

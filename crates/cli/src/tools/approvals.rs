@@ -1,6 +1,9 @@
 //! `bartizan tools approvals`: calls that wait for a person.
 
-use bartizan_gateway::permit::approvals::{Approver, Undecided, decide};
+use bartizan_gateway::permit::{
+    approvals::{Approver, Undecided, decide},
+    shown::Shown,
+};
 use bartizan_model::Timestamp;
 use bartizan_store::{
     Approvals,
@@ -10,6 +13,9 @@ use clap::Subcommand;
 
 use super::{Consent, End, Format, Output, Place, ask, who};
 use crate::{print, say_error};
+
+/// Characters of a call's arguments that a terminal shows.
+const MOST: usize = 4000;
 
 /// `bartizan tools approvals …`
 #[derive(Subcommand)]
@@ -117,8 +123,14 @@ fn in_words(approval: &Approval, now: Timestamp) -> String {
         shown(caller.subject()),
         shown(caller.issuer()),
         shown(caller.client()),
-        shown(&approval.words)
+        shown(&words(approval))
     )
+}
+
+/// The call in a sentence.
+fn words(approval: &Approval) -> String {
+    let not_ours = || "make a call whose record is not as it was written: deny it".to_owned();
+    Shown::of(approval).map_or_else(not_ours, |shown| shown.sentence(approval, MOST))
 }
 
 /// A request for programs.
@@ -133,7 +145,8 @@ pub fn as_json(approval: &Approval) -> serde_json::Value {
         "client": binding.caller.client(),
         "server": binding.server.as_str(),
         "tool": binding.tool,
-        "words": approval.words,
+        "words": words(approval),
+        "why": Shown::of(approval).map(|shown| shown.because),
         "asked_at": approval.asked_at.as_unix(),
         "expires_at": approval.expires_at.as_unix(),
     })

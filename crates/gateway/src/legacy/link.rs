@@ -15,6 +15,7 @@ use bartizan_mcp::{
     json::{Value, quote},
     message,
 };
+use bartizan_model::Entropy;
 use bartizan_shield::{Finding, Inspector};
 use futures::future::BoxFuture;
 use http::HeaderMap;
@@ -275,7 +276,7 @@ impl Link {
     ) -> Result<Flow, Refusal> {
         let opened = stages::enter(gate, asker, &self.server, Era::Legacy, self.is_merged, request)
             .await
-            .map_err(over_legacy)?;
+            .map_err(|refusal| self.shown(over_legacy(refusal)))?;
         let putting = self.put(gate, asker, request);
         match putting.instrument(tracing::debug_span!("upstream.send")).await {
             Ok((call, answer, errand)) => Ok(Flow::new(gate, call, opened, answer, Some(errand))),
@@ -316,17 +317,22 @@ impl Link {
     /// URL to show (spec.md B-41, C-66).
     fn failed(&self, failure: &Failure) -> Refusal {
         let refusal = Refusal { status: 200, ..failure.refusal(self.server.name().as_str()) };
-        let (Failure::NeedsLinking(url), Some(gate)) = (failure, self.gate.upgrade()) else { return refusal };
+        let Failure::NeedsLinking(url) = failure else { return refusal };
+        self.shown(Refusal { visits: vec![url.clone()], ..refusal })
+    }
+
+    /// The refusal; to a client that can show a URL, the pages where a person can lift it are URLs to show.
+    fn shown(&self, refusal: Refusal) -> Refusal {
         let revision = match self.way() {
             Way::Wire(wire) => wire.revision,
             Way::Process(_) | Way::Shared(_) => None,
         };
-        if !shows_urls(&self.hello, revision) {
-            return refusal;
+        match self.gate.upgrade() {
+            Some(gate) if !refusal.visits.is_empty() && shows_urls(&self.hello, revision) => {
+                url_elicitation(refusal, gate.entropy.as_ref())
+            }
+            _ => refusal,
         }
-        let mut id = [0; 16];
-        gate.entropy.fill(&mut id);
-        url_elicitation(refusal, url, &id)
     }
 
     fn note(self: &Arc<Self>, request: &Message, id: u64) -> Result<Errand, Refusal> {
@@ -502,12 +508,17 @@ fn shows_urls(hello: &str, revision: Option<Revision>) -> bool {
     revision == Some(Revision::V2025_11_25) && elicitation.is_some_and(|e| e.get("url").is_some())
 }
 
-/// The refusal as the error that has a client show `url` (25/elic). `id` tells this occasion from others.
-fn url_elicitation(refusal: Refusal, url: &str, id: &[u8; 16]) -> Refusal {
-    let id: String = id.iter().map(|b| format!("{b:02x}")).collect();
-    let (url, words) = (quote(url), quote(&refusal.message));
-    let elicitation = format!(r#"{{"mode":"url","elicitationId":"{id}","url":{url},"message":{words}}}"#);
-    let data = format!(r#"{{"elicitations":[{elicitation}]}}"#);
+/// The refusal as the error that has a client show where it can be lifted (25/elic). Each place has an id, which tells this
+/// occasion from others.
+fn url_elicitation(refusal: Refusal, entropy: &dyn Entropy) -> Refusal {
+    let words = quote(&refusal.message);
+    let elicitations = refusal.visits.iter().map(|url| {
+        let mut id = [0; 16];
+        entropy.fill(&mut id);
+        let (id, url) = (id.iter().map(|b| format!("{b:02x}")).collect::<String>(), quote(url));
+        format!(r#"{{"mode":"url","elicitationId":"{id}","url":{url},"message":{words}}}"#)
+    });
+    let data = format!(r#"{{"elicitations":[{}]}}"#, elicitations.collect::<Vec<_>>().join(","));
     Refusal { code: code::URL_ELICITATION_REQUIRED, ..refusal }.with_data(data)
 }
 
@@ -788,12 +799,20 @@ mod tests {
 
         let url = "https://gate.example/connect/up?for=\"x";
         let refusal = Failure::NeedsLinking(url.to_owned()).refusal("up");
-        let told = url_elicitation(refusal, url, &[1; 16]);
+        let refusal =
+            Refusal { visits: vec![url.to_owned(), "https://gate.example/2".to_owned()], ..refusal };
+        let told = url_elicitation(refusal, &bartizan_model::SeededEntropy::new(1));
         let data = told.data.unwrap();
         assert_eq!(told.code, -32042);
         let one = Value::of(&data).get("elicitations").unwrap().elements().next().unwrap();
         let text = |key| one.get(key).and_then(Value::as_str).unwrap().into_owned();
         assert_eq!((text("mode"), text("url")), ("url".to_owned(), url.to_owned()));
-        assert_eq!(text("elicitationId"), "01".repeat(16));
+        assert_eq!(text("elicitationId").len(), 32);
+        let ids = Value::of(&data)
+            .get("elicitations")
+            .unwrap()
+            .elements()
+            .map(|e| e.get("elicitationId").unwrap().text());
+        assert_eq!(ids.collect::<BTreeSet<_>>().len(), 2, "each place has its own");
     }
 }

@@ -6,23 +6,21 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bartizan_mcp::{Era, Message, Refusal, code, json::quote};
-use bartizan_model::{Caller, Timestamp};
-use bartizan_policy::{Decision, Obligation};
+use bartizan_model::{Caller, ServerName, Timestamp};
+use bartizan_policy::{Claims, Decision, FlowLabels, Obligation};
 use bartizan_store::{
     Approvals, Digest,
-    approvals::{Approval, ApprovalError, Binding, Redemption, Request, WAITING_PER_CALLER},
+    approvals::{Approval, ApprovalError, Binding, Redemption, Request, Standing},
     pins::Kind,
 };
 
-use super::{Policy, Ready, unready};
-use crate::{Asker, server::Server};
+use super::{Policy, Ready, shown::Shown, unready};
+use crate::{Asker, call::answers_to_server, server::Server};
 
 /// How long a request waits, and its decision is good (attacks.md EP-08).
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// How long what expired is kept for whoever looks back.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Bytes of the arguments that are shown to whoever decides.
-const SHOWN: usize = 4000;
 /// The role of `@approval("self")`: whoever calls says himself that he means it.
 const SELF: &str = "self";
 
@@ -59,6 +57,9 @@ impl Approver {
 /// Why nothing was decided.
 #[derive(Debug, thiserror::Error)]
 pub enum Undecided {
+    /// The tool or the policy is no longer what it was when this was asked.
+    #[error("the tool or the policy has changed since this was asked, so an approval would be worth nothing")]
+    Changed,
     /// The approver may not decide about this.
     #[error("only `{0}` may decide about this request")]
     Role(String),
@@ -85,32 +86,39 @@ pub async fn decide(
     Ok(approvals.decide(id, approve, &by.identity, now).await?)
 }
 
-/// A call that a person has yet to approve.
+/// A call that people have yet to approve.
 pub(super) struct Pending<'a> {
     /// The tool, by the server's name for it.
     pub tool: &'a str,
     /// The call.
     pub message: &'a Message,
-    /// The role that must approve it.
-    pub role: &'a str,
+    /// The roles that must approve it.
+    pub roles: Vec<String>,
+    /// The policies that ask.
+    pub policies: &'a [String],
     /// What has entered the caller's window, in words.
     pub because: &'a str,
+    /// What the call does to the flow of information.
+    pub labels: FlowLabels,
 }
 
-/// The role whose approval alone is lacking.
-pub(super) fn lacking(decision: &Decision) -> Option<&str> {
-    match decision.denial()?.obligations.as_slice() {
-        [Obligation::Approval(role)] => Some(role),
-        // What needs several things is asked for by no single request.
-        _ => None,
-    }
+/// The roles whose approvals alone are lacking, and the policies that ask for them.
+pub(super) fn lacking(decision: &Decision) -> Option<(Vec<String>, &[String])> {
+    let denial = decision.denial()?;
+    let role = |obligation: &Obligation| match obligation {
+        Obligation::Approval(role) => Some(role.clone()),
+        // What a better token would give is asked for first.
+        Obligation::MaxAge(_) | Obligation::Mfa | Obligation::StepUp(_) => None,
+    };
+    let roles = denial.obligations.iter().map(role).collect::<Option<Vec<_>>>()?;
+    (!roles.is_empty()).then_some((roles, denial.policies.as_slice()))
 }
 
 impl Policy {
-    /// Uses up the approval of exactly this call.
+    /// Uses up the approvals of exactly this call.
     ///
     /// # Errors
-    /// The refusal: a person has yet to decide, or said no. It names the request.
+    /// The refusal: somebody has yet to decide, or said no. It names the requests.
     pub(super) async fn redeem(
         &self,
         ready: &Ready,
@@ -118,52 +126,150 @@ impl Policy {
         server: &Server,
         era: Era,
         call: Pending<'_>,
-    ) -> Result<Approval, Refusal> {
-        let Pending { tool, message, role, because } = call;
+    ) -> Result<Vec<Approval>, Refusal> {
         let now = self.clock.now();
-        let set = self.keeper.approved();
-        let pin = set.of(server.name(), Kind::Tool).find(|(name, _)| *name == tool);
-        let (_, pinned) = pin.ok_or_else(unready)?;
+        let pinned = self.pin_of(server.name(), call.tool).ok_or_else(unready)?;
         let binding = Binding {
             caller: (*asker.caller).clone(),
             server: server.name().clone(),
-            tool: tool.to_owned(),
-            bytes: bytes_of(message),
-            pin: pinned.hash,
+            tool: call.tool.to_owned(),
+            bytes: bytes_of(call.message),
+            pin: pinned,
             policy: ready.bundle.version().to_string(),
         };
-        let unusable = |error: ApprovalError| {
-            match error {
-            ApprovalError::TooMany => Refusal {
-                retry_after_s: Some(60),
-                ..Refusal::new(
-                    if era == Era::Modern { 429 } else { 200 },
-                    code::LIMIT,
-                    format!("{WAITING_PER_CALLER} calls wait for a decision already; none is asked about until some are decided"),
-                )
-                .with_data(r#"{"source":"bartizan","reason":"policy.approvals_waiting"}"#)
-            },
+        let unusable = |error: ApprovalError| match error {
+            ApprovalError::TooMany => too_many(era),
             error => {
                 tracing::error!(%error, "approvals cannot be read now");
                 unready()
             }
+        };
+        let found = match self.approvals.redeem(&binding, &call.roles, now).await.map_err(unusable)? {
+            Redemption::Granted(approvals) => return Ok(approvals),
+            Redemption::Open(found) => found,
+        };
+        let words = Shown::of_call(&call).written();
+        let mut open = Vec::new();
+        for (role, known) in call.roles.iter().zip(found) {
+            let approval = match known {
+                Some(approval) => approval,
+                None => {
+                    let request = Request {
+                        binding: binding.clone(),
+                        role: role.clone(),
+                        by_self: role == SELF,
+                        words: words.clone(),
+                        lifetime: LIFETIME,
+                    };
+                    self.approvals.ask(&request, now).await.map_err(unusable)?
+                }
+            };
+            open.push(approval);
         }
-        };
-        let approval = match self.approvals.redeem(&binding, now).await.map_err(unusable)? {
-            Redemption::Granted(approval) => return Ok(approval),
-            Redemption::Denied(approval) | Redemption::Waiting(approval) => approval,
-            Redemption::Absent => {
-                let request = Request {
-                    binding,
-                    role: role.to_owned(),
-                    by_self: role == SELF,
-                    words: words_of(server, tool, message),
-                    lifetime: LIFETIME,
-                };
-                self.approvals.ask(&request, now).await.map_err(unusable)?
+        Err(self.unapproved(&open, era, call.because))
+    }
+
+    /// The hash of a tool's approved definition.
+    fn pin_of(&self, server: &ServerName, tool: &str) -> Option<Digest> {
+        let set = self.keeper.approved();
+        set.of(server, Kind::Tool).find(|(name, _)| *name == tool).map(|(_, pinned)| pinned.hash)
+    }
+
+    /// Whoever `claims` speak of, with the roles he has by the policies in force.
+    ///
+    /// Without policies that can be asked he has none.
+    pub fn approver(&self, claims: Claims) -> Approver {
+        let identity = Caller::new(&*claims.issuer, &*claims.subject, "browser");
+        let roles = self.ready().map(|ready| ready.bundle.identify(claims).roles().clone());
+        Approver { identity, roles: roles.unwrap_or_default(), is_operator: false }
+    }
+
+    /// One request, and whether the tool and the policy are still those it was asked under: its approval is worth nothing
+    /// otherwise.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Database`].
+    pub async fn request(&self, id: &str) -> Result<Option<(Approval, bool)>, ApprovalError> {
+        let Some(approval) = self.approvals.read(id).await? else { return Ok(None) };
+        let binding = &approval.binding;
+        let is_same_policy =
+            self.ready().is_some_and(|ready| ready.bundle.version().to_string() == binding.policy);
+        let is_same_tool = self.pin_of(&binding.server, &binding.tool) == Some(binding.pin);
+        Ok(Some((approval, is_same_policy && is_same_tool)))
+    }
+
+    /// Requests that wait for `by`, the oldest first.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Database`].
+    pub async fn waiting_for(&self, by: &Approver) -> Result<Vec<Approval>, ApprovalError> {
+        let mut waiting = self.approvals.waiting(self.clock.now()).await?;
+        waiting.retain(|approval| by.may_decide(approval));
+        Ok(waiting)
+    }
+
+    /// Decides about the request `id`, as `by` may.
+    ///
+    /// # Errors
+    /// [`Undecided`]; nothing was decided then.
+    pub async fn decide(&self, id: &str, approve: bool, by: &Approver) -> Result<Approval, Undecided> {
+        let (_, is_current) = self.request(id).await?.ok_or(ApprovalError::Unknown)?;
+        if approve && !is_current {
+            return Err(Undecided::Changed);
+        }
+        decide(self.approvals.as_ref(), id, approve, by, self.clock.now()).await
+    }
+
+    /// The page of a request, where there are pages.
+    fn page_of(&self, approval: &Approval) -> Option<String> {
+        let base = self.pages.load_full()?;
+        Some(base.join(&format!("/approvals/{}", approval.id)).ok()?.into())
+    }
+
+    fn unapproved(&self, open: &[Approval], era: Era, because: &str) -> Refusal {
+        let mut says = Vec::new();
+        let mut visits = Vec::new();
+        let mut listed = Vec::new();
+        for approval in open.iter().filter(|approval| approval.standing != Standing::Approved) {
+            let (role, id) = (&approval.role, &approval.id);
+            let who = if approval.by_self { "whoever asks".to_owned() } else { format!("`{role}`") };
+            let page = self.page_of(approval);
+            let state = approval.standing.as_str();
+            let until = approval.expires_at.as_unix();
+            let url = page.as_ref().map_or(String::new(), |page| format!(r#","url":{}"#, quote(page)));
+            listed.push(format!(
+                r#"{{"id":{},"role":{},"state":"{state}","expires_at":{until}{url}}}"#,
+                quote(id),
+                quote(role),
+            ));
+            if approval.standing == Standing::Denied {
+                // With one no, nobody else need be asked.
+                says = vec![format!("{who} did not approve this call ({id})")];
+                visits.clear();
+                listed.rotate_right(1);
+                break;
             }
-        };
-        Err(unapproved(&approval, era, because))
+            says.push(match &page {
+                Some(page) => format!(
+                    "{who} must approve this call first: {page} or `bartizan tools approvals grant {id}`"
+                ),
+                None => format!("{who} must approve this call first: `bartizan tools approvals grant {id}`"),
+            });
+            visits.extend(page);
+        }
+        let mut text = says.join("; ");
+        if listed.iter().all(|one| one.contains(r#""state":"waiting""#)) {
+            text.push_str("; then make the very same call again");
+        }
+        if !because.is_empty() {
+            text = format!("{text}. It is asked because {because}");
+        }
+        let status = if era == Era::Modern { 403 } else { 200 };
+        let first = listed.first().cloned().unwrap_or_default();
+        let all =
+            if listed.len() > 1 { format!(r#","approvals":[{}]"#, listed.join(",")) } else { String::new() };
+        let data = format!(r#"{{"source":"bartizan","reason":"policy.approval","approval":{first}{all}}}"#);
+        Refusal { visits, ..Refusal::new(status, code::FORBIDDEN, text).with_data(data) }
     }
 
     /// Forgets requests that nobody can decide or use any more.
@@ -175,7 +281,8 @@ impl Policy {
     }
 }
 
-/// The digest of what is forwarded: the method and every parameter as written, but `_meta`, which is the gateway's.
+/// The digest of what is forwarded: the method and every parameter as written, but what is the gateway's: `_meta`, and the
+/// answers to its own questions.
 fn bytes_of(message: &Message) -> Digest {
     let mut bytes = Vec::new();
     let mut add = |part: &str| {
@@ -183,42 +290,28 @@ fn bytes_of(message: &Message) -> Digest {
         bytes.extend_from_slice(part.as_bytes());
     };
     add(&message.method());
-    for member in message.fields().filter(|member| !member.is("_meta")) {
+    for member in message.fields().filter(|member| !member.is("_meta") && !member.is("inputResponses")) {
         add(&member.key());
         add(member.value.text());
+    }
+    for (key, answer) in answers_to_server(message).into_iter().flatten() {
+        add("inputResponses");
+        add(&key);
+        add(answer);
     }
     Digest::of(&bytes)
 }
 
-/// The call in words, for whoever decides.
-fn words_of(server: &Server, tool: &str, message: &Message) -> String {
-    let arguments = message.param("arguments").map_or("{}", |a| a.text());
-    let shown: String = arguments.chars().take(SHOWN).collect();
-    let rest = arguments.len() - shown.len();
-    let more = if rest > 0 { format!(" … and {rest} bytes more") } else { String::new() };
-    format!("call `{tool}` of `{}` with {shown}{more}", server.name())
-}
-
-fn unapproved(approval: &Approval, era: Era, because: &str) -> Refusal {
-    let (role, id) = (&approval.role, &approval.id);
-    let who = if approval.by_self { "whoever asks".to_owned() } else { format!("`{role}`") };
-    let mut text = match approval.standing {
-        bartizan_store::approvals::Standing::Denied => format!("{who} did not approve this call ({id})"),
-        _ => format!(
-            "{who} must approve this call first: `bartizan tools approvals grant {id}`; then make the very same call again"
-        ),
-    };
-    if !because.is_empty() {
-        text = format!("{text}. It is asked because {because}");
+fn too_many(era: Era) -> Refusal {
+    Refusal {
+        retry_after_s: Some(60),
+        ..Refusal::new(
+            if era == Era::Modern { 429 } else { 200 },
+            code::LIMIT,
+            "too many of your calls wait for a decision, were asked about or denied lately; nobody is asked about another for a while",
+        )
+        .with_data(r#"{"source":"bartizan","reason":"policy.approvals_waiting"}"#)
     }
-    let status = if era == Era::Modern { 403 } else { 200 };
-    Refusal::new(status, code::FORBIDDEN, text).with_data(format!(
-        r#"{{"source":"bartizan","reason":"policy.approval","approval":{{"id":{},"role":{},"state":"{}","expires_at":{}}}}}"#,
-        quote(id),
-        quote(role),
-        approval.standing.as_str(),
-        approval.expires_at.as_unix()
-    ))
 }
 
 #[cfg(test)]
@@ -239,9 +332,15 @@ mod tests {
             r#"{"name":"t","arguments":{"a": 1}}"#,
             r#"{"name":"u","arguments":{"a":1}}"#,
             r#"{"name":"t","arguments":{"a":1},"more":0}"#,
+            r#"{"name":"t","arguments":{"a":1},"inputResponses":{"q":{"action":"accept"}}}"#,
+            r#"{"name":"t","arguments":{"a":1},"inputResponses":["bartizan/visit-1"]}"#,
+            r#"{"name":"t","arguments":{"a":1},"inputResponses":{"bartizan/visit-1":{},"q":1}}"#,
         ] {
             assert_ne!(call_a, call(other), "{other}");
         }
+        let shown =
+            r#"{"name":"t","arguments":{"a":1},"inputResponses":{"bartizan/visit-1":{"action":"accept"}}}"#;
+        assert_eq!(call_a, call(shown), "what is said to the gate is not forwarded");
     }
 
     fn asked(caller: Caller, role: &str) -> Approval {

@@ -12,7 +12,7 @@ use bartizan_policy::{
 };
 use url::Url;
 
-use super::{Policy, Ready, because, context_of, permitted, policy_era, unready};
+use super::{Policy, Ready, because, context_of, permitted, policy_era, unready, unusable};
 use crate::{Asker, server::Server};
 
 /// Tokens that `may_ask` lets a server ask the client's model for.
@@ -196,10 +196,7 @@ impl Policy {
     async fn window(&self, asker: &Asker, ready: &Ready) -> Result<(FlowContext, String), Refusal> {
         let now = self.clock.now();
         let since = Timestamp::from_unix(now.as_unix().saturating_sub(ready.window.as_secs()));
-        let past = self.flows.window(&asker.caller, since).await.map_err(|error| {
-            tracing::error!(%error, "the record of information flow cannot be used");
-            unready()
-        })?;
+        let past = self.flows.window(&asker.caller, since).await.map_err(unusable)?;
         Ok((context_of(&past), because(&past)))
     }
 }

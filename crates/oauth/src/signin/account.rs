@@ -35,7 +35,12 @@ impl SignIn {
             Some(linking) => linking.accounts(&session.person).await?,
             None => Vec::new(),
         };
-        let page = pages::Account::new(&session.person, &given, &accounts, &self.resources, &csrf);
+        let waiting = match &self.decisions {
+            // One's own page is there without them, too.
+            Some(decisions) => decisions.waiting(&session.person).await.map_or(0, |held| held.len()),
+            None => 0,
+        };
+        let page = pages::Account::new(&session.person, &given, &accounts, &self.resources, waiting, &csrf);
         let reply = Reply::page(&page, "account.shown").cookie(self.form_cookie(&visitor));
         Ok(reply.about_person(&session.person))
     }

@@ -14,6 +14,7 @@ use url::Url;
 use super::{
     PATIENCE, SignIn, Way,
     browser::{Session, Visitor},
+    decisions::path_of,
     fields::{Fields, is_visit},
     pages,
     provider::{Asking, Returned},
@@ -49,6 +50,11 @@ struct Departed {
 pub(super) enum Errand {
     /// To see their own page.
     Account,
+    /// To decide about a held call.
+    Decision {
+        /// The request's id.
+        id: String,
+    },
     /// To grant this.
     Grant {
         request: Box<AuthorizationRequest>,
@@ -176,7 +182,7 @@ impl SignIn {
         let Way::Provider(provider) = &self.way else { return Err(Refusal::Internal) };
         let (state, cookie) = (self.random(), self.random());
         let request = match &errand {
-            Errand::Account => None,
+            Errand::Account | Errand::Decision { .. } => None,
             Errand::Grant { request, .. } => Some(request.as_ref()),
         };
         let asking = Asking {
@@ -194,7 +200,7 @@ impl SignIn {
         let cookie = self.jar.set(&state_cookie(&state), &cookie, PATIENCE);
         let reply = leaving.reply(location.as_str(), &provider.host(), "signin.begun").cookie(cookie);
         Ok(match &departed.errand {
-            Errand::Account => reply,
+            Errand::Account | Errand::Decision { .. } => reply,
             Errand::Grant { request, .. } => reply.about(request),
         })
     }
@@ -222,7 +228,9 @@ impl SignIn {
             // What the provider refuses the client hears of, where the person allowed its answer to go.
             Err(error) => {
                 return Ok(match departed.errand {
-                    Errand::Account => Reply::redirect("/account".to_owned(), "signin.refused"),
+                    Errand::Account | Errand::Decision { .. } => {
+                        Reply::redirect("/account".to_owned(), "signin.refused")
+                    }
                     Errand::Grant { request, .. } => {
                         let location = self.desk.deny(&request, error);
                         Reply::redirect(location, "signin.refused").about(&request)
@@ -236,6 +244,7 @@ impl SignIn {
         let signed_in = self.session_cookie(&session);
         let reply = match departed.errand {
             Errand::Account => Reply::redirect("/account".to_owned(), "signin.done"),
+            Errand::Decision { id } => Reply::redirect(path_of(&id), "signin.done"),
             Errand::Grant { request, allowed_by, was_asked } => {
                 let is_another =
                     allowed_by.is_some_and(|by| by != (person.issuer.clone(), person.subject.clone()));

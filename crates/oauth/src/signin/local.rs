@@ -9,8 +9,8 @@ use http::Method;
 use url::Url;
 
 use super::{
-    PATIENCE, SignIn, browser::Visitor, fields::Fields, owner, pages, random, refusal::Refusal, reply::Reply,
-    seen,
+    PATIENCE, SignIn, browser::Visitor, decisions::request_of, fields::Fields, owner, pages, random,
+    refusal::Refusal, reply::Reply, seen,
 };
 use crate::facade::{Asked, AuthorizationRequest};
 
@@ -40,12 +40,18 @@ impl SignIn {
         request: &AuthorizationRequest,
     ) -> Result<Reply, Refusal> {
         let query = asked.query.unwrap_or_default();
-        let until = self.clock.now().plus(PATIENCE);
-        let id = waiting_id(&visitor.form);
-        self.pending.replace(PendingKind::Waiting, &id, query.as_bytes(), until).await?;
+        self.wait_to_go_on(visitor, query).await?;
         let name = seen::name(&request.client);
         let page = pages::Wait { name: &name, again: &format!("/oauth/authorize?{query}") };
         Ok(Reply::page(&page, "signin.owner-needed").cookie(self.form_cookie(visitor)).about(request))
+    }
+
+    /// Keeps what this browser goes on with once its owner is signed in: the query of a client's request, or the page of a
+    /// held call.
+    pub(super) async fn wait_to_go_on(&self, visitor: &Visitor, with: &str) -> Result<(), Refusal> {
+        let until = self.clock.now().plus(PATIENCE);
+        let id = waiting_id(&visitor.form);
+        Ok(self.pending.replace(PendingKind::Waiting, &id, with.as_bytes(), until).await?)
     }
 
     /// `GET /oauth/sign-in`: shows the button.
@@ -66,27 +72,33 @@ impl SignIn {
         let person = owner(now);
         let session = self.open_session(asked, &person, now).await?;
         let waiting = self.waiting(asked, now).await?;
+        // A client's request is a query, which begins with no slash.
+        let onward = waiting.as_deref().filter(|waiting| request_of(waiting).is_some());
+        let client = match &waiting {
+            Some(query) if onward.is_none() => self.client_of(asked, query).await,
+            _ => None,
+        };
         let page = pages::SignedIn {
-            waiting: waiting.as_ref().map(|(name, address)| (name.as_str(), address.as_str())),
+            waiting: client.as_ref().map(|(name, address)| (name.as_str(), address.as_str())),
+            onward,
         };
         Ok(Reply::page(&page, "signin.done").cookie(self.session_cookie(&session)).about_person(&person))
     }
 
-    /// The request that waited for this browser to sign in: the client's name, and where it goes on. It is checked again,
-    /// for the client may have gone meanwhile.
-    async fn waiting(&self, asked: &Asked<'_>, now: Timestamp) -> Result<Option<(String, String)>, Refusal> {
+    /// What waited for this browser to sign in.
+    async fn waiting(&self, asked: &Asked<'_>, now: Timestamp) -> Result<Option<String>, Refusal> {
         let Some(form) = self.jar.find(asked, "form") else { return Ok(None) };
         let taken = self.pending.take(PendingKind::Waiting, &waiting_id(form), now).await?;
-        let Some(query) = taken.and_then(|query| String::from_utf8(query).ok()) else { return Ok(None) };
-        let again = Asked {
-            method: &Method::GET,
-            path: "/oauth/authorize",
-            query: Some(&query),
-            body: &[],
-            ..*asked
-        };
-        let request = self.desk.begin(&again).await.ok();
-        Ok(request.map(|request| (seen::name(&request.client), format!("/oauth/authorize?{query}"))))
+        Ok(taken.and_then(|waiting| String::from_utf8(waiting).ok()))
+    }
+
+    /// The client's request of this query: the client's name, and where it goes on. It is checked again, for the client may
+    /// have gone meanwhile.
+    async fn client_of(&self, asked: &Asked<'_>, query: &str) -> Option<(String, String)> {
+        let again =
+            Asked { method: &Method::GET, path: "/oauth/authorize", query: Some(query), body: &[], ..*asked };
+        let request = self.desk.begin(&again).await.ok()?;
+        Some((seen::name(&request.client), format!("/oauth/authorize?{query}")))
     }
 }
 

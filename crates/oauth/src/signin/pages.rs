@@ -6,7 +6,12 @@ use bartizan_store::consents::Given;
 use time::OffsetDateTime;
 use url::Url;
 
-use super::{Described, consent::is_loopback, seen};
+use super::{
+    Described,
+    consent::is_loopback,
+    decisions::{Held, Standing, path_of},
+    seen,
+};
 use crate::{
     facade::{AuthorizationRequest, Person},
     outbound::Linkable,
@@ -137,6 +142,122 @@ pub(super) struct Link<'a> {
 pub(super) struct SignedIn<'a> {
     /// The client that waits, and where it goes on.
     pub waiting: Option<(&'a str, &'a str)>,
+    /// The page of ours that the browser came from.
+    pub onward: Option<&'a str>,
+}
+
+/// A call waits, and nobody is signed in.
+#[derive(Template)]
+#[template(path = "arrive_to_decide.html")]
+pub(super) struct ArriveToDecide<'a> {
+    /// Where one signs in.
+    pub host: Option<String>,
+    /// The page of the call.
+    pub path: &'a str,
+    pub csrf: &'a str,
+}
+
+/// A held call, and the decision.
+#[derive(Template)]
+#[template(path = "decision.html")]
+pub(super) struct Decision<'a> {
+    title: &'static str,
+    standing: String,
+    is_open: bool,
+    is_yours: bool,
+    asker: &'a str,
+    issuer: &'a str,
+    client: &'a str,
+    server: &'a str,
+    tool: &'a str,
+    arguments: &'a str,
+    more_bytes: usize,
+    labels: &'a [String],
+    policies: &'a [String],
+    because: &'a str,
+    path: String,
+    form: &'a str,
+    whose: String,
+    person: String,
+}
+
+impl<'a> Decision<'a> {
+    pub fn new(held: &'a Held, person: &Person, now: Timestamp, form: &'a str) -> Self {
+        let is_open = held.standing == Standing::Waiting;
+        let standing = match held.standing {
+            Standing::Approved => "Approved, and not made yet".to_owned(),
+            Standing::Changed => "Void: the tool or the policy has changed since it was asked".to_owned(),
+            Standing::Denied => "Denied".to_owned(),
+            Standing::Expired => "Expired".to_owned(),
+            Standing::Used => "Approved, and made".to_owned(),
+            Standing::Waiting => format!("Waits {} more", left(held, now)),
+        };
+        let is_yours = is_open && held.is_yours;
+        let whose = match (held.role.as_str(), is_yours) {
+            ("", true) => "Your own application asks. Deny it unless you mean this very call.".to_owned(),
+            ("", false) => String::new(),
+            (role, true) => format!("It is for the role {role} to decide. If you are not sure, deny it."),
+            (role, false) => {
+                format!(
+                    "It is for somebody else of the role {role} to decide: send them the address of this page."
+                )
+            }
+        };
+        Self {
+            title: if is_yours { "Approve this call?" } else { "A call that is held" },
+            standing,
+            is_open,
+            is_yours,
+            asker: &held.asker,
+            issuer: &held.issuer,
+            client: &held.client,
+            server: &held.server,
+            tool: &held.tool,
+            arguments: &held.arguments,
+            more_bytes: held.more_bytes,
+            labels: &held.labels,
+            policies: &held.policies,
+            because: &held.because,
+            path: path_of(&held.id),
+            form,
+            whose,
+            person: called(person),
+        }
+    }
+}
+
+/// Every call that waits for somebody.
+#[derive(Template)]
+#[template(path = "waiting.html")]
+pub(super) struct Waiting<'a> {
+    calls: Vec<Waits<'a>>,
+}
+
+struct Waits<'a> {
+    tool: &'a str,
+    server: &'a str,
+    asker: &'a str,
+    left: String,
+    path: String,
+}
+
+impl<'a> Waiting<'a> {
+    pub fn new(held: &'a [Held], now: Timestamp) -> Self {
+        let calls = held.iter().map(|held| Waits {
+            tool: &held.tool,
+            server: &held.server,
+            asker: &held.asker,
+            left: left(held, now),
+            path: path_of(&held.id),
+        });
+        Self { calls: calls.collect() }
+    }
+}
+
+/// How long a call waits yet, in words.
+fn left(held: &Held, now: Timestamp) -> String {
+    let seconds = held.expires_at.since(now).as_secs();
+    if seconds >= 120 { format!("{} minutes", seconds / 60) } else { format!("{seconds} seconds") }
 }
 
 /// One's own page, for somebody who is not signed in.
@@ -156,6 +277,8 @@ pub(super) struct Account<'a> {
     issuer: String,
     subject: String,
     is_local: bool,
+    /// Calls that wait for this person's decision.
+    waiting: usize,
     applications: Vec<Allowed>,
     accounts: Vec<AccountAt>,
     csrf: &'a str,
@@ -215,6 +338,7 @@ impl<'a> Account<'a> {
         given: &[Given],
         accounts: &[Linkable],
         resources: &[Described],
+        waiting: usize,
         csrf: &'a str,
     ) -> Self {
         let mut applications: Vec<Allowed> = Vec::new();
@@ -242,6 +366,7 @@ impl<'a> Account<'a> {
             issuer: seen::address(&person.issuer),
             subject: seen::address(&person.subject),
             is_local: person.issuer == "local",
+            waiting,
             applications,
             accounts: accounts.iter().map(AccountAt::new).collect(),
             csrf,

@@ -2,7 +2,7 @@
 
 use bartizan_store::{DatabaseError, links::LinkError};
 
-use super::{desk::Unanswerable, provider::Lost};
+use super::{decisions::Undecided, desk::Unanswerable, provider::Lost};
 use crate::{Deed, Report, Unrecorded};
 
 /// Why a person does not get further.
@@ -34,6 +34,8 @@ pub(super) enum Refusal {
     StateForeign,
     /// The sign-in was finished, has expired, or was never begun (attacks.md CD-09).
     StateUnknown,
+    /// A held call is not shown, or not decided about (attacks.md EP-08).
+    Undecided(Undecided),
 }
 
 /// How a refusal is said.
@@ -115,6 +117,38 @@ impl Refusal {
                 "It was finished before, took longer than ten minutes, or never began here.",
                 "signin.state-unknown",
             ),
+            Self::Undecided(why) => match why {
+                Undecided::Own => said(
+                    403,
+                    "Not yours to decide",
+                    "You asked for this call yourself; somebody else has to approve it.",
+                    "approval.own",
+                ),
+                Undecided::Over => said(
+                    409,
+                    "There is nothing left to decide",
+                    "It was decided before, has expired, or the tool or the policy has changed since it was asked.",
+                    "approval.over",
+                ),
+                Undecided::Role => said(
+                    403,
+                    "Not yours to decide",
+                    "You do not have the role that decides about this call.",
+                    "approval.role",
+                ),
+                Undecided::Unavailable(_) => said(
+                    503,
+                    "Not now",
+                    "The gate cannot find out what waits. Try again.",
+                    "approval.unavailable",
+                ),
+                Undecided::Unknown => said(
+                    404,
+                    "There is no such request",
+                    "It was never made here, or is long over.",
+                    "approval.unknown",
+                ),
+            },
         }
     }
 }
@@ -150,6 +184,12 @@ impl From<LinkError> for Refusal {
 impl From<Unrecorded> for Refusal {
     fn from(_: Unrecorded) -> Self {
         Self::Unrecorded
+    }
+}
+
+impl From<Undecided> for Refusal {
+    fn from(undecided: Undecided) -> Self {
+        Self::Undecided(undecided)
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
+    decisions::Undecided,
     desk::Unanswerable,
     pages::{self, Message},
     refusal::Refusal,
@@ -186,6 +187,9 @@ impl From<Refusal> for Reply {
         let said = refusal.said();
         match &refusal {
             Refusal::Database(error) => tracing::error!(%error, "a person could not be answered"),
+            Refusal::Undecided(Undecided::Unavailable(why)) => {
+                tracing::error!(%why, "a person could not be shown what waits");
+            }
             Refusal::Provider(lost) => tracing::warn!(%lost, reason = said.reason, "a sign-in failed"),
             _ => tracing::info!(reason = said.reason, "a person was turned away"),
         }

@@ -3,6 +3,7 @@
 mod account;
 mod consent;
 mod credential;
+mod decisions;
 mod entra;
 mod local;
 mod pages;

@@ -32,6 +32,7 @@ fn options() -> Options {
         most_queries: 1000,
         people: BTreeSet::new(),
         credentials: BTreeMap::new(),
+        unrecorded: BTreeSet::new(),
     }
 }
 
@@ -66,6 +67,8 @@ fn proposes_the_smaller_policy_and_breaks_nothing_that_was_used() {
             ("writers", Verdict::Unused),
         ])
     );
+    let findings: Vec<_> = review.findings().into_iter().map(|finding| finding.id).collect();
+    assert_eq!(findings, ["over-broad:readers", "unused:writers"]);
     assert_eq!(review.patch["writers"], None);
     let smaller = review.patch["readers"].clone().unwrap();
     assert!(
@@ -141,4 +144,15 @@ fn memory_does_not_grow_with_uses() {
     let ranges = &reviewer.arguments["call:files.read_file"];
     assert_eq!((ranges.len(), ranges["n"].numbers), (256, Some((0.0, 999.0))));
     assert!(ranges["path"].more && ranges["path"].texts.len() == TEXTS);
+}
+
+#[test]
+fn narrows_nothing_on_what_is_not_recorded() {
+    let policy = "@id(\"all\") permit (principal in Role::\"reader\", action in Action::\"use\", resource);";
+    let bundle = load(policy);
+    let unrecorded = BTreeSet::from(["notify".to_owned()]);
+    let mut reviewer = Reviewer::new(&bundle, Options { unrecorded, ..options() });
+    reviewer.observe(&used(&bundle, asked(reader(), "files", "read_file", Some("{\"path\":\"/a\"}"), NOW)));
+    let smaller = reviewer.finish().unwrap().patch["all"].clone().unwrap();
+    assert!(smaller.contains("\"notify\"") && !smaller.contains("\"task\""), "{smaller}");
 }

@@ -15,6 +15,7 @@ mod pins;
 mod plans;
 mod quarantine;
 mod responses;
+mod reviews;
 mod signin;
 mod signing;
 mod watching;

@@ -8,8 +8,11 @@ use serde_json::json;
 
 use super::scene::{Browser, OIDC, PUBLIC, Scene, described};
 use crate::{
-    facade::{Application, AuthorizationRequest},
-    signin::pages::{Consent, Onward},
+    facade::{Application, AuthorizationRequest, Person},
+    signin::{
+        Held,
+        pages::{Consent, Decision, Onward},
+    },
 };
 
 /// Every page there is, by name.
@@ -37,6 +40,12 @@ async fn all() -> Vec<(&'static str, String)> {
         browser.get(&departure.back("")).await;
     }
     pages.push(("account", browser.get("/account").await.body));
+    let held = scene.held.hold("bob", &["ann"]);
+    pages.push(("decision", browser.get(&held).await.body));
+    pages.push(("waiting", browser.get("/approvals").await.body));
+    pages.push(("account-waiting", browser.get("/account").await.body));
+    pages.push(("decision-own", browser.get(&scene.held.hold("ann", &[])).await.body));
+    pages.push(("arrive-to-decide", Browser::new(&scene).get(&held).await.body));
     pages.push(("consent-signed-in", browser.ask("scope=mcp:own").await.body));
     let local = Scene::local().await;
     let mut owner = Browser::new(&local);
@@ -67,7 +76,7 @@ async fn every_page_says_where_it_is_and_can_be_walked_by_ear() {
 
 #[tokio::test]
 async fn the_pages_are_as_they_were_looked_at() {
-    for name in ["consent", "consent-loopback", "account", "wait"] {
+    for name in ["consent", "consent-loopback", "account", "wait", "decision"] {
         let page = all().await.into_iter().find(|(named, _)| *named == name).unwrap().1;
         // What is sealed differs from key to key, and says nothing here.
         let shown: Vec<_> = page
@@ -102,6 +111,16 @@ fn consent(id: &str, name: &str, redirect_uri: &str, scope: &str, resource: &str
     Consent::new(&request, described().first(), None, None, "sealed".to_owned()).render().unwrap()
 }
 
+fn ann() -> Person {
+    Person { subject: "ann".to_owned(), ..crate::signin::owner(bartizan_model::Timestamp::from_unix(0)) }
+}
+
+fn held() -> Held {
+    let calls = super::scene::HeldCalls::default();
+    calls.hold("bob", &["ann"]);
+    calls.0.into_inner().unwrap().remove(0).0
+}
+
 proptest! {
     #[test]
     fn cd_05_no_client_adds_a_tag_an_attribute_or_a_hidden_letter(
@@ -113,6 +132,17 @@ proptest! {
             prop_assert_eq!(page.matches(mark).count(), plain.matches(mark).count(), "{}", mark);
         }
         prop_assert!(!page.contains(['\u{202e}', '\u{200b}', '\u{2066}', '\0', '\r']), "{}", page);
+        let decision = |text: &str| {
+            // Nothing at all is shown otherwise.
+            let text = format!("x{text}");
+            let text = text.as_str();
+            let held = Held { asker: text.into(), tool: text.into(), arguments: text.into(), because: text.into(),
+                policies: vec![text.into()], ..held() };
+            Decision::new(&held, &ann(), held.asked_at, "sealed").render().unwrap()
+        };
+        for mark in ['<', '>', '"'] {
+            prop_assert_eq!(decision(&name).matches(mark).count(), decision("x").matches(mark).count(), "{}", mark);
+        }
         let onward = Onward::new(&redirect_uri, "a").render().unwrap();
         let plain = Onward::new("uri", "a").render().unwrap();
         prop_assert_eq!(onward.matches('"').count(), plain.matches('"').count());

@@ -20,7 +20,8 @@ use crate::{
     Fetch, GroupSource,
     facade::{Application, Asked, AuthorizationRequest, Person},
     signin::{
-        Described, Desk, Noted, ProviderConfig, SignIn, SignInSettings, SignInSurroundings, Unanswerable,
+        Decisions, Described, Desk, Held, Noted, ProviderConfig, SignIn, SignInSettings, SignInSurroundings,
+        Standing, Unanswerable, Undecided,
     },
     tests::{
         notebook::Notebook,
@@ -97,7 +98,77 @@ impl Desk for FakeDesk {
     }
 }
 
+/// Calls that are held: each for the people it names, whoever asked.
+#[derive(Default)]
+pub struct HeldCalls(pub Mutex<Vec<(Held, Vec<String>)>>);
+
+impl HeldCalls {
+    /// Holds a call that `asker` made, for `deciders`; the answer is the path of its page.
+    pub fn hold(&self, asker: &str, deciders: &[&str]) -> String {
+        let mut calls = self.0.lock().unwrap();
+        let id = format!("{:032x}", calls.len() + 1);
+        let held = Held {
+            id: id.clone(),
+            asker: asker.to_owned(),
+            issuer: ISSUER.to_owned(),
+            client: "https://app.example/client".to_owned(),
+            server: "mail".to_owned(),
+            tool: "send".to_owned(),
+            arguments: r#"{"to":"<b>eve</b>⟨U+202E⟩"}"#.to_owned(),
+            more_bytes: 0,
+            labels: vec!["what it is told can leave the house".to_owned()],
+            policies: vec!["ask".to_owned()],
+            because: "`fetch` of `web` at 14:02 UTC returned untrusted text".to_owned(),
+            role: "boss".to_owned(),
+            asked_at: Timestamp::from_unix(NOW),
+            expires_at: Timestamp::from_unix(NOW + 300),
+            standing: Standing::Waiting,
+            is_yours: true,
+        };
+        calls.push((held, deciders.iter().map(|name| (*name).to_owned()).collect()));
+        format!("/approvals/{id}")
+    }
+
+    pub fn standing(&self, path: &str) -> Standing {
+        let calls = self.0.lock().unwrap();
+        calls.iter().find(|(held, _)| path.ends_with(&held.id)).unwrap().0.standing
+    }
+}
+
+#[async_trait]
+impl Decisions for HeldCalls {
+    async fn waiting(&self, person: &Person) -> Result<Vec<Held>, Undecided> {
+        let calls = self.0.lock().unwrap();
+        let mine = calls.iter().filter(|(_, deciders)| deciders.contains(&person.subject));
+        Ok(mine.map(|(held, _)| held.clone()).collect())
+    }
+
+    async fn show(&self, id: &str, person: &Person) -> Result<Held, Undecided> {
+        let calls = self.0.lock().unwrap();
+        let (held, deciders) = calls.iter().find(|(held, _)| held.id == id).ok_or(Undecided::Unknown)?;
+        let is_yours = deciders.contains(&person.subject);
+        if !is_yours && held.asker != person.subject {
+            return Err(Undecided::Role);
+        }
+        Ok(Held { is_yours, ..held.clone() })
+    }
+
+    async fn decide(&self, id: &str, approve: bool, person: &Person) -> Result<Held, Undecided> {
+        let mut calls = self.0.lock().unwrap();
+        let (held, deciders) = calls.iter_mut().find(|(held, _)| held.id == id).ok_or(Undecided::Unknown)?;
+        if !deciders.contains(&person.subject) {
+            return Err(if held.asker == person.subject { Undecided::Own } else { Undecided::Role });
+        }
+        if held.standing != Standing::Waiting {
+            return Err(Undecided::Over);
+        }
+        held.standing = if approve { Standing::Approved } else { Standing::Denied };
+        Ok(held.clone())
+    }
+}
+
 pub struct Scene {
+    pub held: Arc<HeldCalls>,
     pub signin: SignIn,
     pub net: Arc<Net>,
     pub clock: Arc<ManualClock>,
@@ -176,6 +247,7 @@ impl Scene {
         let key = signer.jwk_with(json!({ "kid": "k1", "use": "sig" }));
         net.says("https://idp.example/keys", 200, json!({ "keys": [key] }));
         let secret = Arc::new(Mutex::new(secret.to_owned()));
+        let held = Arc::new(HeldCalls::default());
         let (reachable, readable) = (Arc::clone(&net), Arc::clone(&secret));
         let signin = SignIn::new(
             SignInSettings {
@@ -196,9 +268,10 @@ impl Scene {
                 secret: Arc::new(move |_| Ok(Secret::new(readable.lock().unwrap().clone()))),
                 groups,
                 ledger: notebook.clone(),
+                decisions: Some(held.clone()),
             },
         )?;
-        Ok(Self { signin, net, clock, desk, notebook, signer, secret, _folder: folder })
+        Ok(Self { held, signin, net, clock, desk, notebook, signer, secret, _folder: folder })
     }
 
     pub fn later(&self, seconds: u64) {

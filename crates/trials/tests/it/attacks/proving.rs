@@ -115,7 +115,12 @@ fn aa_35_an_assertion_is_the_clients_own_for_us_now_and_once() {
     .into_iter()
     .map(|change| (change.to_string(), sign(&key, &header(json!({})), &claims(change))))
     .collect();
-    for change in [json!({ "alg": "none" }), json!({ "alg": "HS256" }), json!({ "kid": "other" }), json!({ "typ": "at+jwt" })] {
+    for change in [
+        json!({ "alg": "none" }),
+        json!({ "alg": "HS256" }),
+        json!({ "kid": "other" }),
+        json!({ "typ": "at+jwt" }),
+    ] {
         bad.push((change.to_string(), sign(&key, &header(change), &claims(json!({})))));
     }
     bad.push(("another key".to_owned(), sign(&thief, &header(json!({})), &claims(json!({})))));
@@ -160,7 +165,10 @@ fn aa_36_an_exchange_never_widens_and_takes_only_tokens_for_us() {
         assert_eq!(error(&exchange(token, &changes)), (400, expected.to_owned()), "{changes:?}");
     }
     let form = [
-        ("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ACCESS_TOKEN), ("client_id", "editor"),
+        ("grant_type", EXCHANGE),
+        ("subject_token", token),
+        ("subject_token_type", ACCESS_TOKEN),
+        ("client_id", "editor"),
     ];
     assert_eq!(error(&facade.token(&form)), (400, "unauthorized_client".to_owned()), "not for whoever asks");
     let here = [("resource", resource.as_str())];

@@ -1,0 +1,244 @@
+//! `/approvals` and `/approvals/{id}`: calls that wait for a person's yes or no (attacks.md EP-08).
+//!
+//! Whose decision it is, and whether it still counts, is for [`Decisions`] to say; here is the browser's half. A page is shown
+//! to somebody who is signed in, its form is good in that browser and session, for that request, once, for ten minutes. What
+//! the call says is a stranger's text: it is escaped, and every character of it can be seen.
+
+use async_trait::async_trait;
+use bartizan_model::Timestamp;
+use bartizan_store::{Digest, PendingKind};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    PATIENCE, SignIn, Way,
+    browser::{Session, Visitor},
+    consent::{Errand, Leaving},
+    fields::Fields,
+    pages,
+    refusal::Refusal,
+    reply::Reply,
+};
+use crate::facade::{Asked, Person};
+
+/// Who knows which calls wait for whom.
+#[async_trait]
+pub trait Decisions: Send + Sync {
+    /// The calls that `person` may decide about now, the oldest first.
+    ///
+    /// # Errors
+    /// [`Undecided::Unavailable`].
+    async fn waiting(&self, person: &Person) -> Result<Vec<Held>, Undecided>;
+
+    /// The call `id`, if `person` may decide about it or asked for it.
+    ///
+    /// # Errors
+    /// [`Undecided`]; nothing of the call is told then.
+    async fn show(&self, id: &str, person: &Person) -> Result<Held, Undecided>;
+
+    /// Decides about the call `id` as `person`.
+    ///
+    /// # Errors
+    /// [`Undecided`]; nothing was decided then.
+    async fn decide(&self, id: &str, approve: bool, person: &Person) -> Result<Held, Undecided>;
+}
+
+/// A call that is held, for people: every text in it can be seen letter by letter, and none of it is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The request's id: 32 hexadecimal digits.
+    pub id: String,
+    /// Who asks, and who vouches for them.
+    pub asker: String,
+    /// See `asker`.
+    pub issuer: String,
+    /// The application through which they ask.
+    pub client: String,
+    /// The server.
+    pub server: String,
+    /// The tool.
+    pub tool: String,
+    /// The arguments as they are forwarded.
+    pub arguments: String,
+    /// Bytes of the arguments that are not in `arguments`.
+    pub more_bytes: usize,
+    /// What the call does, in words.
+    pub labels: Vec<String>,
+    /// The policies that hold it.
+    pub policies: Vec<String>,
+    /// What had entered the conversation before, in words; empty if that does not matter.
+    pub because: String,
+    /// The role that must approve it; empty for the asker's own word.
+    pub role: String,
+    /// When it was asked.
+    pub asked_at: Timestamp,
+    /// Until when it waits, and the decision is good.
+    pub expires_at: Timestamp,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Whether whoever looks may decide. Who asked may look.
+    pub is_yours: bool,
+}
+
+/// Where a held call stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Somebody approved it, and it was not made yet.
+    Approved,
+    /// The tool or the policy is not what it was; an approval would be worth nothing.
+    Changed,
+    /// Somebody denied it.
+    Denied,
+    /// It waited too long.
+    Expired,
+    /// It was approved and made.
+    Used,
+    /// Nobody decided yet.
+    #[default]
+    Waiting,
+}
+
+/// Why nothing is shown, or was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// Nobody approves what he asked for himself.
+    Own,
+    /// It does not wait any more, or the tool or the policy has changed.
+    Over,
+    /// Somebody else's to decide.
+    Role,
+    /// It cannot be found out now; why, for the operator.
+    Unavailable(String),
+    /// There is no such request.
+    Unknown,
+}
+
+/// What a decision page carries: sealed, and bound to the browser and session it is shown in.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    nonce: String,
+    until: u64,
+    approval: String,
+}
+
+/// The request that a path names, if it is one's page.
+pub(super) fn request_of(path: &str) -> Option<&str> {
+    let id = path.strip_prefix("/approvals/")?;
+    let is_id = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then_some(id)
+}
+
+/// The page of a request.
+pub(super) fn path_of(id: &str) -> String {
+    format!("/approvals/{id}")
+}
+
+impl SignIn {
+    fn decisions(&self) -> Result<&dyn Decisions, Refusal> {
+        self.decisions.as_deref().ok_or(Refusal::Undecided(Undecided::Unknown))
+    }
+
+    /// `GET /approvals`
+    pub(super) async fn list_held(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
+        let decisions = self.decisions()?;
+        let visitor = self.visitor(asked).await?;
+        let Some(session) = &visitor.session else {
+            return Ok(Reply::redirect("/account".to_owned(), "approval.arrive"));
+        };
+        let held = decisions.waiting(&session.person).await?;
+        let reply = Reply::page(&pages::Waiting::new(&held, self.clock.now()), "approval.listed");
+        Ok(reply.about_person(&session.person))
+    }
+
+    /// `GET /approvals/{id}`
+    pub(super) async fn show_held(&self, asked: &Asked<'_>, id: &str) -> Result<Reply, Refusal> {
+        let decisions = self.decisions()?;
+        let visitor = self.visitor(asked).await?;
+        let Some(session) = &visitor.session else { return self.sign_in_to_decide(&visitor, id).await };
+        let held = decisions.show(id, &session.person).await?;
+        let form = Form {
+            nonce: self.random(),
+            until: self.clock.now().plus(PATIENCE).as_unix(),
+            approval: id.to_owned(),
+        };
+        let plain = serde_json::to_vec(&form).map_err(|_| Refusal::Internal)?;
+        let sealed = self.sealer.seal(&context(&visitor), &plain);
+        let page = pages::Decision::new(&held, &session.person, self.clock.now(), &sealed);
+        let reply = Reply::page(&page, "approval.shown").cookie(self.form_cookie(&visitor));
+        Ok(reply.about_client(&held.client).about_person(&session.person))
+    }
+
+    /// `POST /approvals/{id}`: takes the decision, once, from the browser and session that were asked.
+    pub(super) async fn decide_held(&self, asked: &Asked<'_>, id: &str) -> Result<Reply, Refusal> {
+        let decisions = self.decisions()?;
+        let fields = Fields::of_form(asked, &self.origin())?;
+        let visitor = self.sender(asked).await?;
+        let Some(session) = &visitor.session else {
+            let is_ours = self.sealer.is_marked(&arrival(&visitor, id), fields.needed("csrf")?);
+            return match &self.way {
+                Way::Provider(_) if !is_ours => Err(Refusal::FormForeign),
+                Way::Provider(_) if self.crowd.is_too_big(asked.peer, self.clock.now()) => {
+                    Err(Refusal::Crowded)
+                }
+                Way::Provider(_) => self.depart(Errand::Decision { id: id.to_owned() }, Leaving::Form).await,
+                Way::Local => Err(Refusal::NotSignedIn),
+            };
+        };
+        let plain =
+            self.sealer.open(&context(&visitor), fields.needed("form")?).ok_or(Refusal::FormForeign)?;
+        let form: Form = serde_json::from_slice(&plain).map_err(|_| Refusal::FormForeign)?;
+        let until = Timestamp::from_unix(form.until);
+        if self.clock.now() >= until || form.approval != id {
+            return Err(Refusal::FormForeign);
+        }
+        let approve = match fields.needed("decision")? {
+            "approve" => true,
+            "deny" => false,
+            _ => return Err(Refusal::Malformed),
+        };
+        let spent = Digest::of(format!("approval form {}", form.nonce).as_bytes());
+        if !self.pending.keep(PendingKind::Form, &spent, b"", until).await? {
+            return Err(Refusal::FormSpent);
+        }
+        let held = decisions.decide(id, approve, &session.person).await?;
+        Ok(self.decided(&held, session, approve))
+    }
+
+    fn decided(&self, held: &Held, session: &Session, approve: bool) -> Reply {
+        let (page, reason) = if approve {
+            let words = "The very same call may now be made, once, before this request expires. Whoever asked has to make it \
+                         again. You may close this page.";
+            (pages::Message { title: "You approved it", words }, "approval.granted")
+        } else {
+            let words = "The call is not made, and nobody is asked about it again while this request lives. You may close \
+                         this page.";
+            (pages::Message { title: "You denied it", words }, "approval.denied")
+        };
+        Reply::page(&page, reason).about_client(&held.client).about_person(&session.person)
+    }
+
+    /// Nobody is signed in in this browser: says how, and comes back to the request afterwards.
+    async fn sign_in_to_decide(&self, visitor: &Visitor, id: &str) -> Result<Reply, Refusal> {
+        let host = match &self.way {
+            Way::Provider(provider) => Some(provider.host()),
+            Way::Local => {
+                self.wait_to_go_on(visitor, &path_of(id)).await?;
+                None
+            }
+        };
+        let csrf = self.sealer.mark(&arrival(visitor, id));
+        let page = pages::ArriveToDecide { host, path: &path_of(id), csrf: &csrf };
+        Ok(Reply::page(&page, "approval.arrive").cookie(self.form_cookie(visitor)))
+    }
+}
+
+/// What a decision form that is shown to this visitor is good for.
+fn context(visitor: &Visitor) -> [&[u8]; 4] {
+    let [_, form, session] = visitor.context();
+    [b"sign-in form", b"approval", form, session]
+}
+
+/// What the form that leads to the identity provider is good for.
+fn arrival<'v>(visitor: &'v Visitor, id: &'v str) -> [&'v [u8]; 5] {
+    let [_, form, session] = visitor.context();
+    [b"sign-in form", b"approval arrival", form, session, id.as_bytes()]
+}

@@ -1,0 +1,166 @@
+//! Calls that wait for a person's decision (attacks.md EP-08).
+
+use http::Method;
+use serde_json::json;
+
+use super::scene::{Browser, Departure, Got, Scene};
+use crate::signin::Standing;
+
+/// Opens the page of a held call, and presses a button.
+async fn press(browser: &mut Browser<'_>, path: &str, button: &str) -> Got {
+    let form = browser.get(path).await.field("form");
+    browser.post(path, &[("form", &form), ("decision", button)]).await
+}
+
+#[tokio::test]
+async fn ep_08_a_person_sees_the_call_to_the_letter_and_decides_once() {
+    let scene = Scene::new().await;
+    let (first, second) = (scene.held.hold("ann", &["bob"]), scene.held.hold("ann", &["bob"]));
+    let mut bob = scene.signed_in("bob").await;
+    let page = bob.get(&first).await;
+    assert_eq!((page.status, page.reason), (200, "approval.shown"));
+    for words in [
+        "ann",
+        "https://app.example/client",
+        "send",
+        "mail",
+        "boss",
+        "leave the house",
+        "`fetch` of `web`",
+        "⟨U+202E⟩",
+    ] {
+        assert!(page.body.contains(words), "{words}");
+    }
+    assert!(!page.body.contains("<b>eve"), "what the caller wrote is no markup");
+    for (name, value) in
+        [("cache-control", "no-store"), ("x-frame-options", "DENY"), ("referrer-policy", "no-referrer")]
+    {
+        assert_eq!(page.line(name), value);
+    }
+    assert!(page.line("content-security-policy").starts_with("default-src 'none'"));
+    assert!(!page.body.contains("<script"));
+    let form = page.field("form");
+    let fields = [("form", form.as_str()), ("decision", "approve")];
+    let done = bob.post(&first, &fields).await;
+    assert_eq!((done.status, done.reason), (200, "approval.granted"), "{}", done.body);
+    assert_eq!(scene.held.standing(&first), Standing::Approved);
+    assert_eq!(bob.post(&first, &fields).await.reason, "signin.form-spent");
+    assert_eq!(press(&mut bob, &second, "deny").await.reason, "approval.denied");
+    assert_eq!(scene.held.standing(&second), Standing::Denied);
+    assert_eq!(press(&mut bob, &scene.held.hold("ann", &["bob"]), "maybe").await.reason, "signin.malformed");
+}
+
+#[tokio::test]
+async fn ep_08_neither_who_asked_nor_somebody_else_decides() {
+    let scene = Scene::new().await;
+    let path = scene.held.hold("ann", &["bob"]);
+    let mut ann = scene.signed_in("ann").await;
+    let mut eve = scene.signed_in("eve").await;
+    let mut bob = scene.signed_in("bob").await;
+    let own = ann.get(&path).await;
+    assert_eq!(own.status, 200, "who asked may see how it stands");
+    assert!(
+        !own.body.contains("name=\"form\"") && own.body.contains("somebody else of the role boss"),
+        "{}",
+        own.body
+    );
+    let foreign = eve.get(&path).await;
+    assert_eq!((foreign.status, foreign.reason), (403, "approval.role"));
+    assert!(
+        !foreign.body.contains("send") && !foreign.body.contains("ann"),
+        "nothing of it is told: {}",
+        foreign.body
+    );
+    // Not even with the form of somebody who may.
+    let form = bob.get(&path).await.field("form");
+    for browser in [&mut ann, &mut eve] {
+        browser.get("/account").await;
+        let got = browser.post(&path, &[("form", &form), ("decision", "approve")]).await;
+        assert_eq!((got.status, got.reason), (403, "signin.form-foreign"));
+    }
+    assert_eq!(scene.held.standing(&path), Standing::Waiting);
+    assert_eq!(bob.get("/approvals/00000000000000000000000000000000").await.reason, "approval.unknown");
+    assert_eq!(press(&mut bob, &path, "approve").await.status, 200, "and the one who may still can");
+}
+
+#[tokio::test]
+async fn ep_08_no_other_page_and_no_other_request_gets_a_decision() {
+    let scene = Scene::new().await;
+    let (path, other) = (scene.held.hold("ann", &["bob"]), scene.held.hold("ann", &["bob"]));
+    let mut bob = scene.signed_in("bob").await;
+    let form = bob.get(&path).await.field("form");
+    let fields = [("form", form.as_str()), ("decision", "approve")];
+    for lines in [
+        [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+        [("sec-fetch-site", "same-site"), ("origin", "null")],
+        [("sec-fetch-site", ""), ("origin", "https://evil.example")],
+        [("sec-fetch-site", "same-origin"), ("content-type", "text/plain")],
+    ] {
+        let got = bob.post_with(&path, &fields, &lines).await;
+        assert_eq!((got.status, got.reason), (403, "signin.other-site"), "{lines:?}");
+    }
+    assert_eq!(bob.post(&other, &fields).await.reason, "signin.form-foreign", "the form of another request");
+    for bad in ["", "AAAA"] {
+        assert!(matches!(bob.post(&path, &[("form", bad), ("decision", "approve")]).await.status, 400 | 403));
+    }
+    // Consent given somewhere is no approval.
+    let consent = bob.ask("scope=mcp:write").await.field("form");
+    let got = bob.post(&path, &[("form", &consent), ("decision", "approve")]).await;
+    assert_eq!(got.reason, "signin.form-foreign");
+    assert_eq!(bob.send(&Method::PUT, &path, &[], "").await.status, 405);
+    let again = bob.get(&path).await.field("form");
+    scene.later(600);
+    let late = bob.post(&path, &[("form", &again), ("decision", "approve")]).await;
+    assert_eq!(late.reason, "signin.form-foreign", "shown too long ago");
+    assert_eq!(
+        (scene.held.standing(&path), scene.held.standing(&other)),
+        (Standing::Waiting, Standing::Waiting)
+    );
+}
+
+#[tokio::test]
+async fn a_browser_without_a_session_signs_in_and_comes_back() {
+    let scene = Scene::new().await;
+    let path = scene.held.hold("ann", &["bob"]);
+    let mut browser = Browser::new(&scene);
+    let arrived = browser.get(&path).await;
+    assert_eq!((arrived.status, arrived.reason), (200, "approval.arrive"));
+    assert!(!arrived.body.contains("send"), "nothing of it is told");
+    let csrf = arrived.field("csrf");
+    assert_eq!(browser.post(&path, &[("csrf", "AAAA")]).await.reason, "signin.form-foreign");
+    let gone = browser.post(&path, &[("csrf", &csrf)]).await;
+    let departure = Departure(gone.onward().parse().unwrap());
+    scene.vouches(&departure, json!({}), json!({ "sub": "bob" }));
+    let back = browser.get(&departure.back("")).await;
+    assert_eq!((back.status, back.line("location")), (303, path.as_str()));
+    assert_eq!(press(&mut browser, &path, "approve").await.reason, "approval.granted");
+    assert_eq!(Browser::new(&scene).get("/approvals").await.line("location"), "/account");
+}
+
+#[tokio::test]
+async fn what_waits_is_listed_and_said_on_ones_own_page() {
+    let scene = Scene::new().await;
+    let mut bob = scene.signed_in("bob").await;
+    assert!(bob.get("/approvals").await.body.contains("None."));
+    assert!(!bob.get("/account").await.body.contains("/approvals"));
+    let path = scene.held.hold("ann", &["bob"]);
+    scene.held.hold("ann", &["carol"]);
+    let listed = bob.get("/approvals").await;
+    assert_eq!(listed.body.matches("/approvals/").count(), 1, "{}", listed.body);
+    assert!(listed.body.contains(&path));
+    assert!(bob.get("/account").await.body.contains("1 call waits"));
+}
+
+#[tokio::test]
+async fn on_a_laptop_the_owner_signs_in_by_the_link_and_goes_on() {
+    let scene = Scene::local().await;
+    let path = scene.held.hold("owner", &["owner"]);
+    let mut owner = Browser::new(&scene);
+    assert!(owner.get(&path).await.body.contains("bartizan login"));
+    assert_eq!(owner.post(&path, &[("csrf", "x")]).await.reason, "signin.not-signed-in");
+    let link = scene.signin.mint_link().await.unwrap();
+    let link = owner.get(link.reveal().trim_start_matches("http://127.0.0.1:8931")).await;
+    let done = owner.post("/oauth/sign-in", &[("link", &link.field("link"))]).await;
+    assert!(done.body.contains(&path), "{}", done.body);
+    assert_eq!(press(&mut owner, &path, "approve").await.reason, "approval.granted");
+}
