@@ -15,7 +15,7 @@ use bartizan_gateway::{
     listener::{Door, Listening, Names, Proxies, serve},
 };
 use bartizan_model::{Caller, Clock, Secret, SystemClock};
-use bartizan_oauth::DenyList;
+use bartizan_oauth::{DenyList, SubjectTokens, outbound::Assertions};
 use notify::Watcher;
 use tokio::{
     net::TcpListener,
@@ -70,7 +70,14 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let address = socket.local_addr()?;
     let links = Arc::new(state.links().await?);
     let public_url = config.public_url(address)?;
-    let desk = Desk { links, sealer: state.sealer()?, public_url };
+    let denied = Arc::<DenyList>::default();
+    let desk = Desk {
+        links,
+        sealer: state.sealer()?,
+        public_url,
+        subjects: Arc::new(SubjectTokens::new(Arc::clone(&denied), clock())),
+        assertions: Assertions::new(Arc::new(state.provider_tokens().await?), clock()),
+    };
     gate.configure(endpoints::servers(config, &base, &desk)?);
     govern(&gate, config, &base)?;
     catalog::identify_all(&gate).await?;
@@ -78,7 +85,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         Some(files) => Some(Arc::new(ArcSwap::from(endpoints::listener_tls(files, &base)?))),
         None => None,
     };
-    let doorman = Arc::new(Doorman::new(&state).await?);
+    let doorman = Arc::new(Doorman::new(&state, &desk, denied).await?);
     let admission = doorman.admission(config, &base, &state, address, &desk).await?;
     doorman.adopt(&admission);
     let admin = admin::Listening::bind(&config.server, tls.as_ref(), &state).await?;

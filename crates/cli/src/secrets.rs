@@ -1,11 +1,14 @@
 //! Where secrets are read.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use async_trait::async_trait;
 use bartizan_model::Secret;
-use bartizan_oauth::{SecretRef, outbound::Secrets};
+use bartizan_oauth::{SecretRef, outbound::Secrets, signin::ReadSecret};
 
 use crate::config;
 
@@ -20,6 +23,12 @@ impl Secrets for LocalSecrets {
     async fn read(&self, from: &SecretRef) -> Result<Secret, String> {
         read(from, &self.base).map_err(|error| format!("{error:#}"))
     }
+}
+
+/// Reads secrets at once, each time they are needed. Relative paths start at `base`.
+pub fn reader(base: &Path) -> ReadSecret {
+    let base = base.to_owned();
+    Arc::new(move |from: &SecretRef| read(from, &base).map_err(|error| format!("cannot be had: {error:#}")))
 }
 
 /// The secret that `from` names. Relative paths start at `base`.

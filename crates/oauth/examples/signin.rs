@@ -119,6 +119,7 @@ async fn main() -> anyhow::Result<()> {
             SecretRef::Env { .. } => Err("stands in a file, here".to_owned()),
         }),
         groups: None,
+        assertions: None,
     };
     let signin = SignIn::new(settings, surroundings);
     let signin = Arc::new(signin.map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);

@@ -26,7 +26,7 @@ mod desk;
 mod fields;
 mod local;
 mod pages;
-mod provider;
+pub(crate) mod provider;
 mod refusal;
 mod reply;
 mod seen;
@@ -46,6 +46,7 @@ use crate::{
     Fetch, GroupSource, SecretRef,
     config::problems::check_url,
     facade::{Asked, Person},
+    outbound::Assertions,
 };
 
 pub use config::{
@@ -113,6 +114,8 @@ pub struct SignInSurroundings<'a> {
     pub secret: ReadSecret,
     /// Who knows groups that ID tokens leave out; without one, such people are refused.
     pub groups: Option<Arc<dyn GroupSource>>,
+    /// Where it is kept what a sign-in at an Entra tenant leaves, if a server is used in people's names there.
+    pub assertions: Option<Assertions>,
 }
 
 /// The pages for people. One is shared by all connections.

@@ -13,6 +13,7 @@
 //! * [`browsers`]: where somebody is signed in;
 //! * [`pending`]: what happens once and soon, such as a sign-in under way.
 //! * [`links`]: accounts that people linked at servers, and who the gate is at their authorization servers.
+//! * [`provider_tokens`]: what the identity provider gave at a sign-in, for acting in that person's name.
 //! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
 //!   [`signing`] keys.
 //!
@@ -31,6 +32,7 @@ pub mod links;
 mod migrate;
 pub mod pending;
 pub mod pins;
+pub mod provider_tokens;
 pub mod quarantine;
 pub mod responses;
 pub mod seal;
@@ -47,6 +49,7 @@ pub use grants::{Grants, StoredGrants};
 pub use links::{Links, StoredLinks};
 pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
+pub use provider_tokens::{ProviderTokens, StoredProviderTokens};
 pub use quarantine::{Quarantine, StoredQuarantine};
 pub use responses::{Responses, StoredResponses};
 pub use seal::{KeyError, OsEntropy, Sealer, create_once};

@@ -190,6 +190,7 @@ impl Scene {
                 fetch: &move |_: Option<&Path>| Arc::new(SharedNet(Arc::clone(&reachable))) as Arc<dyn Fetch>,
                 secret: Arc::new(move |_| Ok(Secret::new(readable.lock().unwrap().clone()))),
                 groups,
+                assertions: None,
             },
         )?;
         Ok(Self { signin, net, clock, desk, signer, secret, _folder: folder })
