@@ -23,7 +23,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::identity::{EndpointConfig, IdentityConfig};
+use crate::{
+    endpoints,
+    identity::{EndpointConfig, IdentityConfig},
+};
 
 /// The configuration of a gate.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -470,6 +473,20 @@ impl Config {
                 found.push(format!("two [[servers]] are named `{}`", server.name));
             }
             found.extend(server.problems());
+            if server.credential.takes_sign_ins() && endpoints::provider(self).is_none() {
+                found.push(format!(
+                    "server `{}`: credential: `entra-obo` needs `app`, the gate's registration in the tenant, unless [identity] is of \
+                     mode \"facade\" with a provider of kind \"entra\"",
+                    server.name
+                ));
+            }
+            if server.credential.takes_subjects() && self.identity.dangerous_open {
+                found.push(format!(
+                    "server `{}`: credential: it is had in exchange for the caller's access token, and with [identity] \
+                     dangerous_open nobody has one",
+                    server.name
+                ));
+            }
             for name in server.second_opinions.iter().filter(|n| !self.shield.second_opinion.contains_key(*n))
             {
                 found.push(format!(

@@ -19,15 +19,17 @@ use bartizan_gateway::{
 };
 use bartizan_model::{Clock, Secret, SystemClock};
 use bartizan_oauth::{
-    Denied, DenyList, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings, Fetch, Ledger,
-    MemoryReplays, ResourceServer, ResourceSettings, SecretRef, Surroundings,
-    facade::{Asked, Registration},
-    outbound::Linking,
+    Denied, DenyList, DpopNonces, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings,
+    Fetch, Graph, GroupSource, Ledger, MemoryReplays, ResourceServer, ResourceSettings, SecretRef,
+    SubjectTokens, Surroundings,
+    facade::{Asked, Directory, Registration},
+    outbound::{Assertions, EntraMeans, Linking},
     signin::{BrowserConfig, Decisions, Described, SignIn, SignInSettings, SignInSurroundings},
 };
 use bartizan_store::{
     Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
     StoredPending, StoredRegistrations, StoredSigningKeys,
+    links::LinkError,
     responses::{Response as Revocation, Target},
 };
 use bytes::Bytes;
@@ -58,6 +60,8 @@ const USE: (&str, &str) = ("mcp:use", "use what this server offers, as far as th
 pub struct Doorman {
     replays: Arc<MemoryReplays>,
     denied: Arc<DenyList>,
+    subjects: Arc<SubjectTokens>,
+    assertions: Assertions,
     database: Database,
     sealer: Arc<Sealer>,
     gate: Arc<Gate>,
@@ -83,15 +87,25 @@ pub struct Admission {
     /// Pages and OAuth endpoints.
     pub pages: Vec<Arc<dyn Pages>>,
     facade: Option<(Arc<Facade>, Arc<SignIn>)>,
+    /// The endpoints at which the tokens of callers are exchanged for others.
+    exchanges: Vec<String>,
 }
 
 impl Doorman {
     /// A doorman who has seen nobody yet, and shows people what waits for their `decisions`.
-    pub async fn new(state: &State, gate: &Arc<Gate>, decisions: Arc<dyn Decisions>) -> anyhow::Result<Self> {
+    pub async fn new(
+        state: &State,
+        gate: &Arc<Gate>,
+        decisions: Arc<dyn Decisions>,
+        desk: &Desk,
+        denied: Arc<DenyList>,
+    ) -> anyhow::Result<Self> {
         let (database, sealer) = (state.database().await?, state.sealer().await?);
         Ok(Self {
             replays: Arc::new(MemoryReplays::new(PROOFS)),
-            denied: Arc::default(),
+            denied,
+            subjects: Arc::clone(&desk.subjects),
+            assertions: desk.assertions.clone(),
             browsers: StoredBrowsers::new(database.clone(), sealer.clone()),
             database,
             sealer,
@@ -146,13 +160,21 @@ impl Doorman {
     ) -> anyhow::Result<Admission> {
         let identity = &config.identity;
         if identity.dangerous_open {
-            return Ok(Admission { authenticator: Authenticator::Open, pages: Vec::new(), facade: None });
+            return Ok(Admission {
+                authenticator: Authenticator::Open,
+                pages: Vec::new(),
+                facade: None,
+                exchanges: Vec::new(),
+            });
         }
         let egress = endpoints::egress(config);
         let fetch = |ca: Option<&Path>| way_to_issuer(&egress, base, ca);
         let secret = |secret: &SecretRef| read(secret, base);
         let resources = config.resources(address)?;
         let ledger = self.ledger(config, &resources);
+        let graph = graph(config, base, &egress)?;
+        let groups = graph.clone().filter(|_| identity.graph.as_ref().is_some_and(|graph| graph.groups));
+        let groups = groups.map(|graph| graph as Arc<dyn GroupSource>);
         let facade = match identity.mode {
             Mode::ResourceServer => None,
             Mode::Facade | Mode::Local => {
@@ -174,7 +196,9 @@ impl Doorman {
                     )),
                     sealer: Arc::clone(&self.sealer),
                     denied: Arc::clone(&self.denied),
-                    directory: None,
+                    directory: graph
+                        .filter(|_| identity.graph.as_ref().is_some_and(|graph| graph.people))
+                        .map(|graph| graph as Arc<dyn Directory>),
                     ledger: Arc::clone(&ledger),
                 };
                 let offered = resources.iter().map(|resource| offered(config, resource)).collect();
@@ -191,12 +215,18 @@ impl Doorman {
                 fetch: &fetch,
                 secret: &secret,
                 replays: self.replays.clone(),
-                groups: None,
+                groups: groups.clone(),
                 denied: Arc::clone(&self.denied),
+                subjects: Some(Arc::clone(&desk.subjects)),
+                nonces: identity
+                    .resource_server
+                    .dpop_nonces
+                    .then(|| DpopNonces::new(Arc::clone(&self.sealer), Arc::new(SystemClock))),
                 facade: facade.as_deref(),
             },
         )
         .map_err(problems)?;
+        let exchanges = exchanging(config, &resources);
         let prefix = config.server.public_url.as_ref().map_or("", Url::path);
         let tokens = Tokens::new(Arc::new(server), prefix);
         let authenticator = match identity.mode {
@@ -204,13 +234,18 @@ impl Doorman {
             Mode::Facade | Mode::ResourceServer => Authenticator::Tokens(tokens),
         };
         let Some(facade) = facade else {
-            return Ok(Admission { authenticator, pages: Vec::new(), facade: None });
+            return Ok(Admission { authenticator, pages: Vec::new(), facade: None, exchanges });
         };
         let linking = Arc::new(endpoints::linking(config, base, desk, Arc::clone(&ledger))?);
-        let sign_in = self.sign_in(config, base, address, &resources, &facade, ledger)?;
+        let sign_in = self.sign_in(config, base, address, &resources, &facade, groups, ledger)?;
         let sign_in = Arc::new(sign_in.with_accounts(Arc::clone(&linking)));
         let reception = Reception { facade: Arc::clone(&facade), sign_in: Arc::clone(&sign_in), linking };
-        Ok(Admission { authenticator, pages: vec![Arc::new(reception)], facade: Some((facade, sign_in)) })
+        Ok(Admission {
+            authenticator,
+            pages: vec![Arc::new(reception)],
+            facade: Some((facade, sign_in)),
+            exchanges,
+        })
     }
 
     fn sign_in(
@@ -220,6 +255,7 @@ impl Doorman {
         address: SocketAddr,
         resources: &[ResourceSettings],
         facade: &Arc<Facade>,
+        groups: Option<Arc<dyn GroupSource>>,
         ledger: Arc<dyn Ledger>,
     ) -> anyhow::Result<SignIn> {
         let (database, sealer) = (&self.database, &self.sealer);
@@ -242,7 +278,6 @@ impl Doorman {
             browsers: browsers(config),
             resources: described.collect(),
         };
-        let owned = base.to_owned();
         let surroundings = SignInSurroundings {
             desk: Arc::clone(facade) as _,
             clock: Arc::new(SystemClock),
@@ -252,10 +287,12 @@ impl Doorman {
             browsers: Arc::new(StoredBrowsers::new(database.clone(), sealer.clone())),
             pending: Arc::new(StoredPending::new(database.clone(), sealer.clone())),
             fetch: &|ca: Option<&Path>| way_to_issuer(&egress, base, ca),
-            secret: Arc::new(move |secret: &SecretRef| read(secret, &owned)),
-            groups: None,
+            secret: secrets::reader(base),
+            groups,
             ledger,
             decisions: Some(Arc::clone(&self.decisions)),
+            assertions: Some(self.assertions.clone())
+                .filter(|_| config.servers.iter().any(|server| server.credential.takes_sign_ins())),
         };
         SignIn::new(settings, surroundings).map_err(problems)
     }
@@ -272,6 +309,7 @@ impl Doorman {
 
     /// Ends what an earlier configuration did beside answering, and begins what this one does.
     pub fn adopt(&self, admission: &Admission) {
+        self.subjects.keep_for(admission.exchanges.iter().cloned());
         let mut current = self.current();
         current.upkeep.iter().for_each(AbortHandle::abort);
         current.facade = admission.facade.as_ref().map(|(facade, _)| Arc::clone(facade));
@@ -312,6 +350,7 @@ impl Doorman {
                     facade.revoke_person(issuer, subject).await?;
                 }
                 self.browsers.close_all(issuer, subject).await?;
+                self.assertions.forget(issuer, subject).await.map_err(forgetting)?;
             }
             Target::Client { issuer, client } => {
                 deny(Denied::Client { issuer: issuer.clone(), client: client.clone() });
@@ -321,11 +360,45 @@ impl Doorman {
             }
             Target::Server(_) | Target::Tool { .. } => {}
         }
+        self.subjects.sweep();
         Ok(())
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Microsoft Graph, if it is to be asked.
+fn graph(config: &Config, base: &Path, egress: &Egress) -> anyhow::Result<Option<Arc<Graph>>> {
+    let Some(settings) = &config.identity.graph else { return Ok(None) };
+    let provider = endpoints::provider(config);
+    let ca = settings.app.as_ref().or(provider.as_ref()).and_then(|app| app.ca.as_deref());
+    let means = EntraMeans {
+        fetch: way_to_issuer(egress, base, ca),
+        secret: secrets::reader(base),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(OsEntropy),
+    };
+    let graph = Graph::new(settings, provider.as_ref(), means);
+    Ok(Some(Arc::new(graph.map_err(|problem| anyhow!("[identity.graph]: {problem}"))?)))
+}
+
+/// The endpoints whose servers take tokens that are exchanged for those of callers.
+fn exchanging(config: &Config, resources: &[ResourceSettings]) -> Vec<String> {
+    let takes: Vec<_> = config.servers.iter().filter(|server| server.credential.takes_subjects()).collect();
+    let is_one = |resource: &&ResourceSettings| {
+        let is_servers = config.servers.iter().any(|server| server.name.as_str() == resource.name);
+        // What is no single server's is everybody's.
+        !takes.is_empty() && (!is_servers || takes.iter().any(|server| server.name.as_str() == resource.name))
+    };
+    resources.iter().filter(is_one).map(|resource| resource.url.to_string()).collect()
+}
+
+fn forgetting(error: LinkError) -> DatabaseError {
+    match error {
+        LinkError::Database(error) => error,
+        LinkError::Unsealed(table) => DatabaseError::Value(table),
     }
 }
 
@@ -336,7 +409,11 @@ fn problems(problems: Vec<String>) -> anyhow::Error {
 /// The facade's configuration. A laptop's clients register themselves; nobody else can reach it.
 pub fn facade_config(config: &Config) -> FacadeConfig {
     let identity = &config.identity;
-    let mut facade = FacadeConfig { dpop: identity.resource_server.dpop, ..identity.facade.clone() };
+    let mut facade = FacadeConfig {
+        dpop: identity.resource_server.dpop,
+        dpop_nonces: identity.resource_server.dpop_nonces,
+        ..identity.facade.clone()
+    };
     if identity.mode == Mode::Local {
         facade.registration = Registration::Loopback;
     }

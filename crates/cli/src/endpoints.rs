@@ -11,8 +11,9 @@ use bartizan_gateway::upstream::scrub::Scrub;
 use bartizan_mcp::Era;
 use bartizan_model::{Secret, ServerName, SystemClock};
 use bartizan_oauth::{
-    EgressFetch, Fetch, Ledger,
-    outbound::{self, Credential, Linking, Made, Means},
+    EgressFetch, Fetch, Ledger, SubjectTokens,
+    outbound::{self, Assertions, Credential, EntraAppConfig, Linking, Made, Means},
+    signin::ProviderConfig,
 };
 use bartizan_sandbox::{Launch, clean_environment};
 use bartizan_shield::drift::Identity;
@@ -23,7 +24,8 @@ use url::Url;
 
 use crate::{
     config::{Config, EraPin, SecretRef, TlsFiles, Upstream},
-    secrets::LocalSecrets,
+    identity::Mode,
+    secrets::{self, LocalSecrets},
 };
 
 /// The door that a configuration asks for.
@@ -52,6 +54,10 @@ pub struct Desk {
     pub sealer: Arc<Sealer>,
     /// Where browsers reach the gate.
     pub public_url: Url,
+    /// Tokens of callers that are exchanged for others.
+    pub subjects: Arc<SubjectTokens>,
+    /// What sign-ins at an Entra tenant left.
+    pub assertions: Assertions,
 }
 
 /// Where `[limits] shared` counts, if it is set.
@@ -120,7 +126,7 @@ fn settings(
         EraPin::Legacy => Some(Era::Legacy),
     };
     Ok(ServerSettings {
-        credential: credential(server, egress, base, desk)?,
+        credential: credential(server, config, egress, base, desk)?,
         name: server.name.clone(),
         transport,
         era,
@@ -205,13 +211,14 @@ fn launch(command: &[String], server: &Upstream, base: &Path) -> anyhow::Result<
 /// What the gate shows the server.
 fn credential(
     server: &Upstream,
+    config: &Config,
     egress: &Egress,
     base: &Path,
     desk: &Desk,
 ) -> anyhow::Result<Option<Arc<dyn Credential>>> {
     let Some(url) = &server.url else { return Ok(None) };
-    let made =
-        outbound::credential(&server.credential, &server.name, url, &means(server, egress, base, desk));
+    let means = means(server, config, egress, base, desk);
+    let made = outbound::credential(&server.credential, &server.name, url, &means);
     Ok(made.map_err(|problem| anyhow::anyhow!("credential: {problem}"))?.credential())
 }
 
@@ -226,7 +233,7 @@ pub fn personal(
     desk: &Desk,
 ) -> anyhow::Result<Option<outbound::UserOauth>> {
     let Some(url) = &server.url else { return Ok(None) };
-    let means = means(server, &egress(config), base, desk);
+    let means = means(server, config, &egress(config), base, desk);
     match outbound::credential(&server.credential, &server.name, url, &means) {
         Ok(Made::Personal(account)) => Ok(Some(account)),
         Ok(_) => Ok(None),
@@ -234,10 +241,21 @@ pub fn personal(
     }
 }
 
-fn means(server: &Upstream, egress: &Egress, base: &Path, desk: &Desk) -> Means {
-    let issuers = TlsOptions { ca: server.credential.ca().map(|ca| base.join(ca)), ..TlsOptions::default() };
+fn means(server: &Upstream, config: &Config, egress: &Egress, base: &Path, desk: &Desk) -> Means {
+    let provider = provider(config);
+    let own = provider.as_ref().filter(|_| server.credential.takes_sign_ins());
+    let ca = server.credential.ca().or(own.and_then(|app| app.ca.as_deref()));
+    let issuers = TlsOptions { ca: ca.map(|ca| base.join(ca)), ..TlsOptions::default() };
     let way = |tls| Arc::new(EgressFetch::new(egress.clone(), tls));
-    means_by(way(tls(server, base)), way(issuers), base, desk)
+    Means { provider, ..means_by(way(tls(server, base)), way(issuers), base, desk) }
+}
+
+/// The gate's registration in the tenant that signs people in, if one does.
+pub fn provider(config: &Config) -> Option<EntraAppConfig> {
+    match &config.identity.provider {
+        Some(ProviderConfig::Entra(entra)) if config.identity.mode == Mode::Facade => Some(entra.into()),
+        _ => None,
+    }
 }
 
 /// The means of a credential that reaches its server by `ask` and authorization servers by `issuers`.
@@ -246,6 +264,10 @@ fn means_by(ask: Arc<dyn Fetch>, issuers: Arc<dyn Fetch>, base: &Path, desk: &De
         ask,
         issuers,
         secrets: Arc::new(LocalSecrets { base: base.to_owned() }),
+        read: secrets::reader(base),
+        subjects: Arc::clone(&desk.subjects),
+        assertions: desk.assertions.clone(),
+        provider: None,
         links: Arc::clone(&desk.links),
         sealer: Arc::clone(&desk.sealer),
         clock: Arc::new(SystemClock),
@@ -266,8 +288,8 @@ pub fn linking(
     let mut accounts = Vec::new();
     for server in &config.servers {
         let Some(url) = &server.url else { continue };
-        let made =
-            outbound::credential(&server.credential, &server.name, url, &means(server, &egress, base, desk));
+        let means = means(server, config, &egress, base, desk);
+        let made = outbound::credential(&server.credential, &server.name, url, &means);
         if let Made::Personal(account) =
             made.map_err(|problem| anyhow::anyhow!("server `{}`: {problem}", server.name))?
         {

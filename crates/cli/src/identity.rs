@@ -1,9 +1,12 @@
 //! `[identity]`: who may come in.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use bartizan_oauth::{
-    AuthenticationRequired, FacadeConfig, ResourceServerConfig, ResourceSettings,
+    AuthenticationRequired, FacadeConfig, GraphConfig, IssuerConfig, ResourceServerConfig, ResourceSettings,
     signin::{BrowserConfig, ProviderConfig},
 };
 use schemars::JsonSchema;
@@ -25,6 +28,9 @@ pub struct IdentityConfig {
     /// `mode = "facade"`: who signs people in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<ProviderConfig>,
+    /// Ask Microsoft Graph about people of an Entra tenant: groups that tokens leave out, and who is still there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<GraphConfig>,
     /// Scopes that clients may ask for at every endpoint, each with what it allows in words that stand after "It may".
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scopes: BTreeMap<String, String>,
@@ -124,6 +130,31 @@ impl Config {
         Ok(found)
     }
 
+    /// Roles that go by groups of whichever issuer, where there are several: one may give another's identifiers away.
+    fn confusable_roles(&self) -> Vec<String> {
+        let identity = &self.identity;
+        let mut issuers: BTreeSet<String> =
+            identity.resource_server.issuers.iter().map(IssuerConfig::authorization_server).collect();
+        if identity.mode == Mode::Facade {
+            let facade = &identity.facade;
+            issuers.extend(identity.provider.iter().map(ProviderConfig::issuer));
+            issuers.extend(facade.assertion_issuers.iter().map(|one| one.issuer.clone()));
+            issuers.extend(facade.exchange_issuers.iter().map(|one| one.issuer.authorization_server()));
+        }
+        if issuers.len() < 2 {
+            return Vec::new();
+        }
+        let roles = self.policy.roles.0.iter().filter(|(_, members)| members.names_no_issuer());
+        roles
+            .map(|(name, _)| {
+                format!(
+                    "[policy.roles.{name}] goes by groups or roles, and there are several issuers: say whose by `issuers`, for two may \
+                     give one identifier to two groups"
+                )
+            })
+            .collect()
+    }
+
     /// What is wrong with `[identity]`, and with what servers say of tokens.
     pub fn identity_problems(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -150,6 +181,17 @@ impl Config {
                  and `client_id`"
                     .into(),
             );
+        }
+        found.extend(self.confusable_roles());
+        if let Some(graph) = &identity.graph {
+            found.extend(graph.problems().into_iter().map(|p| format!("[identity.graph]: {p}")));
+            if graph.app.is_none() && crate::endpoints::provider(self).is_none() {
+                found.push(
+                    "[identity.graph] needs `app`, the gate's registration in the tenant, unless [identity.provider] is of kind \
+                     \"entra\""
+                        .into(),
+                );
+            }
         }
         if identity.mode == Mode::ResourceServer && identity.provider.is_some() {
             found.push("[identity.provider] is for mode = \"facade\": set it, or remove the provider".into());

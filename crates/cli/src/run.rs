@@ -15,7 +15,7 @@ use bartizan_gateway::{
     listener::{Door, Listening, Names, Proxies, serve},
 };
 use bartizan_model::{Caller, Clock, Secret, SystemClock};
-use bartizan_oauth::DenyList;
+use bartizan_oauth::{DenyList, SubjectTokens, outbound::Assertions};
 use notify::Watcher;
 use tokio::{
     net::TcpListener,
@@ -77,7 +77,14 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let address = socket.local_addr()?;
     let links = Arc::new(state.links().await?);
     let public_url = config.public_url(address)?;
-    let desk = Desk { links, sealer: state.sealer().await?, public_url };
+    let denied = Arc::<DenyList>::default();
+    let desk = Desk {
+        links,
+        sealer: state.sealer().await?,
+        public_url,
+        subjects: Arc::new(SubjectTokens::new(Arc::clone(&denied), clock())),
+        assertions: Assertions::new(Arc::new(state.provider_tokens().await?), clock()),
+    };
     gate.configure(endpoints::servers(config, &base, &desk)?);
     govern(&gate, config, &base)?;
     catalog::identify_all(&gate).await?;
@@ -86,7 +93,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let requests = Arc::new(approvals::Requests(Arc::clone(&gate)));
-    let doorman = Arc::new(Doorman::new(&state, &gate, requests).await?);
+    let doorman = Arc::new(Doorman::new(&state, &gate, requests, &desk, denied).await?);
     let admission = doorman.admission(config, &base, &state, address, &desk).await?;
     gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
     doorman.adopt(&admission);

@@ -10,7 +10,7 @@ mod fetch;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, anyhow};
@@ -20,7 +20,7 @@ use bartizan_audit::{
     event::{Change, Details, Kind},
 };
 use bartizan_model::Secret;
-use bartizan_oauth::{SecretRef, outbound::Secrets};
+use bartizan_oauth::{SecretRef, outbound::Secrets, signin::ReadSecret};
 
 pub use command::{SecretsCommand, secrets};
 pub use fetch::{address_problems, prepare, watch};
@@ -66,6 +66,12 @@ impl Secrets for LocalSecrets {
     async fn read(&self, from: &SecretRef) -> Result<Secret, String> {
         read(from, &self.base).map_err(|error| format!("{error:#}"))
     }
+}
+
+/// Reads secrets at once, each time they are needed. Relative paths start at `base`.
+pub fn reader(base: &Path) -> ReadSecret {
+    let base = base.to_owned();
+    Arc::new(move |from: &SecretRef| read(from, &base).map_err(|error| format!("cannot be had: {error:#}")))
 }
 
 /// The secret that `from` names. Relative paths start at `base`.

@@ -14,7 +14,7 @@ use bartizan_gateway::{Gate, Kept, quarantine::Ward};
 use bartizan_model::{Entropy, Secret, SystemClock};
 use bartizan_store::{
     Database, Keeper, OsEntropy, Sealer, StoredApprovals, StoredFlows, StoredLinks, StoredPins,
-    StoredQuarantine, StoredResponses, StoredReviews, create_once,
+    StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews, create_once,
 };
 
 use crate::{
@@ -144,6 +144,11 @@ impl State {
     /// Accounts that people linked, in the database.
     pub async fn links(&self) -> anyhow::Result<StoredLinks> {
         Ok(StoredLinks::new(self.database().await?, self.sealer().await?))
+    }
+
+    /// What sign-ins at the identity provider left, in the database.
+    pub async fn provider_tokens(&self) -> anyhow::Result<StoredProviderTokens> {
+        Ok(StoredProviderTokens::new(self.database().await?, self.sealer().await?))
     }
 
     /// The calls in `database` that wait for a person; what is decided there is marked with this folder's key.

@@ -37,12 +37,12 @@ use bartizan_gateway::{
 use bartizan_mcp::{Era, Message, message};
 use bartizan_model::{Caller, Secret, ServerName, SystemClock, Timestamp};
 use bartizan_oauth::{
-    EgressFetch, Fetch, Fetching, NamedBy, Probing, SecretRef, Sent,
+    EgressFetch, Fetch, Fetching, NamedBy, Probing, SecretRef, Sent, SubjectTokens,
     facade::{Asked, Person},
-    outbound::{self, CredentialConfig, Linking, Made, Means, Secrets},
+    outbound::{self, Assertions, CredentialConfig, Linking, Made, Means, Secrets},
 };
 use bartizan_shield::{Trust, drift::Identity};
-use bartizan_store::{Database, OsEntropy, Sealer, StoredLinks};
+use bartizan_store::{Database, OsEntropy, Sealer, StoredLinks, StoredProviderTokens};
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::{Value, json};
 use url::Url;
@@ -101,6 +101,13 @@ impl Scene {
             ask: fetch(),
             issuers: fetch(),
             secrets: Arc::new(Given(context.clone())),
+            read: Arc::new(|_| Err("only the asynchronous reader is there".to_owned())),
+            subjects: Arc::new(SubjectTokens::new(Arc::default(), Arc::new(SystemClock))),
+            assertions: Assertions::new(
+                Arc::new(StoredProviderTokens::new(database.clone(), Arc::clone(&sealer))),
+                Arc::new(SystemClock),
+            ),
+            provider: None,
             links: Arc::new(StoredLinks::new(database, Arc::clone(&sealer))),
             sealer,
             clock: Arc::new(SystemClock),

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bartizan_model::{Caller, CallerKey, Clock};
-use bartizan_oauth::{Error, ResourceServer, VerifiedToken};
+use bartizan_oauth::{Error, ResourceServer, VerifiedToken, outbound::Asking};
 
 /// Who asks, as the authenticator found out.
 #[derive(Clone, Debug)]
@@ -34,6 +34,11 @@ impl Asker {
     /// The caller that a token names.
     pub fn with_token(access: Access) -> Self {
         Self { access: Some(access.clone()), ..Self::new(access.token.caller().clone()) }
+    }
+
+    /// For whom a server's credential is asked.
+    pub fn asking(&self) -> Asking {
+        Asking::new(Arc::clone(&self.caller), self.access.as_ref().map(|access| Arc::clone(access.token())))
     }
 
     /// The same, asking from `address`.

@@ -108,9 +108,10 @@ impl Tokens {
         }
         let data = format!(r#"{{"source":"bartizan","reason":"{}"}}"#, verdict.reason);
         let code = if verdict.status == 403 { code::FORBIDDEN } else { code::UNAUTHENTICATED };
-        Refusal::new(verdict.status, code, verdict.description)
+        let refusal = Refusal::new(verdict.status, code, verdict.description)
             .with_data(data)
-            .with_challenges(self.server.challenge(resource, error))
+            .with_challenges(self.server.challenge(resource, error));
+        Refusal { dpop_nonce: self.server.nonce(error), ..refusal }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    Gate,
+    Gate, badge,
     call::{Call, Down, Vetted},
     legacy::Errand,
     limits::{REQUEST_CAP, REQUEST_IDLE},
@@ -65,6 +65,8 @@ pub struct Flow {
     errand: Option<Errand>,
     /// Bytes that may still come.
     left: usize,
+    /// What would let the client in where its token was not enough, if the answer can still say so.
+    challenges: Vec<String>,
     /// Ends a subscription, which has no other end.
     stop: Option<watch::Receiver<bool>>,
 }
@@ -91,6 +93,7 @@ impl Flow {
             errand,
             // Listening has no end.
             left: if stop.is_some() { usize::MAX } else { gate.quotas.answer_bytes() },
+            challenges: Vec::new(),
             stop,
         }
     }
@@ -271,7 +274,12 @@ impl Flow {
         if let Failure::Question { method, refusal } = failure {
             self.recorder.stopped(&self.call.asker.caller, self.call.server.name(), method, refusal);
         }
+        self.challenges = badge::challenges(failure, &self.call.asker);
         let (status, text) = match &self.errand {
+            // A challenge is HTTP's, in either era.
+            Some(errand) if !self.challenges.is_empty() => {
+                (401, errand.failed(failure).to_text(Some(&self.call.client_id)))
+            }
             Some(errand) => (200, errand.failed(failure).to_text(Some(&self.call.client_id))),
             None => self.call.failed(failure),
         };
@@ -347,6 +355,14 @@ impl Replies {
     /// Whether the answer came as a stream.
     pub fn is_stream(&self) -> bool {
         matches!(self, Self::One(flow) if flow.answer.is_stream())
+    }
+
+    /// The `WWW-Authenticate` lines that go with the final answer, where it is the whole answer.
+    pub fn challenges(&self) -> &[String] {
+        match self {
+            Self::One(flow) => &flow.challenges,
+            Self::Ready(_) | Self::Many(..) => &[],
+        }
     }
 
     /// The next thing for the client. Dropping the future loses nothing.

@@ -6,6 +6,7 @@
 
 mod asker;
 pub mod authenticator;
+pub mod badge;
 pub mod call;
 pub mod catalog;
 pub mod contract;

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use tracing::Instrument;
 
 use crate::{
-    Asker, Gate, Target,
+    Asker, Gate, Target, badge,
     call::{Call, asked_to_visit},
     flow::{Flow, Replies, Reply},
     merged,
@@ -129,7 +129,9 @@ async fn put(
             let answer = Answer::sending(std::future::ready(Err(failure)));
             return Ok((call, answer));
         }
-        Err(NotModern::Failed(failure)) => return Err(failure.refusal(server.name().as_str())),
+        Err(NotModern::Failed(failure)) => {
+            return Err(badge::refusal(&failure, server.name().as_str(), asker));
+        }
     };
     let id = match &link {
         ModernLink::Wire(_) => gate.mint(),

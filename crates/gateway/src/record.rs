@@ -332,6 +332,8 @@ impl Ending {
             | Failure::Unauthorized(_)
             | Failure::NoCredential
             | Failure::NeedsLinking(_)
+            | Failure::NotForCaller(_)
+            | Failure::StepUp(_)
             | Failure::Status(_)
             | Failure::Limit(_) => Outcome::Error,
         };

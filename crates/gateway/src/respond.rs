@@ -107,14 +107,22 @@ pub fn json(status: u16, text: String) -> Response<Answer> {
     response
 }
 
-/// A refusal, as the answer to the request `id` (a JSON text) if its id could be read.
-pub fn refused(refusal: &Refusal, id: Option<&str>) -> Response<Answer> {
-    tracing::debug!(status = refusal.status, code = refusal.code, reason = %refusal.message, "refused");
-    let mut response = json(refusal.status, refusal.to_text(id));
-    for line in &refusal.challenges {
+/// The same with these `WWW-Authenticate` lines.
+fn challenging(mut response: Response<Answer>, challenges: &[String]) -> Response<Answer> {
+    for line in challenges {
         if let Ok(line) = HeaderValue::from_str(line) {
             response.headers_mut().append(header::WWW_AUTHENTICATE, line);
         }
+    }
+    response
+}
+
+/// A refusal, as the answer to the request `id` (a JSON text) if its id could be read.
+pub fn refused(refusal: &Refusal, id: Option<&str>) -> Response<Answer> {
+    tracing::debug!(status = refusal.status, code = refusal.code, reason = %refusal.message, "refused");
+    let mut response = challenging(json(refusal.status, refusal.to_text(id)), &refusal.challenges);
+    if let Some(Ok(nonce)) = refusal.dpop_nonce.as_deref().map(HeaderValue::from_str) {
+        response.headers_mut().insert("dpop-nonce", nonce);
     }
     if refusal.status == 401 && refusal.challenges.is_empty() {
         response
@@ -197,7 +205,7 @@ pub async fn modern(reply: Reply, received: &Received) -> Response<Answer> {
         Reply::Replies(replies) => replies,
     };
     let early = match first(&mut replies, received.accepts_events).await {
-        First::Final(status, text) => return json(status, text),
+        First::Final(status, text) => return challenging(json(status, text), replies.challenges()),
         First::Nothing => return empty(202),
         First::Stream(early) => early,
     };
@@ -238,7 +246,7 @@ pub async fn legacy(
         First::Final(status, text) if received.accepts_events && replies.is_stream() => {
             Some(Out::Final { status, text })
         }
-        First::Final(status, text) => return json(status, text),
+        First::Final(status, text) => return challenging(json(status, text), replies.challenges()),
         First::Nothing if !received.accepts_events => return empty(202),
         First::Nothing => return events(futures::stream::empty()),
         First::Stream(early) => early,

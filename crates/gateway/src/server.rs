@@ -30,7 +30,7 @@ use crate::{
     record::{Recorder, Voice},
     upstream::{
         Answer, Failure, Item,
-        http::{Badge, Posted, Wire},
+        http::{Badge, Posted, Wire, no_credential},
         scrub::Scrub,
         stdio::{Process, lock},
     },
@@ -199,18 +199,28 @@ impl Server {
     /// Why `asker` has no account of their own there, if each caller needs one.
     pub async fn missing_link(&self, asker: &Asker) -> Option<Failure> {
         let credential = self.settings.credential.as_ref().filter(|c| c.is_personal())?;
-        match credential.headers(Some(&asker.caller)).await {
+        match credential.headers(Some(&asker.asking())).await {
             Err(Unobtainable::NeedsLinking(url)) => Some(Failure::NeedsLinking(url.into())),
-            Ok(_) | Err(Unobtainable::Nobody | Unobtainable::Failed(_)) => None,
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Why `asker` is not one in whose name it can be used now, if it is used so.
+    pub async fn not_for(&self, asker: &Asker) -> Option<Failure> {
+        let credential = self.settings.credential.as_ref().filter(|c| c.is_personal())?;
+        match credential.headers(Some(&asker.asking())).await {
+            Err(why @ (Unobtainable::StepUp(_) | Unobtainable::NotForCaller(_))) => Some(no_credential(why)),
+            Ok(_) | Err(_) => None,
         }
     }
 
     /// A wire to it for `asker`; `None` is the gate itself.
     pub fn wire(&self, endpoint: &Endpoint, asker: Option<&Asker>) -> Wire {
-        let badge = self.settings.credential.as_ref().map(|credential| Badge {
-            credential: Arc::clone(credential),
-            caller: asker.map(|a| Arc::clone(&a.caller)),
-        });
+        let badge = self
+            .settings
+            .credential
+            .as_ref()
+            .map(|credential| Badge { credential: Arc::clone(credential), asking: asker.map(Asker::asking) });
         Wire::new(endpoint.clone(), badge)
     }
 

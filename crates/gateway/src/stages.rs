@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use bartizan_policy::limits::Slot;
 
-use crate::{Asker, Gate, contract, opinions, server::Server};
+use crate::{Asker, Gate, badge, contract, opinions, server::Server};
 
 /// A request that may be sent: it is within its limits, approved, fits its tool, is judged and permitted, and its beginning is
 /// durable in the audit log.
@@ -61,7 +61,10 @@ pub async fn enter(
         inspecting.instrument(tracing::debug_span!("shield.inspect_call")).await?;
         // Last, for what it permits enters the caller's window.
         let authorizing = gate.policy.authorize(asker, server, era, is_merged, message);
-        Ok((slot, authorizing.instrument(tracing::debug_span!("policy.authorize")).await?))
+        let permitted = authorizing.instrument(tracing::debug_span!("policy.authorize")).await?;
+        // Nobody's token is exchanged for what they may not do.
+        badge::check(asker, server, era).await?;
+        Ok((slot, permitted))
     };
     match judged.await {
         Ok((slot, permitted)) => {

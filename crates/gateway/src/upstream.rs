@@ -7,6 +7,7 @@ pub mod stdio;
 use std::{collections::VecDeque, future::Future, pin::Pin};
 
 use bartizan_mcp::{Message, Refusal, code, json::quote};
+use bartizan_oauth::StepUp;
 
 /// Why a server gave no answer that can be passed on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +33,12 @@ pub enum Failure {
     /// The caller has to link an account of theirs at this address of ours (spec.md C-66, A-97).
     #[error("link your account there first, by opening {0} in a browser")]
     NeedsLinking(String),
+    /// The caller has to sign in again, for where they signed in wants to see them before it lets the gateway act for them.
+    #[error("sign in again, so that the gateway may act for you there")]
+    StepUp(StepUp),
+    /// Its credential is not for this caller.
+    #[error("{0}")]
+    NotForCaller(&'static str),
     /// An HTTP status without a JSON-RPC body.
     #[error("it answered HTTP {0}")]
     Status(u16),
@@ -79,6 +86,8 @@ impl Failure {
                     quote(url)
                 ));
             }
+            Self::StepUp(_) => (401, code::UNAUTHENTICATED, "step_up"),
+            Self::NotForCaller(_) => (403, code::FORBIDDEN, "upstream_not_for_caller"),
             Self::Status(_) => (502, code::UPSTREAM_UNAVAILABLE, "upstream_status"),
             Self::SessionGone => (502, code::UPSTREAM_RESTARTED, "upstream_session_gone"),
             Self::Withheld { words, data, .. } => {

@@ -15,6 +15,8 @@ pub struct Refusal {
     pub data: Option<String>,
     /// `WWW-Authenticate` lines: what would let the client in. None is the listener's own, where the status needs one.
     pub challenges: Vec<String>,
+    /// The nonce for the next DPoP proof (RFC 9449 §9).
+    pub dpop_nonce: Option<String>,
     /// After how many seconds it is worth trying again, if that is known.
     pub retry_after_s: Option<u64>,
     /// Pages of the gate's own, as URLs, that a person has to visit before it is worth trying again. A client that can show a
@@ -31,6 +33,7 @@ impl Refusal {
             message: message.into(),
             data: None,
             challenges: Vec::new(),
+            dpop_nonce: None,
             retry_after_s: None,
             visits: Vec::new(),
         }

@@ -192,6 +192,8 @@ fn server(jwk: Value) -> ResourceServer {
         replays: Arc::new(MemoryReplays::new(100)),
         groups: None,
         denied: Arc::new(DenyList::default()),
+        subjects: None,
+        nonces: None,
         facade: None,
     };
     ResourceServer::new(&config, vec![resource], surroundings).map_err(|p| p.join("\n")).unwrap()

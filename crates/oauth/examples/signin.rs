@@ -137,6 +137,7 @@ async fn main() -> anyhow::Result<()> {
         groups: None,
         ledger: Arc::new(Paper),
         decisions: None,
+        assertions: None,
     };
     let signin = SignIn::new(settings, surroundings);
     let signin = Arc::new(signin.map_err(|problems| anyhow::anyhow!(problems.join("\n")))?);

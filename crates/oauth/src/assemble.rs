@@ -6,8 +6,8 @@ use bartizan_model::{Clock, Secret};
 use url::Url;
 
 use crate::{
-    DenyList, Fetch, GroupSource, IssuerConfig, Replays, ResourceServer, ResourceServerConfig,
-    ResourceSettings, SecretRef,
+    DenyList, DpopNonces, Fetch, GroupSource, IssuerConfig, Replays, ResourceServer, ResourceServerConfig,
+    ResourceSettings, SecretRef, SubjectTokens,
     cache::Cache,
     config::{Constraint, EntraConfig, OidcConfig},
     discovery::KeyPlace,
@@ -40,6 +40,10 @@ pub struct Surroundings<'a> {
     pub groups: Option<Arc<dyn GroupSource>>,
     /// What is denied before its time.
     pub denied: Arc<DenyList>,
+    /// Where tokens are kept that are exchanged for others on their way to a server; only where one needs it.
+    pub subjects: Option<Arc<SubjectTokens>>,
+    /// Nonces that DPoP proofs must hold, if they must.
+    pub nonces: Option<DpopNonces>,
     /// Our own authorization server, whose tokens are taken too. It denies in the same `denied`.
     pub facade: Option<&'a Facade>,
 }
@@ -127,6 +131,8 @@ impl ResourceServer {
             replays: surroundings.replays,
             groups: surroundings.groups,
             denied: surroundings.denied,
+            subjects: surroundings.subjects,
+            nonces: surroundings.nonces,
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::VerifiedToken;
 
 /// What a verification is kept under: the SHA-256 of the whole token and the resource it was for. Nothing less could
 /// tell two tokens apart that share a subject, an id or a beginning (attacks.md AA-37).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey([u8; 32]);
 
 impl CacheKey {

@@ -24,6 +24,11 @@ impl StepUp {
         Self::Claims(claims)
     }
 
+    /// A sign-in that is fresh, whatever the last one was (RFC 9470 §3: `max_age` of zero).
+    pub(crate) fn sign_in_again() -> Self {
+        Self::Rfc9470 { contexts: Vec::new(), max_age_s: Some(0) }
+    }
+
     pub(crate) fn rfc9470(required: &AuthenticationRequired) -> Self {
         Self::Rfc9470 { contexts: required.contexts.clone(), max_age_s: required.max_age_s }
     }
@@ -55,7 +60,10 @@ pub(crate) fn lines(resource: &Resource, error: &Error, needs_dpop: bool) -> Vec
     if is_helpless {
         return Vec::new();
     }
-    let is_about_proof = matches!(error, Error::ProofInvalid(_) | Error::ProofMissing | Error::ProofReplayed);
+    let is_about_proof = matches!(
+        error,
+        Error::NonceNeeded | Error::ProofInvalid(_) | Error::ProofMissing | Error::ProofReplayed
+    );
     let mut bearer = Line::new("Bearer");
     bearer.add("resource_metadata", &resource.metadata_url);
     let scopes = match error {

@@ -29,6 +29,9 @@ pub struct ResourceServerConfig {
     /// DPoP-bound tokens (RFC 9449): `optional` checks the proof of a token that is bound, `required` takes no others.
     #[serde(default)]
     pub dpop: Constraint,
+    /// Demand that every DPoP proof holds a nonce that the gate gave out in the last five minutes (RFC 9449 §8, §9).
+    #[serde(default)]
+    pub dpop_nonces: bool,
     /// Certificate-bound tokens (RFC 8705), in the same way.
     #[serde(default)]
     pub mtls: Constraint,
@@ -50,6 +53,7 @@ impl Default for ResourceServerConfig {
             issuers: Vec::new(),
             allow_applications: false,
             dpop: Constraint::default(),
+            dpop_nonces: false,
             mtls: Constraint::default(),
             max_token_lifetime_s: a_day(),
             scope_implies: BTreeMap::new(),

@@ -13,7 +13,7 @@ use http::Method;
 use url::Url;
 
 use crate::{
-    Error,
+    DpopNonces, Error,
     jws::{KeyFrom, Unverified},
     key::{Algorithm, Key, thumbprint},
 };
@@ -100,15 +100,18 @@ pub(crate) struct Proof {
     pub id: [u8; 32],
     /// Until when it could be used again.
     pub until: Timestamp,
+    /// The nonce it holds.
+    pub nonce: Option<String>,
 }
 
 /// Checks a proof for a request with an access token, and that it is used for the first time.
 ///
 /// # Errors
-/// [`Error::ProofInvalid`], [`Error::ProofReplayed`], [`Error::ProofsFull`].
+/// [`Error::NonceNeeded`], [`Error::ProofInvalid`], [`Error::ProofReplayed`], [`Error::ProofsFull`].
 pub(crate) fn check(
     proof: &str,
     bound: &Bound<'_>,
+    nonces: Option<&DpopNonces>,
     replays: &dyn Replays,
     now: Timestamp,
 ) -> Result<(), Error> {
@@ -116,8 +119,22 @@ pub(crate) fn check(
     if proof.jkt != bound.jkt {
         return Err(Error::ProofInvalid("its key is not the one the token is bound to"));
     }
+    check_nonce(&proof, nonces)?;
     // Last, so that only proofs that would have been taken use up room.
     replays.note(proof.id, proof.until, now)
+}
+
+/// Checks that a proof was made after we gave out a nonce, where we give them out (RFC 9449 §8, §9).
+///
+/// # Errors
+/// [`Error::NonceNeeded`].
+pub(crate) fn check_nonce(proof: &Proof, nonces: Option<&DpopNonces>) -> Result<(), Error> {
+    match nonces {
+        Some(nonces) if !proof.nonce.as_deref().is_some_and(|nonce| nonces.is_good(nonce)) => {
+            Err(Error::NonceNeeded)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks a proof (RFC 9449 §4.3), in that section's order. Beside an access token it must name it (`ath`).
@@ -168,7 +185,8 @@ pub(crate) fn read(
     context.update(text("jti")?.as_bytes());
     let mut id = [0; 32];
     id.copy_from_slice(context.finish().as_ref());
-    Ok(Proof { jkt, id, until: issued_at.plus(AGE) })
+    let nonce = claims.text("nonce").map_err(|_| bad("its `nonce` is no text"))?.map(str::to_owned);
+    Ok(Proof { jkt, id, until: issued_at.plus(AGE), nonce })
 }
 
 /// Whether `htu` means `url`: both in normal form (RFC 3986 §6.2.2), neither query nor fragment counted.

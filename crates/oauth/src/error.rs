@@ -72,6 +72,9 @@ pub enum Error {
     /// The token lives longer than tokens may (AA-38).
     #[error("the token lives longer than `max_token_lifetime_s`")]
     LifetimeTooLong,
+    /// The DPoP proof holds no nonce of ours that is still good (RFC 9449 §9).
+    #[error("the DPoP proof holds no current nonce")]
+    NonceNeeded,
     /// The token's time has not come.
     #[error("the token is not valid yet")]
     NotYetValid,
@@ -196,6 +199,10 @@ impl Error {
             Self::IssuerUnknown => foreign("token.issuer"),
             Self::KeyUnknown => foreign("token.key"),
             Self::LifetimeTooLong => foreign("token.lifetime"),
+            Self::NonceNeeded => Verdict {
+                error: Some("use_dpop_nonce"),
+                ..bad("proof.nonce", "the DPoP proof needs the nonce of the DPoP-Nonce header")
+            },
             Self::NotYetValid => foreign("token.not-yet-valid"),
             Self::ProofInvalid(_) => proof("proof.invalid", "the DPoP proof is wrong"),
             Self::ProofMissing => proof("proof.missing", "the access token needs a DPoP proof"),

@@ -53,7 +53,7 @@ use bartizan_model::{Clock, Entropy, Secret, Timestamp};
 use bartizan_store::{Grants, Registrations, Sealer, SigningKeys};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{Method, Response};
+use http::{HeaderValue, Method, Response};
 use url::Url;
 
 pub(crate) use authorize::person_of;
@@ -76,7 +76,7 @@ use self::{
     metadata::Metadata,
 };
 use crate::{
-    Algorithm, DenyList, Fetch, Ledger, SecretRef,
+    Algorithm, DenyList, DpopNonces, Fetch, Ledger, SecretRef,
     profile::{Facade as Ours, Profile},
     verify::{Issuer, Keys},
 };
@@ -161,6 +161,7 @@ pub struct Facade {
     denied: Arc<DenyList>,
     directory: Option<Arc<dyn Directory>>,
     ledger: Arc<dyn Ledger>,
+    nonces: Option<DpopNonces>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// Up to when the revocations of others were read.
@@ -196,6 +197,8 @@ impl Facade {
             }
         };
         let keyring = Arc::<Keyring>::default();
+        let nonces = DpopNonces::new(Arc::clone(&lent.sealer), Arc::clone(&lent.clock));
+        let nonces = Some(nonces).filter(|_| config.dpop_nonces);
         Ok(Arc::new(Self {
             own: own_issuer(&issuer, &keyring, config.access_token_s, &lent.grants, &lent.clock),
             issuer,
@@ -205,6 +208,7 @@ impl Facade {
             clients,
             trusted,
             exchanged,
+            nonces,
             keyring,
             registering: Rate::new(register::EACH_PER_MINUTE, register::ALL_PER_MINUTE),
             grants: lent.grants,
@@ -262,6 +266,12 @@ impl Facade {
         };
         if asked.method == Method::HEAD {
             *response.body_mut() = Bytes::new();
+        }
+        if let (Some(nonces), "/oauth/token") = (&self.nonces, asked.path)
+            && let Ok(nonce) = HeaderValue::try_from(nonces.fresh())
+        {
+            // With every answer, so that the next proof holds it at once (RFC 9449 §8.2).
+            response.headers_mut().insert("dpop-nonce", nonce);
         }
         endpoint.share(&mut response, asked.headers, &self.config.cors_origins);
         Some(response)

@@ -4,54 +4,70 @@
 //! Start from [`credential`], which makes a [`Credential`] of a configuration: the gateway asks it for header lines
 //! before each request and tells it when they were refused. [`SecretCredential`] is one secret for everybody,
 //! [`ClientCredentials`] are access tokens of the gate's own, [`UserOauth`] is each person's own account, which they link
-//! on the pages of [`Linking`].
+//! on the pages of [`Linking`], [`TokenExchange`] and [`EntraObo`] are tokens that an authorization server gives in exchange
+//! for the caller's own ([`SubjectTokens`]).
 
+mod asking;
+mod assertions;
 mod challenge;
 mod client;
 mod client_credentials;
 mod config;
+mod entra_app;
+mod exchange;
 mod linking;
 mod metadata;
+mod obo;
 mod register;
 mod revoke;
 mod secret;
-mod token;
+pub(crate) mod token;
+mod token_exchange;
 mod user;
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use bartizan_model::{Caller, Clock, Entropy, Secret, ServerName};
+use bartizan_model::{Clock, Entropy, Secret, ServerName};
 use bartizan_store::{Links, Sealer, links::Account};
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use crate::{Fetch, SecretRef};
+use crate::{Fetch, SecretRef, StepUp, SubjectTokens, signin::ReadSecret};
 
+pub use asking::Asking;
+pub use assertions::Assertions;
 pub use client_credentials::ClientCredentials;
-pub use config::{ClientCredentialsConfig, CredentialConfig, SecretConfig, UserOauthConfig};
+pub use config::{
+    ClientCredentialsConfig, CredentialConfig, EntraOboConfig, SecretConfig, TokenExchangeConfig,
+    UserOauthConfig,
+};
+pub(crate) use entra_app::{EntraApp, own_scope};
+pub use entra_app::{EntraAppConfig, EntraMeans};
 pub use linking::{Linkable, Linking};
+pub use obo::EntraObo;
 pub use revoke::Revoked;
 pub use secret::SecretCredential;
+pub use token_exchange::TokenExchange;
 pub use user::UserOauth;
 
 /// What the gate shows one server.
 ///
-/// `caller` is whom a request is made for; `None` is the gate itself, when it looks at what a server defines.
+/// `asking` is whom a request is made for; `None` is the gate itself, when it looks at what a server defines.
 #[async_trait]
 pub trait Credential: fmt::Debug + Send + Sync {
     /// The header lines of one request, marked as sensitive.
     ///
     /// # Errors
     /// [`Unobtainable`]; the request is not sent then, least of all with somebody else's credential (attacks.md TP-02).
-    async fn headers(&self, caller: Option<&Caller>) -> Result<HeaderMap, Unobtainable>;
+    async fn headers(&self, asking: Option<&Asking>) -> Result<HeaderMap, Unobtainable>;
 
     /// What to do after the server refused what [`Credential::headers`] gave.
     ///
     /// # Errors
     /// [`Unobtainable`], where only somebody else can help.
-    async fn challenged(&self, caller: Option<&Caller>, refused: Refused<'_>) -> Result<Retry, Unobtainable>;
+    async fn challenged(&self, asking: Option<&Asking>, refused: Refused<'_>) -> Result<Retry, Unobtainable>;
 
     /// Whether each caller has one of their own, so that the gate itself has none.
     fn is_personal(&self) -> bool {
@@ -85,6 +101,12 @@ pub enum Unobtainable {
     /// The person has to link an account of theirs, or to allow more than before.
     #[error("an account has to be linked at {0}")]
     NeedsLinking(Url),
+    /// The person has to sign in again, as this says: where they signed in wants to see them (Entra's claims challenge).
+    #[error("the person has to sign in again")]
+    StepUp(StepUp),
+    /// It is not for this caller, whoever asks.
+    #[error("{0}")]
+    NotForCaller(&'static str),
     /// It is personal, and the gate asks for itself.
     #[error("it takes a personal account, and nobody in particular is asking")]
     Nobody,
@@ -98,7 +120,7 @@ pub enum Unobtainable {
 pub enum Made {
     /// There is nothing to show.
     Nothing,
-    /// The same for everybody.
+    /// What the gateway asks, and nobody else.
     Common(Arc<dyn Credential>),
     /// Each person's own; its pages are [`Linking`]'s.
     Personal(UserOauth),
@@ -134,6 +156,10 @@ pub fn credential(
         CredentialConfig::ClientCredentials(config) => {
             Made::Common(Arc::new(ClientCredentials::new(url, config, means)))
         }
+        CredentialConfig::TokenExchange(config) => {
+            Made::Common(Arc::new(TokenExchange::new(name, url, config, means)))
+        }
+        CredentialConfig::EntraObo(config) => Made::Common(Arc::new(EntraObo::new(name, config, means)?)),
         CredentialConfig::UserOauth(config) => Made::Personal(UserOauth::new(name, url, config, means)),
     })
 }
@@ -147,6 +173,14 @@ pub struct Means {
     pub issuers: Arc<dyn Fetch>,
     /// Where secrets are read.
     pub secrets: Arc<dyn Secrets>,
+    /// The same, at once.
+    pub read: ReadSecret,
+    /// The tokens that callers came with, where a server takes tokens in exchange for them.
+    pub subjects: Arc<SubjectTokens>,
+    /// What people's sign-ins at the tenant left.
+    pub assertions: Assertions,
+    /// The gate's registration in the tenant that signs people in, if a tenant does.
+    pub provider: Option<EntraAppConfig>,
     /// Where linked accounts are kept.
     pub links: Arc<dyn Links>,
     /// What addresses and forms are marked with.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use crate::{
-    DenyList, Error, GroupSource, Principal, VerifiedToken,
+    DenyList, DpopNonces, Error, GroupSource, Principal, SubjectTokens, VerifiedToken,
     cache::Cache,
     challenge,
     credentials::Credentials,
@@ -31,6 +31,8 @@ pub struct ResourceServer {
     pub(crate) replays: Arc<dyn Replays>,
     pub(crate) groups: Option<Arc<dyn GroupSource>>,
     pub(crate) denied: Arc<DenyList>,
+    pub(crate) subjects: Option<Arc<SubjectTokens>>,
+    pub(crate) nonces: Option<DpopNonces>,
 }
 
 /// What every token must be.
@@ -75,6 +77,10 @@ impl ResourceServer {
         }
         token.require_scopes(&resource.required_scopes, &[])?;
         token.require_authentication(&resource.authentication, self.clock.now())?;
+        // Nobody's who might not come in.
+        if let Some(subjects) = &self.subjects {
+            subjects.keep(credentials.token, &token);
+        }
         Ok(token)
     }
 
@@ -100,7 +106,7 @@ impl ResourceServer {
                     token: credentials.token,
                     jkt,
                 };
-                dpop::check(proof, &bound, &*self.replays, self.clock.now())
+                dpop::check(proof, &bound, self.nonces.as_ref(), &*self.replays, self.clock.now())
             }
             // RFC 9449 §7.2: a bound token is never taken as a bearer token.
             (Some(_), None) => Err(Error::ProofMissing),
@@ -114,6 +120,15 @@ impl ResourceServer {
     /// The `WWW-Authenticate` lines that go with a refusal at `resource`.
     pub fn challenge(&self, resource: &Resource, error: &Error) -> Vec<String> {
         challenge::lines(resource, error, self.rules.needs_dpop)
+    }
+
+    /// The nonce that goes with a refusal as `DPoP-Nonce` (RFC 9449 §9); none where it is not about a proof.
+    pub fn nonce(&self, error: &Error) -> Option<String> {
+        let is_about_proof = matches!(
+            error,
+            Error::NonceNeeded | Error::ProofInvalid(_) | Error::ProofMissing | Error::ProofReplayed
+        );
+        self.nonces.as_ref().filter(|_| is_about_proof).map(DpopNonces::fresh)
     }
 
     /// The same for the resource that `token` was verified for, when an operation there needs more than the token allows.

@@ -27,7 +27,7 @@ mod desk;
 mod fields;
 mod local;
 mod pages;
-mod provider;
+pub(crate) mod provider;
 mod refusal;
 mod reply;
 mod seen;
@@ -47,7 +47,7 @@ use crate::{
     Fetch, GroupSource, Ledger, SecretRef,
     config::problems::check_url,
     facade::{Asked, Person},
-    outbound::Linking,
+    outbound::{Assertions, Linking},
 };
 
 pub use config::{
@@ -120,6 +120,8 @@ pub struct SignInSurroundings<'a> {
     pub ledger: Arc<dyn Ledger>,
     /// Who knows which calls wait for a decision; without, there are no pages for them.
     pub decisions: Option<Arc<dyn Decisions>>,
+    /// Where it is kept what a sign-in at an Entra tenant leaves, if a server is used in people's names there.
+    pub assertions: Option<Assertions>,
 }
 
 /// The pages for people. One is shared by all connections.

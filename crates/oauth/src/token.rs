@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bartizan_model::{Caller, Timestamp};
 
-use crate::{Error, StepUp, binding::Binding};
+use crate::{Error, StepUp, binding::Binding, cache::CacheKey};
 
 /// Who an access token speaks for (attacks.md AA-32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct VerifiedToken {
     pub(crate) token_id: Option<String>,
     pub(crate) issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    /// What it is cached under: a digest of the token it was made of; nothing of the token can be had from it.
+    pub(crate) shown: Option<CacheKey>,
 }
 
 /// Who a token speaks for, and what they may.
@@ -137,6 +139,16 @@ impl VerifiedToken {
     /// The token's own id at its issuer, for the audit trail.
     pub fn token_id(&self) -> Option<&str> {
         self.token_id.as_deref()
+    }
+
+    /// Whose token it is: the issuer that signed it or vouched for it.
+    pub(crate) fn signed_by(&self) -> &str {
+        self.identity.ours.as_ref().map_or(self.identity.caller.issuer(), |ours| &ours.issuer)
+    }
+
+    /// Whether our own authorization server issued it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.identity.ours.is_some()
     }
 
     /// Whether the token only works in the hands of whoever holds a key (RFC 9449, RFC 8705).

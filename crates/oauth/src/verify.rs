@@ -97,7 +97,7 @@ impl ResourceServer {
                 } else {
                     (self.verify_opaque(token, resource, now).await?, OPAQUE_KEPT)
                 };
-                let verified = Arc::new(verified);
+                let verified = Arc::new(VerifiedToken { shown: Some(key), ..verified });
                 let until = now.plus(kept).min(verified.expires_at);
                 self.cache.keep(key, Arc::clone(&verified), until, now);
                 verified
@@ -174,6 +174,7 @@ pub(crate) fn verified(
         token_id: token_id.map(str::to_owned),
         issued_at,
         expires_at,
+        shown: None,
     })
 }
 

@@ -67,8 +67,19 @@ pub struct Members {
     pub groups: BTreeSet<String>,
     /// Application roles in the token.
     pub app_roles: BTreeSet<String>,
+    /// Whose groups and roles those are: issuers, as the names of people have them; for Entra the tenant's version 2.0 issuer.
+    /// Empty for whoever's: only where there is one issuer, for two may give one identifier to two groups.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub issuers: BTreeSet<String>,
     /// Single people or workloads, as `issuer#subject`.
     pub subjects: BTreeSet<String>,
+}
+
+impl Members {
+    /// Whether it goes by groups or roles without saying whose.
+    pub fn names_no_issuer(&self) -> bool {
+        self.issuers.is_empty() && !(self.groups.is_empty() && self.app_roles.is_empty())
+    }
 }
 
 impl Roles {
@@ -76,9 +87,9 @@ impl Roles {
     pub fn of(&self, claims: &Claims) -> BTreeSet<String> {
         let user = claims.user();
         let has = |m: &Members| {
-            m.subjects.contains(&user)
-                || !m.groups.is_disjoint(&claims.groups)
-                || !m.app_roles.is_disjoint(&claims.roles)
+            let is_theirs = m.issuers.is_empty() || m.issuers.contains(&claims.issuer);
+            let by_name = !m.groups.is_disjoint(&claims.groups) || !m.app_roles.is_disjoint(&claims.roles);
+            m.subjects.contains(&user) || (is_theirs && by_name)
         };
         let mut found: BTreeSet<String> =
             self.0.iter().filter(|(_, m)| has(m)).map(|(name, _)| name.clone()).collect();
@@ -134,6 +145,24 @@ mod tests {
         );
         assert_eq!(of(Claims::of_caller(&Caller::local_owner())), [OWNER]);
         assert!(toml::from_str::<Roles>("[reader]\ngruops = [\"g\"]\n").is_err());
+    }
+
+    #[test]
+    fn the_groups_of_one_issuer_are_not_anothers() {
+        let roles: Roles = toml::from_str(
+            "[reader]\nissuers = [\"https://idp\"]\ngroups = [\"g\"]\napp_roles = [\"r\"]\nsubjects = [\"https://other#bob\"]\n\
+             [any]\ngroups = [\"g\"]\n",
+        )
+        .unwrap();
+        let one = |text: &str| BTreeSet::from([text.to_owned()]);
+        let of = |issuer: &str, subject: &str| {
+            let claims = Claims { issuer: issuer.into(), subject: subject.into(), ..Claims::default() };
+            roles.of(&Claims { groups: one("g"), roles: one("r"), ..claims }).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(of("https://idp", "ann"), ["any", "reader"]);
+        assert_eq!(of("https://other", "ann"), ["any"]);
+        assert_eq!(of("https://other", "bob"), ["any", "reader"], "a person is named with their issuer");
+        assert!(roles.0["any"].names_no_issuer() && !roles.0["reader"].names_no_issuer());
     }
 
     #[test]

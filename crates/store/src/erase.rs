@@ -86,6 +86,7 @@ pub async fn erase(
         *count += gone.rows_affected();
     }
     for statement in [
+        "DELETE FROM provider_tokens WHERE issuer = $1 AND subject = $2",
         "DELETE FROM consents WHERE issuer = $1 AND subject = $2",
         "DELETE FROM quarantine WHERE issuer = $1 AND subject = $2",
         "DELETE FROM approvals WHERE issuer = $1 AND subject = $2",

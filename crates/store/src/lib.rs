@@ -16,6 +16,7 @@
 //! * [`browsers`]: where somebody is signed in;
 //! * [`pending`]: what happens once and soon, such as a sign-in under way.
 //! * [`links`]: accounts that people linked at servers, and who the gate is at their authorization servers.
+//! * [`provider_tokens`]: what the identity provider gave at a sign-in, for acting in that person's name.
 //! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
 //!   [`signing`] keys.
 //!
@@ -43,6 +44,7 @@ pub mod pending;
 pub mod persons;
 pub mod pins;
 pub mod plans;
+pub mod provider_tokens;
 mod punctured;
 pub mod quarantine;
 pub mod reseal;
@@ -68,6 +70,7 @@ pub use links::{Links, StoredLinks};
 pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
 pub use plans::{Plans, StoredPlans};
+pub use provider_tokens::{ProviderTokens, StoredProviderTokens};
 pub use quarantine::{Quarantine, StoredQuarantine};
 pub use responses::{Responses, StoredResponses};
 pub use reviews::{Reviews, StoredReviews};

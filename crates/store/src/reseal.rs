@@ -19,7 +19,7 @@ use crate::{
     links::{self, Account},
     persons::{self, Person},
     pins::{StoredPins, rows as pin_rows},
-    quarantine, signing, vault,
+    provider_tokens, quarantine, signing, vault,
 };
 
 /// Rows that are read at once.
@@ -212,6 +212,11 @@ impl Rotation<'_> {
                 let made = time(row, "granted_at")?;
                 self.person(row, &links::of_grant(&account, &upstream), &old, made).await
             }
+            Content::ProviderTokens => {
+                let (issuer, subject) = (text("issuer")?, text("subject")?);
+                let context = provider_tokens::context(&issuer, &subject);
+                self.person(row, &context, &old, time(row, "kept_at")?).await
+            }
             Content::Browser => {
                 let (id, issuer, subject) = (text("id")?, text("issuer")?, text("subject")?);
                 let context = crate::browsers::context(&id, &issuer, &subject);
@@ -312,6 +317,7 @@ enum Content {
     Grant,
     Link,
     PinMark,
+    ProviderTokens,
     RefreshMark,
     Registration,
     Secret,
@@ -322,7 +328,10 @@ enum Content {
 
 impl Table {
     fn is_personal(&self) -> bool {
-        matches!(self.content, Content::Browser | Content::Grant | Content::Link | Content::Withheld)
+        matches!(
+            self.content,
+            Content::Browser | Content::Grant | Content::Link | Content::ProviderTokens | Content::Withheld
+        )
     }
 }
 
@@ -351,6 +360,13 @@ const TABLES: &[Table] = &[
     table("grants", "grants", "content", &["id"], Content::Grant),
     table("refresh tokens", "refresh_tokens", "seal", &["hash"], Content::RefreshMark),
     table("linked accounts", "upstream_grants", "sealed", &["issuer", "subject", "server"], Content::Link),
+    table(
+        "sign-ins at the provider",
+        "provider_tokens",
+        "sealed",
+        &["issuer", "subject"],
+        Content::ProviderTokens,
+    ),
     table("browsers", "browsers", "person", &["id"], Content::Browser),
     table(
         "consents",

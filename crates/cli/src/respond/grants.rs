@@ -38,7 +38,7 @@ pub async fn revoke_all(scene: &Scene, run: &Run) -> anyhow::Result<Done> {
     let config = &scene.loaded.config;
     let desk = Desk {
         links: links.clone(),
-        sealer: scene.state.sealer()?,
+        sealer: scene.state.sealer().await?,
         public_url: config.public_url(config.server.listen)?,
     };
     let credential = match scene.upstream() {

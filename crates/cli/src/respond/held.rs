@@ -100,7 +100,7 @@ fn digest(sealer: &Sealer, place: &str, value: &Secret) -> String {
 
 /// Marks every secret, and has rotated what can be.
 pub async fn mark_all(scene: &Scene, run: &Run) -> anyhow::Result<Done> {
-    let sealer = scene.state.sealer()?;
+    let sealer = scene.state.sealer().await?;
     let (mut rotated, mut by_hand, mut failed) = (0_u32, 0_u32, 0_u32);
     let before = run.plans().items(&run.plan().id).await?;
     for held in secrets(scene) {
@@ -212,7 +212,7 @@ fn by_hand(place: &str) -> String {
 /// Looks which marked secrets hold another value by now.
 pub async fn look_again(scene: &Scene, plans: &StoredPlans) -> anyhow::Result<()> {
     let held = secrets(scene);
-    let sealer = scene.state.sealer()?;
+    let sealer = scene.state.sealer().await?;
     for mark in plans.marks(&scene.server).await?.into_iter().filter(|m| m.rotated_at.is_none()) {
         let Some(held) = held.iter().find(|held| held.place == mark.place) else { continue };
         let now = fingerprint(scene, &sealer, held);

@@ -544,7 +544,9 @@ async fn listen_on(link: Weak<Link>) {
                 Failure::Status(400..=499)
                 | Failure::SessionGone
                 | Failure::Unauthorized(_)
-                | Failure::NeedsLinking(_),
+                | Failure::NeedsLinking(_)
+                | Failure::NotForCaller(_)
+                | Failure::StepUp(_),
             ) => {
                 return;
             }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::link::{Link, NoLink, revision_of};
 use crate::{
-    Asker, Gate, Target,
+    Asker, Gate, Target, badge,
     flow::{Replies, Reply},
     inspect::{self, Known, Passed},
     limits::{REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE, SESSIONS},
@@ -293,6 +293,7 @@ pub async fn initialize(
     let hub = Arc::new(Hub::default());
     let (links, revision, text) = match (target, servers.as_slice()) {
         (Target::Server(_), [server]) => {
+            badge::check(asker, server, Era::Legacy).await?;
             let opened = Link::open(gate, server, asker.clone(), false, Arc::clone(&hub), hello).await;
             let (link, answer) = match opened {
                 Ok(opened) => opened,

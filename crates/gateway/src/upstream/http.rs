@@ -7,8 +7,7 @@ use bartizan_mcp::{
     Message, Revision, headers,
     sse::{Decoder, Event},
 };
-use bartizan_model::Caller;
-use bartizan_oauth::outbound::{Credential, Refused, Retry, Unobtainable};
+use bartizan_oauth::outbound::{Asking, Credential, Refused, Retry, Unobtainable};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -22,7 +21,7 @@ pub struct Badge {
     /// The credential.
     pub credential: Arc<dyn Credential>,
     /// Whom requests are made for; `None` is the gate.
-    pub caller: Option<Arc<Caller>>,
+    pub asking: Option<Asking>,
 }
 
 /// What a POST was answered with.
@@ -74,7 +73,7 @@ impl Wire {
         };
         let mut is_last = false;
         loop {
-            let shown = badge.credential.headers(badge.caller.as_deref()).await.map_err(no_credential)?;
+            let shown = badge.credential.headers(badge.asking.as_ref()).await.map_err(no_credential)?;
             let mut lines = headers.clone();
             lines.extend(shown.clone());
             let sent = self.endpoint.send(method.clone(), lines, body.clone(), headers_within).await;
@@ -84,7 +83,7 @@ impl Wire {
                 return Ok(response);
             }
             let refused = Refused { status: status.as_u16(), answer: response.headers(), shown: &shown };
-            match badge.credential.challenged(badge.caller.as_deref(), refused).await {
+            match badge.credential.challenged(badge.asking.as_ref(), refused).await {
                 Ok(Retry::Once) => is_last = true,
                 Ok(Retry::No) => return Ok(response),
                 Err(why) => return Err(no_credential(why)),
@@ -302,9 +301,11 @@ fn failure(error: &bartizan_egress::Error) -> Failure {
     }
 }
 
-fn no_credential(why: Unobtainable) -> Failure {
+pub(crate) fn no_credential(why: Unobtainable) -> Failure {
     match why {
         Unobtainable::NeedsLinking(url) => Failure::NeedsLinking(url.into()),
+        Unobtainable::StepUp(step_up) => Failure::StepUp(step_up),
+        Unobtainable::NotForCaller(why) => Failure::NotForCaller(why),
         Unobtainable::Nobody | Unobtainable::Failed(_) => {
             tracing::warn!(%why, "a server's credential is missing");
             Failure::NoCredential

@@ -89,7 +89,7 @@ impl Endpoint {
         let lines = [
             (header::ACCESS_CONTROL_ALLOW_METHODS, self.allow),
             (header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type, DPoP, MCP-Protocol-Version"),
-            (header::ACCESS_CONTROL_EXPOSE_HEADERS, "WWW-Authenticate, Retry-After"),
+            (header::ACCESS_CONTROL_EXPOSE_HEADERS, "WWW-Authenticate, Retry-After, DPoP-Nonce"),
             (header::ACCESS_CONTROL_MAX_AGE, "600"),
         ];
         for (name, value) in lines {

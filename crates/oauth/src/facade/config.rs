@@ -47,6 +47,9 @@ pub struct FacadeConfig {
     #[serde(skip_serializing)]
     #[schemars(skip)]
     pub dpop: Constraint,
+    /// What `[identity] dpop_nonces` asks of every proof.
+    #[serde(skip)]
+    pub dpop_nonces: bool,
     /// Identity providers whose identity assertions (ID-JAG) are taken (enterprise-managed authorization).
     pub assertion_issuers: Vec<AssertionIssuer>,
     /// Authorization servers whose access tokens may be exchanged for ours (RFC 8693).
@@ -66,6 +69,7 @@ impl Default for FacadeConfig {
             strict_loopback_port: false,
             cors_origins: Vec::new(),
             dpop: Constraint::Optional,
+            dpop_nonces: false,
             assertion_issuers: Vec::new(),
             exchange_issuers: Vec::new(),
         }

@@ -22,6 +22,8 @@ pub(crate) enum Refusal {
     RedirectUri(&'static str),
     /// Metadata of a registration that cannot be used.
     Metadata(&'static str),
+    /// The DPoP proof holds no nonce of ours that is still good (RFC 9449 §8).
+    Nonce,
     /// The DPoP proof is missing or wrong (RFC 9449 §5).
     Proof(&'static str),
     /// The DPoP proof was used before (RFC 9449 §11.1).
@@ -57,6 +59,12 @@ impl Refusal {
             Self::Request(why) => (bad, "invalid_request", why, "request.malformed"),
             Self::RedirectUri(why) => (bad, "invalid_redirect_uri", why, "registration.redirect-uri"),
             Self::Metadata(why) => (bad, "invalid_client_metadata", why, "registration.metadata"),
+            Self::Nonce => (
+                bad,
+                "use_dpop_nonce",
+                "the DPoP proof needs the nonce of the DPoP-Nonce header",
+                "proof.nonce",
+            ),
             Self::Proof(why) => (bad, "invalid_dpop_proof", why, "proof.invalid"),
             Self::ProofReplayed => {
                 (bad, "invalid_dpop_proof", "the DPoP proof was used before", "proof.replayed")

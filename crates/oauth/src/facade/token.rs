@@ -82,6 +82,7 @@ impl Facade {
             tracing::info!(%error, reason = "proof.invalid", "a DPoP proof at the token endpoint is refused");
             Refusal::Proof("the DPoP proof is wrong")
         })?;
+        dpop::check_nonce(&proof, self.nonces.as_ref()).map_err(|_| Refusal::Nonce)?;
         if !self.grants.first_use(Digest(proof.id), proof.until, now).await? {
             return Err(Refusal::ProofReplayed);
         }

@@ -2,10 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use http::{HeaderMap, header};
+
+use super::token::is_claims;
 
 /// Bytes of all challenges together; more is not read.
 const MAX_BYTES: usize = 8 * 1024;
+/// Base64 with or without padding.
+const STANDARD_NO_PAD_OR_NOT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The `Bearer` challenge of an answer; nothing in it is more than a server's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +28,8 @@ pub(super) struct Challenge {
     pub scopes: Vec<String>,
     /// `error`
     pub error: Option<String>,
+    /// What the next token is to show: Entra's `claims`, out of its Base64.
+    pub claims: Option<String>,
 }
 
 impl Challenge {
@@ -39,6 +53,10 @@ impl Challenge {
             resource_metadata: text("resource_metadata"),
             scopes: scopes.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             error: text("error"),
+            claims: text("claims").and_then(|encoded| {
+                let decoded = STANDARD_NO_PAD_OR_NOT.decode(encoded).ok()?;
+                String::from_utf8(decoded).ok().filter(|text| is_claims(text))
+            }),
         })
     }
 }
@@ -121,6 +139,7 @@ mod tests {
             resource_metadata: Some(metadata.to_owned()),
             scopes: scopes.iter().map(|s| (*s).to_owned()).collect(),
             error: error.map(str::to_owned),
+            claims: None,
         })
     }
 
@@ -133,6 +152,19 @@ mod tests {
         assert_eq!(read(&[several]), with("u", &["s"], None));
         assert_eq!(read(&["Negotiate, Bearer resource_metadata=u"]), with("u", &[], None));
         assert_eq!(read(&["Bearer"]), Some(Challenge::default()));
+    }
+
+    #[test]
+    fn the_claims_of_a_challenge_are_json_or_nothing() {
+        let claims = r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#;
+        for encoded in ["eyJhY2Nlc3NfdG9rZW4iOnsiYWNycyI6eyJlc3NlbnRpYWwiOnRydWUsInZhbHVlIjoiYzEifX19"] {
+            let line = format!(r#"Bearer error="insufficient_claims", claims="{encoded}""#);
+            assert_eq!(read(&[&line]).unwrap().claims.as_deref(), Some(claims));
+        }
+        for bad in ["", "%%%", "W10=", "bm90IGpzb24="] {
+            let line = format!(r#"Bearer error="insufficient_claims", claims="{bad}""#);
+            assert_eq!(read(&[&line]).unwrap().claims, None, "{bad}");
+        }
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bartizan_model::{Caller, Clock, Entropy, Secret, Timestamp};
+use bartizan_model::{Clock, Entropy, Secret, Timestamp};
 use http::{HeaderMap, HeaderValue, header};
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::{
-    ClientCredentialsConfig, Credential, Means, Refused, Retry, Secrets, Unobtainable,
+    Asking, ClientCredentialsConfig, Credential, Means, Refused, Retry, Secrets, Unobtainable,
     client::{Client, Form, Proof, SigningKey},
     metadata::{self, AuthorizationServer},
     sensitive,
@@ -144,14 +144,14 @@ impl ClientCredentials {
 
 #[async_trait]
 impl Credential for ClientCredentials {
-    async fn headers(&self, _caller: Option<&Caller>) -> Result<HeaderMap, Unobtainable> {
+    async fn headers(&self, _asking: Option<&Asking>) -> Result<HeaderMap, Unobtainable> {
         let line = self.line(&mut *self.held.lock().await).await?;
         Ok(HeaderMap::from_iter([(header::AUTHORIZATION, line)]))
     }
 
     async fn challenged(
         &self,
-        _caller: Option<&Caller>,
+        _asking: Option<&Asking>,
         refused: Refused<'_>,
     ) -> Result<Retry, Unobtainable> {
         // What is asked for is the operator's choice: a wider token is not to be had.

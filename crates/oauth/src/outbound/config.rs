@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::EntraAppConfig;
 use crate::{SecretRef, discovery::is_loopback, scope::is_scope};
 
 /// What the gate shows a server behind a URL.
@@ -20,6 +21,10 @@ pub enum CredentialConfig {
     Secret(SecretConfig),
     /// The gate's own access tokens (RFC 6749 §4.4), for everybody.
     ClientCredentials(ClientCredentialsConfig),
+    /// Access tokens that an authorization server gives in exchange for the caller's own (RFC 8693), for that caller alone.
+    TokenExchange(TokenExchangeConfig),
+    /// Access tokens in the name of whoever calls, by Microsoft Entra's on-behalf-of flow.
+    EntraObo(EntraOboConfig),
     /// Each person's own account at the server, which they link at `/connect/{server}` (MCP authorization).
     UserOauth(UserOauthConfig),
 }
@@ -52,6 +57,53 @@ pub struct ClientCredentialsConfig {
     /// The only authorities to trust as the authorization server's TLS peer (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+}
+
+/// `kind = "token-exchange"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenExchangeConfig {
+    /// The gate's client id at the authorization server.
+    pub client_id: String,
+    /// Where its secret is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<SecretRef>,
+    /// Where its private key is kept (PKCS #8 in PEM; P-256, Ed25519 or RSA), instead of a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<SecretRef>,
+    /// The authorization server, exactly as its metadata writes it. It alone is ever shown the caller's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Its token endpoint, for one without metadata.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub token_url: Option<Url>,
+    /// Whose tokens are exchanged there, by `iss`; empty for whoever's tokens are taken at the gate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subject_issuers: Vec<String>,
+    /// What is asked for.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// What the tokens are for, by URL (RFC 8707); if neither this nor `audience` is set, the server's own URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// What the tokens are for, by the name that the authorization server has for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// The only authorities to trust as the authorization server's TLS peer (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+}
+
+/// `kind = "entra-obo"`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EntraOboConfig {
+    /// What is asked for at the server's registration, such as `api://server/.default`.
+    pub scopes: Vec<String>,
+    /// The gate's registration in the tenant; by default the one of `[identity.provider]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<EntraAppConfig>,
 }
 
 /// `kind = "user-oauth"`
@@ -152,24 +204,59 @@ impl SecretConfig {
 impl ClientCredentialsConfig {
     fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
-        if self.client_id.is_empty() {
-            found.push("`client_id` is empty".to_owned());
-        }
-        if self.client_secret.is_some() == self.private_key.is_some() {
-            found.push("set `client_secret` or `private_key`, one of them".into());
-        }
-        if self.issuer.is_none() && self.token_url.is_none() {
-            found.push(
-                "set `issuer` or `token_url`: a server must not choose to whom the gate shows its secret"
-                    .into(),
-            );
-        }
-        check_issuer(self.issuer.as_deref(), &mut found);
-        if self.token_url.as_ref().is_some_and(|url| !is_protected(url)) {
-            found.push("`token_url` must be https (http only on loopback), without user or fragment".into());
+        let proofs = [&self.client_secret, &self.private_key];
+        check_client(&self.client_id, proofs, &mut found);
+        check_place(self.issuer.as_deref(), self.token_url.as_ref(), &mut found);
+        check_scopes(&self.scopes, &mut found);
+        found
+    }
+}
+
+impl TokenExchangeConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let proofs = [&self.client_secret, &self.private_key];
+        check_client(&self.client_id, proofs, &mut found);
+        check_place(self.issuer.as_deref(), self.token_url.as_ref(), &mut found);
+        if self.audience.as_deref() == Some("") || self.resource.as_deref() == Some("") {
+            found.push("`audience` and `resource` are not empty, or not there".into());
         }
         check_scopes(&self.scopes, &mut found);
         found
+    }
+}
+
+impl EntraOboConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.scopes.is_empty() {
+            found
+                .push("`scopes` is empty; `api://…/.default` is everything that was consented to".to_owned());
+        }
+        check_scopes(&self.scopes, &mut found);
+        found.extend(self.app.iter().flat_map(EntraAppConfig::problems).map(|p| format!("app: {p}")));
+        found
+    }
+}
+
+fn check_client(client_id: &str, proofs: [&Option<SecretRef>; 2], found: &mut Vec<String>) {
+    if client_id.is_empty() {
+        found.push("`client_id` is empty".to_owned());
+    }
+    if proofs.iter().filter(|proof| proof.is_some()).count() != 1 {
+        found.push("set `client_secret` or `private_key`, one of them".into());
+    }
+}
+
+fn check_place(issuer: Option<&str>, token_url: Option<&Url>, found: &mut Vec<String>) {
+    if issuer.is_none() && token_url.is_none() {
+        found.push(
+            "set `issuer` or `token_url`: a server must not choose to whom the gate shows its secret".into(),
+        );
+    }
+    check_issuer(issuer, found);
+    if token_url.is_some_and(|url| !is_protected(url)) {
+        found.push("`token_url` must be https (http only on loopback), without user or fragment".into());
     }
 }
 
@@ -217,8 +304,20 @@ impl CredentialConfig {
             Self::None => Vec::new(),
             Self::Secret(secret) => secret.problems(),
             Self::ClientCredentials(config) => config.problems(),
+            Self::TokenExchange(config) => config.problems(),
+            Self::EntraObo(config) => config.problems(),
             Self::UserOauth(config) => config.problems(),
         }
+    }
+
+    /// Whether it takes the access token that a caller came with.
+    pub fn takes_subjects(&self) -> bool {
+        matches!(self, Self::TokenExchange(_) | Self::EntraObo(_))
+    }
+
+    /// Whether it is used in the name of people whom the gate's own identity provider signs in.
+    pub fn takes_sign_ins(&self) -> bool {
+        matches!(self, Self::EntraObo(EntraOboConfig { app: None, .. }))
     }
 
     /// The only authorities to trust as its authorization server's TLS peer (PEM).
@@ -226,6 +325,8 @@ impl CredentialConfig {
         match self {
             Self::None | Self::Secret(_) => None,
             Self::ClientCredentials(config) => config.ca.as_deref(),
+            Self::TokenExchange(config) => config.ca.as_deref(),
+            Self::EntraObo(config) => config.app.as_ref().and_then(|app| app.ca.as_deref()),
             Self::UserOauth(config) => config.ca.as_deref(),
         }
     }
@@ -236,6 +337,9 @@ impl CredentialConfig {
             Self::None => Vec::new(),
             Self::Secret(secret) => vec![&secret.value],
             Self::ClientCredentials(c) => c.client_secret.iter().chain(&c.private_key).collect(),
+            Self::TokenExchange(c) => c.client_secret.iter().chain(&c.private_key).collect(),
+            // One registration may stand in front of several servers of its tenant, which see none of its secrets.
+            Self::EntraObo(_) => Vec::new(),
             Self::UserOauth(config) => config.client_secret.iter().collect(),
         }
     }

@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use bartizan_model::{Caller, Clock, Secret, Timestamp};
+use bartizan_model::{Clock, Secret, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 
-use super::{Credential, Refused, Retry, SecretConfig, Secrets, Unobtainable, sensitive};
+use super::{Asking, Credential, Refused, Retry, SecretConfig, Secrets, Unobtainable, sensitive};
 use crate::SecretRef;
 
 /// A vaulted secret. It is read again when a second has passed, and at once when it was refused, so that a new one
@@ -66,13 +66,13 @@ impl SecretCredential {
 
 #[async_trait]
 impl Credential for SecretCredential {
-    async fn headers(&self, _caller: Option<&Caller>) -> Result<HeaderMap, Unobtainable> {
+    async fn headers(&self, _asking: Option<&Asking>) -> Result<HeaderMap, Unobtainable> {
         Ok(HeaderMap::from_iter([(self.header.clone(), self.value(false).await?)]))
     }
 
     async fn challenged(
         &self,
-        _caller: Option<&Caller>,
+        _asking: Option<&Asking>,
         refused: Refused<'_>,
     ) -> Result<Retry, Unobtainable> {
         let fresh = self.value(true).await?;

@@ -19,24 +19,34 @@ use crate::{
 const EARLY: Duration = Duration::from_secs(30);
 /// The life of a token that does not say how long it lives; a refusal may end it sooner.
 const UNSAID: Duration = Duration::from_secs(300);
+/// Bytes of the longest `claims` that are relayed: they go into a header line, as Base64.
+const MAX_CLAIMS: usize = 3 * 1024;
 
 /// What a token endpoint gave.
 #[derive(Clone)]
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     pub access: Secret,
     pub refresh: Option<Secret>,
     /// When the access token is as good as over.
     pub until: Timestamp,
     /// What was granted, if it is not what was asked for (RFC 6749 §5.1).
     pub scopes: Option<Vec<String>>,
+    /// `issued_token_type` (RFC 8693 §2.2.1).
+    pub issued: Option<String>,
 }
 
 /// Why there are no tokens.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Denied {
+pub(crate) enum Denied {
     /// The authorization server will not: the code of RFC 6749 §5.2, or what stands for it.
     #[error("the authorization server refuses: {0}")]
     Refused(String),
+    /// It wants to see the person, as this says: the value of Entra's `claims` parameter.
+    #[error("the authorization server wants the person to sign in again")]
+    Interaction(Option<String>),
+    /// Nobody has consented to what is asked for.
+    #[error("the authorization server refuses for want of consent")]
+    Consent,
     /// It cannot be asked, or its answer is none. The same may succeed later.
     #[error("the token endpoint: {0}")]
     Failed(String),
@@ -45,7 +55,7 @@ pub(super) enum Denied {
 impl Denied {
     /// Whether the grant itself is over, so that only its person can renew it.
     pub fn is_over(&self) -> bool {
-        matches!(self, Self::Refused(code) if code == "invalid_grant")
+        matches!(self, Self::Consent) || matches!(self, Self::Refused(code) if code == "invalid_grant")
     }
 
     /// Whether the server no longer knows who we are.
@@ -81,10 +91,19 @@ pub(super) async fn request(
     read(answer.status, &answer.body, now)
 }
 
-fn read(status: u16, body: &[u8], now: Timestamp) -> Result<Tokens, Denied> {
+pub(crate) fn read(status: u16, body: &[u8], now: Timestamp) -> Result<Tokens, Denied> {
     let failed = |what: &str| Denied::Failed(format!("{what} (HTTP {status})"));
     let answer = Object::parse(body).map_err(|_| failed("its answer is no JSON object"))?;
     if let Ok(Some(code)) = answer.text("error") {
+        match (code, answer.text("suberror")) {
+            ("consent_required", _) | ("invalid_grant", Ok(Some("consent_required"))) => {
+                return Err(Denied::Consent);
+            }
+            ("interaction_required" | "login_required", _) => {
+                return Err(Denied::Interaction(claims_of(&answer)));
+            }
+            _ => {}
+        }
         // One of a list, or a URL: no prose of a stranger in our log.
         let is_code =
             code.len() <= 100 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-:/.".contains(&b));
@@ -111,7 +130,19 @@ fn read(status: u16, body: &[u8], now: Timestamp) -> Result<Tokens, Denied> {
         refresh: text("refresh_token"),
         until: now.plus(life.saturating_sub(early)),
         scopes: scopes.map(|s| s.split_ascii_whitespace().map(str::to_owned).collect()),
+        issued: answer.text("issued_token_type").ok().flatten().map(str::to_owned),
     })
+}
+
+/// The `claims` of an answer, if they are what a client could hand over: a JSON object of a few kilobytes.
+fn claims_of(answer: &Object) -> Option<String> {
+    let text = answer.text("claims").ok().flatten()?;
+    is_claims(text).then(|| text.to_owned())
+}
+
+/// Whether a text can be the value of a `claims` parameter (OpenID Connect Core §5.5).
+pub(super) fn is_claims(text: &str) -> bool {
+    text.len() <= MAX_CLAIMS && Object::parse(text.as_bytes()).is_ok()
 }
 
 #[cfg(test)]

@@ -13,14 +13,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bartizan_model::{Caller, Secret, ServerName, Timestamp};
+use bartizan_model::{Secret, ServerName, Timestamp};
 use bartizan_store::links::{Account, Grant, LinkError};
 use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
-    Credential, Means, Refused, Retry, Unobtainable, UserOauthConfig,
+    Asking, Credential, Means, Refused, Retry, Unobtainable, UserOauthConfig,
     challenge::Challenge,
     client::Form,
     metadata::{self, AuthorizationServer, Fault, Resource},
@@ -374,14 +374,14 @@ impl Inner {
 
 #[async_trait]
 impl Credential for UserOauth {
-    async fn headers(&self, caller: Option<&Caller>) -> Result<HeaderMap, Unobtainable> {
-        let caller = caller.ok_or(Unobtainable::Nobody)?;
+    async fn headers(&self, asking: Option<&Asking>) -> Result<HeaderMap, Unobtainable> {
+        let caller = asking.ok_or(Unobtainable::Nobody)?.caller();
         let account = self.0.account(caller.issuer(), caller.subject());
         Ok(HeaderMap::from_iter([(header::AUTHORIZATION, self.0.line(&account).await?)]))
     }
 
-    async fn challenged(&self, caller: Option<&Caller>, refused: Refused<'_>) -> Result<Retry, Unobtainable> {
-        let caller = caller.ok_or(Unobtainable::Nobody)?;
+    async fn challenged(&self, asking: Option<&Asking>, refused: Refused<'_>) -> Result<Retry, Unobtainable> {
+        let caller = asking.ok_or(Unobtainable::Nobody)?.caller();
         let account = self.0.account(caller.issuer(), caller.subject());
         let challenge = Challenge::of(refused.answer);
         if let Some(place) = challenge.as_ref().and_then(|c| c.resource_metadata.clone()) {

@@ -9,7 +9,7 @@ use url::Url;
 use crate::{
     SecretRef, config,
     config::problems::{check_scheme, check_url, is_guid},
-    entra::PERSONAL_ACCOUNTS,
+    entra::{self, PERSONAL_ACCOUNTS, TokenVersion},
     key::Algorithm,
     scope::is_scope,
 };
@@ -170,6 +170,16 @@ impl BrowserConfig {
 }
 
 impl ProviderConfig {
+    /// The issuer under which its people are known.
+    pub fn issuer(&self) -> String {
+        match self {
+            Self::Entra(config) => {
+                entra::issuer(&config.authority, &config.sts, &config.tenant, TokenVersion::V2)
+            }
+            Self::Oidc(config) => config.issuer.clone(),
+        }
+    }
+
     /// Adds everything that is wrong to `found`.
     pub(super) fn problems(&self, found: &mut Vec<String>) {
         match self {

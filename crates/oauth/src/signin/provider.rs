@@ -2,9 +2,10 @@
 //! Connect Core §3.1).
 //!
 //! Nothing of the provider's tokens leaves this module: the ID token becomes a [`Person`], the access token is dropped
-//! unread, and a refresh token is not asked for.
+//! unread, and a refresh token is not asked for. The one exception is a tenant at which the gate acts in people's names
+//! (`kind = "entra-obo"`): then both are kept, sealed to the person, in [`Assertions`].
 
-mod credential;
+pub(crate) mod credential;
 mod id_token;
 mod lost;
 mod metadata;
@@ -26,6 +27,10 @@ use crate::{
     json::Object,
     jwks::IssuerKeys,
     key::Algorithm,
+    outbound::{
+        Assertions, own_scope,
+        token::{self, Tokens},
+    },
 };
 
 use credential::{Credential, Proof};
@@ -51,6 +56,8 @@ pub(super) struct Provider {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     groups: Option<Arc<dyn GroupSource>>,
+    /// Where it goes what a sign-in leaves for acting in the person's name, if somebody acts so.
+    assertions: Option<Assertions>,
 }
 
 /// What differs from one kind of provider to another.
@@ -150,13 +157,22 @@ impl Provider {
             ProviderConfig::Entra(config) => Kind::of_entra(config)?,
             ProviderConfig::Oidc(config) => Kind::of_oidc(config)?,
         };
-        let credential = Credential::new(kind.credential, kind.client_id, surroundings);
+        let (secret, entropy) = (Arc::clone(&surroundings.secret), Arc::clone(&surroundings.entropy));
+        let clock = Arc::clone(&surroundings.clock);
+        let credential = Credential::new(kind.credential, kind.client_id, secret, entropy, clock);
         if let Err(why) = credential.check() {
             problems.push(format!("[identity.provider]: `credential` {why}"));
             return None;
         }
         let (fetch, clock) = ((surroundings.fetch)(kind.ca), Arc::clone(&surroundings.clock));
         let (issuer, place) = (kind.issuer, kind.metadata_url);
+        // Only a tenant's tokens for the gate can be shown to it again.
+        let assertions =
+            surroundings.assertions.clone().filter(|_| matches!(kind.reading, Reading::Entra(_)));
+        let scope = match &assertions {
+            Some(_) => format!("{} offline_access {}", kind.scope, own_scope(kind.client_id)),
+            None => kind.scope,
+        };
         let key_place = KeyPlace::Metadata(vec![place.clone()]);
         let token_endpoint = kind.token_endpoint.cloned();
         Some(Self {
@@ -172,13 +188,14 @@ impl Provider {
             host: kind.host,
             client_id: kind.client_id.to_owned(),
             callback: format!("{}/oauth/callback", public_url.origin().ascii_serialization()),
-            scope: kind.scope,
+            scope,
             algorithms: kind.algorithms,
             reading: kind.reading,
             credential,
             fetch,
             clock,
             groups: surroundings.groups.clone(),
+            assertions,
         })
     }
 
@@ -255,7 +272,7 @@ impl Provider {
     /// [`Lost`]; the code is used up in any case.
     pub async fn person(&self, code: &str, asking: &Asking) -> Result<Person, Lost> {
         let metadata = self.metadata().await?;
-        let text = self.redeem(&metadata, code, asking).await?;
+        let (text, tokens) = self.redeem(&metadata, code, asking).await?;
         let expected = id_token::Expected {
             issuer: &self.issuer,
             client_id: &self.client_id,
@@ -270,11 +287,23 @@ impl Provider {
             let caller = Caller::new(&person.issuer, &person.subject, &self.client_id);
             person.groups = source.groups_of(&caller).await.ok_or(Lost::IdToken(Error::GroupsUnknown))?;
         }
+        if let (Some(assertions), Some(tokens)) = (&self.assertions, tokens) {
+            // Without it the person is asked to sign in again where somebody is to act in their name.
+            if let Err(error) = assertions.keep(&person.issuer, &person.subject, &tokens).await {
+                tracing::error!(%error, "what a sign-in left for acting in the person's name was not kept");
+            }
+        }
         Ok(person)
     }
 
-    /// The ID token for a code (OpenID Connect Core §3.1.3).
-    async fn redeem(&self, metadata: &Metadata, code: &str, asking: &Asking) -> Result<Secret, Lost> {
+    /// The ID token for a code (OpenID Connect Core §3.1.3), and what came beside it, where it is kept.
+    async fn redeem(
+        &self,
+        metadata: &Metadata,
+        code: &str,
+        asking: &Asking,
+    ) -> Result<(Secret, Option<Tokens>), Lost> {
+        let asked = self.clock.now();
         let url = &metadata.token_endpoint;
         let proof = self.credential.prove(url).map_err(Lost::Credential)?;
         let form = self.form(code, asking, &proof);
@@ -293,7 +322,11 @@ impl Provider {
         }
         let missing = |_| Lost::IdToken(Error::TokenMalformed);
         let answer = answer.ok_or(Lost::IdToken(Error::TokenMalformed))?;
-        Ok(Secret::new(answer.needed_text("id_token").map_err(missing)?.to_owned()))
+        let tokens = match &self.assertions {
+            None => None,
+            Some(_) => token::read(document.status, &document.body, asked).ok(),
+        };
+        Ok((Secret::new(answer.needed_text("id_token").map_err(missing)?.to_owned()), tokens))
     }
 
     fn form(&self, code: &str, asking: &Asking, proof: &Proof) -> Secret {

@@ -12,7 +12,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bartizan_model::{Caller, Clock, ManualClock, Secret, SeededEntropy, ServerName, Timestamp};
-use bartizan_store::{Database, Sealer, StoredLinks};
+use bartizan_store::{Database, Sealer, StoredLinks, StoredProviderTokens};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use serde_json::json;
@@ -23,9 +23,9 @@ use super::{
     scene::{NOW, Net, SharedNet},
 };
 use crate::{
-    Fetch, SecretRef,
+    Fetch, SecretRef, SubjectTokens,
     facade::{Asked, Person},
-    outbound::{self, Credential, Linking, Made, Means, Refused, Retry, Secrets, Unobtainable},
+    outbound::{self, Assertions, Credential, Linking, Made, Means, Refused, Retry, Secrets, Unobtainable},
 };
 
 const UP: &str = "https://up.example/mcp";
@@ -111,6 +111,13 @@ impl Scene {
             ask: Arc::clone(&fetch),
             issuers: fetch,
             secrets: secrets.clone(),
+            read: Arc::new(|_| Ok(Secret::new("vaulted".to_owned()))),
+            subjects: Arc::new(SubjectTokens::new(Arc::default(), clock.clone())),
+            assertions: Assertions::new(
+                Arc::new(StoredProviderTokens::new(database.clone(), Arc::clone(&sealer))),
+                clock.clone(),
+            ),
+            provider: None,
             links: Arc::new(StoredLinks::new(database, Arc::clone(&sealer))),
             sealer,
             clock: clock.clone(),
@@ -139,7 +146,7 @@ impl Scene {
 
     /// The line shown for `caller`, or why there is none.
     async fn line(&self, caller: &Caller) -> Result<String, Unobtainable> {
-        let headers = self.credential().headers(Some(caller)).await?;
+        let headers = self.credential().headers(Some(&caller.clone().into())).await?;
         let line = headers.get(header::AUTHORIZATION).unwrap();
         assert!(line.is_sensitive());
         Ok(line.to_str().unwrap().to_owned())
@@ -148,10 +155,12 @@ impl Scene {
     /// The server refuses what `caller` showed.
     async fn refused(&self, caller: &Caller, status: u16, challenge: &str) -> Result<Retry, Unobtainable> {
         let credential = self.credential();
-        let shown = credential.headers(Some(caller)).await?;
+        let shown = credential.headers(Some(&caller.clone().into())).await?;
         let mut answer = HeaderMap::new();
         answer.insert(header::WWW_AUTHENTICATE, HeaderValue::from_str(challenge).unwrap());
-        credential.challenged(Some(caller), Refused { status, answer: &answer, shown: &shown }).await
+        credential
+            .challenged(Some(&caller.clone().into()), Refused { status, answer: &answer, shown: &shown })
+            .await
     }
 
     /// The forms that came to the token endpoint.

@@ -268,6 +268,8 @@ impl Scene {
                 replays: Arc::new(MemoryReplays::new(100)),
                 groups,
                 denied: Arc::new(DenyList::default()),
+                subjects: None,
+                nonces: None,
                 facade: None,
             },
         );

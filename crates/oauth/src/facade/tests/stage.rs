@@ -231,6 +231,8 @@ impl Stage {
                 replays: Arc::new(MemoryReplays::new(100)),
                 groups: None,
                 denied,
+                subjects: None,
+                nonces: None,
                 facade: Some(&facade),
             },
         );

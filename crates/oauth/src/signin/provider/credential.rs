@@ -23,7 +23,7 @@ use url::{Url, form_urlencoded};
 use crate::{
     SecretRef,
     key::Algorithm,
-    signin::{AssertionKey, CredentialConfig, ReadSecret, SignInSurroundings, random},
+    signin::{AssertionKey, CredentialConfig, ReadSecret, random},
 };
 
 /// Seconds an assertion is good for: a clock's error and a slow network.
@@ -32,7 +32,7 @@ const LIFETIME_S: u64 = 120;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The gate as a client.
-pub(super) struct Credential {
+pub(crate) struct Credential {
     config: CredentialConfig,
     client_id: String,
     secret: ReadSecret,
@@ -41,21 +41,21 @@ pub(super) struct Credential {
 }
 
 /// What goes along with a token request.
-pub(super) struct Proof {
+pub(crate) struct Proof {
     pub authorization: Option<Secret>,
     /// Members of the form.
     pub members: Vec<(&'static str, Secret)>,
 }
 
 impl Credential {
-    pub fn new(config: &CredentialConfig, client_id: &str, surroundings: &SignInSurroundings<'_>) -> Self {
-        Self {
-            config: config.clone(),
-            client_id: client_id.to_owned(),
-            secret: Arc::clone(&surroundings.secret),
-            entropy: Arc::clone(&surroundings.entropy),
-            clock: Arc::clone(&surroundings.clock),
-        }
+    pub fn new(
+        config: &CredentialConfig,
+        client_id: &str,
+        secret: ReadSecret,
+        entropy: Arc<dyn Entropy>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { config: config.clone(), client_id: client_id.to_owned(), secret, entropy, clock }
     }
 
     /// Whether it can be used as things are.

@@ -269,6 +269,7 @@ impl Scene {
                 groups,
                 ledger: notebook.clone(),
                 decisions: Some(held.clone()),
+                assertions: None,
             },
         )?;
         Ok(Self { held, signin, net, clock, desk, notebook, signer, secret, _folder: folder })

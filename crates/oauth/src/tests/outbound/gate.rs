@@ -39,8 +39,9 @@ async fn a_secret_is_read_again_after_a_second_or_a_refusal_and_gone_when_it_is_
 #[tokio::test]
 async fn one_token_does_for_everybody_until_shortly_before_its_end() {
     let scene = Scene::new(CREDENTIALS).await;
-    let many =
-        (0..16).map(|_| scene.credential()).map(|c| async move { c.headers(Some(&ann())).await.unwrap() });
+    let many = (0..16)
+        .map(|_| scene.credential())
+        .map(|c| async move { c.headers(Some(&ann().into())).await.unwrap() });
     let mut running = tokio::task::JoinSet::new();
     many.for_each(|one| {
         running.spawn(one);

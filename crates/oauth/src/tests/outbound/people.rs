@@ -248,7 +248,7 @@ async fn a_grant_is_renewed_once_for_all_who_wait_and_its_refresh_token_rotates(
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..16 {
         let credential = scene.credential();
-        running.spawn(async move { credential.headers(Some(&ann())).await.unwrap() });
+        running.spawn(async move { credential.headers(Some(&ann().into())).await.unwrap() });
     }
     while let Some(done) = running.join_next().await {
         assert_eq!(done.unwrap()[header::AUTHORIZATION], "Bearer access-2");
