@@ -20,7 +20,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{config::ServerConfig, exports::Exporters, metrics::Metrics, state::State};
+use crate::{bundles::Bundles, config::ServerConfig, exports::Exporters, metrics::Metrics, state::State};
 
 /// Where it listens if the configuration does not say.
 const DEFAULT: ([u8; 4], u16) = ([127, 0, 0, 1], 8788);
@@ -42,6 +42,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Its exporters.
     pub exporters: Arc<Exporters>,
+    /// The shield's bundle.
+    pub bundles: Arc<Bundles>,
 }
 
 /// A bound admin listener.
@@ -141,7 +143,10 @@ impl Listening {
         }
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/metrics") => {
-                let mut page = plain(StatusCode::OK, admin.metrics.render(&admin.gate, &admin.exporters));
+                let mut page = plain(
+                    StatusCode::OK,
+                    admin.metrics.render(&admin.gate, &admin.exporters, &admin.bundles),
+                );
                 let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 page.headers_mut().insert(header::CONTENT_TYPE, kind);
                 page

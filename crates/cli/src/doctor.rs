@@ -1,5 +1,6 @@
 //! `bartizan doctor`: the hardening checklist, with evidence.
 
+mod bundle;
 mod outside;
 mod place;
 
@@ -107,6 +108,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.extend(secrets(config));
     let state = State::for_config(path)?;
     checks.extend(place::checks(&state).await);
+    checks.extend(bundle::checks(config, &base, &state).await);
     if !arguments.offline {
         checks.extend(outside::checks(config, &base).await);
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod alerts;
 mod audit;
+mod bundles;
 mod config;
 mod doctor;
 mod doorman;

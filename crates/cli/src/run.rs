@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     admin::{self, Admin},
     alerts::Watching,
+    bundles::Bundles,
     config::{self, Config, Loaded},
     doorman::Doorman,
     endpoints::{self, Desk},
@@ -33,7 +34,6 @@ use crate::{
     identity::Mode,
     login,
     metrics::metrics_of,
-    opinions,
     state::State,
 };
 
@@ -53,7 +53,8 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let state = State::for_config(path)?;
     let base = base_of(path);
     let gate = state.gate("gate").await?;
-    gate.arm(opinions::shield(&loaded.config, &base)?);
+    let bundles = Arc::new(Bundles::new(Arc::clone(&gate), &state, &base).await?);
+    bundles.adopt(bundles.prepare(&loaded.config).await?).await;
     let metrics = metrics_of(&gate);
     let exporters = exporters(&gate, &state);
     exporters.apply(exports::settings(&loaded.config, &base, gate.recorder().log(), &clock())?);
@@ -101,7 +102,13 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
     let revoking = tokio::spawn(end_revoked(Arc::clone(&gate), Arc::clone(doorman.denied())));
     let taking_back = tokio::spawn(take_back(Arc::clone(&gate), Arc::clone(&doorman)));
-    let watched = Admin { gate: Arc::clone(&gate), metrics, exporters: Arc::clone(&exporters) };
+    let renewing = tokio::spawn(Arc::clone(&bundles).watch());
+    let watched = Admin {
+        gate: Arc::clone(&gate),
+        metrics,
+        exporters: Arc::clone(&exporters),
+        bundles: Arc::clone(&bundles),
+    };
     let administering = admin.map(|listening| tokio::spawn(listening.serve(watched)));
     let reloading = Reload {
         path: path.map(Path::to_owned),
@@ -113,6 +120,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         exporters: Arc::clone(&exporters),
         desk,
         alerts,
+        bundles,
         address,
         tls: tls.clone(),
     };
@@ -140,6 +148,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     revoking.abort();
     taking_back.abort();
     watching.abort();
+    renewing.abort();
     if let Some(administering) = administering {
         administering.abort();
     }
@@ -234,6 +243,7 @@ struct Reload {
     exporters: Arc<Exporters>,
     desk: Desk,
     alerts: Arc<Watching>,
+    bundles: Arc<Bundles>,
     address: std::net::SocketAddr,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
 }
@@ -305,7 +315,7 @@ impl Reload {
         let config = &loaded.config;
         let desk = Desk { public_url: config.public_url(self.address)?, ..self.desk.clone() };
         let servers = endpoints::servers(config, &self.base, &desk)?;
-        let shield = opinions::shield(config, &self.base)?;
+        let shield = self.bundles.prepare(config).await?;
         let tls = match (&config.server.tls, &self.tls) {
             (Some(files), Some(now)) => Some((endpoints::listener_tls(files, &self.base)?, now)),
             (None, None) => None,
@@ -330,7 +340,7 @@ impl Reload {
         if let Some((fresh, now)) = tls {
             now.store(fresh);
         }
-        self.gate.arm(shield);
+        self.bundles.adopt(shield).await;
         let count = servers.len();
         self.gate.quotas().set(config.limits.clone(), shared_limits);
         self.gate.configure(servers);

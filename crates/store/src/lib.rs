@@ -13,6 +13,7 @@
 //! * [`browsers`]: where somebody is signed in;
 //! * [`pending`]: what happens once and soon, such as a sign-in under way.
 //! * [`links`]: accounts that people linked at servers, and who the gate is at their authorization servers.
+//! * [`bundles`]: the newest bundle of the shield's that was taken up.
 //! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
 //!   [`signing`] keys.
 //!
@@ -20,6 +21,7 @@
 
 pub mod approvals;
 pub mod browsers;
+pub mod bundles;
 pub mod clients;
 mod columns;
 pub mod consents;
@@ -38,6 +40,7 @@ pub mod signing;
 
 pub use approvals::{Approvals, StoredApprovals};
 pub use browsers::{Browsers, StoredBrowsers};
+pub use bundles::{Bundles, StoredBundles};
 pub use clients::{Registrations, StoredRegistrations};
 pub use consents::{Consents, StoredConsents};
 pub use database::{Database, DatabaseError, Dialect};

@@ -8,7 +8,7 @@ use sqlx::{Executor, Row};
 use crate::{Database, DatabaseError, Dialect, digest::Digest};
 
 /// The scripts by number, in order, each in both dialects. Numbers may be left out; one that was given out stays.
-const SCRIPTS: [(i64, &str, &str); 8] = [
+const SCRIPTS: [(i64, &str, &str); 9] = [
     (
         1,
         include_str!("../migrations/sqlite/0001_pins.sql"),
@@ -48,6 +48,11 @@ const SCRIPTS: [(i64, &str, &str); 8] = [
         14,
         include_str!("../migrations/sqlite/0014_responses.sql"),
         include_str!("../migrations/postgres/0014_responses.sql"),
+    ),
+    (
+        20,
+        include_str!("../migrations/sqlite/0020_bundles.sql"),
+        include_str!("../migrations/postgres/0020_bundles.sql"),
     ),
 ];
 

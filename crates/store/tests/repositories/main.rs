@@ -4,6 +4,7 @@
 
 mod approvals;
 mod bench;
+mod bundles;
 mod clients;
 mod flows;
 mod grants;

@@ -5,6 +5,7 @@ mod answers;
 mod approvals;
 mod authority;
 mod bodies;
+mod bundles;
 mod carriage;
 mod channels;
 mod credentials;
