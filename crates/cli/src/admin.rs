@@ -25,7 +25,10 @@ use tokio::{
 
 use api::Api;
 
-use crate::{config::ServerConfig, exports::Exporters, metrics::Metrics, state::State, witness::Witnessing};
+use crate::{
+    bundles::Bundles, config::ServerConfig, exports::Exporters, metrics::Metrics, state::State,
+    witness::Witnessing,
+};
 
 /// Where it listens if the configuration does not say.
 const DEFAULT: ([u8; 4], u16) = ([127, 0, 0, 1], 8788);
@@ -51,6 +54,8 @@ pub struct Admin {
     pub witnessing: Arc<Witnessing>,
     /// The API, if there is one.
     pub api: Arc<ArcSwapOption<Api>>,
+    /// The shield's bundle.
+    pub bundles: Arc<Bundles>,
 }
 
 /// A bound admin listener.
@@ -174,7 +179,8 @@ impl Listening {
         match request.method() {
             _ if !is_known => unauthorized(),
             &Method::GET | &Method::HEAD => {
-                let text = admin.metrics.render(&admin.gate, &admin.exporters, &admin.witnessing);
+                let text =
+                    admin.metrics.render(&admin.gate, &admin.exporters, &admin.witnessing, &admin.bundles);
                 let mut page = plain(StatusCode::OK, text);
                 let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 page.headers_mut().insert(header::CONTENT_TYPE, kind);

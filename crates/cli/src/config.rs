@@ -495,6 +495,8 @@ impl Config {
                 ));
             }
         }
+        let of_bundle = self.shield.bundle.iter().flat_map(bartizan_shield::bundle::BundleConfig::problems);
+        found.extend(of_bundle.map(|problem| format!("[shield.bundle] {problem}")));
         for (name, opinion) in &self.shield.second_opinion {
             if name.is_empty()
                 || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

@@ -1,5 +1,6 @@
 //! `bartizan doctor`: the hardening checklist, with evidence.
 
+mod bundle;
 mod keys;
 mod outside;
 mod place;
@@ -111,6 +112,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.extend(place::checks(&state).await);
     checks.extend(keys::checks(config, &base, &state, arguments.offline).await);
     checks.push(review::check(&state, config).await);
+    checks.extend(bundle::checks(config, &base, &state).await);
     if !arguments.offline {
         checks.extend(outside::checks(config, &base).await);
     }

@@ -4,6 +4,7 @@ mod admin;
 mod alerts;
 mod approvals;
 mod audit;
+mod bundles;
 mod config;
 mod doctor;
 mod doorman;

@@ -9,10 +9,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
-use bartizan_audit::{Entry, Kind, Observer};
+use bartizan_audit::{Entry, Kind, Observer, event::Outcome};
 use bartizan_gateway::Gate;
 
-use crate::{exports::Exporters, witness::Witnessing};
+use crate::{bundles::Bundles, exports::Exporters, witness::Witnessing};
 
 /// The most combinations of labels that one metric has.
 const SERIES: usize = 1000;
@@ -57,6 +57,8 @@ struct Counted {
     outcomes: Family<u64>,
     refusals: Family<u64>,
     findings: Family<u64>,
+    detected: Family<u64>,
+    verdicts: Family<u64>,
     durations: Family<Histogram>,
 }
 
@@ -108,6 +110,12 @@ impl Observer for Metrics {
             // `secret.github-token` is of the family `secret`.
             let family = finding.rule.as_str().split('.').next().unwrap_or_default();
             *counted.findings.of(&[family, finding.severity.as_str(), finding.action.as_str()]) += 1;
+            if !server.is_empty() {
+                *counted.detected.of(&[server, family, finding.severity.as_str()]) += 1;
+            }
+        }
+        if let Some(verdict) = verdict(entry) {
+            *counted.verdicts.of(&[server, verdict]) += 1;
         }
         match entry.kind {
             Kind::CallClosed => {
@@ -126,9 +134,35 @@ impl Observer for Metrics {
     }
 }
 
+/// What the shield's judgement of a call came to: of an answer the gravest that was done about a finding, of what a client
+/// sent that it went no further. Calls without a finding are `clean`, so that rates have something to be of.
+fn verdict(entry: &Entry) -> Option<&'static str> {
+    let details = &entry.details;
+    details.server.as_ref()?;
+    match entry.kind {
+        Kind::CallClosed if details.outcome == Some(Outcome::NotSent) => None,
+        Kind::CallClosed => {
+            let is_done = |action: &str| details.findings.iter().any(|f| f.action.as_str() == action);
+            let gravest = ["block", "quarantine", "redact", "spotlight", "annotate", "allow"];
+            Some(gravest.into_iter().find(|action| is_done(action)).unwrap_or("clean"))
+        }
+        Kind::RequestRefused => {
+            let reason = details.reason.as_ref()?;
+            reason.as_str().starts_with("shield").then_some("refused")
+        }
+        _ => None,
+    }
+}
+
 impl Metrics {
-    /// Everything there is to tell of `gate`, `exporters` and `witnessing` now.
-    pub fn render(&self, gate: &Gate, exporters: &Exporters, witnessing: &Witnessing) -> String {
+    /// Everything there is to tell of `gate`, `exporters`, `witnessing` and `bundles` now.
+    pub fn render(
+        &self,
+        gate: &Gate,
+        exporters: &Exporters,
+        witnessing: &Witnessing,
+        bundles: &Bundles,
+    ) -> String {
         let mut page = Page::default();
         page.head("bartizan_build_info", "gauge", "The version that runs.");
         page.line("bartizan_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -140,6 +174,7 @@ impl Metrics {
             let running = server.processes().load(Ordering::Relaxed) as u64;
             page.line("bartizan_server_processes", &[("server", server.name().as_str())], running);
         }
+        bundle(bundles, &mut page);
         let log = gate.recorder().log();
         page.head("bartizan_audit_entries_total", "counter", "Durable entries of the audit log.");
         page.line("bartizan_audit_entries_total", &[], log.durable());
@@ -213,6 +248,18 @@ impl Metrics {
             &["family", "severity", "action"],
             &counted.findings,
         );
+        page.family(
+            "bartizan_server_findings_total",
+            "What the shield found in a server's calls, by family of rules.",
+            &["server", "family", "severity"],
+            &counted.detected,
+        );
+        page.family(
+            "bartizan_server_verdicts_total",
+            "Calls of a server by what the shield's judgement came to.",
+            &["server", "verdict"],
+            &counted.verdicts,
+        );
         let name = "mcp_server_operation_duration_seconds";
         page.head(name, "histogram", "How long a call took, from its opening to its end.");
         for (labels, histogram) in &counted.durations.0 {
@@ -229,6 +276,29 @@ impl Metrics {
             page.line(&format!("{name}_count"), &labels, histogram.count);
         }
     }
+}
+
+/// The shield's bundle.
+fn bundle(bundles: &Bundles, page: &mut Page) {
+    let standing = bundles.standing();
+    page.head(
+        "bartizan_shield_bundle_version",
+        "gauge",
+        "The bundle the shield judges by; 0 is what the build has.",
+    );
+    page.line("bartizan_shield_bundle_version", &[], standing.version);
+    page.head("bartizan_shield_bundle_age_seconds", "gauge", "How long ago that bundle was made.");
+    let age = standing.created.map_or(0, |created| bundles.now().since(created).as_secs());
+    page.line("bartizan_shield_bundle_age_seconds", &[], age);
+    page.head(
+        "bartizan_shield_bundle_stale",
+        "gauge",
+        "1 if it is older than allowed, expired, or wanted and not there.",
+    );
+    let is_missing = standing.is_configured && standing.version == 0;
+    page.line("bartizan_shield_bundle_stale", &[], u8::from(standing.is_stale || is_missing));
+    page.head("bartizan_shield_bundle_refused_total", "counter", "Bundles that failed a check.");
+    page.line("bartizan_shield_bundle_refused_total", &[], standing.refused);
 }
 
 /// Microseconds as seconds, exactly.
@@ -278,7 +348,7 @@ pub fn metrics_of(gate: &Gate) -> Arc<Metrics> {
 mod tests {
     use bartizan_audit::{
         Details, EventId,
-        event::{Finding, Moment, Outcome, Severity},
+        event::{Finding, Moment, Severity},
     };
     use bartizan_model::SeededEntropy;
 
@@ -330,6 +400,8 @@ mod tests {
             r#"bartizan_events_total{kind="call.closed"} 4"#,
             r#"bartizan_calls_total{server="files",mcp_method_name="tools/call",outcome="ok"} 4"#,
             r#"bartizan_findings_total{family="secret",severity="high",action="redact"} 4"#,
+            r#"bartizan_server_findings_total{server="files",family="secret",severity="high"} 4"#,
+            r#"bartizan_server_verdicts_total{server="files",verdict="redact"} 4"#,
             r#"mcp_server_operation_duration_seconds_bucket{server="files",mcp_method_name="tools/call",le="0.001"} 2"#,
             r#"mcp_server_operation_duration_seconds_bucket{server="files",mcp_method_name="tools/call",le="60"} 3"#,
             r#"mcp_server_operation_duration_seconds_bucket{server="files",mcp_method_name="tools/call",le="+Inf"} 4"#,

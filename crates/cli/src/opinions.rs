@@ -7,6 +7,7 @@ use bartizan_egress::{Egress, Endpoint, Peer, TlsOptions};
 use bartizan_model::SystemClock;
 use bartizan_shield::{
     Opinion, SecondOpinion, Shield,
+    bundle::Arms,
     opinion::{ANSWER_BYTES, Post, Reply, Replying, Transport},
 };
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -17,11 +18,11 @@ use crate::{
     endpoints,
 };
 
-/// The shield that a configuration asks for. Relative paths start at `base`.
-pub fn shield(config: &Config, base: &Path) -> anyhow::Result<Shield> {
+/// The shield that a configuration asks for, judging by `arms`. Relative paths start at `base`.
+pub fn shield(config: &Config, base: &Path, arms: &Arms) -> anyhow::Result<Shield> {
     let egress = endpoints::egress(config);
     config.shield.second_opinion.iter().try_fold(
-        Shield::shipped(config.shield.clone()),
+        Shield::armed(config.shield.clone(), arms),
         |shield, (name, settings)| {
             let opinion = opinion(name, settings, &egress, base);
             let opinion = opinion.with_context(|| format!("[shield.second_opinion.{name}]"))?;

@@ -27,6 +27,7 @@ use crate::{
     admin::{self, Admin, api::Api},
     alerts::Watching,
     approvals,
+    bundles::Bundles,
     config::{self, Config, Loaded},
     doorman::Doorman,
     endpoints::{self, Desk},
@@ -58,7 +59,8 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let base = base_of(path);
     secrets::prepare(&loaded.config, &base, &state).await?;
     let gate = state.gate("gate").await?;
-    gate.arm(opinions::shield(&loaded.config, &base)?);
+    let bundles = Arc::new(Bundles::new(Arc::clone(&gate), &state, &base).await?);
+    bundles.adopt(bundles.prepare(&loaded.config).await?).await;
     let metrics = metrics_of(&gate);
     let exporters = exporters(&gate, &state);
     exporters.apply(exports::settings(&loaded.config, &base, gate.recorder().log(), &clock())?);
@@ -121,12 +123,14 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
     let revoking = tokio::spawn(end_revoked(Arc::clone(&gate), Arc::clone(doorman.denied())));
     let taking_back = tokio::spawn(take_back(Arc::clone(&gate), Arc::clone(&doorman)));
+    let renewing = tokio::spawn(Arc::clone(&bundles).watch());
     let watched = Admin {
         gate: Arc::clone(&gate),
         metrics,
         exporters: Arc::clone(&exporters),
         witnessing: Arc::clone(&witnessing),
         api: Arc::clone(&api),
+        bundles: Arc::clone(&bundles),
     };
     let administering = admin.map(|listening| tokio::spawn(listening.serve(watched)));
     let reloading = Reload {
@@ -142,6 +146,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         desk,
         alerts,
         reviewing,
+        bundles,
         address,
         tls: tls.clone(),
     };
@@ -174,6 +179,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     keeping_keys.abort();
     keeping_up.abort();
     watching.abort();
+    renewing.abort();
     if let Some(administering) = administering {
         administering.abort();
     }
@@ -281,6 +287,7 @@ struct Reload {
     desk: Desk,
     alerts: Arc<Watching>,
     reviewing: Arc<Reviewing>,
+    bundles: Arc<Bundles>,
     address: std::net::SocketAddr,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
 }
@@ -353,7 +360,7 @@ impl Reload {
         secrets::prepare(config, &self.base, &self.state).await?;
         let desk = Desk { public_url: config.public_url(self.address)?, ..self.desk.clone() };
         let servers = endpoints::servers(config, &self.base, &desk)?;
-        let shield = opinions::shield(config, &self.base)?;
+        let shield = self.bundles.prepare(config).await?;
         let tls = match (&config.server.tls, &self.tls) {
             (Some(files), Some(now)) => Some((endpoints::listener_tls(files, &self.base)?, now)),
             (None, None) => None,
@@ -382,7 +389,7 @@ impl Reload {
         if let Some((fresh, now)) = tls {
             now.store(fresh);
         }
-        self.gate.arm(shield);
+        self.bundles.adopt(shield).await;
         let count = servers.len();
         self.gate.quotas().set(config.limits.clone(), shared_limits);
         self.gate.configure(servers);

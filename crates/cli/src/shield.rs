@@ -16,6 +16,8 @@ use bartizan_shield::{
 };
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::bundles::command::{BundleCommand, bundle};
+
 #[derive(Subcommand)]
 pub enum ShieldCommand {
     /// Show what the shield finds in a text or JSON document. Exit code 0 if nothing, 1 if something.
@@ -24,6 +26,9 @@ pub enum ShieldCommand {
     ///
     /// A data set is JSON Lines with `text`, `label` (1 is an attack) and `kind`.
     Eval(EvalArgs),
+    /// Rules and a model in a signed file: make, sign, check and read one.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
 }
 
 #[derive(Args)]
@@ -106,6 +111,7 @@ pub fn shield(command: ShieldCommand) -> anyhow::Result<ExitCode> {
     match command {
         ShieldCommand::Test(arguments) => test(&arguments),
         ShieldCommand::Eval(arguments) => eval(&arguments),
+        ShieldCommand::Bundle(command) => bundle(command),
     }
 }
 

@@ -340,7 +340,9 @@ impl Endpoint {
         headers_within: Duration,
     ) -> Result<Response<Body>, Error> {
         let response = self.send_any(method, headers, body, headers_within).await?;
-        if response.status().is_redirection() { Err(Error::Redirected) } else { Ok(response) }
+        // 304 sends nobody elsewhere (RFC 9110 §15.4.5).
+        let redirects = response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED;
+        if redirects { Err(Error::Redirected) } else { Ok(response) }
     }
 
     async fn send_any(

@@ -138,23 +138,26 @@ impl Classifier {
     }
 }
 
-impl crate::Model for &'static Classifier {
+impl<C: std::ops::Deref<Target = Classifier> + Send + Sync> crate::Model for C {
     fn score(&self, normalised: &str) -> (f32, Range<usize>) {
         let score = Classifier::score(self, normalised);
         (score.max, score.window)
     }
 
     fn threshold(&self, kind: crate::Kind) -> f32 {
-        Classifier::threshold(
-            self,
-            match kind {
-                crate::Kind::ClientText => Kind::ClientText,
-                crate::Kind::Code => Kind::Code,
-                crate::Kind::Definition => Kind::Definition,
-                // What asks a person reads like what answers.
-                crate::Kind::Question | crate::Kind::Result => Kind::Result,
-            },
-        )
+        Classifier::threshold(self, kind.into())
+    }
+}
+
+impl From<crate::Kind> for Kind {
+    fn from(kind: crate::Kind) -> Self {
+        match kind {
+            crate::Kind::ClientText => Self::ClientText,
+            crate::Kind::Code => Self::Code,
+            crate::Kind::Definition => Self::Definition,
+            // What asks a person reads like what answers.
+            crate::Kind::Question | crate::Kind::Result => Self::Result,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bundle::BundleConfig,
     finding::Severity,
     opinion::SecondOpinion,
     verdict::{Action, ClientAction},
@@ -50,6 +51,9 @@ pub struct Config {
     pub spotlight: Spotlight,
     /// Hosts that images and links may point to whatever their address carries.
     pub allowed_link_hosts: Vec<String>,
+    /// Rules and a model from a signed bundle, beside and in place of those of the build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleConfig>,
     /// Services that judge texts too, by name, for servers that name them in `second_opinions`.
     pub second_opinion: BTreeMap<String, SecondOpinion>,
     /// Rules that are not applied, by id.

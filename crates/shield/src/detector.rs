@@ -94,10 +94,10 @@ impl Hit {
 }
 
 /// The detectors that ship, in the order they run: cheap and certain ones first.
-pub(crate) fn shipped(allowed_link_hosts: &[String]) -> Vec<Box<dyn Detector>> {
+pub(crate) fn shipped(patterns: Patterns, allowed_link_hosts: &[String]) -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(Hiding),
-        Box::new(Patterns::shipped()),
+        Box::new(patterns),
         Box::new(Exfiltration::new(allowed_link_hosts)),
         Box::new(Shadowing),
     ]

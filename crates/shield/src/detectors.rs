@@ -11,5 +11,6 @@ pub use checks::Check;
 pub use exfiltration::Exfiltration;
 pub use hiding::Hiding;
 pub use learned::{Learned, Model};
+pub(crate) use patterns::PACKS;
 pub use patterns::Patterns;
 pub use shadowing::{Catalogue, Shadowing};

@@ -14,6 +14,7 @@ mod json;
 mod lock;
 mod visible;
 
+pub(crate) use definition::sha256;
 pub use definition::{Definition, Unreadable};
 pub use difference::{Change, Word};
 pub use identity::{Identity, Package};

@@ -15,6 +15,7 @@
 //! every finding leads back to bytes of the original. It does not promise to see an instruction that has no mark of an
 //! attack and is one only because the user asked for something else: information flow and approval answer that.
 
+pub mod bundle;
 pub mod classifier;
 mod config;
 mod detector;

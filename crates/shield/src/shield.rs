@@ -3,10 +3,10 @@
 use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
 
 use crate::{
-    classifier::Classifier,
+    bundle::Arms,
     config::Config,
     detector::{Detector, Hit, Scene, shipped},
-    detectors::Learned,
+    detectors::Patterns,
     finding::{Category, Finding, Severity},
     fragment::{Fragment, Kind, Role},
     normalize::{self, Reading, Trick, Tricks, views},
@@ -36,14 +36,25 @@ pub struct Shield {
 impl Shield {
     /// The detectors that ship, with `config`.
     pub fn new(config: Config) -> Self {
-        let detectors = shipped(&config.allowed_link_hosts);
+        let detectors = shipped(Patterns::shipped(), &config.allowed_link_hosts);
+        Self::of(config, detectors)
+    }
+
+    /// These detectors, with `config`.
+    pub(crate) fn of(config: Config, detectors: Vec<Box<dyn Detector>>) -> Self {
         Self { config, detectors, opinions: BTreeMap::new(), budget: 1 << 27 }
     }
 
     /// The detectors that ship and the learned model after them, with `config`.
     pub fn shipped(config: Config) -> Self {
-        let model = Learned::new(Classifier::embedded(), config.injection.threshold);
-        Self::new(config).with(Box::new(model))
+        Self::armed(config, &Arms::shipped())
+    }
+
+    /// The detectors that ship, judging by the rules and the model of `arms`, with `config`.
+    pub fn armed(config: Config, arms: &Arms) -> Self {
+        let detectors = shipped(arms.patterns.clone(), &config.allowed_link_hosts);
+        let model = arms.learned(config.injection.threshold);
+        Self::of(config, detectors).with(model)
     }
 
     /// Adds a detector that runs after the others, such as the learned model.

@@ -17,6 +17,7 @@
 //! * [`pending`]: what happens once and soon, such as a sign-in under way.
 //! * [`links`]: accounts that people linked at servers, and who the gate is at their authorization servers.
 //! * [`provider_tokens`]: what the identity provider gave at a sign-in, for acting in that person's name.
+//! * [`bundles`]: the newest bundle of the shield's that was taken up.
 //! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
 //!   [`signing`] keys.
 //!
@@ -29,6 +30,7 @@
 pub mod admins;
 pub mod approvals;
 pub mod browsers;
+pub mod bundles;
 pub mod clients;
 mod columns;
 pub mod consents;
@@ -59,6 +61,7 @@ pub mod vault;
 pub use admins::{Admins, StoredAdmins};
 pub use approvals::{Approvals, StoredApprovals};
 pub use browsers::{Browsers, StoredBrowsers};
+pub use bundles::{Bundles, StoredBundles};
 pub use clients::{Registrations, StoredRegistrations};
 pub use consents::{Consents, StoredConsents};
 pub use database::{Database, DatabaseError, Dialect};

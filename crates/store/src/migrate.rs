@@ -70,6 +70,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/postgres/0019_reviews.sql"),
     ),
     (
+        20,
+        include_str!("../migrations/sqlite/0020_bundles.sql"),
+        include_str!("../migrations/postgres/0020_bundles.sql"),
+    ),
+    (
         22,
         include_str!("../migrations/sqlite/0022_plans.sql"),
         include_str!("../migrations/postgres/0022_plans.sql"),

@@ -207,11 +207,25 @@ impl SignIn {
         let (page, reason) = if approve {
             let words = "The very same call may now be made, once, before this request expires. Whoever asked has to make it \
                          again. You may close this page.";
-            (pages::Message { title: "You approved it", words }, "approval.granted")
+            (
+                pages::Message {
+                    title: "You approved it",
+                    words,
+                    onward: Some(("/approvals", "What else waits")),
+                },
+                "approval.granted",
+            )
         } else {
             let words = "The call is not made, and nobody is asked about it again while this request lives. You may close \
                          this page.";
-            (pages::Message { title: "You denied it", words }, "approval.denied")
+            (
+                pages::Message {
+                    title: "You denied it",
+                    words,
+                    onward: Some(("/approvals", "What else waits")),
+                },
+                "approval.denied",
+            )
         };
         Reply::page(&page, reason).about_client(&held.client).about_person(&session.person)
     }

@@ -5,6 +5,7 @@
 mod admins;
 mod approvals;
 mod bench;
+mod bundles;
 mod clients;
 mod flows;
 mod grants;

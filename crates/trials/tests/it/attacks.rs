@@ -7,6 +7,7 @@ mod approvals;
 mod authority;
 mod authorizing;
 mod bodies;
+mod bundles;
 mod callbacks;
 mod carriage;
 mod channels;

@@ -35,13 +35,13 @@ async fn a_person_sees_what_they_linked_and_takes_it_back() {
     assert_eq!(after[0].linked.as_ref().unwrap().upstream, AS);
     assert_eq!(linking.accounts(&person("bob")).await.unwrap()[0].linked, None, "nobody else's");
     // A server that is gone is still on the list: what was linked there can be taken back.
-    let later = Linking::new([], scene.means.clone());
+    let later = Linking::new([], scene.means.clone(), scene.notebook.clone());
     let gone = later.accounts(&person("ann")).await.unwrap();
     assert_eq!((gone.len(), gone[0].host.as_deref()), (1, None));
 
-    assert!(!linking.unlink(&person("bob"), &name()).await.unwrap());
+    assert!(!linking.unlink(&person("bob"), &name(), [192, 0, 2, 1].into()).await.unwrap());
     assert_eq!(scene.line(&ann()).await.unwrap(), "Bearer access-1");
-    assert!(linking.unlink(&person("ann"), &name()).await.unwrap());
+    assert!(linking.unlink(&person("ann"), &name(), [192, 0, 2, 1].into()).await.unwrap());
     needs_linking(scene.line(&ann()).await);
     assert_eq!(later.accounts(&person("ann")).await.unwrap(), []);
 }
