@@ -269,9 +269,11 @@ async function facade(gate) {
     const tab = await alice.context().newPage();
     await tab.goto(`${gate.origin}/account`);
     const account = { csrf: await tab.locator('input[name=csrf]').first().inputValue(), client: app.id, action: 'revoke' };
+    const actions = [account, { ...account, action: 'unlink', server: 'work' }, { ...account, action: 'sign-out-everywhere' }];
+    const posts = [['/oauth/consent', consent], ...actions.map((fields) => ['/account', fields])];
     // The same host on another port shares its cookies; the other name does not.
     for (const origin of [`http://127.0.0.1:${evil.port}`, `http://localhost:${evil.port}`]) {
-      for (const [path, fields] of [['/oauth/consent', consent], ['/account', account], ['/account', { ...account, action: 'sign-out-everywhere' }]]) {
+      for (const [path, fields] of posts) {
         await tab.goto(evil.form(origin, `${gate.origin}${path}`, fields));
         await tab.getByRole('button').click();
         await headed(tab, 'Another page sent this');
@@ -335,6 +337,20 @@ async function facade(gate) {
     await seen(alice, 'facade-linked');
     const listed = (await work.list(token)).text;
     must(listed.includes('convert_time'), `the tools of a linked account: ${listed}`);
+    // Not even with a page's own mark can another page take it back.
+    await alice.goto(`${gate.origin}/connect/work`);
+    await seen(alice, 'facade-link-again');
+    const csrf = await alice.locator('input[name=csrf]').inputValue();
+    for (const origin of [`http://127.0.0.1:${evil.port}`, `http://localhost:${evil.port}`]) {
+      const tab = await alice.context().newPage();
+      await tab.goto(evil.form(origin, `${gate.origin}/connect/work`, { csrf, do: 'unlink' }));
+      await tab.getByRole('button').click();
+      // A browser that comes from another host does not even say who it is.
+      await headed(tab, origin.includes('localhost') ? 'Your account' : 'Nothing was linked');
+      await tab.goto(evil.frame(origin, `${gate.origin}/connect/work`));
+      await nothingFramed(tab);
+    }
+    must((await work.list(token)).text.includes('convert_time'), 'another page unlinked it');
     await alice.getByRole('link', { name: 'your account page' }).click();
     await says(alice, 'Linked since');
     await seen(alice, 'facade-account-linked');

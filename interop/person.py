@@ -1,8 +1,6 @@
 """A person who signs in when a program asks: reads pages, allows what is asked, signs in by a link.
 
-`Person` has a browser that keeps cookies and runs no scripts; `Chromium` has Chromium, by way of person.mjs. As a program,
-`person.py URL`, it is what a client runs to open an address: PERSON is the port of person.mjs, LOGIN a command in JSON that
-prints a link.
+`Person` has a browser that keeps cookies and runs no scripts; `Chromium` has Chromium, by way of person.mjs.
 """
 
 import contextlib
@@ -11,7 +9,6 @@ import http.cookiejar
 import json
 import os
 import pathlib
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -131,7 +128,7 @@ class Chromium:
 
 
 def from_environment():
-    """Whoever PERSON and LOGIN say."""
+    """Whoever is at PERSON, the port of person.mjs, with links from LOGIN, a command in JSON."""
     login = json.loads(os.environ.get("LOGIN", "null"))
     return Chromium(int(os.environ["PERSON"]), login)
 
@@ -147,7 +144,3 @@ def chromium(node, log):
         with harness.process(command, log, stdout=said, env=harness.environment(port.parent)) as child:
             harness.wait_for(lambda: port.read_text().endswith("\n"), child, log)
             yield int(port.read_text())
-
-
-if __name__ == "__main__":
-    from_environment().travel(sys.argv[1])

@@ -58,7 +58,7 @@ async def main(url, mode, tool, arguments):
 
     metadata = OAuthClientMetadata(client_name="trial", redirect_uris=[CALLBACK])
     sign_in = OAuthClientProvider(url, metadata, memory, browse, callback)
-    async with httpx2.AsyncClient(auth=sign_in, follow_redirects=True) as http:
+    async with httpx2.AsyncClient(auth=sign_in, follow_redirects=True, timeout=60) as http:
         async with Client(streamable_http_client(url, http_client=http), mode=mode) as client:
             tools = await client.list_tools()
             result = await client.call_tool(tool, json.loads(arguments))

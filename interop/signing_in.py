@@ -11,7 +11,6 @@ import platform
 import pty
 import re
 import select
-import stat
 import subprocess
 import threading
 import time
@@ -91,29 +90,31 @@ def scripted(journey, command):
 
 
 def inspector(journey, mode):
-    """The Inspector's command line, which runs `xdg-open` for a person; the text of the result."""
-    bin = opener(journey.scratch)
+    """The Inspector's command line, which prints the address it would open; the result."""
     command = [journey.node, harness.MODULES / INSPECTOR, "--cli", "--format", "json", journey.url, "--transport", "http", "--protocol-era", mode]
     command += ["--callback-url", f"http://127.0.0.1:{harness.free_port()}/oauth/callback"]
     command += ["--method", "tools/call", "--tool-name", journey.tool, "--tool-args-json", json.dumps(journey.arguments)]
     # Of its own: it keeps tokens, and would not sign in twice.
     home = journey.scratch / f"inspector-{mode}"
-    home.mkdir(exist_ok=True)
-    done = journey.run(command, MCP_AUTO_OPEN_ENABLED="true", MCP_INSPECTOR_SECRET_STORE="memory", HOME=home, PATH=f"{bin}:{os.environ['PATH']}")
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip()[-600:])
-    return done.stdout
-
-
-def opener(scratch):
-    """A folder with an `xdg-open` that brings the person to the address."""
-    folder = scratch / "bin"
-    folder.mkdir(exist_ok=True)
-    program = folder / "xdg-open"
-    # In the background, as a desktop does it: the client goes on at once, and waits for the answer.
-    program.write_text(f'#!/bin/sh\nexec {harness.PYTHON} {harness.HERE / "person.py"} "$1" >>"{scratch}/person.log" 2>&1 &\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return folder
+    home.mkdir()
+    # Without a terminal it asks nobody to sign in, unless it is told that it may open a browser; there is none in this PATH.
+    told = {"MCP_AUTO_OPEN_ENABLED": "true", "MCP_INSPECTOR_SECRET_STORE": "memory", "HOME": home, "PATH": "/nonexistent"}
+    pipe, env = subprocess.PIPE, journey.environment(**told)
+    command = [str(part) for part in command]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=env, cwd=journey.scratch, start_new_session=True)
+    timer = threading.Timer(LIMIT, child.kill)
+    timer.start()
+    person = threading.Thread(target=open_addresses, args=(child.stderr, journey), daemon=True)
+    person.start()
+    try:
+        said = child.stdout.read().decode(errors="replace")
+        code = child.wait()
+    finally:
+        timer.cancel()
+        harness.end(child)
+    if code:
+        raise RuntimeError(f"exit {code}: {said[-300:]}; see {journey.log}")
+    return said
 
 
 def mcp_remote(journey):
@@ -136,14 +137,15 @@ def mcp_remote(journey):
 
 
 def open_addresses(lines, journey):
-    """Opens each address that stands on a line of its own."""
+    """Opens each address that a client sends its person to."""
     person = journey.person()
     with open(journey.log, "ab") as sink:
         for line in lines:
             sink.write(line)
             sink.flush()
-            if line.startswith(b"http"):
-                person.travel(line.decode().strip())
+            address = line.removeprefix(b"Please navigate to: ")
+            if address.startswith(b"http"):
+                person.travel(address.decode().strip())
 
 
 class Claude:

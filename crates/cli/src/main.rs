@@ -144,7 +144,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Login(file) => runtime()?.block_on(login::login(file)),
         Command::Token(file) => {
-            let state = state::State::for_config(file.config.as_deref())?;
+            let path = file.config.as_deref();
+            if let Err(nobody) = state::State::of_gate(path) {
+                say_error(&format!("warning: {nobody:#}\n"));
+            }
+            let state = state::State::for_config(path)?;
             print(&format!("{}\n", state.token()?.reveal()))?;
             Ok(ExitCode::SUCCESS)
         }

@@ -429,6 +429,9 @@ fn banner(
     } else if config.identity.mode == Mode::Local && !config.identity.dangerous_open {
         writeln!(text, "Sign in, once a client asks you to, by the link of `bartizan login{option}`.\n")?;
     }
+    if matches!(config.identity.mode, Mode::Local | Mode::Facade) && !config.identity.dangerous_open {
+        writeln!(text, "What you allow, and how to take it back:\n  {base}/account\n")?;
+    }
     writeln!(text, "Claude Code:\n  claude mcp add --transport http bartizan {url}")?;
     if !config.identity.dangerous_open {
         writeln!(text, "  claude mcp login bartizan")?;

@@ -233,6 +233,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_folder_without_a_gate_is_said_to_be_none_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("bartizan.toml");
+        let Err(error) = State::of_gate(Some(&config)) else { panic!("there is no gate") };
+        assert!(error.to_string().contains("no gate has run here"), "{error}");
+        assert!(!folder.path().join(".bartizan").exists());
+        State::for_config(Some(&config)).unwrap();
+        assert!(State::of_gate(Some(&config)).is_ok());
+    }
+
+    #[test]
     fn is_made_once_and_private() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("bartizan.toml");

@@ -41,7 +41,7 @@ async fn a_client_that_asks_for_no_scope_in_particular_may_say_so() {
     assert_eq!(answer.status, 201, "{}", answer.body);
     let silent = register(&stage, &good()).await;
     assert_eq!(answer.body.get("scope"), silent.body.get("scope"), "as if it had said nothing");
-    for bad in [json!(" "), json!(null), json!([]), json!("a\u{0}b")] {
+    for bad in [json!(" "), json!(["a"]), json!("a\u{0}b")] {
         assert_eq!(register(&stage, &merge(good(), json!({ "scope": bad }))).await.status, 400);
     }
 }
