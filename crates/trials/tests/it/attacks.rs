@@ -3,6 +3,7 @@
 
 mod answers;
 mod approvals;
+mod asking;
 mod authority;
 mod authorizing;
 mod bodies;
@@ -16,6 +17,7 @@ mod handles;
 mod identity;
 mod injections;
 mod json;
+mod keysets;
 mod limits;
 mod linking;
 mod listeners;
@@ -36,6 +38,7 @@ mod schemas;
 mod secrets;
 mod sessions;
 mod streams;
+mod tenants;
 mod tls;
 mod tokens;
 mod vault;

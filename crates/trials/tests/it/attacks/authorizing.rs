@@ -20,7 +20,9 @@ fn refused(facade: &Facade, query: &str) -> (u16, Option<String>) {
 
 /// A page that sends nobody anywhere.
 fn is_page(answer: &Answer) -> bool {
-    answer.status == 400 && onward(answer).is_none() && answer.line("content-type") == Some("text/html; charset=utf-8")
+    answer.status == 400
+        && onward(answer).is_none()
+        && answer.line("content-type") == Some("text/html; charset=utf-8")
 }
 
 fn error(answer: &Answer) -> (u16, String) {
@@ -94,7 +96,8 @@ fn aa_07_an_answer_goes_to_the_registered_address_and_nowhere_else() {
         let answer = facade.browser().get(&Facade::query(&[("redirect_uri", uri)]));
         assert!(is_page(&answer), "{uri}: {} {}", answer.status, answer.text());
         // An error must not be sent there either.
-        let answer = facade.browser().get(&Facade::query(&[("redirect_uri", uri), ("response_type", "token")]));
+        let answer =
+            facade.browser().get(&Facade::query(&[("redirect_uri", uri), ("response_type", "token")]));
         assert!(is_page(&answer), "{uri}");
     }
     let twice = format!("{}&{}", Facade::query(&[]), encode(&[("redirect_uri", BACK)]));

@@ -168,11 +168,15 @@ fn cd_09_there_is_no_state_before_a_person_allowed_anything() {
     let mut browser = facade.browser();
     let page = browser.get(&Facade::query(&[]));
     assert_eq!(page.status, 200);
-    let set: Vec<_> = page.lines("set-cookie").iter().map(|line| line.split('=').next().unwrap().to_owned()).collect();
+    let set: Vec<_> =
+        page.lines("set-cookie").iter().map(|line| line.split('=').next().unwrap().to_owned()).collect();
     assert_eq!(set, ["__Host-bartizan-form"], "a cookie that means nothing but this browser");
     // Whoever skips the page has no state that counts.
-    for state in ["x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &browser.cookies["__Host-bartizan-form"].clone()] {
-        let query = bartizan_trials::encode(&[("state", state), ("code", "stolen"), ("iss", &facade.idp.name())]);
+    for state in
+        ["x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &browser.cookies["__Host-bartizan-form"].clone()]
+    {
+        let query =
+            bartizan_trials::encode(&[("state", state), ("code", "stolen"), ("iss", &facade.idp.name())]);
         let answer = browser.get(&format!("/oauth/callback?{query}"));
         assert!(answer.status == 400 && is_nothing(&answer, &browser), "{state}: {}", answer.text());
     }

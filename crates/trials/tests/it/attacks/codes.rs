@@ -51,10 +51,8 @@ fn aa_16_a_code_is_worth_nothing_to_another_client_place_resource_or_key() {
     let code = facade.code("ann", &[]);
     let stolen = [("client_id", "other")];
     assert_eq!(error(&facade.redeem(&code, &stolen)), invalid());
-    let form = change(
-        &[("grant_type", "authorization_code"), ("code", &code), ("code_verifier", VERIFIER)],
-        &[],
-    );
+    let form =
+        change(&[("grant_type", "authorization_code"), ("code", &code), ("code_verifier", VERIFIER)], &[]);
     let confidential = facade.post("/oauth/token", &[("Authorization", &basic("server", SECRET))], &form);
     assert_eq!(error(&confidential), invalid());
     assert_eq!(error(&facade.redeem(&code, &[("redirect_uri", "https://c.example/elsewhere")])), invalid());

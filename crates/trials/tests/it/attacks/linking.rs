@@ -37,7 +37,9 @@ impl Scene {
                     });
                     pen.json(&merge(good, changed.lock().unwrap().clone()).to_string());
                 }
-                "/register" => pen.whole("201 Created", "application/json", "", r#"{"client_id":"gate-there"}"#),
+                "/register" => {
+                    pen.whole("201 Created", "application/json", "", r#"{"client_id":"gate-there"}"#)
+                }
                 "/token" => {
                     // The account is whoever's code it is.
                     let form = format!("http://x/?{}", heard.body);
@@ -57,7 +59,8 @@ impl Scene {
                 pen.json(&merge(good, changed.lock().unwrap().clone()).to_string());
                 return true;
             }
-            let is_refused = heard.line("authorization").is_none_or(|line| !line.starts_with("Bearer token-of-"));
+            let is_refused =
+                heard.line("authorization").is_none_or(|line| !line.starts_with("Bearer token-of-"));
             if is_refused {
                 let line = format!(
                     "WWW-Authenticate: Bearer resource_metadata=\"{own}/.well-known/oauth-protected-resource/mcp\"\r\n"
@@ -188,18 +191,27 @@ fn aa_34_metadata_that_speaks_for_another_leads_nowhere() {
     ] {
         *place.lock().unwrap() = change.clone();
         let answer = scene.press(&mut ann);
-        assert!(answer.status == 502 && onward(&answer).is_none(), "{change}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == 502 && onward(&answer).is_none(),
+            "{change}: {} {}",
+            answer.status,
+            answer.text()
+        );
         assert!(!answer.text().contains("evil.example"), "{}", answer.text());
         *place.lock().unwrap() = json!({});
     }
     let asked = scene.server.heard();
-    assert!(asked.iter().all(|heard| heard.method() == "GET"), "nobody registered, and no token was asked for");
+    assert!(
+        asked.iter().all(|heard| heard.method() == "GET"),
+        "nobody registered, and no token was asked for"
+    );
 
     // What comes back must say that it comes from there (RFC 9207).
     for iss in [evil.to_owned(), format!("{own}/"), own.to_uppercase(), String::new()] {
         let away = scene.leave(&mut ann);
         let state = parameter(&away, "state").unwrap();
-        let query = encode(&[("state", &state), ("code", "c"), ("iss", &iss), ("error_description", "canary-text")]);
+        let query =
+            encode(&[("state", &state), ("code", "c"), ("iss", &iss), ("error_description", "canary-text")]);
         let answer = ann.get(&format!("/connect/callback?{query}"));
         assert!(answer.status == 400 && !answer.text().contains("canary-text"), "`{iss}`: {}", answer.text());
     }
@@ -239,7 +251,12 @@ fn cd_06_an_address_that_a_server_names_is_not_an_inside_one() {
     for place in &places {
         *scene.resource.lock().unwrap() = json!({ "authorization_servers": [place] });
         let answer = scene.press(&mut ann);
-        assert!(answer.status == 502 && onward(&answer).is_none(), "{place}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == 502 && onward(&answer).is_none(),
+            "{place}: {} {}",
+            answer.status,
+            answer.text()
+        );
         said.push(answer.text().lines().filter(|line| !line.contains("nonce")).collect::<String>());
     }
     said.dedup();
@@ -251,15 +268,23 @@ fn cd_06_an_address_that_a_server_names_is_not_an_inside_one() {
     let scene = Scene::start(true);
     let mut ann = scene.person("ann");
     for place in &places {
-        for member in ["token_endpoint", "registration_endpoint"] {
-            *scene.metadata.lock().unwrap() = json!({ member: format!("{place}/x") });
-            let answer = scene.press(&mut ann);
-            if let Some(away) = onward(&answer) {
-                // It signs people in; only the token endpoint leads inside.
-                let answer = ann.get(&scene.back(&away, "account"));
-                assert_eq!(answer.status, 502, "{member} {place}: {}", answer.text());
-                assert!(!answer.text().contains("token-of"), "{}", answer.text());
-            }
+        *scene.metadata.lock().unwrap() = json!({ "registration_endpoint": format!("{place}/x") });
+        let answer = scene.press(&mut ann);
+        assert!(
+            answer.status == 502 && onward(&answer).is_none(),
+            "{place}: {} {}",
+            answer.status,
+            answer.text()
+        );
+    }
+    for place in &places {
+        *scene.metadata.lock().unwrap() = json!({ "token_endpoint": format!("{place}/x") });
+        let answer = scene.press(&mut ann);
+        if let Some(away) = onward(&answer) {
+            // It signs people in; only its token endpoint leads inside.
+            let answer = ann.get(&scene.back(&away, "account"));
+            assert_eq!(answer.status, 502, "{place}: {}", answer.text());
+            assert!(!answer.text().contains("token-of"), "{}", answer.text());
         }
     }
     assert_eq!(canary.connections(), 0);
@@ -290,7 +315,12 @@ fn cd_11_nobody_is_sent_where_something_would_run() {
         *scene.metadata.lock().unwrap() = change.clone();
         let answer = scene.press(&mut ann);
         let change: String = change.to_string().chars().take(80).collect();
-        assert!(answer.status == 502 && onward(&answer).is_none(), "{change}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == 502 && onward(&answer).is_none(),
+            "{change}: {} {}",
+            answer.status,
+            answer.text()
+        );
         assert!(answer.lines("set-cookie").is_empty(), "{change}");
     }
     *scene.metadata.lock().unwrap() = json!({});

@@ -115,7 +115,12 @@ fn aa_35_an_assertion_is_the_clients_own_for_us_now_and_once() {
     .into_iter()
     .map(|change| (change.to_string(), sign(&key, &header(json!({})), &claims(change))))
     .collect();
-    for change in [json!({ "alg": "none" }), json!({ "alg": "HS256" }), json!({ "kid": "other" }), json!({ "typ": "at+jwt" })] {
+    for change in [
+        json!({ "alg": "none" }),
+        json!({ "alg": "HS256" }),
+        json!({ "kid": "other" }),
+        json!({ "typ": "at+jwt" }),
+    ] {
         bad.push((change.to_string(), sign(&key, &header(change), &claims(json!({})))));
     }
     bad.push(("another key".to_owned(), sign(&thief, &header(json!({})), &claims(json!({})))));
@@ -160,7 +165,10 @@ fn aa_36_an_exchange_never_widens_and_takes_only_tokens_for_us() {
         assert_eq!(error(&exchange(token, &changes)), (400, expected.to_owned()), "{changes:?}");
     }
     let form = [
-        ("grant_type", EXCHANGE), ("subject_token", token), ("subject_token_type", ACCESS_TOKEN), ("client_id", "editor"),
+        ("grant_type", EXCHANGE),
+        ("subject_token", token),
+        ("subject_token_type", ACCESS_TOKEN),
+        ("client_id", "editor"),
     ];
     assert_eq!(error(&facade.token(&form)), (400, "unauthorized_client".to_owned()), "not for whoever asks");
     let here = [("resource", resource.as_str())];
@@ -188,12 +196,18 @@ fn aa_36_an_identity_assertion_is_for_us_for_this_client_and_once() {
     let trusted = format!("[[identity.assertion_issuers]]\nissuer = \"{}\"\n", issuer.name());
     let facade = Facade::with("", &trusted);
     let assertion = |header: Value, claims: Value| {
-        let own = json!({
+        let mut own = json!({
             "client_id": "server", "resource": Facade::resource("a"), "scope": "mcp:read mcp:write rule",
             "exp": now() + 120, "nbf": null,
         });
-        let header = merge(json!({ "typ": "oauth-id-jag+jwt" }), header);
-        issuer.token_with(header, "ann", PUBLIC, merge(own, claims))
+        let mut own_header = json!({ "typ": "oauth-id-jag+jwt" });
+        for (of, changes) in [(&mut own, claims), (&mut own_header, header)] {
+            // `null` goes on to whoever signs.
+            for (name, value) in changes.as_object().unwrap() {
+                of[name.as_str()] = value.clone();
+            }
+        }
+        issuer.token_with(own_header, "ann", PUBLIC, own)
     };
     let ask = |assertion: &str, changes: &[(&str, &str)]| {
         let form = [("grant_type", ID_JAG), ("assertion", assertion)];

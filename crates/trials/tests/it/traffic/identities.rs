@@ -76,7 +76,9 @@ fn the_whole_life_of_a_grant_is_on_record_with_whose_it_was_and_no_secret() {
         .collect();
     assert!(raw.contains("refresh.replayed"));
     let state = parameter(&address, "state").unwrap();
-    for secret in [code.as_str(), &access, &first, &second, SECRET, &state, "planted-provider-token", "\"ann\""] {
+    for secret in
+        [code.as_str(), &access, &first, &second, SECRET, &state, "planted-provider-token", "\"ann\""]
+    {
         assert!(!raw.contains(secret), "{secret}");
     }
     assert!(browser.cookies.values().all(|cookie| !raw.contains(cookie)));
@@ -85,7 +87,17 @@ fn the_whole_life_of_a_grant_is_on_record_with_whose_it_was_and_no_secret() {
     let grant = issued["grant"].as_str().unwrap();
     let (code, out, err) = audit(&facade.gate, &["search", "--grant", grant, "--format", "json"]);
     assert_eq!((code, out.lines().count()), (Some(0), 3), "{out}{err}");
-    let arguments = ["search", "--kind", "consent.granted", "--scope", "mcp:write", "--subject", "ann", "--format", "json"];
+    let arguments = [
+        "search",
+        "--kind",
+        "consent.granted",
+        "--scope",
+        "mcp:write",
+        "--subject",
+        "ann",
+        "--format",
+        "json",
+    ];
     let (code, out, err) = audit(&facade.gate, &arguments);
     assert_eq!((code, out.lines().count()), (Some(0), 1), "{out}{err}");
     assert_eq!(audit(&facade.gate, &["verify"]).0, Some(0));
@@ -98,9 +110,18 @@ fn refusals_say_what_was_wrong_and_nothing_that_was_shown() {
     facade.browser().get(&Facade::query(&[("scope", "mcp:root")]));
     facade.browser().get("/oauth/callback?state=planted-state&code=planted-code");
     facade.redeem("planted-code", &[]);
-    facade.post("/oauth/introspect", &[("Authorization", &basic("server", "planted-secret"))], &[("token", "planted-token")]);
+    facade.post(
+        "/oauth/introspect",
+        &[("Authorization", &basic("server", "planted-secret"))],
+        &[("token", "planted-token")],
+    );
     let register = |metadata: Value| {
-        facade.gate.stranger().post("/oauth/register", metadata.to_string()).with("Host", "gate.example").send()
+        facade
+            .gate
+            .stranger()
+            .post("/oauth/register", metadata.to_string())
+            .with("Host", "gate.example")
+            .send()
     };
     register(json!({ "client_name": "x", "redirect_uris": ["javascript:x"] }));
     let id = member(&register(json!({ "client_name": "Mine", "redirect_uris": [BACK] })), "client_id");
@@ -130,13 +151,14 @@ fn refusals_say_what_was_wrong_and_nothing_that_was_shown() {
     }
 }
 
-/// What cannot be recorded is not done: here, because nobody new can be given a pseudonym.
+/// What cannot be recorded is not done: here, because nobody can be given a pseudonym.
 #[test]
 fn nobody_is_let_in_who_cannot_be_recorded() {
     let facade = Facade::start();
     let (_, refresh) = facade.tokens("known");
     let people = facade.gate.state().join("audit/people");
-    fs::remove_dir_all(&people).unwrap();
+    let aside = facade.gate.state().join("audit/aside");
+    fs::rename(&people, &aside).unwrap();
     fs::write(&people, "in the way").unwrap();
     let mut browser = facade.browser();
     let address = facade.allow(&mut browser, &[]);
@@ -148,9 +170,12 @@ fn nobody_is_let_in_who_cannot_be_recorded() {
     let answer = facade.token_of_server(&own);
     assert_eq!((answer.status, &answer.json()["error"]), (503, &json!("temporarily_unavailable")));
     assert!(answer.json().get("access_token").is_none());
-    // Whoever is known can be recorded still.
-    assert_eq!(facade.refresh(&refresh, &[]).status, 200);
+    assert_eq!(facade.refresh(&refresh, &[]).status, 503);
 
+    fs::remove_file(&people).unwrap();
+    fs::rename(&aside, &people).unwrap();
+    assert_eq!(facade.refresh(&refresh, &[]).status, 200, "the honest client's token was not spent");
+    facade.serves();
 }
 
 #[test]
