@@ -20,6 +20,7 @@ use bartizan_store::{
 /// A state folder that exists, mode 0700.
 pub struct State {
     folder: PathBuf,
+    recording: bartizan_audit::Options,
 }
 
 impl State {
@@ -66,7 +67,14 @@ impl State {
         if about.mode() & 0o077 != 0 {
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         }
-        Ok(Self { folder })
+        Ok(Self { folder, recording: bartizan_audit::Options::default() })
+    }
+
+    /// The same, whose gate keeps its log in this way.
+    #[must_use]
+    pub fn recording(mut self, options: bartizan_audit::Options) -> Self {
+        self.recording = options;
+        self
     }
 
     /// Where it is.
@@ -118,7 +126,7 @@ impl State {
         let pins = Arc::new(self.pins(database)?);
         let keeper = Keeper::new(pins, clock.clone()).await?;
         let audit = self.audit(Arc::new(OsEntropy))?;
-        let (log, _) = audit.start_any(log, clock.clone(), bartizan_audit::Options::default())?;
+        let (log, _) = audit.start_any(log, clock.clone(), self.recording.clone())?;
         let kept = Kept { keeper, flows, approvals, responses };
         let gate = Gate::new(self.sealer()?, kept, log, clock.clone(), Arc::new(OsEntropy));
         gate.open_ward(Ward::new(quarantine, clock));
