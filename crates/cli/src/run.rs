@@ -55,7 +55,10 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     if let Err(error) = bartizan_sandbox::make_non_dumpable() {
         tracing::warn!(%error, "other processes of this user can read this one's memory");
     }
-    let state = Arc::new(State::for_config(path)?);
+    let state = Arc::new(State::for_config(path)?.recording(bartizan_audit::Options {
+        dangerous_best_effort: loaded.config.audit.dangerous_audit_best_effort,
+        ..bartizan_audit::Options::default()
+    }));
     let base = base_of(path);
     secrets::prepare(&loaded.config, &base, &state).await?;
     let gate = state.gate("gate").await?;
@@ -470,6 +473,11 @@ pub fn dangers(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     if config.identity.dangerous_open {
         found.push("[identity] dangerous_open: whoever can reach this port is the owner".to_owned());
+    }
+    if config.audit.dangerous_audit_best_effort {
+        found.push(
+            "[audit] dangerous_audit_best_effort: what cannot be recorded happens all the same".to_owned(),
+        );
     }
     if !config.egress.dangerous_allow.is_empty() {
         found.push("[egress] dangerous_allow: some addresses are connected to without a check".to_owned());

@@ -35,6 +35,7 @@ pub struct State {
     /// The configuration that says what wraps its keys.
     config: Option<PathBuf>,
     keys: LazyKeys,
+    recording: bartizan_audit::Options,
 }
 
 impl State {
@@ -96,7 +97,15 @@ impl State {
         if about.mode() & 0o077 != 0 {
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         }
-        Ok(Self { folder, config: None, keys: LazyKeys::new() })
+        let recording = bartizan_audit::Options::default();
+        Ok(Self { folder, config: None, keys: LazyKeys::new(), recording })
+    }
+
+    /// The same, whose gate keeps its log in this way.
+    #[must_use]
+    pub fn recording(mut self, options: bartizan_audit::Options) -> Self {
+        self.recording = options;
+        self
     }
 
     /// Where it is.
@@ -169,7 +178,7 @@ impl State {
         let pins = Arc::new(self.pins(database).await?);
         let keeper = Keeper::new(pins, clock.clone()).await?;
         let audit = self.audit(Arc::new(OsEntropy))?;
-        let (log, _) = audit.start_any(log, clock.clone(), bartizan_audit::Options::default())?;
+        let (log, _) = audit.start_any(log, clock.clone(), self.recording.clone())?;
         let kept = Kept { keeper, flows, approvals, responses };
         let gate = Gate::new(self.sealer().await?, kept, log, clock.clone(), Arc::new(OsEntropy));
         gate.open_ward(Ward::new(quarantine, clock));

@@ -25,6 +25,8 @@ mod described;
 mod desk;
 mod document;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod grants;
 mod introspect;
 mod keyring;

@@ -19,6 +19,9 @@ pub struct AuditConfig {
     /// Who remembers how far the log was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witness: Option<super::witness::WitnessConfig>,
+    /// Let calls, sign-ins and tokens go on when they cannot be recorded; what was lost is counted. A change needs a restart.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dangerous_audit_best_effort: bool,
     /// Where the log is sent as it grows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub export: Vec<Export>,

@@ -1,4 +1,4 @@
-//! What is on record, and that nobody gets a token that is not (issue: evidence before the act).
+//! What is on record, and that nobody gets a token that is not: evidence before the act.
 
 use serde_json::json;
 
@@ -78,7 +78,7 @@ async fn refusals_name_what_was_found_out_and_nothing_that_was_only_said() {
             ("client.unproven", None, ""),
             ("code.client", Some("other"), ""),
             ("code.verifier", Some("editor"), "ann"),
-            ("client.unproven", None, ""),
+            ("client.unproven", Some("server"), ""),
             ("client.unproven", None, ""),
         ]
     );
@@ -109,7 +109,7 @@ async fn what_is_given_back_is_told_once_and_only_if_something_was() {
 
 #[tokio::test]
 async fn clients_are_told_of_as_they_come_and_change() {
-    let stage = Stage::configured("registration = \"open\"").await;
+    let stage = Stage::configured("registration = \"on\"").await;
     let id = "https://app.example/client.json";
     let document = |uri: &str| json!({ "client_id": id, "client_name": "An app", "redirect_uris": [uri] });
     let json = [("content-type", "application/json")];

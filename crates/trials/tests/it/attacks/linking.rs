@@ -268,15 +268,23 @@ fn cd_06_an_address_that_a_server_names_is_not_an_inside_one() {
     let scene = Scene::start(true);
     let mut ann = scene.person("ann");
     for place in &places {
-        for member in ["token_endpoint", "registration_endpoint"] {
-            *scene.metadata.lock().unwrap() = json!({ member: format!("{place}/x") });
-            let answer = scene.press(&mut ann);
-            if let Some(away) = onward(&answer) {
-                // It signs people in; only the token endpoint leads inside.
-                let answer = ann.get(&scene.back(&away, "account"));
-                assert_eq!(answer.status, 502, "{member} {place}: {}", answer.text());
-                assert!(!answer.text().contains("token-of"), "{}", answer.text());
-            }
+        *scene.metadata.lock().unwrap() = json!({ "registration_endpoint": format!("{place}/x") });
+        let answer = scene.press(&mut ann);
+        assert!(
+            answer.status == 502 && onward(&answer).is_none(),
+            "{place}: {} {}",
+            answer.status,
+            answer.text()
+        );
+    }
+    for place in &places {
+        *scene.metadata.lock().unwrap() = json!({ "token_endpoint": format!("{place}/x") });
+        let answer = scene.press(&mut ann);
+        if let Some(away) = onward(&answer) {
+            // It signs people in; only its token endpoint leads inside.
+            let answer = ann.get(&scene.back(&away, "account"));
+            assert_eq!(answer.status, 502, "{place}: {}", answer.text());
+            assert!(!answer.text().contains("token-of"), "{}", answer.text());
         }
     }
     assert_eq!(canary.connections(), 0);

@@ -196,12 +196,18 @@ fn aa_36_an_identity_assertion_is_for_us_for_this_client_and_once() {
     let trusted = format!("[[identity.assertion_issuers]]\nissuer = \"{}\"\n", issuer.name());
     let facade = Facade::with("", &trusted);
     let assertion = |header: Value, claims: Value| {
-        let own = json!({
+        let mut own = json!({
             "client_id": "server", "resource": Facade::resource("a"), "scope": "mcp:read mcp:write rule",
             "exp": now() + 120, "nbf": null,
         });
-        let header = merge(json!({ "typ": "oauth-id-jag+jwt" }), header);
-        issuer.token_with(header, "ann", PUBLIC, merge(own, claims))
+        let mut own_header = json!({ "typ": "oauth-id-jag+jwt" });
+        for (of, changes) in [(&mut own, claims), (&mut own_header, header)] {
+            // `null` goes on to whoever signs.
+            for (name, value) in changes.as_object().unwrap() {
+                of[name.as_str()] = value.clone();
+            }
+        }
+        issuer.token_with(own_header, "ann", PUBLIC, own)
     };
     let ask = |assertion: &str, changes: &[(&str, &str)]| {
         let form = [("grant_type", ID_JAG), ("assertion", assertion)];

@@ -151,13 +151,14 @@ fn refusals_say_what_was_wrong_and_nothing_that_was_shown() {
     }
 }
 
-/// What cannot be recorded is not done: here, because nobody new can be given a pseudonym.
+/// What cannot be recorded is not done: here, because nobody can be given a pseudonym.
 #[test]
 fn nobody_is_let_in_who_cannot_be_recorded() {
     let facade = Facade::start();
     let (_, refresh) = facade.tokens("known");
     let people = facade.gate.state().join("audit/people");
-    fs::remove_dir_all(&people).unwrap();
+    let aside = facade.gate.state().join("audit/aside");
+    fs::rename(&people, &aside).unwrap();
     fs::write(&people, "in the way").unwrap();
     let mut browser = facade.browser();
     let address = facade.allow(&mut browser, &[]);
@@ -169,8 +170,19 @@ fn nobody_is_let_in_who_cannot_be_recorded() {
     let answer = facade.token_of_server(&own);
     assert_eq!((answer.status, &answer.json()["error"]), (503, &json!("temporarily_unavailable")));
     assert!(answer.json().get("access_token").is_none());
-    // Whoever is known can be recorded still.
-    assert_eq!(facade.refresh(&refresh, &[]).status, 200);
+    assert_eq!(facade.refresh(&refresh, &[]).status, 503);
+
+    fs::remove_file(&people).unwrap();
+    fs::rename(&aside, &people).unwrap();
+    assert_eq!(facade.refresh(&refresh, &[]).status, 200, "the honest client's token was not spent");
+    facade.serves();
+
+    let facade = Facade::with("", "[audit]\ndangerous_audit_best_effort = true\n");
+    let people = facade.gate.state().join("audit/people");
+    fs::remove_dir_all(&people).unwrap();
+    fs::write(&people, "in the way").unwrap();
+    assert_eq!(facade.token_of_server(&own).status, 200, "the operator would rather have it so, and said it");
+    facade.serves();
 }
 
 #[test]
