@@ -174,17 +174,6 @@ impl Database {
         }
     }
 
-    /// Writes a copy to the new file `to`, whole and of one moment, while the database is in use. SQLite's only; Postgres has
-    /// tools of its own.
-    ///
-    /// # Errors
-    /// [`DatabaseError`].
-    pub async fn copy_to(&self, to: &Path) -> Result<(), DatabaseError> {
-        let name = to.to_str().ok_or(DatabaseError::Url)?;
-        sqlx::query("VACUUM INTO $1").bind(name).execute(&self.pool).await?;
-        Ok(())
-    }
-
     /// Closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
