@@ -196,7 +196,7 @@ fn turns_up(folder: &Path, segments: &[u64], seq: u64) -> io::Result<bool> {
 }
 
 /// Whether a process is writing the log in `folder`.
-fn is_held(folder: &Path) -> bool {
+pub fn is_held(folder: &Path) -> bool {
     File::open(folder.join("lock"))
         .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
 }

@@ -11,6 +11,7 @@ mod cosign;
 mod keeper;
 mod message;
 
+pub(crate) use client::newest_checkpoint;
 pub use client::{Cosigned, Refusal, Standing, Witnessed};
 pub use cosign::{Cosigner, InvalidWitnessKey, WitnessKey};
 pub use keeper::{KnownLog, Reply, Witness, WitnessError};

@@ -3,6 +3,7 @@
 //! The exporters and their formats are the audit crate's; here they get their secrets, their connections and their life.
 
 mod credentials;
+mod ended;
 mod transport;
 
 use std::{
@@ -38,6 +39,7 @@ use crate::config::{
     audit::{AuditConfig, Export, OtlpEncoding, SyslogBody},
 };
 use credentials::ClientCredentials;
+pub use ended::Ended;
 use transport::{FileTransport, HttpTransport, StreamTransport};
 
 /// How long an exporter whose own files fail rests before it begins anew.
@@ -65,8 +67,18 @@ pub fn settings(
     log: &Log,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Vec<Setting>> {
+    settings_of(config, base, log.origin().as_str(), clock)
+}
+
+/// The same for a log of this name.
+fn settings_of(
+    config: &Config,
+    base: &Path,
+    origin: &str,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Vec<Setting>> {
     let egress = crate::endpoints::egress(config);
-    let source = Source { host: host(&config.audit), log: log.origin().as_str().to_owned() };
+    let source = Source { host: host(&config.audit), log: origin.to_owned() };
     let (mut ready, mut problems) = (Vec::new(), String::new());
     for export in &config.audit.export {
         let scene = Scene { base, egress: &egress, source: &source, clock };

@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use bartizan_gateway::responses::event_of;
 use bartizan_model::{Caller, Clock, ServerName, SystemClock};
 use bartizan_store::{
-    OsEntropy, Responses, StoredResponses,
+    OsEntropy, Plans, Responses, StoredPlans, StoredResponses,
     responses::{Response, Target},
 };
 use clap::{Args, Subcommand};
@@ -177,10 +177,15 @@ async fn release(target: Target, doing: Doing, keeps_secrets: bool) -> anyhow::R
 
 /// What the server held and has not been rotated, if a plan marked it.
 async fn held_by(state: &State, place: &ConfigFile, server: &ServerName) -> anyhow::Result<Vec<String>> {
+    let database = state.database().await?;
+    let marks = StoredPlans::new(database.clone()).marks(server).await?;
+    if marks.iter().all(|mark| mark.rotated_at.is_some()) {
+        return Ok(Vec::new());
+    }
     let path = place.config.as_deref();
     let config = crate::config::load(path)?.config;
     let base = crate::run::base_of(path);
-    unrotated(state, &state.database().await?, config, base, server).await
+    unrotated(state, &database, config, base, server).await
 }
 
 async fn responses(place: &ConfigFile) -> anyhow::Result<(State, StoredResponses)> {

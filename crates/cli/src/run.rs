@@ -67,6 +67,8 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let metrics = metrics_of(&gate);
     let exporters = exporters(&gate, &state);
     exporters.apply(exports::settings(&loaded.config, &base, gate.recorder().log(), &clock())?);
+    let ended = Arc::new(exports::Ended::new(gate.recorder().log().clone(), state.audit_folder(), clock()));
+    ended.apply(&loaded.config, &base);
     let witnessing = Arc::new(Witnessing::new(gate.recorder().log().clone(), state.audit_folder(), clock()));
     witnessing.apply(witness::setting(&loaded.config, &base, &state.audit_folder())?);
     let alerts = Arc::new(Watching::begin(Arc::clone(&gate), state.alerts_folder(), clock()));
@@ -145,6 +147,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         door: Arc::clone(&door),
         exporters: Arc::clone(&exporters),
         witnessing,
+        ended,
         api,
         desk,
         alerts,
@@ -286,6 +289,7 @@ struct Reload {
     door: Arc<Door>,
     exporters: Arc<Exporters>,
     witnessing: Arc<Witnessing>,
+    ended: Arc<exports::Ended>,
     api: Arc<ArcSwapOption<Api>>,
     desk: Desk,
     alerts: Arc<Watching>,
@@ -397,6 +401,7 @@ impl Reload {
         self.gate.quotas().set(config.limits.clone(), shared_limits);
         self.gate.configure(servers);
         self.exporters.apply(exports);
+        self.ended.apply(config, &self.base);
         self.witnessing.apply(witness);
         self.api.store(api);
         self.gate.recorder().configured(&Caller::local_owner(), count);

@@ -23,12 +23,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Format, Record, Transport, Verdict};
 use crate::{
+    PublicKey,
     event::{Details, Entry, Event, EventId, Kind, Pseudonym},
     log::Log,
     persons::{Person, Persons},
     segment::{Line, Lines},
     storage::{segment_path, segments},
     text::Text,
+    witness::newest_checkpoint,
 };
 
 /// The longest pause between two attempts.
@@ -50,6 +52,8 @@ pub struct Exporter {
     format: Arc<dyn Format>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    /// What signs the log, if it is not the one that our process writes.
+    ended: Option<PublicKey>,
     cursor: Cursor,
     /// Where in the files an entry is that was reached before.
     reached: Option<(u64, Place)>,
@@ -187,6 +191,7 @@ impl Exporter {
             format,
             transport,
             clock,
+            ended: None,
             cursor,
             reached: None,
             pending: None,
@@ -195,6 +200,41 @@ impl Exporter {
             width,
             progress,
         })
+    }
+
+    /// The same for a log in a folder that no process writes any more, signed by `key`: that of a command, or of a process that
+    /// ended before all was delivered. `None` if somebody else is delivering it.
+    ///
+    /// # Errors
+    /// [`ExportError`].
+    pub fn of_ended(
+        name: &str,
+        folder: &Path,
+        format: Arc<dyn Format>,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+        key: PublicKey,
+    ) -> Result<Option<(Self, File)>, ExportError> {
+        let exporter = Self::new(name, folder, format, transport, clock)?;
+        let path = folder.join(format!("export-{name}.lock"));
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let lock = lock.map_err(|source| exporter.io(source))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some((Self { ended: Some(key), ..exporter }, lock))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(source)) => Err(exporter.io(source)),
+        }
+    }
+
+    /// How many entries of the log are durable.
+    fn durable(&self, log: &Log) -> Result<u64, ExportError> {
+        match &self.ended {
+            None => Ok(log.durable()),
+            Some(key) => {
+                let newest = newest_checkpoint(&self.folder, key).map_err(|source| self.io(source))?;
+                Ok(newest.map_or(0, |(_, checkpoint)| checkpoint.size))
+            }
+        }
     }
 
     /// The next entry to deliver.
@@ -240,12 +280,15 @@ impl Exporter {
         Ok(())
     }
 
-    /// Sends one shipment, the same one again if the last attempt failed.
+    /// Sends one shipment, the same one again if the last attempt failed. `log` is our process's own: people are looked up there,
+    /// and what is given up is told there.
     ///
     /// # Errors
     /// [`ExportError`].
     pub async fn step(&mut self, log: &Log) -> Result<Step, ExportError> {
-        log.hold(&self.name, self.cursor.next);
+        if self.ended.is_none() {
+            log.hold(&self.name, self.cursor.next);
+        }
         let batch = match self.pending.take() {
             Some(batch) => batch,
             None => match self.gather(log)? {
@@ -305,7 +348,7 @@ impl Exporter {
 
     /// The next events, or `None` if all is delivered.
     fn gather(&mut self, log: &Log) -> Result<Option<Batch>, ExportError> {
-        let durable = log.durable();
+        let durable = self.durable(log)?;
         if self.cursor.next >= durable {
             return Ok(None);
         }

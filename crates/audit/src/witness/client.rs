@@ -246,7 +246,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The newest checkpoint of the log in `folder` that `key` signed.
-fn newest_checkpoint(folder: &Path, key: &PublicKey) -> io::Result<Option<(String, Checkpoint)>> {
+pub(crate) fn newest_checkpoint(folder: &Path, key: &PublicKey) -> io::Result<Option<(String, Checkpoint)>> {
     for first in segments(folder)?.into_iter().rev() {
         let path = segment_path(folder, first);
         let mut file = File::open(&path)?;

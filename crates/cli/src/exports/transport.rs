@@ -151,6 +151,9 @@ impl FileTransport {
 
     /// Durable when this returns.
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        // Several logs may be delivered into one file.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = self.open()?;
         let length = file.metadata()?.len();
         if length > 0 && length + bytes.len() as u64 > self.max_bytes {

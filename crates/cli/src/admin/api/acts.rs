@@ -52,7 +52,7 @@ pub enum Act {
 
 /// Whom or what it is about, and why.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Subject {
     server: Option<ServerName>,
     tool: Option<String>,

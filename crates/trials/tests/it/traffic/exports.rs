@@ -382,3 +382,30 @@ fn an_exporter_that_cannot_work_is_refused_before_anything_is_served() {
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("NOT_SET") && said.contains("/no/such/ca.pem"), "both at once: {said}");
 }
+
+/// What a command records is in a log of its own, which ends with the command.
+#[test]
+fn what_commands_record_is_delivered_by_the_gate_that_runs_or_by_the_next_one() {
+    let soc = receiver("200 OK");
+    let export = format!("[[audit.export]]\nname = \"soc\"\nkind = \"http\"\nurl = \"{}\"", soc.url());
+    let (mut gate, _server) = gate(&export);
+    let told = |what: &str| {
+        let acted = values(&soc.heard()).into_iter().filter(|e| {
+            e.pointer("/metadata/event_code") == Some(&json!("response.acted"))
+                && e.to_string().contains("respond-")
+        });
+        acted.filter(|e| e.to_string().contains(what)).count()
+    };
+    let respond = |gate: &Gate, arguments: &[&str]| {
+        assert_eq!(super::responses::respond(gate, arguments).0, Some(0));
+    };
+    respond(&gate, &["quarantine", "s", "--why", "the-first-word"]);
+    eventually("the running gate tells it", || (told("the-first-word") > 0).then_some(()));
+    gate.signal(rustix::process::Signal::KILL);
+    gate.wait();
+    respond(&gate, &["release", "s", "--why", "the-second-word"]);
+    assert_eq!(told("the-second-word"), 0, "nobody is there to tell it");
+    gate.restart();
+    eventually("the next one tells it", || (told("the-second-word") > 0).then_some(()));
+    assert_eq!(told("the-first-word"), 1, "it is told once");
+}
