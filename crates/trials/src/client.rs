@@ -234,6 +234,15 @@ impl Answer {
         self.head.line(name)
     }
 
+    /// Every header line of this name.
+    pub fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.head
+            .lines
+            .iter()
+            .filter(move |(named, _)| named.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
