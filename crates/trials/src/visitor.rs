@@ -23,7 +23,8 @@ impl Visitor {
     pub fn owner(gate: &Gate) -> Self {
         // The gate's port is of the system's choice, which its configuration does not say.
         let config = gate.folder().join("login.toml");
-        let text = format!("[server]\nlisten = \"{}\"\n", gate.address());
+        let text = std::fs::read_to_string(gate.folder().join("bartizan.toml")).expect("the folder is ours");
+        let text = text.replacen("listen = \"127.0.0.1:0\"", &format!("listen = \"{}\"", gate.address()), 1);
         std::fs::write(&config, text).expect("the folder is ours");
         let done = std::process::Command::new(crate::binary())
             .args(["login", "--config"])
