@@ -35,7 +35,7 @@ use bartizan_store::{
 pub use questions::Question;
 
 use approvals::Pending;
-use questions::leaking;
+use questions::{Listening, leaking};
 use url::Url;
 
 use crate::{
@@ -278,7 +278,10 @@ impl Policy {
         };
         if matches!(asked, Asked::List | Asked::SubscribeServer) {
             let decision = ready.bundle.authorize(&query(asked.action(), FlowContext::default()));
-            return permitted(decision, asker, server, era, "");
+            let permitted = permitted(decision, asker, server, era, "")?;
+            let listening = Listening { principal: &principal, era, is_merged, message };
+            self.check_listening(&ready, asker, server, &listening).await?;
+            return Ok(permitted);
         }
         let by_trust = ready.trust.get(server.name()).copied().unwrap_or_default().default_labels();
         let (tool, labels, action) = match &asked {

@@ -64,12 +64,16 @@ pub(crate) fn map(
     let args = self::record(record, &object, &mut unmapped)?;
     let mut paths = Vec::new();
     let mut urls = Vec::new();
-    for (name, _) in record.texts() {
+    for text in &record.texts {
+        let name = text.name.as_str();
         let (wants_path, wants_url) = (as_paths.has(name), as_urls.has(name));
         if !wants_path && !wants_url {
             continue;
         }
-        let Some(texts) = object.0.get(name).and_then(|raw| texts(raw)) else { continue };
+        let mut texts = Vec::new();
+        if !collect(&object, &text.path, &mut texts) {
+            continue;
+        }
         if wants_path {
             let path = path_record(&texts)
                 .map_err(|reason| BadArguments::Path { argument: name.to_owned(), reason })?;
@@ -165,6 +169,33 @@ fn decimal(number: &str) -> Option<String> {
 
 fn text(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
+}
+
+/// Collects every text that lies at `path`; whether anything is there. Of what does not fit its shape nothing is collected: the
+/// call is unmapped then.
+fn collect(object: &Object<'_>, path: &[String], into: &mut Vec<String>) -> bool {
+    let Some((field, rest)) = path.split_first() else { return false };
+    let Some(raw) = object.0.get(field) else { return false };
+    if rest.is_empty() {
+        return match texts(raw) {
+            Some(found) => {
+                into.extend(found);
+                true
+            }
+            None => false,
+        };
+    }
+    match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
+        Ok(elements) => {
+            for element in elements {
+                if let Ok(object) = serde_json::from_str(element.get()) {
+                    collect(&object, rest, into);
+                }
+            }
+            true
+        }
+        Err(_) => serde_json::from_str(raw.get()).is_ok_and(|object| collect(&object, rest, into)),
+    }
 }
 
 /// One text, or a list of nothing but texts.
@@ -315,6 +346,35 @@ mod tests {
             mapped(r#"{"path":"/x","paths":["/data/a","/data/../b"]}"#),
             Err(BadArguments::Path { .. })
         ));
+    }
+
+    #[test]
+    fn what_lies_deeper_is_read_the_same_way() {
+        let text = || json!({ "type": "string" });
+        let shape = Record::of_schema(&json!({ "type": "object", "properties": {
+            "options": { "type": "object", "properties": { "path": text() } },
+            "edits": { "type": "array", "items": { "type": "object", "properties": { "file": text() } } },
+        } }));
+        let read = |arguments: &str| {
+            let mapped = map(&shape, Some(arguments), &Names::All, &Names::None)?;
+            let pairs = [("p".to_owned(), mapped.paths)];
+            Ok::<_, BadArguments>(cedar_policy::Context::from_pairs(pairs).unwrap().to_string())
+        };
+        let deep =
+            read(r#"{"options":{"path":"/data/a"},"edits":[{"file":"/data/x"},{"file":"/etc/y"},{}]}"#)
+                .unwrap();
+        assert!(deep.contains(r#""options.path": {ancestors: ["/", "/data"#), "{deep}");
+        assert!(
+            deep.contains(r#""edits[].file": {ancestors: ["/"], any_ancestors"#) && deep.contains("/etc/y"),
+            "{deep}"
+        );
+        assert!(!read(r#"{"options":{}}"#).unwrap().contains("options.path"));
+        for bad in [
+            r#"{"options":{"path":"/data/../etc"}}"#,
+            r#"{"edits":[{"file":"/data/a"},{"file":"/data/%2e%2e/b"}]}"#,
+        ] {
+            assert!(matches!(read(bad), Err(BadArguments::Path { .. })), "{bad}");
+        }
     }
 
     #[test]

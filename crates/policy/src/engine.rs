@@ -376,6 +376,6 @@ fn datetime(now: Timestamp) -> Result<Expr, Reason> {
 }
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;

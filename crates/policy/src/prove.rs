@@ -250,3 +250,6 @@ impl fmt::Display for Counterexample {
         lines.iter().try_for_each(|line| writeln!(f, "entity    {line}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

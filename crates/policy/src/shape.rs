@@ -29,6 +29,21 @@ pub(crate) struct Record {
     pub fields: BTreeMap<String, Field>,
     /// `additionalProperties` is false.
     pub closed: bool,
+    /// Of the arguments as a whole: the texts at any level, which a policy may read as paths or URLs.
+    pub texts: Vec<TextAt>,
+}
+
+/// A text, or several, somewhere in the arguments.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TextAt {
+    /// What policies call it: `path`, `options.path`, `edits[].path`.
+    pub name: String,
+    /// The properties on the way there. Objects in a list are all walked into.
+    pub path: Vec<String>,
+    /// Whether it is there in all arguments.
+    pub required: bool,
+    /// Whether there may be several.
+    pub is_list: bool,
 }
 
 /// One property; without a shape it is known to exist and nothing more.
@@ -42,7 +57,44 @@ impl Record {
     /// The arguments that `input_schema` describes. A schema that is no object schema describes none.
     pub fn of_schema(input_schema: &Value) -> Self {
         let mut reader = Reader { root: input_schema, left: MOST };
-        reader.record(input_schema, 0).unwrap_or_default()
+        let record = reader.record(input_schema, 0).unwrap_or_default();
+        let mut found = Vec::new();
+        record.find_texts(&mut Vec::new(), "", (true, false), &mut found);
+        let count = |name: &str| found.iter().filter(|text: &&TextAt| text.name == name).count();
+        // A property may have a name that is written as the way to another: such a name means neither.
+        let texts = found.iter().filter(|text| count(&text.name) == 1).cloned().collect();
+        Self { texts, ..record }
+    }
+
+    fn find_texts(
+        &self,
+        path: &mut Vec<String>,
+        before: &str,
+        (required, is_list): (bool, bool),
+        found: &mut Vec<TextAt>,
+    ) {
+        for (field, Field { shape, required: is_always }) in &self.fields {
+            let name = if before.is_empty() { field.clone() } else { format!("{before}.{field}") };
+            let required = required && *is_always;
+            path.push(field.clone());
+            match shape {
+                Some(shape) if shape.is_text() => found.push(TextAt {
+                    name,
+                    path: path.clone(),
+                    required,
+                    is_list: is_list || matches!(shape, Shape::Set(_)),
+                }),
+                Some(Shape::Record(record)) => record.find_texts(path, &name, (required, is_list), found),
+                Some(Shape::Set(of)) => {
+                    if let Shape::Record(record) = of.as_ref() {
+                        // Whether an empty list has one is nobody's guess.
+                        record.find_texts(path, &format!("{name}[]"), (false, true), found);
+                    }
+                }
+                _ => {}
+            }
+            path.pop();
+        }
     }
 
     /// The type in Cedar's JSON schema format.
@@ -61,17 +113,14 @@ impl Record {
         json!({ "type": "Record", "attributes": attributes })
     }
 
-    /// The top-level arguments that are a text or several, which a policy may read as paths or URLs.
+    /// The texts at any level, which a policy may read as paths or URLs, with whether they are always there.
     pub fn texts(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.fields
-            .iter()
-            .filter(|(_, f)| f.shape.as_ref().is_some_and(Shape::is_text))
-            .map(|(n, f)| (n.as_str(), f.required))
+        self.texts.iter().map(|text| (text.name.as_str(), text.required))
     }
 
-    /// Whether the argument `name` is a list of texts.
+    /// Whether the argument `name` is a list of texts, or one text in several objects.
     pub fn is_list(&self, name: &str) -> bool {
-        self.fields.get(name).is_some_and(|f| matches!(f.shape, Some(Shape::Set(_))))
+        self.texts.iter().any(|text| text.name == name && text.is_list)
     }
 }
 
@@ -214,6 +263,26 @@ mod tests {
         assert_eq!((shape("either"), shape("free"), shape("loop")), (None, None, None));
         assert_eq!(record.texts().map(|(n, _)| n).collect::<Vec<_>>(), ["note", "path", "tags"]);
         assert_eq!(Record::of_schema(&Value::Null), Record::default());
+    }
+
+    #[test]
+    fn texts_are_found_at_every_level_under_one_name_each() {
+        let text = || json!({ "type": "string" });
+        let record = Record::of_schema(&json!({
+            "type": "object", "required": ["path", "options"],
+            "properties": {
+                "path": text(),
+                "options": { "type": "object", "required": ["to"], "properties": { "to": text(), "from": text(), "n": { "type": "integer" } } },
+                "edits": { "type": "array", "items": { "type": "object", "required": ["file"], "properties": { "file": text() } } },
+                "a": { "type": "object", "properties": { "b": text() } },
+                "a.b": text(),
+            },
+        }));
+        let found: Vec<_> = record.texts().collect();
+        let expected =
+            [("edits[].file", false), ("options.from", false), ("options.to", true), ("path", true)];
+        assert_eq!(found, expected, "`a.b` would be two things");
+        assert!(record.is_list("edits[].file") && !record.is_list("options.to"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An authorization server that signs whatever a trial wants.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -17,6 +17,7 @@ pub struct Issuer {
     server: Upstream,
     key: Ed25519KeyPair,
     fetches: Arc<AtomicUsize>,
+    id_token: Arc<Mutex<String>>,
 }
 
 /// `base` with the members of `more`; `null` takes one out.
@@ -30,6 +31,13 @@ pub fn merge(mut base: Value, more: Value) -> Value {
         }
     }
     base
+}
+
+/// A parameter of an address; empty if it is not there.
+pub(crate) fn query_of(address: &str, name: &str) -> String {
+    let query = address.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(named, _)| *named == name).map(|(_, value)| value.to_owned()).next().unwrap_or_default()
 }
 
 impl Issuer {
@@ -57,14 +65,25 @@ impl Issuer {
         }] });
         let fetches = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&fetches);
+        let id_token = Arc::<Mutex<String>>::default();
+        let given = Arc::clone(&id_token);
         let server = Upstream::modern(move |heard, pen| {
+            let issuer = format!("http://{}", heard.line("host").unwrap_or_default());
+            if (heard.method(), heard.path()) == ("POST", "/token") {
+                let id_token = given.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let answer = json!({ "token_type": "Bearer", "access_token": "opaque", "expires_in": 60, "id_token": id_token });
+                pen.json(&answer.to_string());
+                return true;
+            }
             if heard.method() != "GET" {
                 return script(heard, pen);
             }
-            let issuer = format!("http://{}", heard.line("host").unwrap_or_default());
             match heard.path() {
                 "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration" => {
-                    let own = json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/jwks") });
+                    let own = json!({
+                        "issuer": issuer, "jwks_uri": format!("{issuer}/jwks"),
+                        "authorization_endpoint": format!("{issuer}/authorize"), "token_endpoint": format!("{issuer}/token"),
+                    });
                     pen.json(&merge(own, more(&issuer)).to_string());
                 }
                 "/jwks" => {
@@ -75,7 +94,7 @@ impl Issuer {
             }
             true
         });
-        Self { server, key, fetches }
+        Self { server, key, fetches, id_token }
     }
 
     /// `iss`
@@ -96,6 +115,28 @@ impl Issuer {
     /// `[[identity.issuers]]` for it.
     pub fn config(&self) -> String {
         format!("[[identity.issuers]]\nkind = \"oidc\"\nissuer = \"{}\"\n", self.name())
+    }
+
+    /// `[identity.provider]` for it: whoever signs in is whom [`Issuer::signs_in`] says.
+    pub fn provider(&self) -> String {
+        format!(
+            "[identity.provider]\nkind = \"oidc\"\nissuer = \"{}\"\nclient_id = \"gate\"\n\
+             credential = {{ method = \"client_secret_basic\", secret = {{ env = \"PROVIDER_SECRET\" }} }}\n",
+            self.name()
+        )
+    }
+
+    /// The next browser that comes back from where `departure` sent it is signed in as `subject`, with these groups.
+    pub fn signs_in(&self, departure: &str, subject: &str, groups: &[&str]) {
+        let nonce = query_of(departure, "nonce");
+        let now = SystemClock.now().as_unix();
+        let header = json!({ "alg": "EdDSA", "kid": "key", "typ": "JWT" });
+        let claims = json!({
+            "iss": self.name(), "aud": "gate", "sub": subject, "nonce": nonce, "iat": now, "exp": now + 300,
+            "auth_time": now, "groups": groups,
+        });
+        let token = self.sign(&header.to_string(), &claims.to_string());
+        *self.id_token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// A good access token of `subject` for `audience`, with other claims where `more` has them; `null` takes one out.

@@ -15,6 +15,7 @@ mod issuer;
 pub mod matrix;
 mod server;
 mod session;
+mod visitor;
 mod wire;
 mod wrapped;
 
@@ -26,6 +27,7 @@ pub use idp::Idp;
 pub use issuer::{Issuer, merge};
 pub use server::{Heard, Pen, Upstream};
 pub use session::Session;
+pub use visitor::{Visitor, field};
 pub use wire::Event;
 pub use wrapped::Wrapped;
 

@@ -5,15 +5,18 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use bartizan_mcp::{Era, Message, Refusal, code, json::Value};
+use bartizan_mcp::{
+    Era, Message, Refusal, code,
+    json::{Kind as Json, Value},
+};
 use bartizan_model::{ServerName, Timestamp};
 use bartizan_policy::{
-    Action, Decision, Query, ServerAction, ServerQuery, Source, Surroundings, flow::FlowContext,
+    Action, Decision, Principal, Query, ServerAction, ServerQuery, Source, Surroundings, flow::FlowContext,
 };
 use url::Url;
 
 use super::{Policy, Ready, because, context_of, permitted, policy_era, unready, unusable};
-use crate::{Asker, server::Server};
+use crate::{Asker, merged, server::Server};
 
 /// Tokens that `may_ask` lets a server ask the client's model for.
 const SAMPLED_TOKENS: u32 = 100_000;
@@ -84,6 +87,15 @@ pub(super) fn as_policies<'s>(
         }
     }
     (!text.is_empty()).then(|| Source { name: "may_ask".to_owned(), text })
+}
+
+/// A request for notices, before its addresses are looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Listening<'a> {
+    pub principal: &'a Principal,
+    pub era: Era,
+    pub is_merged: bool,
+    pub message: &'a Message,
 }
 
 impl Policy {
@@ -183,6 +195,56 @@ impl Policy {
             approved: &[],
         });
         permitted(decision, asker, server, era, &because).map(|_| ())
+    }
+
+    /// Whether a caller may listen for every resource that a modern subscription names (attacks.md SH-10). Their addresses go
+    /// out to the server, like any argument.
+    pub(super) async fn check_listening(
+        &self,
+        ready: &Ready,
+        asker: &Asker,
+        server: &Server,
+        listening: &Listening<'_>,
+    ) -> Result<(), Refusal> {
+        let Listening { principal, era, is_merged, message } = *listening;
+        let wanted = message.param("notifications").and_then(|n| n.get("resourceSubscriptions"));
+        let no_list =
+            || Refusal::new(400, code::INVALID_PARAMS, "`resourceSubscriptions` is a list of addresses");
+        if wanted.is_some_and(|wanted| wanted.kind() != Json::Array) {
+            return Err(no_list());
+        }
+        let mut is_any = false;
+        for uri in wanted.into_iter().flat_map(Value::elements) {
+            let uri = uri.as_str().ok_or_else(no_list)?;
+            let uri = match merged::split_uri(&uri).filter(|_| is_merged) {
+                // Another server's, with whose own request it is judged.
+                Some((other, _)) if other != server.name().as_str() => continue,
+                Some((_, bare)) => bare,
+                None => &uri,
+            };
+            let decision = ready.bundle.authorize(&Query {
+                principal,
+                client: asker.caller.client(),
+                server: server.name().as_str(),
+                action: Action::SubscribeResource { uri },
+                surroundings: Surroundings {
+                    address: asker.address,
+                    now: self.clock.now(),
+                    era: policy_era(era),
+                    flow: FlowContext::default(),
+                },
+                approved: &[],
+            });
+            permitted(decision, asker, server, era, "")?;
+            is_any = true;
+        }
+        if is_any && self.may_leak(server, ready) {
+            let (flow, because) = self.window(asker, ready).await?;
+            if flow.untrusted && flow.private {
+                return Err(leaking(era, &because));
+            }
+        }
+        Ok(())
     }
 
     /// Whether what goes to `server` leaves the house, where the shipped rule holds.

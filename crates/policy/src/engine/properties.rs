@@ -72,7 +72,7 @@ fn policy() -> impl Strategy<Value = String> {
 }
 
 /// A bundle of policies drawn in any combination; those that fit nothing in the schema are left out.
-fn bundle() -> impl Strategy<Value = Bundle> {
+pub(crate) fn bundle() -> impl Strategy<Value = Bundle> {
     static BASE: LazyLock<Bundle> = LazyLock::new(|| load(""));
     prop::collection::vec(policy(), 0..8).prop_map(|policies| {
         let valid = policies
@@ -83,7 +83,7 @@ fn bundle() -> impl Strategy<Value = Bundle> {
     })
 }
 
-fn claims() -> impl Strategy<Value = Claims> {
+pub(crate) fn claims() -> impl Strategy<Value = Claims> {
     let name = select(&["ann", "bob"][..]);
     let groups = prop::sample::subsequence(vec!["readers", "writers", "others"], 0..=3);
     (name, groups, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
@@ -94,7 +94,7 @@ fn claims() -> impl Strategy<Value = Claims> {
     )
 }
 
-type Asking = (&'static str, Action<'static>);
+pub(crate) type Asking = (&'static str, Action<'static>);
 
 const PATHS: &[&str] =
     &[r#"{"path":"/data/a"}"#, r#"{"path":"/etc/b"}"#, r#"{"path":"/data/../a"}"#, r#"{"path":7}"#, "{}"];
@@ -106,7 +106,7 @@ const URLS: &[&str] = &[
     r#"{"url":"https://a.test/","weird":1}"#,
 ];
 
-fn asking() -> impl Strategy<Value = Asking> {
+pub(crate) fn asking() -> impl Strategy<Value = Asking> {
     prop_oneof![
         select(PATHS).prop_map(|a| ("files", Action::Call { tool: "read_file", arguments: Some(a) })),
         select(PATHS).prop_map(|a| ("files", Action::Call { tool: "delete_file", arguments: Some(a) })),
@@ -118,7 +118,7 @@ fn asking() -> impl Strategy<Value = Asking> {
     ]
 }
 
-fn around() -> impl Strategy<Value = Surroundings> {
+pub(crate) fn around() -> impl Strategy<Value = Surroundings> {
     (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(untrusted, private, remote)| Surroundings {
         flow: FlowContext { untrusted, private, destructive: false },
         address: remote.then_some([192, 0, 2, 7].into()),
@@ -126,9 +126,9 @@ fn around() -> impl Strategy<Value = Surroundings> {
     })
 }
 
-/// What Cedar's own authorizer says when it is given every policy and every entity, or `None` if the question cannot be
-/// asked since the arguments have no reading.
-fn plainly(bundle: &Bundle, query: &Query<'_>) -> Option<(bool, bool)> {
+/// The question with every entity there is, as Cedar's own authorizer takes it, or `None` if it cannot be asked since the
+/// arguments have no reading.
+pub(crate) fn asked_plainly(bundle: &Bundle, query: &Query<'_>) -> Option<(cedar_policy::Request, Entities)> {
     let subject = bundle.subject(query.server, query.action).ok()?;
     let mut reads = Reads { address: true, time: true, ..Reads::default() };
     bundle.policies.values().for_each(|p| reads.join(&p.reads));
@@ -139,7 +139,13 @@ fn plainly(bundle: &Bundle, query: &Query<'_>) -> Option<(bool, bool)> {
     let all = all.map(Known::to_public).chain(asked.public_entities());
     let distinct: BTreeMap<String, Entity> = all.map(|e| (e.uid().to_string(), e)).collect();
     let entities = Entities::from_entities(distinct.into_values(), None).unwrap();
-    let response = Authorizer::new().is_authorized(&asked.request, &bundle.policy_set().unwrap(), &entities);
+    Some((asked.request, entities))
+}
+
+/// What Cedar's own authorizer says when it is given every policy and every entity.
+fn plainly(bundle: &Bundle, query: &Query<'_>) -> Option<(bool, bool)> {
+    let (request, entities) = asked_plainly(bundle, query)?;
+    let response = Authorizer::new().is_authorized(&request, &bundle.policy_set().unwrap(), &entities);
     Some((
         response.decision() == cedar_policy::Decision::Allow,
         response.diagnostics().errors().next().is_some(),

@@ -1,0 +1,151 @@
+//! Proofs, held against asking every request of a small world.
+//!
+//! What needs no solver is always tried: the formulas permit whatever the gate permits, so what is proved of them holds of the
+//! gate. With `BARTIZAN_TEST_SOLVER` (a program that reads SMT-LIB, such as `tools/cvc5-stdin`) its answers are tried too.
+
+use cedar_policy::{Authorizer, Decision};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{Config, TestRunner},
+};
+
+use super::*;
+use crate::{
+    Action, Claims, Query, Surroundings,
+    engine::properties::{around, asked_plainly, asking, bundle, claims},
+    flow::FlowContext,
+    scene::{load, owner, person, query, surroundings},
+};
+
+/// Whether the formulas for `lifted` permit this request.
+fn formulas_permit(bundle: &Bundle, query: &Query<'_>, lifted: Lifted) -> Option<bool> {
+    let (request, entities) = asked_plainly(bundle, query)?;
+    let (principal, action, resource) = (request.principal()?, request.action()?, request.resource()?);
+    let kind = bundle.schema.request_envs().find(|kind| {
+        kind.action() == action
+            && kind.principal() == principal.type_name()
+            && kind.resource() == resource.type_name()
+    });
+    let facts = fact_policy(bundle, &kind?).unwrap();
+    let set = with(bundle, &facts, lifted).unwrap();
+    Some(Authorizer::new().is_authorized(&request, &set, &entities).decision() == Decision::Allow)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_the_gate_permits_the_formulas_permit(bundle in bundle(), claims in claims(), all in prop::collection::vec((asking(), around()), 16)) {
+        let principal = bundle.identify(claims);
+        let approved = ["boss".to_owned(), "self".to_owned()];
+        for ((server, action), surroundings) in all {
+            let plain = Query { surroundings, ..query(&principal, server, action) };
+            if bundle.authorize(&plain).is_permit() {
+                prop_assert_eq!(formulas_permit(&bundle, &plain, Lifted::Never), Some(true), "{:?}", action);
+            }
+            let approved = Query { approved: &approved, ..plain };
+            if bundle.authorize(&approved).is_permit() {
+                prop_assert_eq!(formulas_permit(&bundle, &approved, Lifted::ByApproval), Some(true), "{:?}", action);
+            }
+        }
+    }
+}
+
+/// Everybody and everything of a small world.
+fn small_world(mut each: impl FnMut(&Claims, &str, Action<'_>, Surroundings)) {
+    let people =
+        [owner(), person("ann", &["readers"]), person("bob", &["readers", "writers"]), person("eve", &[])];
+    let path = |tool| Action::Call { tool, arguments: Some(r#"{"path":"/data/a"}"#) };
+    let fetch = Action::Call { tool: "fetch", arguments: Some(r#"{"url":"https://a.test/"}"#) };
+    let asking = [
+        ("files", path("read_file")),
+        ("files", path("delete_file")),
+        ("web", fetch),
+        ("mail", Action::Call { tool: "search", arguments: None }),
+        ("files", Action::List),
+        ("web", Action::Get { prompt: "p" }),
+        ("files", Action::Read { uri: "file:///data/a" }),
+    ];
+    for claims in people {
+        for (app, scope) in [(false, false), (false, true), (true, false), (true, true)] {
+            let scopes = scope.then(|| "s".to_owned()).into_iter().collect();
+            let claims = Claims { app, scopes, ..claims.clone() };
+            for (server, action) in asking {
+                for untrusted in [false, true] {
+                    let flow = FlowContext { untrusted, private: untrusted, destructive: false };
+                    each(&claims, server, action, Surroundings { flow, ..surroundings() });
+                }
+            }
+        }
+    }
+}
+
+/// Whether anything that `fits` is permitted, if need be by an approval.
+fn is_ever_permitted(bundle: &Bundle, fits: impl Fn(&Claims, &str, Action<'_>) -> bool) -> bool {
+    let approved = ["boss".to_owned(), "self".to_owned()];
+    let mut is_permitted = false;
+    small_world(|claims, server, action, surroundings| {
+        let principal = bundle.identify(claims.clone());
+        let query = Query { surroundings, approved: &approved, ..query(&principal, server, action) };
+        is_permitted |= fits(claims, server, action) && bundle.authorize(&query).is_permit();
+    });
+    is_permitted
+}
+
+fn agree(one: &Bundle, other: &Bundle) -> bool {
+    let mut agree = true;
+    small_world(|claims, server, action, surroundings| {
+        let (ours, theirs) = (one.identify(claims.clone()), other.identify(claims.clone()));
+        let permits = |bundle: &Bundle, principal| {
+            bundle.authorize(&Query { surroundings, ..query(principal, server, action) }).is_permit()
+        };
+        agree &= permits(one, &ours) == permits(other, &theirs);
+    });
+    agree
+}
+
+#[test]
+fn the_small_world_tells_bundles_apart() {
+    let (wide, narrow) = (
+        load("permit (principal in Role::\"reader\", action in Action::\"call\", resource);"),
+        load(
+            "permit (principal in Role::\"reader\", action in Action::\"call\", resource in Server::\"mail\");",
+        ),
+    );
+    let at_web = |claims: &Claims, server: &str, _: Action<'_>| server == "web" && claims.issuer != "local";
+    assert!(is_ever_permitted(&wide, at_web) && !is_ever_permitted(&narrow, at_web));
+    assert!(agree(&wide, &wide) && !agree(&wide, &narrow));
+}
+
+/// A solver's word against asking everybody.
+#[test]
+fn a_solver_says_nothing_that_the_small_world_knows_better() {
+    #[expect(clippy::disallowed_methods, reason = "a test reads where its solver is")]
+    let Ok(program) = std::env::var("BARTIZAN_TEST_SOLVER") else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let judge = |bundle: &Bundle, claim: &Claim<'_>| {
+        runtime.block_on(async {
+            let mut command = tokio::process::Command::new(&program);
+            command.args(["--lang", "smt", "--tlimit-per=60000"]).kill_on_drop(true);
+            prove(bundle, claim, solver::LocalSolver::from_command(&mut command).unwrap()).await.unwrap()
+        })
+    };
+    let mut runner = TestRunner::new(Config::default());
+    let draw = |runner: &mut TestRunner| bundle().new_tree(runner).unwrap().current();
+    for _ in 0..6 {
+        let (one, other) = (draw(&mut runner), draw(&mut runner));
+        let never = "principal is User, action in Action::\"call\", resource in Server::\"web\"";
+        let is_call = |action: Action<'_>| matches!(action, Action::Call { .. });
+        let happens = is_ever_permitted(&one, |_, server, action| server == "web" && is_call(action));
+        match judge(&one, &Claim::Never(never)) {
+            Verdict::Proved { .. } => assert!(!happens, "it happens, and was proved never to"),
+            Verdict::Refuted(_) | Verdict::Unknown(_) => {}
+        }
+        if let Verdict::Proved { .. } = judge(&one, &Claim::Equivalent(&other)) {
+            assert!(agree(&one, &other), "they differ, and were proved equivalent");
+        }
+        let same = judge(&one, &Claim::Equivalent(&one));
+        assert!(!matches!(same, Verdict::Refuted(_)), "a bundle is itself: {same:?}");
+    }
+}

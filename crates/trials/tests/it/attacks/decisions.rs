@@ -1,0 +1,282 @@
+//! Pages on which people decide about held calls, and all the ways to a decision that is nobody's (attacks.md EP-08).
+
+use std::fs;
+
+use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, Visitor, eventually, field};
+use serde_json::{Value, json};
+
+const BASE: &str = "https://gate.example";
+const FORBIDDEN: i64 = -31003;
+
+/// Held by `boss`; by two roles; by whoever asks.
+const POLICIES: &str = r#"
+    @id("send") @approval("boss") forbid (principal, action == Action::"call:s.send", resource);
+    @id("pay") @approval("boss") forbid (principal, action == Action::"call:s.pay", resource);
+    @id("pay-too") @approval("auditor") forbid (principal, action == Action::"call:s.pay", resource);
+    @id("mine") @approval("self") forbid (principal, action == Action::"call:s.mine", resource);"#;
+
+fn server() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/list" {
+            return false;
+        }
+        let tool = |name: &str| json!({ "name": name, "description": "Does something.", "inputSchema": { "type": "object" } });
+        let tools: Vec<_> = ["send", "pay", "mine"].into_iter().map(tool).collect();
+        let result = json!({ "resultType": "complete", "tools": tools, "ttlMs": 0, "cacheScope": "private" });
+        pen.result(&heard.id(), &result.to_string());
+        true
+    })
+}
+
+/// An office: people sign in at `issuer`, whose access tokens count too.
+struct Office {
+    issuer: Issuer,
+    up: Upstream,
+    gate: Gate,
+    policies: tempfile::TempDir,
+}
+
+impl Office {
+    fn open() -> Self {
+        let (issuer, up, policies) = (Issuer::start(1), server(), tempfile::tempdir().unwrap());
+        fs::write(policies.path().join("a.cedar"), POLICIES).unwrap();
+        let gate = Gate::start_with(&Self::config(&issuer, &up, &policies), &[("PROVIDER_SECRET", "s3cret")]);
+        let office = Self { issuer, up, gate, policies };
+        // Policies on tools that are not pinned yet wait until they are.
+        eventually("the tools are pinned", || {
+            let listed = office.caller("ann").modern("/mcp/s", "tools/list", "").send();
+            listed.text().contains("\"send\"").then_some(())
+        });
+        office
+    }
+
+    fn config(issuer: &Issuer, up: &Upstream, policies: &tempfile::TempDir) -> String {
+        format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{BASE}\"\n[identity]\nmode = \"facade\"\n{}{}\
+             [policy]\ndir = {:?}\n[policy.roles.people]\ngroups = [\"people\"]\n[policy.roles.boss]\ngroups = [\"bosses\"]\n\
+             [policy.roles.auditor]\ngroups = [\"auditors\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
+             [[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\ntrust = \"trusted\"\n",
+            issuer.provider(),
+            issuer.config(),
+            policies.path(),
+            up.url()
+        )
+    }
+
+    /// `subject` at the endpoint, by an application.
+    fn caller(&self, subject: &str) -> Client {
+        self.gate.bearer(self.issuer.token(subject, &format!("{BASE}/mcp/s"), json!({})))
+    }
+
+    fn send(&self, to: &str) -> Answer {
+        self.caller("ann").call("/mcp/s", "send", &json!({ "to": to }).to_string())
+    }
+
+    /// `subject`, signed in on the way to the page at `path`.
+    fn person(&self, subject: &str, groups: &[&str], path: &str) -> (Visitor, Answer) {
+        Visitor::signed_in(&self.gate, &self.issuer, (subject, groups), path)
+    }
+
+    fn calls(&self) -> usize {
+        self.up.heard_of("tools/call").len()
+    }
+}
+
+/// The paths of the pages where a refused call can be decided about, by role.
+fn pages(answer: &Answer) -> Vec<(String, String)> {
+    assert_eq!(answer.code(), Some(FORBIDDEN), "{}", answer.text());
+    let data = answer.json()["error"]["data"].clone();
+    assert_eq!(data["reason"], "policy.approval");
+    let all = data["approvals"].as_array().cloned().unwrap_or_else(|| vec![data["approval"].clone()]);
+    let page = |one: &Value| {
+        let url = one["url"].as_str().unwrap_or_else(|| panic!("{one}"));
+        (one["role"].as_str().unwrap().to_owned(), url.strip_prefix(BASE).unwrap_or(url).to_owned())
+    };
+    all.iter().map(page).collect()
+}
+
+fn page(answer: &Answer) -> String {
+    let found = pages(answer);
+    assert_eq!(found.len(), 1);
+    assert!(answer.error().contains(&found[0].1), "the words have the link too: {}", answer.error());
+    found[0].1.clone()
+}
+
+fn press(visitor: &mut Visitor, path: &str, page: &Answer, button: &str) -> Answer {
+    visitor.post(path, &[("form", &field(page, "form")), ("decision", button)])
+}
+
+/// The approver sees the call, approves it, and it passes once.
+#[test]
+fn ep_08_somebody_who_holds_the_role_decides_on_a_page() {
+    let office = Office::open();
+    let path = page(&office.send("bob\u{202e}"));
+    assert_eq!(page(&office.send("bob\u{202e}")), path, "asked once, however often it is tried");
+    let (mut boss, shown) = office.person("bea", &["bosses"], &path);
+    for words in ["ann", "send", "boss", "⟨U+202E⟩", "<pre"] {
+        assert!(shown.text().contains(words), "{words}: {}", shown.text());
+    }
+    assert!(shown.line("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    let fields = [("form", field(&shown, "form")), ("decision", "approve".to_owned())];
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    // A page of somebody else's, and one that says nothing of itself.
+    for lines in [
+        &[("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")][..],
+        &[("Origin", "null"), ("Sec-Fetch-Site", "same-site")],
+        &[],
+    ] {
+        assert_eq!(boss.post_from(&path, &fields, lines).status, 403, "{lines:?}");
+    }
+    assert_eq!(Visitor::new(&office.gate).post(&path, &fields).status, 403, "another browser");
+    page(&office.send("bob\u{202e}"));
+    assert_eq!(office.calls(), 0);
+
+    let done = boss.post(&path, &fields);
+    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(boss.post(&path, &fields).status, 403, "a form works once");
+    assert_ne!(page(&office.send("eve")), path, "other bytes are another call");
+    let other = office.caller("adam").call("/mcp/s", "send", &json!({ "to": "bob\u{202e}" }).to_string());
+    assert_ne!(page(&other), path, "and so is another caller");
+    assert_eq!(office.send("bob\u{202e}").status, 200);
+    assert_ne!(page(&office.send("bob\u{202e}")), path, "it is used up");
+    assert_eq!(office.calls(), 1);
+    eventually("both are in the audit log", || {
+        let log = audit(&office.gate);
+        (log.contains("approval.granted") && log.contains("decided about request")).then_some(())
+    });
+}
+
+fn audit(gate: &Gate) -> String {
+    let done = std::process::Command::new(bartizan_trials::binary())
+        .args(["audit", "search", "--kind", "approval.granted", "--format", "json", "--dir"])
+        .arg(gate.state().join("audit"))
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// Neither who asked nor who has another role, nor the application that asks.
+#[test]
+fn ep_08_nobody_else_decides() {
+    let office = Office::open();
+    let path = page(&office.send("bob"));
+    let (_, own) = office.person("ann", &["people", "bosses"], &path);
+    assert_eq!(own.status, 200, "who asked sees how it stands");
+    assert!(!own.text().contains("name=\"form\""), "and does not decide, whatever roles: {}", own.text());
+    let (_, foreign) = office.person("eve", &["people", "auditors"], &path);
+    assert_eq!(foreign.status, 403);
+    assert!(!foreign.text().contains("bob"), "and is told nothing of it: {}", foreign.text());
+    let (mut boss, shown) = office.person("bea", &["bosses"], &path);
+    // What is signed in somewhere else does not count with this form.
+    let (mut eve, _) = office.person("eve", &["auditors"], "/approvals/00000000000000000000000000000000");
+    let stolen = field(&shown, "form");
+    assert_eq!(eve.post(&path, &[("form", &stolen), ("decision", "approve")]).status, 403);
+
+    // A client that can show addresses is asked to, and what it answers is no decision.
+    let ask = |params: &str| {
+        let params = format!(r#""name":"send","arguments":{{"to":"bob"}}{params}"#);
+        office
+            .caller("ann")
+            .modern_declaring("/mcp/s", "tools/call", &params, r#"{"elicitation":{"url":{}}}"#)
+            .send()
+    };
+    let asked = ask("");
+    let question =
+        asked.result().unwrap_or_else(|| panic!("{}", asked.text()))["inputRequests"]["bartizan/visit-1"]
+            .clone();
+    assert_eq!(
+        (&question["method"], &question["params"]["mode"]),
+        (&json!("elicitation/create"), &json!("url"))
+    );
+    assert_eq!(question["params"]["url"], format!("{BASE}{path}"));
+    let claimed =
+        ask(r#","inputResponses":{"bartizan/visit-1":{"action":"accept","content":{"approved":true}}}"#);
+    assert_eq!(page(&claimed), path);
+    let form_only = office.caller("ann").modern_declaring(
+        "/mcp/s",
+        "tools/call",
+        r#""name":"send","arguments":{"to":"bob"}"#,
+        r#"{"elicitation":{}}"#,
+    );
+    assert_eq!(page(&form_only.send()), path, "who shows no addresses reads the link");
+    assert_eq!(office.calls(), 0);
+
+    assert_eq!(press(&mut boss, &path, &shown, "approve").status, 200);
+    let done = ask(r#","inputResponses":{"bartizan/visit-1":{"action":"accept"}}"#);
+    assert_eq!(done.status, 200, "{}", done.text());
+    let sent = office.up.heard_of("tools/call").pop().unwrap();
+    assert!(!sent.body.contains("bartizan/visit"), "what is said to the gate goes no further: {}", sent.body);
+}
+
+/// An approval is for the tool and the policy that were looked at.
+#[test]
+fn ep_08_a_changed_policy_makes_a_request_void() {
+    let office = Office::open();
+    let path = page(&office.send("bob"));
+    let (mut boss, shown) = office.person("bea", &["bosses"], &path);
+    let more =
+        format!("{POLICIES}\n@id(\"more\") forbid (principal, action == Action::\"call:s.mine\", resource);");
+    fs::write(office.policies.path().join("a.cedar"), more).unwrap();
+    office.gate.reconfigure(&Office::config(&office.issuer, &office.up, &office.policies));
+    let late = press(&mut boss, &path, &shown, "approve");
+    assert_eq!(late.status, 409, "{}", late.text());
+    let now = page(&office.send("bob"));
+    assert_ne!(now, path, "it is asked anew");
+    let shown = boss.get(&now);
+    assert_eq!(press(&mut boss, &now, &shown, "deny").status, 200);
+    let denied = office.send("bob");
+    assert_eq!(denied.json()["error"]["data"]["approval"]["state"], "denied", "{}", denied.text());
+    assert_eq!(office.calls(), 0);
+}
+
+/// Two roles: one of them is not enough.
+#[test]
+fn ep_08_where_two_roles_must_agree_both_do() {
+    let office = Office::open();
+    let pay = || office.caller("ann").call("/mcp/s", "pay", "{}");
+    let asked = pages(&pay());
+    assert_eq!(asked.iter().map(|(role, _)| role.as_str()).collect::<Vec<_>>(), ["auditor", "boss"]);
+    let (auditor, boss) = (&asked[0].1, &asked[1].1);
+    let (mut bea, shown) = office.person("bea", &["bosses"], boss);
+    assert_eq!(press(&mut bea, boss, &shown, "approve").status, 200);
+    assert_eq!(bea.get(auditor).status, 403, "a boss is no auditor");
+    assert_eq!(pages(&pay()), [asked[0].clone()], "the other one is still asked");
+    let (mut otto, shown) = office.person("otto", &["auditors"], auditor);
+    assert_eq!(press(&mut otto, auditor, &shown, "approve").status, 200);
+    assert_eq!(pay().status, 200);
+    assert_eq!(pages(&pay()).len(), 2, "both are used up");
+    assert_eq!(office.calls(), 1);
+}
+
+/// On a laptop: the owner's own word counts where it is asked for, and nowhere else.
+#[test]
+fn ep_08_the_owner_says_that_he_means_it() {
+    let (up, policies) = (server(), tempfile::tempdir().unwrap());
+    fs::write(policies.path().join("a.cedar"), POLICIES).unwrap();
+    let gate = Gate::start(&format!(
+        "[policy]\ndir = {:?}\n[[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\ntrust = \"trusted\"\n",
+        policies.path(),
+        up.url()
+    ));
+    let call = |tool: &str| gate.client().call("/mcp/s", tool, "{}");
+    eventually("the tools are pinned", || {
+        let listed = gate.client().modern("/mcp/s", "tools/list", "").send();
+        listed.text().contains("\"mine\"").then_some(())
+    });
+    let path = |answer: &Answer| {
+        let (_, url) = pages(answer).remove(0);
+        url.split_once("/approvals/").map(|(_, id)| format!("/approvals/{id}")).unwrap()
+    };
+    let (mine, boss) = (path(&call("mine")), path(&call("send")));
+    let stranger = Visitor::new(&gate).get(&mine);
+    assert!(stranger.text().contains("bartizan login") && !stranger.text().contains("Does something"));
+    let mut owner = Visitor::owner(&gate);
+    let shown = owner.get(&boss);
+    assert!(!shown.text().contains("name=\"form\""), "another's role: {}", shown.text());
+    let shown = owner.get(&mine);
+    assert_eq!(press(&mut owner, &mine, &shown, "approve").status, 200);
+    assert_eq!(call("mine").status, 200);
+    assert_eq!(call("mine").code(), Some(FORBIDDEN));
+    assert_eq!(call("send").code(), Some(FORBIDDEN));
+    assert_eq!(up.heard_of("tools/call").len(), 1);
+}

@@ -1,0 +1,264 @@
+//! Rights that hang on names, scopes, addresses and who vouches for whom, and what tries to bend them (attacks.md EP-03, EP-05,
+//! EP-09, AA-21, AA-37, SH-10).
+
+use std::fs;
+
+use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, eventually};
+use serde_json::{Value, json};
+
+const BASE: &str = "https://gate.example";
+const UNKNOWN: i64 = -32602;
+const FORBIDDEN: i64 = -31003;
+
+fn tools() -> Value {
+    let tool = |name: &str| json!({ "name": name, "description": "Does something.", "inputSchema": { "type": "object" } });
+    ["read", "write", "delete_repo"].into_iter().map(tool).collect()
+}
+
+fn modern() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        let result = match heard.rpc().as_str() {
+            "tools/list" => {
+                json!({ "resultType": "complete", "tools": tools(), "ttlMs": 0, "cacheScope": "private" })
+            }
+            "resources/read" => {
+                json!({ "resultType": "complete", "contents": [{ "uri": "file:///data/a", "text": "text" }] })
+            }
+            _ => return false,
+        };
+        pen.result(&heard.id(), &result.to_string());
+        true
+    })
+}
+
+/// A gate that judges by `policies`, with whom `issuers` know, in front of `up`; everybody may use everything else.
+fn gate(up: &Upstream, issuers: &[&Issuer], policies: &str) -> (Gate, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.cedar"), policies).unwrap();
+    let gate = Gate::start(&config(up, issuers, folder.path(), ""));
+    eventually("the tools are pinned", || {
+        let lister = client(&gate, issuers[0], json!({ "sub": "pin" }));
+        lister.modern("/mcp/s", "tools/list", "").send().text().contains("\"read\"").then_some(())
+    });
+    (gate, folder)
+}
+
+fn config(up: &Upstream, issuers: &[&Issuer], folder: &std::path::Path, more: &str) -> String {
+    let issuers: String = issuers.iter().map(|issuer| issuer.config()).collect();
+    format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{BASE}\"\n[identity]\nmode = \"resource-server\"\n{issuers}\
+         [policy]\ndir = {folder:?}\n[policy.roles.people]\ngroups = [\"people\"]\n{more}\
+         [[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
+         [[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\ntrust = \"trusted\"\n",
+        up.url()
+    )
+}
+
+/// Somebody with a token that says this.
+fn client(gate: &Gate, issuer: &Issuer, claims: Value) -> Client {
+    gate.bearer(issuer.token("ann", &format!("{BASE}/mcp/s"), claims))
+}
+
+#[test]
+fn ep_03_a_name_is_that_name_to_the_byte() {
+    let up = Upstream::legacy(|heard, pen| {
+        if heard.rpc() != "tools/list" {
+            return false;
+        }
+        pen.result(&heard.id(), &json!({ "tools": tools() }).to_string());
+        true
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let rule =
+        r#"@id("no") forbid (principal, action in Action::"call", resource == Tool::"s/delete_repo");"#;
+    fs::write(folder.path().join("a.cedar"), rule).unwrap();
+    let gate = Gate::start(&format!(
+        "[policy]\ndir = {:?}\n[[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\n",
+        folder.path(),
+        up.url()
+    ));
+    let direct = gate.client().session("/mcp/s", "2025-11-25", "{}");
+    let merged = gate.client().session("/mcp", "2025-11-25", "{}");
+    eventually("the rule holds", || {
+        let listed = direct.request("1", "tools/list", "").send().text();
+        (listed.contains("\"read\"") && !listed.contains("delete_repo")).then_some(())
+    });
+    let long = "delete_repo".repeat(1000);
+    let names = [
+        "delete_repo",
+        "Delete_Repo",
+        "delete_repo ",
+        " delete_repo",
+        "delete_repo\\u0000",
+        "delete\\u200b_repo",
+        "ｄelete_repo",
+        "d\u{435}lete_repo",
+        "s__delete_repo",
+        "s__s__delete_repo",
+        "s/../s__delete_repo",
+        "%64elete_repo",
+        "s/delete_repo",
+        "Tool::\\\"s/delete_repo\\\"",
+        "",
+        long.as_str(),
+    ];
+    for (at, session) in [(0, &direct), (1, &merged)] {
+        for name in names {
+            let answer = session.call("2", name, "{}").send();
+            assert!(
+                answer.result().is_none() && answer.code().is_some(),
+                "{at} {name:.40}: {}",
+                answer.text()
+            );
+        }
+    }
+    assert_eq!(
+        direct.call("3", "delete_repo", "{}").send().error(),
+        direct.call("3", "nothing", "{}").send().error()
+    );
+    assert!(up.heard_of("tools/call").is_empty());
+    assert_eq!(direct.call("4", "read", "{}").send().said(), "{}");
+    assert_eq!(merged.call("5", "s__read", "{}").send().said(), "{}");
+}
+
+#[test]
+fn ep_05_a_policy_says_which_addresses_are_read() {
+    let (up, issuer) = (modern(), Issuer::start(1));
+    let rule = r#"@id("data") forbid (principal, action in [Action::"read", Action::"subscribe"], resource is Resource)
+        unless { resource.scheme == "file" && resource.ancestors.contains("/data") };"#;
+    let (gate, _folder) = gate(&up, &[&issuer], rule);
+    let ann = client(&gate, &issuer, json!({}));
+    let read = |uri: &str| ann.modern("/mcp/s", "resources/read", &format!(r#""uri":"{uri}""#)).send();
+    for uri in [
+        "file:///etc/passwd",
+        "file://localhost/etc/passwd",
+        "file:///data/../etc/passwd",
+        "file:///data/%2e%2e/etc/passwd",
+        "file:///data%2f..%2fetc/passwd",
+        "file:///database/x",
+        "http://169.254.169.254/data/",
+        "FILE:///etc/passwd",
+        "/data/x",
+        "",
+    ] {
+        let answer = read(uri);
+        assert!(answer.status >= 400 && answer.result().is_none(), "{uri}: {}", answer.text());
+    }
+    assert!(up.heard_of("resources/read").is_empty());
+    assert_eq!(read("file:///data/a").status, 200);
+
+    // SH-10: what may not be read may not be listened for.
+    let listen = |uris: &str| {
+        let wanted = format!(r#""notifications":{{"resourceSubscriptions":{uris}}}"#);
+        ann.modern("/mcp/s", "subscriptions/listen", &wanted)
+    };
+    for uris in [r#"["file:///etc/passwd"]"#, r#"["file:///data/a","file:///etc/passwd"]"#, "[7]"] {
+        let refused = listen(uris).send();
+        assert!(refused.status >= 400, "{uris}: {}", refused.text());
+    }
+    assert!(up.heard_of("subscriptions/listen").is_empty(), "the server was not told");
+}
+
+/// Also: EP-09.
+#[test]
+fn aa_21_a_tool_that_needs_a_scope_needs_that_scope() {
+    let (up, issuer) = (modern(), Issuer::start(1));
+    let rule = r#"@id("w") @step_up("tickets:write") forbid (principal, action == Action::"call:s.write", resource)
+            unless { principal.scopes.contains("tickets:write") };
+        @id("x") @step_up("tickets:close") forbid (principal, action == Action::"call:s.write", resource)
+            unless { principal.scopes.contains("tickets:close") };"#;
+    let (gate, _folder) = gate(&up, &[&issuer], rule);
+    let write = |claims: Value| client(&gate, &issuer, claims).call("/mcp/s", "write", "{}");
+    eventually("the rule holds", || (write(json!({})).status == 403).then_some(()));
+    for scope in [
+        json!("tickets:read"),
+        json!("xtickets:write xtickets:close"),
+        json!("tickets:write\u{a0}tickets:close"),
+        json!("tickets:write,tickets:close"),
+        json!("tickets:write\ttickets:close"),
+        json!("tickets:write\ntickets:close"),
+        json!("TICKETS:WRITE TICKETS:CLOSE"),
+        json!("tickets:* tickets"),
+        json!(["tickets:write", "tickets:close"]),
+        json!(null),
+        json!("tickets:write"),
+    ] {
+        let answer = write(json!({ "scope": scope }));
+        assert!(matches!(answer.status, 401 | 403), "{scope}: {}", answer.text());
+    }
+    let both = write(json!({ "scope": "tickets:read", "scp": "tickets:write tickets:close" }));
+    assert!(matches!(both.status, 401 | 403), "two claims that disagree: {}", both.text());
+    assert!(up.heard_of("tools/call").is_empty());
+    let challenged = write(json!({ "scope": "tickets:read" }));
+    let line = challenged.line("www-authenticate").unwrap();
+    assert!(line.contains("insufficient_scope"), "{line}");
+    let named = line.split("scope=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+    let named: Vec<_> =
+        named.split(' ').filter(|scope| scope.starts_with("tickets:") && *scope != "tickets:read").collect();
+    assert_eq!(named.len(), 2, "all that is needed, at once: {line}");
+    assert_eq!(write(json!({ "scope": "tickets:write tickets:close" })).status, 200);
+    assert_eq!(
+        client(&gate, &issuer, json!({})).call("/mcp/s", "read", "{}").status,
+        200,
+        "and no other tool needs it"
+    );
+
+    // EP-09: nobody is offered more than he needs.
+    let document = gate.stranger().request("GET", "/.well-known/oauth-protected-resource/mcp/s").send();
+    let broad = |text: &str| {
+        ["*", "all", "admin", "full-access", "offline_access"]
+            .iter()
+            .any(|bad| text.split(['"', ' ', ',']).any(|word| word == *bad))
+    };
+    assert!(document.status == 200 && !broad(&document.text()), "{}", document.text());
+    let stranger = gate.stranger().call("/mcp/s", "read", "{}");
+    for answer in [&stranger, &challenged] {
+        assert!(!broad(answer.line("www-authenticate").unwrap()), "{:?}", answer.line("www-authenticate"));
+    }
+}
+
+#[test]
+fn aa_37_no_decision_is_lent_to_another_token() {
+    let (up, one, two) = (modern(), Issuer::start(1), Issuer::start(2));
+    let rule = format!(
+        r#"@id("ann") forbid (principal, action == Action::"call:s.write", resource)
+            unless {{ principal.issuer == "{}" && principal.subject == "ann" && principal.scopes.contains("w") }};"#,
+        one.name()
+    );
+    let (gate, folder) = gate(&up, &[&one, &two], &rule);
+    let write = |issuer: &Issuer, claims: Value| client(&gate, issuer, claims).call("/mcp/s", "write", "{}");
+    let same_id = |more: Value| {
+        let mut claims = json!({ "jti": "one and the same", "scope": "w" });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let is_no = |answer: &Answer| matches!(answer.code(), Some(FORBIDDEN | UNKNOWN));
+    eventually("the rule holds", || is_no(&write(&two, same_id(json!({})))).then_some(()));
+    for _ in 0..2 {
+        assert_eq!(write(&one, same_id(json!({}))).status, 200);
+        assert!(is_no(&write(&two, same_id(json!({})))), "the same subject of another issuer");
+        assert!(is_no(&write(&one, same_id(json!({ "sub": "bob" })))), "the same id of a token");
+        assert!(is_no(&write(&one, same_id(json!({ "scope": "r" })))), "the same person with fewer scopes");
+        let stranger = write(&one, same_id(json!({ "groups": [] })));
+        assert!(is_no(&stranger), "the same person without his groups: {}", stranger.text());
+    }
+    let calls = up.heard_of("tools/call").len();
+    fs::write(
+        folder.path().join("a.cedar"),
+        r#"@id("no") forbid (principal, action == Action::"call:s.write", resource);"#,
+    )
+    .unwrap();
+    gate.reconfigure(&config(&up, &[&one, &two], folder.path(), ""));
+    assert!(is_no(&write(&one, same_id(json!({})))), "the policy changed");
+    fs::write(folder.path().join("a.cedar"), rule).unwrap();
+    gate.reconfigure(&config(&up, &[&one, &two], folder.path(), "[policy.roles.other]\ngroups = [\"x\"]\n"));
+    assert_eq!(write(&one, same_id(json!({}))).status, 200);
+    let revoked = std::process::Command::new(bartizan_trials::binary())
+        .args(["respond", "revoke", "--person", "ann", "--issuer", &one.name(), "--config"])
+        .arg(gate.folder().join("bartizan.toml"))
+        .output()
+        .unwrap();
+    assert!(revoked.status.success(), "{revoked:?}");
+    eventually("the revocation holds", || (write(&one, same_id(json!({}))).status >= 401).then_some(()));
+    assert!(up.heard_of("tools/call").len() > calls);
+}
