@@ -10,6 +10,7 @@ mod grants;
 mod links;
 mod migrations;
 mod pins;
+mod provider_tokens;
 mod quarantine;
 mod responses;
 mod signin;
