@@ -205,9 +205,9 @@ impl Server {
         }
     }
 
-    /// Why `asker` is not one in whose name it can be used now, if it is used so.
+    /// Why `asker` is not one in whose name it can be used now, if its credential is had in exchange for theirs.
     pub async fn not_for(&self, asker: &Asker) -> Option<Failure> {
-        let credential = self.settings.credential.as_ref().filter(|c| c.is_personal())?;
+        let credential = self.settings.credential.as_ref().filter(|c| c.is_exchanged())?;
         match credential.headers(Some(&asker.asking())).await {
             Err(why @ (Unobtainable::StepUp(_) | Unobtainable::NotForCaller(_))) => Some(no_credential(why)),
             Ok(_) | Err(_) => None,

@@ -73,6 +73,11 @@ pub trait Credential: fmt::Debug + Send + Sync {
     fn is_personal(&self) -> bool {
         false
     }
+
+    /// Whether it is had in exchange for what the caller came with, so that they may have to come with something else.
+    fn is_exchanged(&self) -> bool {
+        false
+    }
 }
 
 /// A refusal of what was shown: HTTP 401 or 403.

@@ -19,7 +19,7 @@ const ROOM: usize = 4096;
 /// The access tokens of callers whose servers take tokens that were exchanged for them. One is made for the life of a gate;
 /// whoever holds it can neither read nor name a token.
 pub struct SubjectTokens {
-    kept: Mutex<Kept>,
+    inside: Mutex<Kept>,
     denied: Arc<DenyList>,
     clock: Arc<dyn Clock>,
 }
@@ -53,7 +53,7 @@ impl fmt::Debug for SubjectTokens {
 impl SubjectTokens {
     /// Keeps nothing yet. `denied` is the resource server's own.
     pub fn new(denied: Arc<DenyList>, clock: Arc<dyn Clock>) -> Self {
-        Self { kept: Mutex::default(), denied, clock }
+        Self { inside: Mutex::default(), denied, clock }
     }
 
     /// Keeps tokens that are shown at these resources from now on, and forgets those of others.
@@ -133,6 +133,6 @@ impl SubjectTokens {
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,7 @@ mod config;
 mod egress;
 mod entra;
 mod forgery;
+mod graph;
 mod keys;
 pub(crate) mod notebook;
 mod opaque;

@@ -48,7 +48,8 @@ pub struct FacadeConfig {
     #[schemars(skip)]
     pub dpop: Constraint,
     /// What `[identity] dpop_nonces` asks of every proof.
-    #[serde(skip)]
+    #[serde(skip_serializing)]
+    #[schemars(skip)]
     pub dpop_nonces: bool,
     /// Identity providers whose identity assertions (ID-JAG) are taken (enterprise-managed authorization).
     pub assertion_issuers: Vec<AssertionIssuer>,

@@ -119,4 +119,8 @@ impl Credential for EntraObo {
     fn is_personal(&self) -> bool {
         true
     }
+
+    fn is_exchanged(&self) -> bool {
+        true
+    }
 }

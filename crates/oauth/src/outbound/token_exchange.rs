@@ -125,4 +125,8 @@ impl Credential for TokenExchange {
     fn is_personal(&self) -> bool {
         true
     }
+
+    fn is_exchanged(&self) -> bool {
+        true
+    }
 }

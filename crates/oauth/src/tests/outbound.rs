@@ -1,5 +1,6 @@
 //! Scenes: a gate with accounts at one server, `up`, whose authorization server is `as`; two people; a browser each.
 
+mod exchange;
 mod gate;
 mod people;
 mod records;

@@ -1,13 +1,15 @@
 //! Tokens that are bound to their sender (attacks.md AA-39; RFC 9449, RFC 8705).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::scene::{CONFIG, NOW, RESOURCE, Scene, Signer, merge};
-use crate::{Error, json::Object, key::thumbprint};
+use bartizan_store::Sealer;
+
+use crate::{DpopNonces, Error, json::Object, key::thumbprint};
 
 fn hash(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
@@ -217,4 +219,34 @@ async fn where_binding_is_required_bearer_tokens_are_refused() {
         client.send(&mtls, &client.proof(json!({}), json!({}))).await,
         Err(Error::BindingMissing("mtls"))
     );
+}
+
+/// RFC 9449 §9.
+#[tokio::test]
+async fn a_proof_holds_a_nonce_of_ours_where_they_are_given_out() {
+    let mut scene = Scene::new();
+    let nonces = DpopNonces::new(Arc::new(Sealer::new(&[3; 32]).unwrap()), scene.clock.clone());
+    scene.server.nonces = Some(nonces.clone());
+    let client = Client::new(&scene, Signer::ec());
+    let ask = async |claims: Value| client.send(&scene, &client.proof(json!({}), claims)).await;
+    let stranger = DpopNonces::new(Arc::new(Sealer::new(&[4; 32]).unwrap()), scene.clock.clone());
+    for nonce in [json!(null), json!(""), json!(1), json!(stranger.fresh())] {
+        assert_eq!(ask(json!({ "nonce": nonce })).await, Err(Error::NonceNeeded), "{nonce}");
+    }
+    let resource = scene.server.resource("/mcp/a").unwrap();
+    let lines = scene.server.challenge(resource, &Error::NonceNeeded);
+    assert!(lines[0].starts_with("DPoP ") && lines[0].contains("error=\"use_dpop_nonce\""), "{lines:?}");
+    let nonce = scene.server.nonce(&Error::NonceNeeded).unwrap();
+    assert_eq!(scene.server.nonce(&Error::Expired), None, "it is nobody's business otherwise");
+    // What was refused for its nonce was not used up.
+    assert_eq!(ask(json!({ "nonce": nonce })).await, Ok(()));
+    assert_eq!(ask(json!({ "nonce": nonce })).await, Err(Error::ProofReplayed));
+    assert_eq!(
+        ask(json!({ "nonce": nonce, "jti": "proof-2" })).await,
+        Ok(()),
+        "a nonce does for several proofs"
+    );
+    scene.clock.advance(Duration::from_secs(301));
+    let late = json!({ "nonce": nonce, "jti": "proof-3", "iat": NOW + 301 });
+    assert!(matches!(ask(late).await, Err(Error::NonceNeeded | Error::Expired)));
 }

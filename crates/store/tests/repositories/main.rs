@@ -14,6 +14,7 @@ mod links;
 mod migrations;
 mod pins;
 mod plans;
+mod provider_tokens;
 mod quarantine;
 mod responses;
 mod reviews;

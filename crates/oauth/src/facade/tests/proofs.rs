@@ -85,3 +85,33 @@ async fn where_proofs_are_demanded_there_is_no_token_without() {
     let code = one.code(&[("client_id", "other")]).await;
     assert_eq!(one.redeem(&code, &[("client_id", "other")]).await.status, 200);
 }
+
+/// RFC 9449 §8.
+#[tokio::test]
+async fn where_nonces_are_given_out_a_proof_holds_one() {
+    let stage = Stage::configured(&format!("dpop_nonces = true\n{CONFIG}")).await;
+    let key = Signer::ec();
+    let sign = |change: Value| {
+        let header = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": key.jwk() });
+        let said = json!({ "htm": "POST", "htu": format!("{ISSUER}/oauth/token"), "iat": NOW, "jti": "1" });
+        key.token(&header, &merge(said, change))
+    };
+    let code = stage.code(&[]).await;
+    let ask =
+        async |proof: String| stage.post("/oauth/token", &[("dpop", &*proof)], &redemption(&code)).await;
+    for change in [json!({}), json!({ "nonce": "made up" })] {
+        let refused = ask(sign(change)).await;
+        assert_eq!(refused.error(), (400, "use_dpop_nonce"));
+        assert!(refused.headers.contains_key("dpop-nonce"));
+    }
+    let refused = ask(sign(json!({}))).await;
+    let nonce = refused.headers["dpop-nonce"].to_str().unwrap();
+    // Neither the code nor the proof was used up.
+    let answer = ask(sign(json!({ "nonce": nonce }))).await;
+    assert_eq!((answer.status, answer.text("token_type")), (200, "DPoP"), "{}", answer.body);
+    assert!(answer.headers.contains_key("dpop-nonce"), "the next one comes with the answer");
+    let plain = Stage::new().await;
+    let code = plain.code(&[]).await;
+    let answer = plain.post("/oauth/token", &[("dpop", &plain.proof(&key, "1"))], &redemption(&code)).await;
+    assert!(answer.status == 200 && !answer.headers.contains_key("dpop-nonce"));
+}

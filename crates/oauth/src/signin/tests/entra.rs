@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bartizan_model::Caller;
+use bartizan_store::ProviderTokens;
 use serde_json::{Value, json};
 
 use super::scene::{Browser, Departure, PUBLIC, Scene};
@@ -24,11 +25,16 @@ impl GroupSource for Directory {
 }
 
 async fn scene_of(more: &str, groups: Option<Arc<dyn GroupSource>>) -> Scene {
+    scene_keeping(more, groups, false).await
+}
+
+async fn scene_keeping(more: &str, groups: Option<Arc<dyn GroupSource>>, keeps: bool) -> Scene {
     let config = format!(
         "kind = \"entra\"\ntenant = \"{TENANT}\"\nclient_id = \"gate\"\n{more}\n\
          credential = {{ method = \"client_secret_post\", secret = {{ env = \"SECRET\" }} }}"
     );
-    let scene = Scene::with(PUBLIC, Some(&config), groups).await;
+    let scene = Scene::build_keeping(PUBLIC, Some(&config), groups, "s3cret & more", keeps).await;
+    let scene = scene.map_err(|problems| problems.join("\n")).unwrap();
     let base = "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555";
     // As Entra's: no `code_challenge_methods_supported`, no word of `iss`, keys without an algorithm.
     scene.net.says(
@@ -153,5 +159,44 @@ async fn a_claims_challenge_is_relayed_and_a_resource_never() {
     assert_eq!(departure.find("acr_values"), None);
     for nothing in ["acr_values=urn:high", "claims=%5B%5D", "claims=nonsense", ""] {
         assert_eq!(browser.allow(nothing).await.find("claims"), None, "{nothing}");
+    }
+}
+
+/// For acting in people's names (`entra-obo`); nowhere else does anything of the provider's tokens stay.
+#[tokio::test]
+async fn a_sign_in_leaves_a_token_for_the_gate_only_where_somebody_acts_by_it() {
+    for keeps in [false, true] {
+        let scene = scene_keeping("", None, keeps).await;
+        let mut browser = Browser::new(&scene);
+        let departure = browser.allow("").await;
+        let scope = departure.of("scope");
+        assert_eq!(scope.contains("offline_access gate/.default"), keeps, "{scope}");
+        let token = Signer::rs256().token(
+            &json!({ "typ": "JWT", "alg": "RS256", "kid": "k1" }),
+            &json!({
+                "ver": "2.0", "iss": V2, "aud": "gate", "tid": TENANT, "oid": "person", "sub": "pairwise",
+                "nonce": departure.of("nonce"), "iat": NOW, "nbf": NOW, "exp": NOW + 3600,
+            }),
+        );
+        scene.net.says(
+            "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token",
+            200,
+            json!({
+                "token_type": "Bearer", "id_token": token, "access_token": "for-the-gate", "refresh_token": "refresh",
+                "expires_in": 3600,
+            }),
+        );
+        let back = format!("/oauth/callback?state={}&code=c", departure.of("state"));
+        assert_eq!(browser.get(&back).await.reason, "consent.granted");
+        let left = scene.left.of(V2, "person").await.unwrap();
+        assert_eq!(left.is_some(), keeps);
+        if let Some(left) = left {
+            let text = left.content.reveal().to_owned();
+            assert!(
+                text.contains("for-the-gate") && text.contains("refresh"),
+                "sealed in the store, whole here"
+            );
+        }
+        assert!(scene.left.of(V2, "somebody else").await.unwrap().is_none());
     }
 }

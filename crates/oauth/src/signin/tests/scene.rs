@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bartizan_model::{ManualClock, Secret, SeededEntropy, Timestamp};
-use bartizan_store::{Database, Sealer, StoredBrowsers, StoredConsents, StoredPending};
+use bartizan_store::{Database, Sealer, StoredBrowsers, StoredConsents, StoredPending, StoredProviderTokens};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use url::{Url, form_urlencoded};
 use crate::{
     Fetch, GroupSource,
     facade::{Application, Asked, AuthorizationRequest, Person},
+    outbound::Assertions,
     signin::{
         Decisions, Described, Desk, Held, Noted, ProviderConfig, SignIn, SignInSettings, SignInSurroundings,
         Standing, Unanswerable, Undecided,
@@ -178,6 +179,8 @@ pub struct Scene {
     pub signer: Signer,
     /// What the gate's secret reads as.
     pub secret: Arc<Mutex<String>>,
+    /// What sign-ins left.
+    pub left: Arc<StoredProviderTokens>,
     _folder: tempfile::TempDir,
 }
 
@@ -237,6 +240,17 @@ impl Scene {
         groups: Option<Arc<dyn GroupSource>>,
         secret: &str,
     ) -> Result<Self, Vec<String>> {
+        Self::build_keeping(public_url, provider, groups, secret, false).await
+    }
+
+    /// The same, where what a sign-in leaves may be kept.
+    pub async fn build_keeping(
+        public_url: &str,
+        provider: Option<&str>,
+        groups: Option<Arc<dyn GroupSource>>,
+        secret: &str,
+        keeps: bool,
+    ) -> Result<Self, Vec<String>> {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
         let sealer = Arc::new(Sealer::new(&[7; 32]).unwrap());
@@ -249,6 +263,8 @@ impl Scene {
         let secret = Arc::new(Mutex::new(secret.to_owned()));
         let held = Arc::new(HeldCalls::default());
         let (reachable, readable) = (Arc::clone(&net), Arc::clone(&secret));
+        let left = Arc::new(StoredProviderTokens::new(database.clone(), Arc::clone(&sealer)));
+        let assertions = keeps.then(|| Assertions::new(left.clone(), clock.clone()));
         let signin = SignIn::new(
             SignInSettings {
                 public_url: public_url.parse().unwrap(),
@@ -269,10 +285,10 @@ impl Scene {
                 groups,
                 ledger: notebook.clone(),
                 decisions: Some(held.clone()),
-                assertions: None,
+                assertions,
             },
         )?;
-        Ok(Self { held, signin, net, clock, desk, notebook, signer, secret, _folder: folder })
+        Ok(Self { held, signin, net, clock, desk, notebook, signer, secret, left, _folder: folder })
     }
 
     pub fn later(&self, seconds: u64) {
