@@ -144,6 +144,13 @@ impl Doorman {
             replays: self.replays.clone(),
             groups: None,
             denied: Arc::clone(&self.denied),
+            // Nothing is done in an administrator's name elsewhere.
+            subjects: None,
+            nonces: config
+                .identity
+                .resource_server
+                .dpop_nonces
+                .then(|| DpopNonces::new(Arc::clone(&self.sealer), Arc::new(SystemClock))),
             facade: None,
         };
         ResourceServer::new(&config.identity.resource_server, resources, surroundings)

@@ -54,7 +54,7 @@ pub struct Keys {
 }
 
 /// Keys that are opened when they are first asked for.
-pub type LazyKeys = OnceCell<Keys>;
+pub type LazyKeys = Arc<OnceCell<Keys>>;
 
 impl Keys {
     /// The keys of the state folder `folder`, as `config` wraps them; made if there are none.

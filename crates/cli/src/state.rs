@@ -98,7 +98,7 @@ impl State {
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         }
         let recording = bartizan_audit::Options::default();
-        Ok(Self { folder, config: None, keys: LazyKeys::new(), recording })
+        Ok(Self { folder, config: None, keys: LazyKeys::default(), recording })
     }
 
     /// The same, whose gate keeps its log in this way.

@@ -25,11 +25,14 @@ impl Browser {
 
     /// A form as a page of the gate's sends it, not sent yet.
     pub fn form(&self, path: &str, fields: &[(&str, &str)]) -> Ask {
-        self.dress(self.client.request("POST", path))
-            .line("Content-Type", "application/x-www-form-urlencoded")
-            .line("Origin", "null")
-            .line("Sec-Fetch-Site", "same-origin")
-            .body(encode(fields))
+        self.form_with(path, fields, &[("Origin", "null"), ("Sec-Fetch-Site", "same-origin")])
+    }
+
+    /// A form as a page sends it that these lines tell of, not sent yet.
+    pub fn form_with(&self, path: &str, fields: &[(&str, &str)], lines: &[(&str, &str)]) -> Ask {
+        let ask = self.dress(self.client.request("POST", path));
+        let ask = lines.iter().fold(ask, |ask, (name, value)| ask.line(name, value));
+        ask.line("Content-Type", "application/x-www-form-urlencoded").body(encode(fields))
     }
 
     /// Visits a page.

@@ -27,7 +27,6 @@ pub use idp::Idp;
 pub use issuer::{Issuer, merge};
 pub use server::{Heard, Pen, Upstream};
 pub use session::Session;
-pub use visitor::{Visitor, field};
 pub use wire::Event;
 pub use wrapped::Wrapped;
 

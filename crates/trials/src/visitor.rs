@@ -1,19 +1,15 @@
-//! A person in front of the gate's pages: a browser with cookies and without scripts.
+//! Browsers of people who are signed in.
 
-use std::{collections::BTreeMap, fmt::Write};
+use crate::{
+    Answer, Browser, Gate, Issuer,
+    browser::{field, onward},
+    issuer::query_of,
+};
 
-use crate::{Answer, Client, Gate, Issuer, issuer::query_of};
-
-/// Somebody's browser.
-pub struct Visitor {
-    client: Client,
-    cookies: BTreeMap<String, String>,
-}
-
-impl Visitor {
-    /// A browser that has been nowhere yet.
-    pub fn new(gate: &Gate) -> Self {
-        Self { client: gate.stranger(), cookies: BTreeMap::new() }
+impl Browser {
+    /// A browser at `gate` that has been nowhere yet.
+    pub fn at(gate: &Gate) -> Self {
+        Self::new(gate.stranger(), &gate.address().to_string())
     }
 
     /// The owner's browser, signed in by the link of `bartizan login`.
@@ -41,9 +37,10 @@ impl Visitor {
             .split_once("/oauth/")
             .map(|(_, rest)| format!("/oauth/{rest}"))
             .expect("it is a link of ours");
-        let mut visitor = Self::new(gate);
+        let mut visitor = Self::at(gate);
         let page = visitor.get(&path);
-        let done = visitor.post("/oauth/sign-in", &[("link", &field(&page, "link"))]);
+        let done = visitor
+            .post("/oauth/sign-in", &[("link", &field(&page, "link").expect("the page has the link"))]);
         assert_eq!(done.status, 200, "{}", done.text());
         visitor
     }
@@ -58,97 +55,14 @@ impl Visitor {
         (subject, groups): (&str, &[&str]),
         path: &str,
     ) -> (Self, Answer) {
-        let mut visitor = Self::new(gate);
+        let mut visitor = Self::at(gate);
         let page = visitor.get(path);
-        let leaving = visitor.post(path, &[("csrf", &field(&page, "csrf"))]);
-        let departure = onward(&leaving);
+        let leaving = visitor.post(path, &[("csrf", &field(&page, "csrf").expect("the page has a form"))]);
+        let departure = onward(&leaving).expect("the page leads on");
         issuer.signs_in(&departure, subject, groups);
         let back = visitor.get(&format!("/oauth/callback?state={}&code=good", query_of(&departure, "state")));
         assert_eq!(back.line("location"), Some(path), "{}", back.text());
         let page = visitor.get(path);
         (visitor, page)
     }
-
-    /// Opens a page.
-    pub fn get(&mut self, path: &str) -> Answer {
-        self.send("GET", path, &[], None)
-    }
-
-    /// Sends a form as a page of the gate's does.
-    pub fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        self.post_from(path, fields, &[("Origin", "null"), ("Sec-Fetch-Site", "same-origin")])
-    }
-
-    /// Sends a form as a page does that these lines tell of.
-    pub fn post_from(&mut self, path: &str, fields: &[(&str, &str)], lines: &[(&str, &str)]) -> Answer {
-        let pairs: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
-        let mut lines = lines.to_vec();
-        lines.push(("Content-Type", "application/x-www-form-urlencoded"));
-        self.send("POST", path, &lines, Some(pairs.join("&")))
-    }
-
-    fn send(&mut self, method: &str, path: &str, lines: &[(&str, &str)], body: Option<String>) -> Answer {
-        let mut ask = self.client.request(method, path);
-        for (name, value) in lines {
-            ask = ask.line(name, value);
-        }
-        if !self.cookies.is_empty() {
-            let pairs: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            ask = ask.line("Cookie", &pairs.join("; "));
-        }
-        if let Some(body) = body {
-            ask = ask.body(body);
-        }
-        let answer = ask.send();
-        for line in answer.lines("set-cookie") {
-            let (pair, attributes) = line.split_once(';').unwrap_or((line, ""));
-            let Some((name, value)) = pair.split_once('=') else { continue };
-            if attributes.contains("Max-Age=0") {
-                self.cookies.remove(name);
-            } else {
-                self.cookies.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        answer
-    }
-}
-
-/// The value of a hidden field of a page.
-///
-/// # Panics
-/// If the page has none.
-pub fn field(page: &Answer, name: &str) -> String {
-    let text = page.text();
-    let found =
-        text.split_once(&format!(r#"name="{name}" value=""#)).and_then(|(_, rest)| rest.split('"').next());
-    found.map(unescaped).unwrap_or_else(|| missing(name, &text))
-}
-
-/// Where a page leads by itself.
-fn onward(page: &Answer) -> String {
-    let text = page.text();
-    let found = text.split_once(r#"content="0; url="#).and_then(|(_, rest)| rest.split('"').next());
-    found.map(unescaped).unwrap_or_else(|| missing("an address", &text))
-}
-
-#[expect(clippy::panic, reason = "a scene that cannot be set fails its trial")]
-fn missing(what: &str, page: &str) -> ! {
-    panic!("the page has no {what}: {page}")
-}
-
-fn unescaped(text: &str) -> String {
-    text.replace("&#38;", "&").replace("&#34;", "\"").replace("&#39;", "'")
-}
-
-fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }

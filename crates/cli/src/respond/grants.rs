@@ -1,8 +1,13 @@
 //! The step `grants`: what people granted the gate at the server is revoked (RFC 7009) and forgotten.
 
+use std::sync::Arc;
+
 use bartizan_audit::{Kind, Persons};
-use bartizan_model::Caller;
-use bartizan_oauth::outbound::{Revoked, UserOauth};
+use bartizan_model::{Caller, SystemClock};
+use bartizan_oauth::{
+    SubjectTokens,
+    outbound::{Assertions, Revoked, UserOauth},
+};
 use bartizan_store::{
     Links, Plans,
     links::Account,
@@ -34,12 +39,14 @@ fn whose(account: &Account) -> Caller {
 
 /// Revokes and forgets every account that is linked.
 pub async fn revoke_all(scene: &Scene, run: &Run) -> anyhow::Result<Done> {
-    let links = std::sync::Arc::new(scene.state.links().await?);
+    let links = Arc::new(scene.state.links().await?);
     let config = &scene.loaded.config;
     let desk = Desk {
         links: links.clone(),
         sealer: scene.state.sealer().await?,
         public_url: config.public_url(config.server.listen)?,
+        subjects: Arc::new(SubjectTokens::new(Arc::default(), Arc::new(SystemClock))),
+        assertions: Assertions::new(Arc::new(scene.state.provider_tokens().await?), Arc::new(SystemClock)),
     };
     let credential = match scene.upstream() {
         Some(upstream) => endpoints::personal(config, upstream, &scene.base, &desk)?,

@@ -59,6 +59,9 @@ fn shown(upstream: &Upstream) -> Vec<(String, Option<bartizan_oauth::SecretRef>,
         let place = match &kept {
             Kept::Env { env } => format!("env:{env}"),
             Kept::File { file } => format!("file:{}", file.display()),
+            Kept::Vault { vault } => format!("vault:{vault}"),
+            Kept::AzureKv { azure_kv } => format!("azure_kv:{azure_kv}"),
+            Kept::Hashicorp { hashicorp } => format!("hashicorp:{hashicorp}"),
         };
         all.push((place, Some(kept), what));
     };
@@ -70,13 +73,13 @@ fn shown(upstream: &Upstream) -> Vec<(String, Option<bartizan_oauth::SecretRef>,
     }
     let mut written = Vec::new();
     for (name, value) in &upstream.set_env {
+        let mut has = |kept: Kept| add(kept, format!("its processes have it as {name}"));
         match value {
-            SecretRef::Env { env } => {
-                add(Kept::Env { env: env.clone() }, format!("its processes have it as {name}"))
-            }
-            SecretRef::File { file } => {
-                add(Kept::File { file: file.clone() }, format!("its processes have it as {name}"));
-            }
+            SecretRef::Env { env } => has(Kept::Env { env: env.clone() }),
+            SecretRef::File { file } => has(Kept::File { file: file.clone() }),
+            SecretRef::Vault { vault } => has(Kept::Vault { vault: vault.clone() }),
+            SecretRef::AzureKv { azure_kv } => has(Kept::AzureKv { azure_kv: azure_kv.clone() }),
+            SecretRef::Hashicorp { hashicorp } => has(Kept::Hashicorp { hashicorp: hashicorp.clone() }),
             SecretRef::Text(_) => written.push((
                 format!("config:set_env.{name}"),
                 None,

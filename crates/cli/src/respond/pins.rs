@@ -57,7 +57,7 @@ fn verdict(record: &Record, since: Option<Timestamp>) -> Verdict {
 
 /// What is to be done about each definition of the server.
 pub async fn verdicts(scene: &Scene) -> anyhow::Result<Vec<(Record, String, Verdict)>> {
-    let pins = scene.state.pins(scene.database.clone())?;
+    let pins = scene.state.pins(scene.database.clone()).await?;
     let mut all = Vec::new();
     for pin in pins.list(Some(&scene.server)).await? {
         let Some(record) = pins.read(&pin.key).await? else { continue };
@@ -73,7 +73,7 @@ fn named(key: &Key) -> String {
 
 /// Rolls back what was approved since, and says which version of the server that means.
 pub async fn roll_back(scene: &Scene, run: &Run) -> anyhow::Result<Done> {
-    let pins = scene.state.pins(scene.database.clone())?;
+    let pins = scene.state.pins(scene.database.clone()).await?;
     let (mut kept, mut back, mut taken, mut held) = (0_u32, 0_u32, 0_u32, 0_u32);
     let mut version = None;
     let mut begun = run.plans().items(&run.plan().id).await?;

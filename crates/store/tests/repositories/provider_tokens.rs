@@ -47,13 +47,13 @@ async fn of_several_who_want_to_renew_one_may() {
         );
         two.release(IDP, "ann", 1).await.unwrap();
         assert!(one.claim(IDP, "ann", 1, at(41), within).await.unwrap());
-        assert!(one.renew(IDP, "ann", 1, &content("renewed")).await.unwrap());
-        assert!(!two.renew(IDP, "ann", 1, &content("late")).await.unwrap());
+        assert!(one.renew(IDP, "ann", 1, &content("renewed"), at(42)).await.unwrap());
+        assert!(!two.renew(IDP, "ann", 1, &content("late"), at(42)).await.unwrap());
         assert_eq!(two.of(IDP, "ann").await.unwrap().unwrap().content.reveal(), "renewed");
         // A sign-in meanwhile goes before a renewal.
         assert!(one.claim(IDP, "ann", 2, at(50), within).await.unwrap());
         two.keep(IDP, "ann", &content("signed in"), at(51)).await.unwrap();
-        assert!(!one.renew(IDP, "ann", 2, &content("late")).await.unwrap());
+        assert!(!one.renew(IDP, "ann", 2, &content("late"), at(52)).await.unwrap());
     })
     .await;
 }

@@ -157,18 +157,18 @@ impl Api {
         match act {
             Act::Status => self.status(admin).await,
             Act::Approvals => {
-                let waiting = self.approvals()?.waiting(now).await.map_err(unusable)?;
+                let waiting = self.approvals().await?.waiting(now).await.map_err(unusable)?;
                 Ok(
                     json!({ "approvals": waiting.iter().map(crate::tools::approval_json).collect::<Vec<_>>() }),
                 )
             }
             Act::Results => {
-                let kept = self.quarantine()?.list(now).await.map_err(unusable)?;
+                let kept = self.quarantine().await?.list(now).await.map_err(unusable)?;
                 Ok(json!({ "results": kept.iter().map(crate::tools::result_json).collect::<Vec<_>>() }))
             }
             Act::Decide { id, approve } => {
                 let by = approver(&admitted.token);
-                match decide(&self.approvals()?, id, *approve, &by, now).await {
+                match decide(&self.approvals().await?, id, *approve, &by, now).await {
                     Ok(decided) => Ok(json!({ "id": id, "state": decided.standing.as_str() })),
                     Err(Undecided::Store(ApprovalError::Database(error))) => Err(unusable(error)),
                     Err(Undecided::Store(ApprovalError::Unknown)) => {
@@ -179,7 +179,7 @@ impl Api {
             }
             Act::ReleaseResult { id } => {
                 let by = self.named(admitted, admin)?;
-                match self.quarantine()?.release(id, &by, now).await {
+                match self.quarantine().await?.release(id, &by, now).await {
                     Ok(_) => Ok(json!({ "id": id, "state": "released" })),
                     Err(QuarantineError::Unknown(_)) => {
                         Err(Refused::new(404, "admin.unknown", "there is no such result"))
@@ -204,12 +204,12 @@ impl Api {
         }
     }
 
-    fn approvals(&self) -> Result<bartizan_store::StoredApprovals, Refused> {
-        self.state.approvals(self.database.clone()).map_err(unusable)
+    async fn approvals(&self) -> Result<bartizan_store::StoredApprovals, Refused> {
+        self.state.approvals(self.database.clone()).await.map_err(unusable)
     }
 
-    fn quarantine(&self) -> Result<bartizan_store::StoredQuarantine, Refused> {
-        self.state.quarantine(self.database.clone()).map_err(unusable)
+    async fn quarantine(&self) -> Result<bartizan_store::StoredQuarantine, Refused> {
+        self.state.quarantine(self.database.clone()).await.map_err(unusable)
     }
 
     /// Who did it, where that is kept: by the pseudonym, so that it goes when he is erased.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, Visitor, eventually, field};
+use bartizan_trials::{Answer, Browser, Client, Gate, Issuer, Upstream, eventually, field};
 use serde_json::{Value, json};
 
 const BASE: &str = "https://gate.example";
@@ -73,8 +73,8 @@ impl Office {
     }
 
     /// `subject`, signed in on the way to the page at `path`.
-    fn person(&self, subject: &str, groups: &[&str], path: &str) -> (Visitor, Answer) {
-        Visitor::signed_in(&self.gate, &self.issuer, (subject, groups), path)
+    fn person(&self, subject: &str, groups: &[&str], path: &str) -> (Browser, Answer) {
+        Browser::signed_in(&self.gate, &self.issuer, (subject, groups), path)
     }
 
     fn calls(&self) -> usize {
@@ -102,8 +102,8 @@ fn page(answer: &Answer) -> String {
     found[0].1.clone()
 }
 
-fn press(visitor: &mut Visitor, path: &str, page: &Answer, button: &str) -> Answer {
-    visitor.post(path, &[("form", &field(page, "form")), ("decision", button)])
+fn press(visitor: &mut Browser, path: &str, page: &Answer, button: &str) -> Answer {
+    visitor.post(path, &[("form", &field(page, "form").unwrap()), ("decision", button)])
 }
 
 /// The approver sees the call, approves it, and it passes once.
@@ -117,7 +117,7 @@ fn ep_08_somebody_who_holds_the_role_decides_on_a_page() {
         assert!(shown.text().contains(words), "{words}: {}", shown.text());
     }
     assert!(shown.line("content-security-policy").unwrap().starts_with("default-src 'none'"));
-    let fields = [("form", field(&shown, "form")), ("decision", "approve".to_owned())];
+    let fields = [("form", field(&shown, "form").unwrap()), ("decision", "approve".to_owned())];
     let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     // A page of somebody else's, and one that says nothing of itself.
     for lines in [
@@ -125,9 +125,10 @@ fn ep_08_somebody_who_holds_the_role_decides_on_a_page() {
         &[("Origin", "null"), ("Sec-Fetch-Site", "same-site")],
         &[],
     ] {
-        assert_eq!(boss.post_from(&path, &fields, lines).status, 403, "{lines:?}");
+        let form = boss.form_with(&path, &fields, lines);
+        assert_eq!(boss.send(form).status, 403, "{lines:?}");
     }
-    assert_eq!(Visitor::new(&office.gate).post(&path, &fields).status, 403, "another browser");
+    assert_eq!(Browser::at(&office.gate).post(&path, &fields).status, 403, "another browser");
     page(&office.send("bob\u{202e}"));
     assert_eq!(office.calls(), 0);
 
@@ -169,7 +170,7 @@ fn ep_08_nobody_else_decides() {
     let (mut boss, shown) = office.person("bea", &["bosses"], &path);
     // What is signed in somewhere else does not count with this form.
     let (mut eve, _) = office.person("eve", &["auditors"], "/approvals/00000000000000000000000000000000");
-    let stolen = field(&shown, "form");
+    let stolen = field(&shown, "form").unwrap();
     assert_eq!(eve.post(&path, &[("form", &stolen), ("decision", "approve")]).status, 403);
 
     // A client that can show addresses is asked to, and what it answers is no decision.
@@ -268,9 +269,9 @@ fn ep_08_the_owner_says_that_he_means_it() {
         url.split_once("/approvals/").map(|(_, id)| format!("/approvals/{id}")).unwrap()
     };
     let (mine, boss) = (path(&call("mine")), path(&call("send")));
-    let stranger = Visitor::new(&gate).get(&mine);
+    let stranger = Browser::at(&gate).get(&mine);
     assert!(stranger.text().contains("bartizan login") && !stranger.text().contains("Does something"));
-    let mut owner = Visitor::owner(&gate);
+    let mut owner = Browser::owner(&gate);
     let shown = owner.get(&boss);
     assert!(!shown.text().contains("name=\"form\""), "another's role: {}", shown.text());
     let shown = owner.get(&mine);
