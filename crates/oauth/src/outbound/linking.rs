@@ -174,7 +174,16 @@ impl Linking {
             return Err(Stuck::OtherPerson);
         }
         let linked = self.means.links.grant(&account).await.map_err(|e| Stuck::Failed(e.to_string()))?;
-        let words = "The gate will then call this server's tools for you with your own account there. Nobody else uses it.";
+        let (title, words) = match linked {
+            None => (
+                format!("Link your account at {}", account.server),
+                "The gate will then call this server's tools for you with your own account there. Nobody else uses it.",
+            ),
+            Some(_) => (
+                format!("Your account at {}", account.server),
+                "The gate calls this server's tools for you with your own account there. Nobody else uses it.",
+            ),
+        };
         let form = Shown {
             person: person.name.clone().unwrap_or_else(|| person.subject.clone()),
             server: account.server.to_string(),
@@ -184,7 +193,6 @@ impl Linking {
             csrf: self.csrf(&account, person),
             is_linked: linked.is_some(),
         };
-        let title = format!("Link your account at {}", account.server);
         Ok(self.page(StatusCode::OK, &title, words, Some(form)))
     }
 
