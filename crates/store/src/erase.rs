@@ -10,10 +10,10 @@ use bartizan_model::Timestamp;
 use crate::{Database, DatabaseError, columns::seconds, persons::TENANT};
 
 /// How much there was of a person.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// Data keys.
-    pub keys: u64,
+    /// The numbers of the data keys.
+    pub keys: Vec<String>,
     /// Grants to clients, with their tokens.
     pub grants: u64,
     /// Accounts at servers.
@@ -96,13 +96,10 @@ pub async fn erase(
         let gone = sqlx::query(statement).bind(issuer).bind(subject).execute(&mut *transaction).await?;
         erased.other += gone.rows_affected();
     }
-    let keys = sqlx::query("DELETE FROM person_keys WHERE tenant = $1 AND issuer = $2 AND subject = $3")
-        .bind(TENANT)
-        .bind(issuer)
-        .bind(subject)
-        .execute(&mut *transaction)
-        .await?;
-    erased.keys = keys.rows_affected();
+    let keys = sqlx::query_scalar(
+        "DELETE FROM person_keys WHERE tenant = $1 AND issuer = $2 AND subject = $3 RETURNING id",
+    );
+    erased.keys = keys.bind(TENANT).bind(issuer).bind(subject).fetch_all(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(erased)
 }

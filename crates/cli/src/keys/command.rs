@@ -1,6 +1,11 @@
 //! `bartizan keys`
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use bartizan_model::{Caller, Clock, SystemClock};
@@ -8,7 +13,14 @@ use bartizan_store::reseal::{Progress, Rotation};
 use clap::{Args, Subcommand};
 
 use super::{LOOK, file};
-use crate::{ConfigFile, config, print, run::base_of, say_error, state::State};
+use crate::{
+    ConfigFile,
+    config::{self, keys::Provider},
+    print,
+    run::base_of,
+    say_error,
+    state::State,
+};
 
 /// How long gates get to learn of a change: they look every two seconds.
 const PATIENCE: Duration = Duration::from_secs(LOOK.as_secs() * 2 + 1);
@@ -133,11 +145,30 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         "the rotation is not finished; nothing is lost: run `bartizan keys rotate` again to go on",
     )?;
     database.close().await;
+    if loaded.config.keys.provider != Provider::File {
+        // The key of `provider = "file"`, or of versions without a key file: nothing is under it any more.
+        discard(&state.folder().join("seal.key"))?;
+    }
     if lost > 0 {
         say_error("rows that do not open counted for nothing before and were left as they are\n");
     }
     say_error(&format!("keep a copy of {}, apart from copies of the database\n", keys.file.path().display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Overwrites and removes a key nobody needs.
+fn discard(path: &Path) -> anyhow::Result<()> {
+    let wipe = || {
+        let file = std::fs::OpenOptions::new().write(true).open(path)?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        std::io::Write::write_all(&mut &file, &vec![0; length])?;
+        file.sync_all()?;
+        std::fs::remove_file(path)
+    };
+    match wipe() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.with_context(|| format!("{} is not needed any more and still there", path.display())),
+    }
 }
 
 fn unopened(rows: u64) -> String {

@@ -33,6 +33,11 @@ pub async fn erase(state: &State, issuer: &str, subject: &str) -> anyhow::Result
     let erased =
         erase::erase(&database, issuer, subject, SystemClock.now(), REMEMBERED).await.context(again)?;
     database.close().await;
+    // A rotation that runs beside this may have made another key in between.
+    let late: Vec<_> = erased.keys.iter().filter(|id| !ids.contains(id)).cloned().collect();
+    if !late.is_empty() {
+        keys.file.change(SystemClock.now(), |keys, _| keys.puncture(&late)).await.context(again)?;
+    }
     if erased.is_nothing() && !was_in_log {
         say_error("nothing of this person was there\n");
         return Ok(ExitCode::from(1));
@@ -41,7 +46,7 @@ pub async fn erase(state: &State, issuer: &str, subject: &str) -> anyhow::Result
         "erased: {} data key(s), {} grant(s), {} linked account(s), {} browser(s), {} other row(s){}\n\
          A running gate refuses what speaks for them within seconds. Copies of the database hold nothing of them that opens,\n\
          as long as {} is put back from no older copy: replace those copies now.\n",
-        erased.keys,
+        erased.keys.len(),
         erased.grants,
         erased.links,
         erased.browsers,

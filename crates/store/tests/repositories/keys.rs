@@ -248,7 +248,7 @@ async fn an_erased_person_opens_nowhere_and_everybody_else_does() {
         let holed = file.change(at(5), |keys, _| keys.puncture(&ids)).await.unwrap();
         let erased = erase::erase(&here.database, ISSUER, "ann", at(5), DAY).await.unwrap();
         assert_eq!(
-            (erased.keys, erased.grants, erased.links, erased.browsers, erased.other),
+            (erased.keys.len(), erased.grants, erased.links, erased.browsers, erased.other),
             (1, 1, 1, 1, 1)
         );
         // At once in a process that has not read the key file again, for the rows are gone.

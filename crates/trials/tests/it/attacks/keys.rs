@@ -303,6 +303,39 @@ fn tp_02_without_the_key_provider_nothing_opens() {
 }
 
 #[test]
+fn tp_02_the_root_key_moves_to_another_provider() {
+    let (state, value) = (Arc::new(Mutex::new("up")), Arc::new(Mutex::new("")));
+    let vault = vault(&state, &value);
+    let up = Upstream::modern(|_, _| false);
+    let mut gate = Gate::start(&up.config("up", ""));
+    assert_eq!(bartizan(&gate, &["secrets", "set", "KEPT"], "canary").0, Some(0));
+    gate.stop();
+    let (now, old) = (gate.folder().join("bartizan.toml"), gate.folder().join("old.toml"));
+    fs::copy(&now, &old).unwrap();
+    let token = gate.folder().join("vault-token");
+    fs::write(&token, "s.token").unwrap();
+    let more = format!(
+        "[keys]\nprovider = \"hashicorp-transit\"\n[vaults.hashicorp]\nurl = \"{}\"\ntoken = {{ file = {token:?} }}\n",
+        vault.origin()
+    );
+    fs::write(&now, format!("{}{more}", fs::read_to_string(&old).unwrap())).unwrap();
+    let (code, said) = bartizan(&gate, &["secrets", "list"], "");
+    assert!(code == Some(3) && said.contains("keys rotate --from"), "{said}");
+    *state.lock().unwrap() = "sealed";
+    let old = old.to_str().unwrap();
+    let (code, said) = bartizan(&gate, &["keys", "rotate", "--from", old], "");
+    assert!(code == Some(3) && said.contains("stay wrapped as they were"), "{said}");
+    *state.lock().unwrap() = "up";
+    let (code, said) = bartizan(&gate, &["keys", "rotate", "--from", old], "");
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = bartizan(&gate, &["secrets", "list"], "");
+    assert!(code == Some(0) && said.contains("KEPT"), "{said}");
+    assert!(!gate.state().join("seal.key").exists(), "the old root key is destroyed");
+    gate.restart();
+    assert!(works(&gate.client(), "/mcp/up"));
+}
+
+#[test]
 fn tp_01_a_secret_of_the_vault_is_shown_to_its_server_and_changes_while_the_gate_runs() {
     let own = Upstream::modern(|_, _| false);
     let (state, value) = (Arc::new(Mutex::new("up")), Arc::new(Mutex::new("theirs-one")));
