@@ -11,5 +11,6 @@ mod metrics;
 mod records;
 mod recovery;
 mod responses;
+mod reviews;
 mod words;
 mod wrapped;
