@@ -43,6 +43,10 @@ interop:
 postgres:
     env BARTIZAN_TEST_POSTGRES="${BARTIZAN_TEST_POSTGRES:-postgres://postgres@127.0.0.1:5432/postgres}" cargo test --workspace --test repositories
 
+# Proofs held against asking everybody in a small world; SOLVER reads SMT-LIB (crates/policy/tools/cvc5-stdin, after pip install cvc5)
+prove SOLVER="cvc5":
+    env BARTIZAN_TEST_SOLVER={{SOLVER}} cargo test -p bartizan-policy --lib prove
+
 # Fuzz for a minute each, if their crate changed; else replay the corpus
 fuzz:
     fuzz/run.sh

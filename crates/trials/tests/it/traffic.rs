@@ -14,5 +14,7 @@ pub mod records;
 mod recovery;
 pub mod responses;
 mod witness;
+mod responses;
+mod reviews;
 mod words;
 mod wrapped;

@@ -195,3 +195,62 @@ fn ep_04_policies_are_checked_against_the_tools_that_are_approved() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("[policy]"), "{said}");
 }
+
+/// What entered is shown and can be forgotten, and what enters again afterwards is on record again.
+#[test]
+fn ii_14_a_window_is_shown_and_reset_and_nothing_is_lost() {
+    let (web, files, mail) = (
+        server(json!([tool("fetch", json!({}))])),
+        server(json!([tool("open", json!({}))])),
+        server(json!([tool("send", json!({}))])),
+    );
+    let labels = "[policy.tools.web.fetch]\nflow = { sees_untrusted = true }\n\
+                  [policy.tools.mail.send]\nflow = { sends_out = true }\n";
+    let gate = Gate::start(&format!(
+        "{labels}{}{}{}",
+        config("web", &web, ""),
+        config("files", &files, "trust = \"internal\""),
+        config("mail", &mail, ""),
+    ));
+    for server in ["web", "files", "mail"] {
+        assert_eq!(names(&gate, &format!("/mcp/{server}")).len(), 1);
+    }
+    let call = |server: &str, tool: &str| gate.client().call(&format!("/mcp/{server}"), tool, "{}");
+    let flow = |arguments: &[&str]| {
+        let done = std::process::Command::new(bartizan_trials::binary())
+            .args(["policy", "flow"])
+            .args(arguments)
+            .arg("--config")
+            .arg(gate.folder().join("bartizan.toml"))
+            .output()
+            .unwrap();
+        (done.status.code(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
+    };
+    assert_eq!(flow(&["show"]).0, Some(0), "nothing yet");
+    for round in 0..3 {
+        assert_eq!(call("web", "fetch").said(), "done");
+        assert_eq!(call("files", "open").said(), "done");
+        assert_eq!(call("mail", "send").code(), Some(FORBIDDEN), "round {round}");
+        let (code, shown) = flow(&["show"]);
+        assert_eq!(code, Some(1), "{shown}");
+        for words in ["`fetch` of `web`", "`open` of `files`", "untrusted", "private", "owner"] {
+            assert!(shown.contains(words), "{words}: {shown}");
+        }
+        let (code, said) = flow(&["reset"]);
+        assert_ne!(code, Some(0), "nobody was there to be asked: {said}");
+        assert_eq!(call("mail", "send").code(), Some(FORBIDDEN));
+        let other = flow(&["reset", "--person", "ann", "--issuer", "local", "--yes"]);
+        assert_eq!(other.0, Some(0), "{}", other.1);
+        assert_eq!(call("mail", "send").code(), Some(FORBIDDEN), "that was somebody else's");
+        let (code, said) = flow(&["reset", "--yes", "--by", "ada", "--why", "a new conversation"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(call("mail", "send").said(), "done", "at once");
+    }
+    let audit = std::process::Command::new(bartizan_trials::binary())
+        .args(["audit", "search", "--kind", "response.acted", "--format", "json", "--dir"])
+        .arg(gate.state().join("audit"))
+        .output()
+        .unwrap();
+    let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
+    assert_eq!(audit.lines().filter(|line| line.contains("ada: a new conversation")).count(), 3, "{audit}");
+}
