@@ -27,8 +27,8 @@ use bartizan_oauth::{
     signin::{BrowserConfig, Decisions, Described, SignIn, SignInSettings, SignInSurroundings},
 };
 use bartizan_store::{
-    Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
-    StoredPending, StoredRegistrations, StoredSigningKeys,
+    Browsers, Database, DatabaseError, OsEntropy, Responses, Sealer, StoredBrowsers, StoredConsents,
+    StoredGrants, StoredPending, StoredRegistrations, StoredResponses, StoredSigningKeys,
     links::LinkError,
     responses::{Response as Revocation, Target},
 };
@@ -246,7 +246,12 @@ impl Doorman {
         let linking = Arc::new(endpoints::linking(config, base, desk, Arc::clone(&ledger))?);
         let sign_in = self.sign_in(config, base, address, &resources, &facade, groups, ledger)?;
         let sign_in = Arc::new(sign_in.with_accounts(Arc::clone(&linking)));
-        let reception = Reception { facade: Arc::clone(&facade), sign_in: Arc::clone(&sign_in), linking };
+        let reception = Reception {
+            facade: Arc::clone(&facade),
+            sign_in: Arc::clone(&sign_in),
+            linking,
+            responses: StoredResponses::new(self.database.clone()),
+        };
         Ok(Admission {
             authenticator,
             pages: vec![Arc::new(reception)],
@@ -486,6 +491,28 @@ struct Reception {
     facade: Arc<Facade>,
     sign_in: Arc<SignIn>,
     linking: Arc<Linking>,
+    responses: StoredResponses,
+}
+
+impl Reception {
+    /// Whether this is where accounts at a server in quarantine are linked: what is granted there now would have to be revoked
+    /// again. What cannot be found out is taken for so.
+    async fn is_quarantined(&self, path: &str) -> bool {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let Ok(in_force) = self.responses.all().await else { return true };
+        in_force.iter().any(|r| matches!(&r.target, Target::Server(server) if server.as_str() == name))
+    }
+}
+
+fn cut_off() -> Response<Bytes> {
+    let words = "This server is in quarantine. No account is linked there until its operator releases it.\n";
+    let mut response = Response::new(Bytes::from_static(words.as_bytes()));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 #[async_trait]
@@ -502,6 +529,9 @@ impl Pages for Reception {
         }
         if !asked.path.starts_with("/connect/") {
             return None;
+        }
+        if self.is_quarantined(asked.path).await {
+            return Some(cut_off());
         }
         match self.sign_in.person(asked).await {
             Some(person) => self.linking.answer(asked, &person).await,

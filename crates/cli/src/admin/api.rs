@@ -126,7 +126,7 @@ impl Api {
             Ok(admitted) => admitted,
             Err((refused, caller)) => return self.refuse(admin, caller.as_ref(), "", refused),
         };
-        let act = match self.read(request).await {
+        let act = match self.read(request).await.and_then(Act::whole) {
             Ok(act) => act,
             Err(refused) => return self.refuse(admin, Some(&admitted.caller), "", refused),
         };

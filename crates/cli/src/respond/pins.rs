@@ -34,7 +34,7 @@ impl Verdict {
 }
 
 /// Which form counts as good, where `since` says when the server's word stopped counting.
-fn verdict(record: &Record, since: Option<Timestamp>) -> Verdict {
+fn judge(record: &Record, since: Option<Timestamp>) -> Verdict {
     let (Some(approved), Some(since)) = (record.pin.approved, since) else { return Verdict::Keep };
     if record.pin.state == Stands::Rejected {
         return Verdict::Keep;
@@ -61,7 +61,7 @@ pub async fn verdicts(scene: &Scene) -> anyhow::Result<Vec<(Record, String, Verd
     let mut all = Vec::new();
     for pin in pins.list(Some(&scene.server)).await? {
         let Some(record) = pins.read(&pin.key).await? else { continue };
-        let verdict = verdict(&record, scene.since);
+        let verdict = judge(&record, scene.since);
         all.push((record, named(&pin.key), verdict));
     }
     Ok(all)
@@ -177,7 +177,7 @@ mod tests {
     fn good_is_what_stood_approved_when_the_server_could_still_be_trusted() {
         let life = [(10, Event::Approved, 1), (20, Event::Changed, 2), (30, Event::Approved, 2)];
         let since = |s| Some(Timestamp::from_unix(s));
-        let verdict = |approved, life: &[_], s| super::verdict(&record(approved, life), s);
+        let verdict = |approved, life: &[_], s| judge(&record(approved, life), s);
         assert_eq!(verdict(Some(2), &life, None), Verdict::Keep, "what is approved counts as good");
         assert_eq!(verdict(Some(2), &life, since(40)), Verdict::Keep);
         assert_eq!(

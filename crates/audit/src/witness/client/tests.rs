@@ -171,7 +171,8 @@ async fn a_log_that_is_rolled_back_is_refused() {
         "{refused}"
     );
     assert_eq!(refused.against(), Standing::Log);
-    // Grown past what was seen, it is another history.
+    // Grown past what was seen, it is another history: time has passed.
+    scene.clock.advance(std::time::Duration::from_secs(1));
     let log = scene.start("gate");
     while log.durable() < seen + 3 {
         grow(&log, 1).await;

@@ -101,6 +101,22 @@ impl Act {
         }
     }
 
+    /// The same, if it names what it is about: what cannot be done is not recorded as if it were.
+    ///
+    /// # Errors
+    /// What to name.
+    pub(super) fn whole(self) -> Result<Self, Refused> {
+        let needed = match &self {
+            Self::Quarantine(subject) if subject.thing().is_none() => "`server`, or `server` and `tool`",
+            Self::Revoke(subject) if subject.somebody().is_none() => "`person` and `issuer`, or `client`",
+            Self::Release(subject) if subject.thing().or_else(|| subject.somebody()).is_none() => {
+                "what was cut off, as it was named then"
+            }
+            _ => return Ok(self),
+        };
+        Err(unclear(needed))
+    }
+
     /// Who may.
     pub fn role(&self) -> Role {
         match self {

@@ -189,7 +189,9 @@ fn a_plan_that_is_killed_goes_on_where_it_stopped() {
     assert!(!raw.contains("rt-1") && !raw.contains("at-1"));
     assert_eq!(audit(&gate, &["verify"]).0, Some(0));
 
-    // Whoever comes back has to link an account anew.
+    // Nobody links an account there meanwhile, and whoever comes back has to link one anew.
+    let page = gate.stranger().request("GET", "/connect/mail").send();
+    assert!(page.status == 403 && page.text().contains("quarantine"), "{}", page.text());
     assert_eq!(respond(&gate, &["release", "mail"]).0, Some(0));
     soon("the release", || reason(&gate, "/mcp/mail", "echo") != "response.quarantined");
     assert_eq!(gate.client().call("/mcp/mail", "echo", "{}").code(), Some(-31006));
