@@ -158,6 +158,9 @@ pub struct Upstream {
     /// Compare neither arguments nor structured results with the schemas that were approved.
     #[serde(default)]
     pub dangerous_unvalidated: bool,
+    /// Start whatever the command runs, though its program, script or package changed since it was approved.
+    #[serde(default)]
+    pub dangerous_any_program: bool,
     /// Methods and notifications outside the protocol that pass all the same.
     #[serde(default)]
     pub allow_methods: Vec<String>,
@@ -344,6 +347,7 @@ fn embedded(name: ServerName) -> Config {
         trust_on_first_use: true,
         dangerous_unpinned: false,
         dangerous_unvalidated: false,
+        dangerous_any_program: false,
         allow_methods: Vec::new(),
         may_ask: BTreeSet::new(),
         tls: UpstreamTls::default(),

@@ -107,7 +107,7 @@ fn settings(
         (None, None) => bail!("it has neither `command` nor `url`"),
     };
     let identity = match (&server.command, &server.url) {
-        (Some(argv), _) => Identity::Command { argv: argv.clone(), package: None },
+        (Some(argv), _) => Identity::Command { argv: argv.clone(), package: None, runs: Vec::new() },
         (None, url) => Identity::Url {
             origin: url.as_ref().map(|u| u.origin().ascii_serialization()).unwrap_or_default(),
             authority: authority(server, base)?,
@@ -129,6 +129,7 @@ fn settings(
         identity,
         second_opinions: server.second_opinions.clone(),
         validates: !server.dangerous_unvalidated,
+        watches_program: !server.dangerous_any_program,
         trust: server.trust,
         pinning: match (server.dangerous_unpinned, server.trust_on_first_use) {
             (true, _) => Pinning::DangerousNone,

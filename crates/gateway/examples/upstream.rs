@@ -125,6 +125,7 @@ impl Scene {
                 authority: None,
                 key: None,
             },
+            watches_program: true,
             pinning: Pinning::DangerousNone,
             trust: Trust::Untrusted,
             validates: false,

@@ -111,9 +111,7 @@ impl Runner {
         match name {
             "npx" | "bunx" => Some((Self::Npx, arguments)),
             "npm" => starts(&["exec"]).map(|rest| (Self::Npx, rest)),
-            "node" | "nodejs" | "bun" | "deno" => {
-                Some((Self::Node, starts(&["run"]).unwrap_or(arguments)))
-            }
+            "node" | "nodejs" | "bun" | "deno" => Some((Self::Node, starts(&["run"]).unwrap_or(arguments))),
             "uvx" => Some((Self::PythonTool, arguments)),
             "uv" => starts(&["tool", "run"]).map(|rest| (Self::PythonTool, rest)),
             "pipx" => starts(&["run"]).map(|rest| (Self::PythonTool, rest)),
@@ -152,7 +150,9 @@ impl Found<'_> {
             Some((Runner::Node, arguments)) => {
                 self.script(arguments, &["-C", "--conditions", "--env-file"], NODE_LOADS);
             }
-            Some((Runner::Shell, arguments)) => self.script(arguments, &["-o", "-O"], &["--rcfile", "--init-file"]),
+            Some((Runner::Shell, arguments)) => {
+                self.script(arguments, &["-o", "-O"], &["--rcfile", "--init-file"])
+            }
             None => self.installed.package = package_of(&program),
         }
     }
@@ -246,6 +246,3 @@ fn digest_of(pairs: &BTreeMap<String, String>) -> [u8; 32] {
     }
     content::sha256(&framed)
 }
-
-#[cfg(test)]
-mod tests;

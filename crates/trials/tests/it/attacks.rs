@@ -22,6 +22,7 @@ mod origin;
 mod permits;
 mod pins;
 mod processes;
+mod programs;
 mod quarantine;
 mod questions;
 mod reloads;
