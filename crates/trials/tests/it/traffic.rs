@@ -10,6 +10,7 @@ mod merged;
 mod metrics;
 mod records;
 mod recovery;
+mod reports;
 mod responses;
 mod words;
 mod wrapped;

@@ -101,7 +101,7 @@ fn sc_01_a_package_that_changes_under_its_command_is_held_and_not_started() {
     eventually("the server", || works(&gate).then_some(()));
 
     // The update that nobody asked for: same command, same tools, one thing more.
-    package.install("1.0.16", "sha512-evil", "touch stolen");
+    package.install("1.0.16", "sha512-evil", ": and steals");
     eventually("the hold", || refused(&gate).then_some(()));
     let seen = tools(&gate, &["diff", "--server", "s"]);
     for shown in ["1.0.15", "1.0.16", "sha512-good", "sha512-evil", "node_modules/files/cli"] {
