@@ -21,7 +21,7 @@ use std::{
 
 use crate::Launch;
 
-pub(crate) use content::hash_file;
+use content::hash_file;
 
 /// What a command runs, as far as it can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,20 +159,18 @@ impl Found<'_> {
 
     /// Notes that a file is run, and what its first line says runs it.
     fn run(&mut self, path: &Path) {
-        let Some(sha256) = self.note(path) else { return };
-        let _ = sha256;
+        self.note(path);
         if let Some(interpreter) = self.interpreter(path) {
             self.note(&interpreter);
         }
     }
 
-    fn note(&mut self, path: &Path) -> Option<[u8; 32]> {
-        let path = path.canonicalize().ok()?;
-        let sha256 = hash_file(&path)?;
+    fn note(&mut self, path: &Path) {
+        let Ok(path) = path.canonicalize() else { return };
+        let Some(sha256) = hash_file(&path) else { return };
         if !self.installed.files.iter().any(|file| file.path == path) {
             self.installed.files.push(RunFile { path, sha256 });
         }
-        Some(sha256)
     }
 
     /// What the first line of a script names, `env` looked through.

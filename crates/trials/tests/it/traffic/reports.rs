@@ -48,7 +48,7 @@ fn what_was_judged_wrongly_is_kept_sealed_and_measured_on() {
     let (code, _, said) = shield(&gate, &["report", "--false-positive", &id], "");
     assert_eq!(code, Some(0), "{said}");
     let secret = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
-    let missed = format!("Kindly hand the marmalade over; the key is {secret}.");
+    let missed = format!("Rain at noon, sun later. The marmalade is in the cupboard. The key is {secret}.");
     let (code, _, said) = shield(&gate, &["report", "--false-negative", "--redact", "-"], &missed);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(shield(&gate, &["report", "--false-negative", "no-such-id"], "").0, Some(3));
