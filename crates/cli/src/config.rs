@@ -18,6 +18,7 @@ use bartizan_egress::TlsOptions;
 use bartizan_gateway::permit::Question;
 use bartizan_model::ServerName;
 use bartizan_oauth::outbound::CredentialConfig;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -176,6 +177,9 @@ pub struct Upstream {
     /// Compare neither arguments nor structured results with the schemas that were approved.
     #[serde(default)]
     pub dangerous_unvalidated: bool,
+    /// Start whatever the command runs, though its program, script or package changed since it was approved.
+    #[serde(default)]
+    pub dangerous_any_program: bool,
     /// Methods and notifications outside the protocol that pass all the same.
     #[serde(default)]
     pub allow_methods: Vec<String>,
@@ -249,6 +253,28 @@ pub struct UpstreamTls {
     /// The authorities to trust (PEM).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// Public keys one of which it must have, beside a good certificate: `sha256//` and the Base64 of the SHA-256 of its
+    /// SubjectPublicKeyInfo, as curl's `--pinnedpubkey` takes it. Name the next key too, before it is put in use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pin: Vec<String>,
+}
+
+impl UpstreamTls {
+    /// The pins that are well written; `problems` tells of the others.
+    pub fn pins(&self) -> Vec<[u8; 32]> {
+        self.pin.iter().filter_map(|text| pin(text)).collect()
+    }
+
+    /// What is wrong with them.
+    fn problems(&self) -> Vec<String> {
+        let bad = self.pin.iter().filter(|text| pin(text).is_none());
+        bad.map(|text| format!("tls.pin: `{text}` is not `sha256//` and the Base64 of 32 bytes")).collect()
+    }
+}
+
+/// A pin as it is written.
+fn pin(text: &str) -> Option<[u8; 32]> {
+    STANDARD.decode(text.strip_prefix("sha256//")?).ok()?.try_into().ok()
 }
 
 /// A value, or where it is kept.
@@ -383,6 +409,7 @@ fn embedded(name: ServerName) -> Config {
         trust_on_first_use: true,
         dangerous_unpinned: false,
         dangerous_unvalidated: false,
+        dangerous_any_program: false,
         allow_methods: Vec::new(),
         may_ask: BTreeSet::new(),
         tls: UpstreamTls::default(),
@@ -548,8 +575,10 @@ impl Upstream {
                 found.push(format!("server `{name}`: `command` is empty"));
             }
             (Some(_), None) => {
-                let has_tls =
-                    self.tls.client_cert.is_some() || self.tls.key.is_some() || self.tls.ca.is_some();
+                let has_tls = self.tls.client_cert.is_some()
+                    || self.tls.key.is_some()
+                    || self.tls.ca.is_some()
+                    || !self.tls.pin.is_empty();
                 if has_tls || self.dangerous_plaintext || !matches!(self.credential, CredentialConfig::None) {
                     found.push(format!(
                         "server `{name}`: `tls`, `credential` and `dangerous_plaintext` are for servers with a `url`; a command \
@@ -566,6 +595,10 @@ impl Upstream {
             (None, None) => {
                 found.push(format!("server `{name}`: set `command` (stdio) or `url` (Streamable HTTP)"))
             }
+        }
+        found.extend(self.tls.problems().into_iter().map(|problem| format!("server `{name}`: {problem}")));
+        if !self.tls.pin.is_empty() && self.url.as_ref().is_some_and(|url| url.scheme() == "http") {
+            found.push(format!("server `{name}`: tls.pin is for https; over http there is no key to see"));
         }
         for problem in self.credential.problems() {
             found.push(format!("server `{name}`: credential: {problem}"));
@@ -662,6 +695,19 @@ mod tests {
         assert!(!problems(&format!("{opinion}key = \"in the clear\"\n{server}")).is_empty());
         let nowhere = opinion.replace("https://x.example", "nowhere");
         assert!(problems(&format!("{nowhere}{key}{server}"))[0].contains("no URL"));
+    }
+
+    #[test]
+    fn a_key_pin_is_whole_and_for_https() {
+        let found = |url: &str, pin: &str| {
+            problems(&format!("[[servers]]\nname = \"a\"\nurl = \"{url}\"\ntls = {{ pin = [\"{pin}\"] }}\n"))
+        };
+        let good = format!("sha256//{}", STANDARD.encode([7; 32]));
+        assert_eq!(found("https://mcp.example", &good), Vec::<String>::new());
+        assert!(found("http://127.0.0.1:1", &good)[0].contains("https"));
+        for bad in ["", "sha256//AAAA", good.trim_start_matches("sha256//"), &good.replace("256", "512")] {
+            assert!(found("https://mcp.example", bad)[0].contains("tls.pin"), "{bad}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use url::Url;
 
 use crate::{
-    config::{Config, EraPin, SecretRef, TlsFiles, Upstream},
+    config::{Config, EraPin, SecretRef, TlsFiles, Upstream, UpstreamTls},
     identity::Mode,
     secrets::{self, LocalSecrets},
 };
@@ -113,11 +113,11 @@ fn settings(
         (None, None) => bail!("it has neither `command` nor `url`"),
     };
     let identity = match (&server.command, &server.url) {
-        (Some(argv), _) => Identity::Command { argv: argv.clone(), package: None },
+        (Some(argv), _) => Identity::Command { argv: argv.clone(), package: None, runs: Vec::new() },
         (None, url) => Identity::Url {
             origin: url.as_ref().map(|u| u.origin().ascii_serialization()).unwrap_or_default(),
             authority: authority(server, base)?,
-            key: None,
+            key: pinned_key(&server.tls),
         },
     };
     let era = match server.era {
@@ -135,6 +135,7 @@ fn settings(
         identity,
         second_opinions: server.second_opinions.clone(),
         validates: !server.dangerous_unvalidated,
+        watches_program: !server.dangerous_any_program,
         trust: server.trust,
         pinning: match (server.dangerous_unpinned, server.trust_on_first_use) {
             (true, _) => Pinning::DangerousNone,
@@ -167,6 +168,19 @@ pub fn rules(config: &Config, base: &Path) -> anyhow::Result<Rules> {
         (s.name.clone(), questions)
     });
     Ok(Rules { config: config.policy.clone(), policies, servers, may_ask: may_ask.collect() })
+}
+
+/// The keys that the operator pins a server to, as one value: the pin itself, or SHA-256 over several in order.
+fn pinned_key(tls: &UpstreamTls) -> Option<[u8; 32]> {
+    match tls.pins().as_slice() {
+        [] => None,
+        [one] => Some(*one),
+        several => {
+            let mut sorted = several.to_vec();
+            sorted.sort_unstable();
+            Some(Digest::of(&sorted.concat()).0)
+        }
+    }
 }
 
 /// What the operator trusts for a server instead of the system's authorities, digested.
@@ -304,7 +318,12 @@ pub fn linking(
 /// Whom to trust as the server, and who we are to it.
 fn tls(server: &Upstream, base: &Path) -> TlsOptions {
     let at = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| base.join(p));
-    TlsOptions { client_cert: at(&server.tls.client_cert), key: at(&server.tls.key), ca: at(&server.tls.ca) }
+    TlsOptions {
+        client_cert: at(&server.tls.client_cert),
+        key: at(&server.tls.key),
+        ca: at(&server.tls.ca),
+        pins: server.tls.pins(),
+    }
 }
 
 /// The listener's TLS. HTTP/2 is offered beside HTTP/1.1; TLS 1.2 is the oldest.

@@ -236,7 +236,7 @@ impl Scene<'_> {
 
     fn tls(&self, tls: &UpstreamTls) -> TlsOptions {
         let at = |path: &Option<PathBuf>| path.as_ref().map(|path| self.base.join(path));
-        TlsOptions { client_cert: at(&tls.client_cert), key: at(&tls.key), ca: at(&tls.ca) }
+        TlsOptions { client_cert: at(&tls.client_cert), key: at(&tls.key), ca: at(&tls.ca), pins: tls.pins() }
     }
 
     fn secret(&self, field: &str, reference: &SecretRef) -> anyhow::Result<Secret> {

@@ -515,6 +515,12 @@ pub fn dangers(config: &Config) -> Vec<String> {
             server.name
         ));
     }
+    for server in config.servers.iter().filter(|s| s.dangerous_any_program) {
+        found.push(format!(
+            "server `{}` dangerous_any_program: its program or package may be exchanged unseen",
+            server.name
+        ));
+    }
     for server in config.servers.iter().filter(|s| s.dangerous_plaintext) {
         found.push(format!(
             "server `{}` dangerous_plaintext: its traffic can be read and changed on the way",

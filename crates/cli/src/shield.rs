@@ -1,5 +1,7 @@
 //! `bartizan shield`: findings on any text, and figures on data sets.
 
+mod reports;
+
 use std::{
     fs,
     io::Read,
@@ -16,7 +18,11 @@ use bartizan_shield::{
 };
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::bundles::command::{BundleCommand, bundle};
+use crate::{
+    bundles::command::{BundleCommand, bundle},
+    state::State,
+};
+use reports::Reports;
 
 #[derive(Subcommand)]
 pub enum ShieldCommand {
@@ -26,6 +32,11 @@ pub enum ShieldCommand {
     ///
     /// A data set is JSON Lines with `text`, `label` (1 is an attack) and `kind`.
     Eval(EvalArgs),
+    /// Report a text that the shield judged wrongly, into a sealed evaluation set of your own. Nothing is sent anywhere.
+    ///
+    ///   bartizan shield report --false-positive ID        a result that waits in quarantine
+    ///   bartizan shield report --false-negative FILE      a text that should have been stopped
+    Report(reports::ReportArgs),
     /// Rules and a model in a signed file: make, sign, check and read one.
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -50,8 +61,13 @@ pub struct TestArgs {
 #[derive(Args)]
 pub struct EvalArgs {
     /// The data sets.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "reports")]
     files: Vec<PathBuf>,
+    /// What you reported with `bartizan shield report`, too.
+    #[arg(long)]
+    reports: bool,
+    #[command(flatten)]
+    config: crate::ConfigFile,
     /// Judge every text as of this kind, whatever the data set says.
     #[arg(long, value_enum)]
     kind: Option<TextKind>,
@@ -111,6 +127,7 @@ pub fn shield(command: ShieldCommand) -> anyhow::Result<ExitCode> {
     match command {
         ShieldCommand::Test(arguments) => test(&arguments),
         ShieldCommand::Eval(arguments) => eval(&arguments),
+        ShieldCommand::Report(arguments) => reports::report(&arguments),
         ShieldCommand::Bundle(command) => bundle(command),
     }
 }
@@ -118,11 +135,7 @@ pub fn shield(command: ShieldCommand) -> anyhow::Result<ExitCode> {
 fn test(arguments: &TestArgs) -> anyhow::Result<ExitCode> {
     let text = read(&arguments.file)?;
     let kind = arguments.kind.into();
-    let trimmed = text.trim_start();
-    let fragments = match json::fragments(&text, kind, json::Limits::default()) {
-        Ok(fragments) if trimmed.starts_with(['{', '[', '"']) => fragments,
-        _ => vec![Fragment::new(kind, "", text.as_str())],
-    };
+    let fragments = fragments(&text, kind);
     let scene = Scene { trust: arguments.trust.into(), ..Scene::default() };
     let verdict = Shield::shipped(Config::default()).inspect(&scene, &fragments);
     let shown = match arguments.format {
@@ -131,6 +144,14 @@ fn test(arguments: &TestArgs) -> anyhow::Result<ExitCode> {
     };
     crate::print(&shown)?;
     Ok(ExitCode::from(u8::from(!verdict.findings.is_empty())))
+}
+
+/// Every string of a JSON document, or a text as it is.
+fn fragments(text: &str, kind: Kind) -> Vec<Fragment<'_>> {
+    match json::fragments(text, kind, json::Limits::default()) {
+        Ok(fragments) if text.trim_start().starts_with(['{', '[', '"']) => fragments,
+        _ => vec![Fragment::new(kind, "", text)],
+    }
 }
 
 fn as_text(verdict: &Verdict) -> String {
@@ -199,6 +220,17 @@ fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
             samples.push(sample.0);
         }
     }
+    if arguments.reports {
+        let state = State::for_config(arguments.config.config.as_deref())?;
+        for report in Reports::of(&state)?.read()? {
+            let row = Row { text: report.text, label: report.label, kind: String::new() };
+            let (sample, verdict) = judged(&shield, "reports", &row, &fragments(&row.text, report.kind));
+            if arguments.wrong && sample.noticed != sample.attack {
+                crate::say_error(&wrong(&sample, &verdict, &row));
+            }
+            samples.push(sample);
+        }
+    }
     let figures = Figures::of(&samples);
     crate::print(&match arguments.format {
         Format::Text => figures.table(),
@@ -209,9 +241,12 @@ fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
 
 fn judge(shield: &Shield, set: &str, row: &Row, kind: Option<TextKind>) -> (Sample, Verdict) {
     let kind = kind.map_or_else(|| row.kind(), Into::into);
-    let fragment = Fragment::new(kind, "", row.text.as_str());
+    judged(shield, set, row, &[Fragment::new(kind, "", row.text.as_str())])
+}
+
+fn judged(shield: &Shield, set: &str, row: &Row, fragments: &[Fragment<'_>]) -> (Sample, Verdict) {
     let start = Instant::now();
-    let verdict = shield.inspect(&Scene::default(), &[fragment]);
+    let verdict = shield.inspect(&Scene::default(), fragments);
     let took = start.elapsed();
     let score = score(&verdict);
     let sample = Sample {

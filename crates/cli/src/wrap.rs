@@ -95,8 +95,10 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
         identity: Identity::Command {
             argv: arguments.command.iter().map(|a| a.to_string_lossy().into_owned()).collect(),
             package: None,
+            runs: Vec::new(),
         },
         validates: true,
+        watches_program: true,
         second_opinions: Vec::new(),
         trust: bartizan_shield::Trust::Untrusted,
         pinning: if arguments.approve { Pinning::ByHand } else { Pinning::FirstUse },

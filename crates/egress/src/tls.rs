@@ -5,8 +5,17 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use aws_lc_rs::digest;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    server::ParsedCertificate,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls_platform_verifier::Verifier;
 
 use crate::Error;
@@ -20,6 +29,59 @@ pub struct TlsOptions {
     pub key: Option<PathBuf>,
     /// The only authorities to trust; without it, the platform's.
     pub ca: Option<PathBuf>,
+    /// SHA-256 of the public keys (SubjectPublicKeyInfo, RFC 7469 §2.4) one of which the peer must have, beside a certificate
+    /// that is good; without any, every key will do.
+    pub pins: Vec<[u8; 32]>,
+}
+
+/// Asks for one of the pinned keys, of a certificate that is good already.
+#[derive(Debug)]
+struct Pinning {
+    inner: Arc<dyn ServerCertVerifier>,
+    pins: Vec<[u8; 32]>,
+}
+
+impl ServerCertVerifier for Pinning {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let good =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
+        let digest = digest::digest(&digest::SHA256, key.as_ref());
+        if self.pins.iter().any(|pin| pin == digest.as_ref()) {
+            Ok(good)
+        } else {
+            Err(rustls::Error::General("its key is none of the pinned ones".to_owned()))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -60,16 +122,27 @@ pub(crate) fn client(
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(refused)?;
-    let builder = match &options.ca {
+    let verifier: Option<Arc<dyn ServerCertVerifier>> = match &options.ca {
         Some(ca) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(ca)? {
                 roots.add(certificate).map_err(refused)?;
             }
-            builder.with_root_certificates(roots)
+            let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+            Some(built.map_err(|error| Error::Tls(error.to_string()))?)
         }
-        None if !is_used => builder.with_root_certificates(RootCertStore::empty()),
-        None => builder.dangerous().with_custom_certificate_verifier(platform.verifier()?),
+        None if !is_used => None,
+        None => Some(platform.verifier()?),
+    };
+    let builder = match verifier {
+        None => builder.with_root_certificates(RootCertStore::empty()),
+        Some(verifier) if options.pins.is_empty() => {
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        }
+        Some(inner) => {
+            let pinning = Pinning { inner, pins: options.pins.clone() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(pinning))
+        }
     };
     let mut config = match (&options.client_cert, &options.key) {
         (Some(chain), Some(key)) => {

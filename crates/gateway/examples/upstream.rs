@@ -132,6 +132,7 @@ impl Scene {
                 authority: None,
                 key: None,
             },
+            watches_program: true,
             pinning: Pinning::DangerousNone,
             trust: Trust::Untrusted,
             validates: false,

@@ -20,7 +20,10 @@ use bartizan_model::{CallerKey, ServerName};
 use bartizan_shield::{Catalogue, Shield, Verdict, drift::Definition, schema::Contract};
 use bartizan_store::{
     Digest, Keeper,
-    pins::{Decision, Event, Extent, Finding, Kind, Look, Observation, Offered, PinError, Policy, Reason},
+    pins::{
+        Decision, Event, Extent, Finding, IDENTITY, Kind, Look, Observation, Offered, PinError, Policy,
+        Reason, Ruling,
+    },
 };
 use tokio::time::Instant;
 
@@ -29,7 +32,7 @@ use crate::{
     contract::{self, Contracts},
     inspect,
     inventory::{self, DefinitionKind},
-    merged,
+    merged, program,
     record::Recorder,
     server::{Pinning, Server, ServerSettings},
     upstream::{Failure, stdio::lock},
@@ -405,14 +408,37 @@ impl Catalog {
         Ok(())
     }
 
-    /// Pins who the server is: its command, or its address (attacks.md SC-01).
+    /// Pins who the server is: its command and what that runs, or its address (attacks.md SC-01).
+    ///
+    /// What more becomes known of the same command, a package that was installed meanwhile or what an older gate did not look
+    /// at, is pinned at its first sight and told of; from then on it changes for nobody unseen.
     ///
     /// # Errors
     /// [`PinError`].
     pub async fn identify(&self, settings: &ServerSettings) -> Result<(), PinError> {
-        let identity = offer(Kind::Identity, settings.identity.definition(), Vec::new());
+        let identity = program::identity(settings).await;
+        let offered = offer(Kind::Identity, identity.definition(), Vec::new());
         let extent = Extent::Whole(vec![Kind::Identity]);
-        self.observe(settings, &CallerKey::nobody(), extent, vec![identity]).await.map(|_| ())
+        let approved = self.keeper.approved();
+        let approved = approved.get(&settings.name, Kind::Identity, IDENTITY);
+        if approved.is_none_or(|approved| !program::says_more(&identity, approved)) {
+            return self.observe(settings, &CallerKey::nobody(), extent, vec![offered]).await.map(|_| ());
+        }
+        let (server, hash) = (settings.name.clone(), offered.hash);
+        let key = bartizan_store::pins::Key { server, kind: Kind::Identity, name: IDENTITY.to_owned() };
+        let look = Look {
+            server: settings.name.clone(),
+            caller: CallerKey::nobody(),
+            policy: Policy::ApproveByHand,
+            extent,
+            offered: vec![offered],
+        };
+        self.keeper.observe(&look).await?;
+        let ruling = Ruling::Approve { key: key.clone(), hash };
+        self.keeper.rule(&[ruling], "first sight of what the command runs").await?;
+        self.recorder.pins(&key, Event::FirstSeen, None);
+        tracing::info!(server = %settings.name, "what its command runs is pinned from now on");
+        Ok(())
     }
 }
 
@@ -448,6 +474,14 @@ pub async fn watch(gate: Arc<crate::Gate>) {
         for server in gate.all_servers() {
             if gate.responses().is_quarantined(server.name()) {
                 continue;
+            }
+            if is_pinned(&server) && server.is_due() {
+                let (gate, server) = (Arc::clone(&gate), Arc::clone(&server));
+                tokio::spawn(async move {
+                    if let Err(error) = gate.catalog().identify(server.settings()).await {
+                        tracing::error!(server = %server.name(), %error, "what it runs could not be pinned");
+                    }
+                });
             }
             let now = Instant::now();
             let first = due.entry(server.name().clone()).or_insert(now);

@@ -25,6 +25,7 @@ pub mod opinions;
 pub mod outbox;
 pub mod pages;
 pub mod permit;
+pub mod program;
 pub mod quarantine;
 pub mod quota;
 pub mod record;
@@ -106,10 +107,15 @@ impl Target {
 
 impl Fleet {
     /// The fleet of `settings`, in which every server of `self` that did not change goes on.
-    pub fn next(&self, settings: Vec<ServerSettings>, recorder: &Arc<Recorder>) -> Self {
+    pub fn next(
+        &self,
+        settings: Vec<ServerSettings>,
+        recorder: &Arc<Recorder>,
+        keeper: &Arc<Keeper>,
+    ) -> Self {
         let servers = settings.into_iter().map(|s| {
             let same = self.0.get(&s.name).filter(|old| old.settings().fingerprint == s.fingerprint);
-            let fresh = |s| Arc::new(Server::new(s, Arc::clone(recorder)));
+            let fresh = |s| Arc::new(Server::new(s, Arc::clone(recorder)).with_pins(Arc::clone(keeper)));
             (s.name.clone(), same.cloned().unwrap_or_else(|| fresh(s)))
         });
         Self(servers.collect())
@@ -163,7 +169,7 @@ impl Gate {
     /// Takes a new configuration. Requests under way end as they began; sessions of servers that changed or went are
     /// over.
     pub fn configure(&self, settings: Vec<ServerSettings>) {
-        self.fleet.store(Arc::new(self.fleet.load().next(settings, &self.recorder)));
+        self.fleet.store(Arc::new(self.fleet.load().next(settings, &self.recorder, self.catalog.keeper())));
         self.sweep_sessions();
     }
 

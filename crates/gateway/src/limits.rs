@@ -73,6 +73,8 @@ pub const RESPONSES_AGE: Duration = Duration::from_secs(4);
 pub const PROCESSES: usize = 64;
 /// A process for modern requests is stopped when it was not used for this long.
 pub const PROCESS_IDLE: Duration = Duration::from_secs(5 * 60);
+/// How often it is looked whether a command still runs what was approved.
+pub const PROGRAM_AGE: Duration = Duration::from_secs(2);
 /// Starts of one server's processes that fail in a row before it is left alone for [`CRASH_REST`].
 pub const CRASHES: u32 = 5;
 /// How long a server that keeps crashing is left alone.

@@ -19,6 +19,7 @@ use bartizan_model::{CallerKey, ServerName};
 use bartizan_oauth::outbound::{Credential, Unobtainable};
 use bartizan_sandbox::Launch;
 use bartizan_shield::{Trust, drift::Identity};
+use bartizan_store::Keeper;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
@@ -26,7 +27,11 @@ use crate::{
     Asker,
     call::{own_info, own_modern_request},
     legacy::{Link, greet},
-    limits::{CONTROL_WAIT, CRASH_REST, CRASHES, ERA_MEMORY, PAGES, PROCESS_IDLE, PROCESSES, START_WAIT},
+    limits::{
+        CONTROL_WAIT, CRASH_REST, CRASHES, ERA_MEMORY, PAGES, PROCESS_IDLE, PROCESSES, PROGRAM_AGE,
+        START_WAIT,
+    },
+    program,
     record::{Recorder, Voice},
     upstream::{
         Answer, Failure, Item,
@@ -67,6 +72,8 @@ pub struct ServerSettings {
     pub allow_methods: Vec<String>,
     /// Who it is, for its pins.
     pub identity: Identity,
+    /// What its command runs, by content, is part of who it is.
+    pub watches_program: bool,
     /// What the first sight of a definition is worth.
     pub pinning: Pinning,
     /// Arguments and structured results are compared with the approved schemas.
@@ -93,6 +100,10 @@ pub enum Pinning {
 /// A server behind the gate.
 pub struct Server {
     settings: ServerSettings,
+    /// What its processes must be, to be started.
+    keeper: Option<Arc<Keeper>>,
+    /// When what it runs was looked at last.
+    identified: Mutex<Option<Instant>>,
     voice: Arc<Voice>,
     tools: ToolHeaders,
     /// The last thing that was learnt of an HTTP server's or a command's era.
@@ -153,6 +164,8 @@ impl Server {
         Self {
             voice: Arc::new(Voice::new(recorder, settings.name.clone())),
             settings,
+            keeper: None,
+            identified: Mutex::default(),
             tools: ToolHeaders::default(),
             era: tokio::sync::Mutex::new(None),
             is_modern: AtomicBool::new(false),
@@ -164,6 +177,26 @@ impl Server {
             common: tokio::sync::Mutex::default(),
             listeners: Arc::default(),
         }
+    }
+
+    /// The same, whose processes start only as `keeper`'s pins have them.
+    #[must_use]
+    pub fn with_pins(mut self, keeper: Arc<Keeper>) -> Self {
+        self.keeper = Some(keeper);
+        self
+    }
+
+    /// Whether it is time to look at what it runs; whoever is told so does.
+    pub fn is_due(&self) -> bool {
+        if !matches!(self.settings.transport, Transport::Command { .. }) || !self.settings.watches_program {
+            return false;
+        }
+        let mut identified = lock(&self.identified);
+        let is_due = identified.is_none_or(|at| at.elapsed() >= PROGRAM_AGE);
+        if is_due {
+            *identified = Some(Instant::now());
+        }
+        is_due
     }
 
     /// What it does and says beside its answers, on its way into the audit log.
@@ -250,6 +283,9 @@ impl Server {
     /// # Errors
     /// [`Failure::Limit`] at the cap, or while a server that keeps crashing rests.
     pub async fn start(&self, launch: &Launch, secrets: &Scrub, era: Era) -> Result<Arc<Process>, Failure> {
+        if let Some(keeper) = &self.keeper {
+            program::clear(&self.settings, keeper).await?;
+        }
         let crashes = {
             let mut crashes = lock(&self.crashes);
             crashes.retain(|at| at.elapsed() < CRASH_REST);

@@ -21,7 +21,7 @@ use std::{
 
 use crate::Launch;
 
-pub(crate) use content::hash_file;
+use content::hash_file;
 
 /// What a command runs, as far as it can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,9 +111,7 @@ impl Runner {
         match name {
             "npx" | "bunx" => Some((Self::Npx, arguments)),
             "npm" => starts(&["exec"]).map(|rest| (Self::Npx, rest)),
-            "node" | "nodejs" | "bun" | "deno" => {
-                Some((Self::Node, starts(&["run"]).unwrap_or(arguments)))
-            }
+            "node" | "nodejs" | "bun" | "deno" => Some((Self::Node, starts(&["run"]).unwrap_or(arguments))),
             "uvx" => Some((Self::PythonTool, arguments)),
             "uv" => starts(&["tool", "run"]).map(|rest| (Self::PythonTool, rest)),
             "pipx" => starts(&["run"]).map(|rest| (Self::PythonTool, rest)),
@@ -152,27 +150,27 @@ impl Found<'_> {
             Some((Runner::Node, arguments)) => {
                 self.script(arguments, &["-C", "--conditions", "--env-file"], NODE_LOADS);
             }
-            Some((Runner::Shell, arguments)) => self.script(arguments, &["-o", "-O"], &["--rcfile", "--init-file"]),
+            Some((Runner::Shell, arguments)) => {
+                self.script(arguments, &["-o", "-O"], &["--rcfile", "--init-file"])
+            }
             None => self.installed.package = package_of(&program),
         }
     }
 
     /// Notes that a file is run, and what its first line says runs it.
     fn run(&mut self, path: &Path) {
-        let Some(sha256) = self.note(path) else { return };
-        let _ = sha256;
+        self.note(path);
         if let Some(interpreter) = self.interpreter(path) {
             self.note(&interpreter);
         }
     }
 
-    fn note(&mut self, path: &Path) -> Option<[u8; 32]> {
-        let path = path.canonicalize().ok()?;
-        let sha256 = hash_file(&path)?;
+    fn note(&mut self, path: &Path) {
+        let Ok(path) = path.canonicalize() else { return };
+        let Some(sha256) = hash_file(&path) else { return };
         if !self.installed.files.iter().any(|file| file.path == path) {
             self.installed.files.push(RunFile { path, sha256 });
         }
-        Some(sha256)
     }
 
     /// What the first line of a script names, `env` looked through.
@@ -246,6 +244,3 @@ fn digest_of(pairs: &BTreeMap<String, String>) -> [u8; 32] {
     }
     content::sha256(&framed)
 }
-
-#[cfg(test)]
-mod tests;

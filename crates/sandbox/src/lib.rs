@@ -8,12 +8,14 @@
 
 mod child;
 mod helper;
+mod installed;
 mod launcher;
 
 use std::{collections::BTreeMap, ffi::OsString, io, path::PathBuf, process::Stdio};
 
 pub use child::{Child, Ladder};
 pub use helper::{EXIT_NO_PROGRAM, EXIT_NOT_RUNNABLE, HELPER_ARGUMENT, helper_main};
+pub use installed::{Installed, InstalledPackage, RunFile};
 
 /// Variables that every child gets, if we have them.
 pub const BASIC_VARIABLES: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];

@@ -17,7 +17,7 @@ mod visible;
 pub(crate) use definition::sha256;
 pub use definition::{Definition, Unreadable};
 pub use difference::{Change, Word};
-pub use identity::{Identity, Package};
+pub use identity::{Identity, Package, Run};
 pub use json::Fault;
 pub use lock::{LockError, LockFile, Locked};
 pub use visible::{is_hidden, visible};

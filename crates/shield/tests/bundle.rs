@@ -242,7 +242,8 @@ fn keys_and_spans_are_read_as_they_are_written() {
     let public = key(1).public();
     assert_eq!(public.to_string().parse(), Ok(public));
     assert_eq!(SigningKey::from_pem(&key(1).to_pem().unwrap()).unwrap().public(), public);
-    for bad in ["", "ed25519:", "ed25519:AAAA", "rsa:AAAA", &public.to_string()[8..]] {
+    for bad in ["", "ed25519:", "ed25519:AAAA", "rsa:AAAA", public.to_string().trim_start_matches("ed25519:")]
+    {
         assert_eq!(bad.parse::<PublicKey>(), Err(InvalidKey), "{bad}");
     }
     assert_eq!(format!("{:?}", key(1)), "SigningKey(…)");

@@ -112,7 +112,8 @@ async fn both_sides_of_a_stream_prove_who_they_are() {
         receiver(Some(servers.server("localhost", Some(&clients), b"x")), End::Orderly).await;
     let url = format!("tls://localhost:{port}");
     let (cert, key) = clients.sign("gateway.example");
-    let tls = TlsOptions { client_cert: Some(cert), key: Some(key), ca: Some(servers.ca()) };
+    let tls =
+        TlsOptions { client_cert: Some(cert), key: Some(key), ca: Some(servers.ca()), pins: Vec::new() };
     stream(&url, tls.clone()).unwrap().deliver(b"known", LONG).await.unwrap();
     assert_eq!(read.recv().await.unwrap(), b"known");
 

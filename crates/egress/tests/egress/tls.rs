@@ -110,12 +110,50 @@ async fn a_servers_certificate_is_verified() {
     assert_eq!(seen.requests().len(), 1, "only the trusting client's request was sent");
 }
 
+/// A key pin comes on top of the certificate and in place of nothing (RFC 7469 §2.6).
+#[tokio::test]
+async fn a_pinned_key_is_asked_for_beside_a_good_certificate() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (cert, key) = ours.sign("localhost");
+    let certificate = CertificateDer::from_pem_file(&cert).unwrap();
+    let spki = rustls::server::ParsedCertificate::try_from(&certificate).unwrap().subject_public_key_info();
+    let mut pin = [0; 32];
+    pin.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki.as_ref()).as_ref());
+    let own =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap())
+            .unwrap();
+    let (port, seen) = start(own).await;
+    let with = |ca: PathBuf, pins: Vec<[u8; 32]>| {
+        endpoint(port, TlsOptions { ca: Some(ca), pins, ..TlsOptions::default() }).unwrap()
+    };
+    assert_eq!(get(&with(ours.ca(), vec![pin])).await.unwrap(), b"sealed");
+    assert_eq!(
+        get(&with(ours.ca(), vec![[7; 32], pin])).await.unwrap(),
+        b"sealed",
+        "the next key may be pinned ahead"
+    );
+    for (ca, pins) in [(ours.ca(), vec![[7; 32]]), (theirs.ca(), vec![pin])] {
+        let error = get(&with(ca, pins)).await.unwrap_err();
+        assert!(matches!(error, Error::Tls(_)) && error.sent_nothing(), "{error}");
+    }
+    assert_eq!(seen.requests().len(), 2);
+}
+
 #[tokio::test]
 async fn a_client_certificate_is_shown_to_a_server_that_asks() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let (port, seen) = start(servers.server("localhost", Some(&clients), b"http/1.1")).await;
     let (cert, key) = clients.sign("gateway.example");
-    let tls = TlsOptions { client_cert: Some(cert.clone()), key: Some(key.clone()), ca: Some(servers.ca()) };
+    let tls = TlsOptions {
+        client_cert: Some(cert.clone()),
+        key: Some(key.clone()),
+        ca: Some(servers.ca()),
+        pins: Vec::new(),
+    };
     assert_eq!(get(&endpoint(port, tls.clone()).unwrap()).await.unwrap(), b"sealed");
 
     let nobody = TlsOptions { client_cert: None, key: None, ..tls.clone() };

@@ -112,7 +112,9 @@ pub fn tree(root: &Path) -> Option<[u8; 32]> {
             let about = fs::symlink_metadata(&path).ok()?;
             let name = path.strip_prefix(root).ok()?.to_string_lossy().into_owned();
             if about.is_dir() {
-                let is_foreign = path.file_name().is_some_and(|n| n == "node_modules" || n == ".git" || n == "__pycache__");
+                let is_foreign = path
+                    .file_name()
+                    .is_some_and(|n| n == "node_modules" || n == ".git" || n == "__pycache__");
                 if !is_foreign {
                     folders.push(path);
                 }

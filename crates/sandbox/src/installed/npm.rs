@@ -52,7 +52,9 @@ impl Spec {
 
     /// Whether an installed version is what was asked for; a range or a tag takes any.
     fn takes(&self, version: &str) -> bool {
-        let is_exact = |wanted: &str| wanted.starts_with(|c: char| c.is_ascii_digit()) && wanted.matches('.').count() >= 2;
+        let is_exact = |wanted: &str| {
+            wanted.starts_with(|c: char| c.is_ascii_digit()) && wanted.matches('.').count() >= 2
+        };
         self.version.as_deref().is_none_or(|wanted| !is_exact(wanted) || wanted == version)
     }
 }
@@ -156,7 +158,9 @@ fn at(root: &Path) -> Option<InstalledPackage> {
     let top: PathBuf = parts.iter().take(modules + 1).collect();
     let key: PathBuf = parts.iter().skip(modules).collect();
     let Some(lock) = json(&top.join(".package-lock.json")) else { return Some(package) };
-    let Some(all) = lock.get("packages").and_then(|packages| packages.as_object()) else { return Some(package) };
+    let Some(all) = lock.get("packages").and_then(|packages| packages.as_object()) else {
+        return Some(package);
+    };
     let text = |entry: &serde_json::Value, member: &str| {
         entry.get(member).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
     };

@@ -31,9 +31,13 @@ pub fn of_module(launch: &Launch, python: &Path, module: &str) -> Option<Install
     let top = module.split('.').next()?;
     let lines = [format!("{top}/__init__.py,"), format!("{top}.py,"), format!("{top}/__main__.py,")];
     let mut sites = sites_of(environment_of(python).as_deref());
-    sites.extend(sites_of(python.canonicalize().ok().as_deref().and_then(Path::parent).and_then(Path::parent)));
+    sites.extend(sites_of(
+        python.canonicalize().ok().as_deref().and_then(Path::parent).and_then(Path::parent),
+    ));
     sites.extend(sites_of(launch.variable("HOME").map(|home| home.join(".local")).as_deref()));
-    sites.iter().find_map(|site| distribution(site, top, |record| lines.iter().any(|line| has_line(record, line))))
+    sites
+        .iter()
+        .find_map(|site| distribution(site, top, |record| lines.iter().any(|line| has_line(record, line))))
 }
 
 /// The package that a program in the `bin` folder of an environment belongs to.
@@ -41,7 +45,9 @@ pub fn of_script(program: &Path) -> Option<InstalledPackage> {
     let environment = environment_of(program)?;
     let name = program.file_name()?.to_str()?;
     let line = format!("../../../bin/{name},");
-    sites_of(Some(&environment)).iter().find_map(|site| distribution(site, name, |record| has_line(record, &line)))
+    sites_of(Some(&environment))
+        .iter()
+        .find_map(|site| distribution(site, name, |record| has_line(record, &line)))
 }
 
 /// The package of `uvx`, `uv tool run` or `pipx run`, if its tool is installed for good.
@@ -56,7 +62,9 @@ pub fn of_tool(launch: &Launch, arguments: &[OsString]) -> Option<InstalledPacka
                 rest.next();
             }
             "--" => {}
-            _ if argument.starts_with("--from=") => from = argument.strip_prefix("--from=").map(|f| f.to_owned().into()),
+            _ if argument.starts_with("--from=") => {
+                from = argument.strip_prefix("--from=").map(|f| f.to_owned().into())
+            }
             _ if argument.starts_with('-') => {}
             _ => break argument,
         }
@@ -119,7 +127,8 @@ fn distribution(site: &Path, name: &str, is_it: impl Fn(&str) -> bool) -> Option
     let by_name = all.iter().find(|(_, dist, _)| normalised(dist) == normalised(name));
     let by_record = || {
         all.iter().find(|(folder, ..)| {
-            content::read_small(&folder.join("RECORD")).is_some_and(|record| is_it(&String::from_utf8_lossy(&record)))
+            content::read_small(&folder.join("RECORD"))
+                .is_some_and(|record| is_it(&String::from_utf8_lossy(&record)))
         })
     };
     // What has the file is it; a name alone may be another's.

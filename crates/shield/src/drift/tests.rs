@@ -229,7 +229,15 @@ fn an_identity_is_its_command_or_its_address() {
             name: "pkg:npm/server".to_owned(),
             version: "1.0.0".to_owned(),
             integrity: integrity.map(str::to_owned),
+            content: None,
+            dependencies: None,
         }),
+        runs: Vec::new(),
+    };
+    let running = |argv: &[&str], content: Option<[u8; 32]>, sha256: [u8; 32]| {
+        let Identity::Command { argv, package, .. } = command(argv, None) else { unreachable!() };
+        let package = package.map(|package| Package { content, ..package });
+        Identity::Command { argv, package, runs: vec![Run { path: "/usr/bin/node".to_owned(), sha256 }] }
     };
     let url = |key| Identity::Url { origin: "https://mcp.example.com".to_owned(), authority: None, key };
     let all = [
@@ -237,6 +245,9 @@ fn an_identity_is_its_command_or_its_address() {
         command(&["npx", "server@1.0.0"], Some("sha512-AAAA")),
         command(&["npx", "server@1.0.0"], Some("sha512-BBBB")),
         command(&["npx server@1.0.0"], None),
+        running(&["npx", "server@1.0.0"], None, [1; 32]),
+        running(&["npx", "server@1.0.0"], None, [2; 32]),
+        running(&["npx", "server@1.0.0"], Some([1; 32]), [1; 32]),
         url(None),
         url(Some([1; 32])),
         Identity::Url { origin: "https://mcp.example.com".to_owned(), authority: Some([1; 32]), key: None },
@@ -255,6 +266,18 @@ fn an_identity_is_its_command_or_its_address() {
         2,
         "one argument is another, and one is gone"
     );
+    // What says more of the same is told from what says something else.
+    let bare = Identity::Command {
+        argv: vec!["npx".to_owned(), "server@1.0.0".to_owned()],
+        package: None,
+        runs: vec![],
+    };
+    assert!(all[4].briefer().contains(&bare.definition()));
+    assert!(
+        !all[4].briefer().contains(&all[5].definition()) && !all[5].briefer().contains(&all[4].definition())
+    );
+    assert!(!all[3].briefer().contains(&bare.definition()), "another command");
+    assert!(bare.briefer().is_empty() && all[7].briefer().is_empty());
 }
 
 #[test]

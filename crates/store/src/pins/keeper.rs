@@ -148,6 +148,15 @@ impl Keeper {
         Ok(Arc::new(observation))
     }
 
+    /// Carries out rulings; they are in force here when this returns.
+    ///
+    /// # Errors
+    /// [`PinError`]; nothing changed then.
+    pub async fn rule(&self, rulings: &[super::Ruling], by: &str) -> Result<(), PinError> {
+        self.pins.decide(rulings, by, self.clock.now()).await?;
+        self.refresh().await.map(|_| ())
+    }
+
     /// Takes over what other processes, or people, decided; the answer is whether anything did.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ mod origin;
 mod permits;
 mod pins;
 mod processes;
+mod programs;
 mod proving;
 mod quarantine;
 mod questions;

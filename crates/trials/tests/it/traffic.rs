@@ -12,6 +12,7 @@ mod merged;
 mod metrics;
 pub mod records;
 mod recovery;
+mod reports;
 pub mod responses;
 mod reviews;
 mod witness;

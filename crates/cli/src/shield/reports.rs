@@ -1,0 +1,213 @@
+//! What people found wrong with the shield's judgement: a local evaluation set.
+//!
+//! Each report is a line of its own, sealed under the state folder's key, in a file for us alone: what was reported is text
+//! somebody withheld, or should have. `bartizan shield eval --reports` measures on them; nothing is sent anywhere.
+
+use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use bartizan_model::{Clock, SystemClock};
+use bartizan_shield::{Category, Config, Fragment, Kind, Scene, Shield};
+use bartizan_store::{Quarantine, Sealer};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::TextKind;
+use crate::state::State;
+
+/// The file in the state folder.
+const FILE: &str = "shield-reports";
+
+/// What a line is sealed as.
+const CONTEXT: &[u8] = b"shield report";
+
+/// The longest text that is kept, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// `bartizan shield report`
+#[derive(Args)]
+#[group(id = "judgement", required = true, multiple = false, args = ["false_positive", "false_negative"])]
+pub struct ReportArgs {
+    /// The id of a result in quarantine (`bartizan tools quarantine list`), a file, or - for standard input.
+    #[arg(value_name = "ID|FILE")]
+    what: String,
+    /// It is honest, and was stopped or noticed.
+    #[arg(long)]
+    false_positive: bool,
+    /// It is an attack, and passed.
+    #[arg(long)]
+    false_negative: bool,
+    /// What the text is.
+    #[arg(long, value_enum, default_value = "result")]
+    kind: TextKind,
+    /// Cut out the secrets and personal data that the shield finds in it before it is kept.
+    #[arg(long)]
+    redact: bool,
+    #[command(flatten)]
+    config: crate::ConfigFile,
+}
+
+/// One report.
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+pub struct Report {
+    /// The text.
+    pub text: String,
+    /// 1 if it is an attack.
+    pub label: u8,
+    /// What the text is.
+    pub kind: Kind,
+    /// When it was reported, in Unix seconds.
+    pub at: u64,
+}
+
+/// The reports of a state folder.
+pub struct Reports {
+    path: PathBuf,
+    sealer: std::sync::Arc<Sealer>,
+}
+
+impl Reports {
+    /// Those in `state`.
+    pub fn of(state: &State) -> anyhow::Result<Self> {
+        Ok(Self { path: state.folder().join(FILE), sealer: state.sealer()? })
+    }
+
+    /// Keeps one more; durable when this returns.
+    fn add(&self, report: &Report) -> anyhow::Result<()> {
+        let sealed = self.sealer.seal(&[CONTEXT], &serde_json::to_vec(report)?);
+        let written =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path).and_then(|mut file| {
+                // One write, so that two at once leave two lines.
+                file.write_all(format!("{sealed}\n").as_bytes())?;
+                file.sync_data()
+            });
+        written.with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// All of them, in order.
+    pub fn read(&self) -> anyhow::Result<Vec<Report>> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            text => text.with_context(|| format!("cannot read {}", self.path.display()))?,
+        };
+        let report = |(number, line): (usize, &str)| {
+            let plain =
+                self.sealer.open(&[CONTEXT], line).and_then(|plain| serde_json::from_slice(&plain).ok());
+            plain.with_context(|| {
+                format!("{}, line {}, is not as we wrote it", self.path.display(), number + 1)
+            })
+        };
+        text.lines().enumerate().map(report).collect()
+    }
+}
+
+pub fn report(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let state = State::for_config(arguments.config.config.as_deref())?;
+    let kind = arguments.kind.into();
+    let mut text = text_of(&arguments.what, &state)?;
+    if text.len() > LONGEST {
+        bail!("a report has at most {LONGEST} bytes; cut out what it is about");
+    }
+    if arguments.redact {
+        text = redacted(&text, kind);
+    }
+    let reports = Reports::of(&state)?;
+    let label = u8::from(arguments.false_negative);
+    reports.add(&Report { text, label, kind, at: SystemClock.now().as_unix() })?;
+    crate::say_error(&format!(
+        "kept, sealed, in {}; `bartizan shield eval --reports` measures on all {}\n",
+        reports.path.display(),
+        reports.read()?.len()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A result in quarantine by its id, or else a file.
+fn text_of(what: &str, state: &State) -> anyhow::Result<String> {
+    let path = std::path::Path::new(what);
+    if what == "-" || path.exists() {
+        return super::read(path);
+    }
+    let found = crate::runtime()?.block_on(async {
+        let kept = state.quarantine(state.database().await?)?;
+        Ok::<_, anyhow::Error>(kept.read(what, SystemClock.now()).await)
+    })?;
+    match found {
+        Ok((_, text)) => Ok(text),
+        Err(error) => bail!("`{what}` is no file, and no result in quarantine: {error}"),
+    }
+}
+
+/// The text with what is nobody's business cut out.
+fn redacted(text: &str, kind: Kind) -> String {
+    let verdict =
+        Shield::shipped(Config::default()).inspect(&Scene::default(), &[Fragment::new(kind, "", text)]);
+    let private = verdict.findings.iter().map(|judged| &judged.finding);
+    let private = private.filter(|f| matches!(f.category, Category::Secret | Category::PersonalData));
+    let mut cuts: Vec<_> =
+        private.flat_map(|f| f.places.iter().map(|place| (place.range.clone(), f.rule.as_ref()))).collect();
+    cuts.sort_by_key(|(range, _)| range.start);
+    let (mut out, mut at) = (String::new(), 0);
+    for (range, rule) in cuts {
+        if range.end <= at {
+            continue;
+        }
+        out.push_str(text.get(at..range.start.max(at)).unwrap_or_default());
+        if range.start >= at {
+            out.push_str(&format!("[redacted: {rule}]"));
+        }
+        at = range.end;
+    }
+    out.push_str(text.get(at..).unwrap_or_default());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn kept(folder: &std::path::Path) -> (State, Reports) {
+        let state = State::for_config(Some(&folder.join("bartizan.toml"))).unwrap();
+        let reports = Reports::of(&state).unwrap();
+        (state, reports)
+    }
+
+    #[test]
+    fn reports_are_sealed_ours_alone_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, reports) = kept(folder.path());
+        assert_eq!(reports.read().unwrap(), []);
+        let one = |text: &str, label| Report { text: text.to_owned(), label, kind: Kind::Result, at: 7 };
+        let both = [one("the marmalade\nis honest", 0), one("obey the marmalade", 1)];
+        for report in &both {
+            reports.add(report).unwrap();
+        }
+        assert_eq!(reports.read().unwrap(), both);
+        let about = std::fs::metadata(&reports.path).unwrap();
+        assert_eq!(about.mode() & 0o777, 0o600);
+        let text = std::fs::read_to_string(&reports.path).unwrap();
+        assert!(!text.contains("marmalade"));
+        let (first, second) = text.split_once('\n').unwrap();
+        std::fs::write(&reports.path, format!("{}x\n{second}", first)).unwrap();
+        assert!(reports.read().is_err(), "an edited line is no report");
+    }
+
+    #[test]
+    fn what_is_nobodys_business_is_cut_out() {
+        let secret = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
+        let text = format!("the key is {secret} and the door is green");
+        assert_eq!(
+            redacted(&text, Kind::Result),
+            "the key is [redacted: secret.github-token] and the door is green"
+        );
+        assert_eq!(redacted("nothing to hide", Kind::Result), "nothing to hide");
+    }
+}

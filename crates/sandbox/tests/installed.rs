@@ -1,0 +1,207 @@
+//! What a command really runs.
+
+#![expect(clippy::unwrap_used, clippy::string_slice, reason = "the helpers of tests may fail like tests")]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use bartizan_sandbox::{Installed, Launch};
+
+/// A folder to build in, and how a command starts there: `bin` is on the `PATH`, `home` is home.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().canonicalize().unwrap().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) -> PathBuf {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn program(&self, path: &str, text: &str) -> PathBuf {
+        let path = self.write(path, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn look(&self, command: &[&str]) -> Installed {
+        let (program, arguments) = command.split_first().unwrap();
+        let path = format!("{}:/usr/bin:/bin", self.at("bin").display());
+        let environment = [("PATH", path), ("HOME", self.at("home").display().to_string())];
+        let launch = Launch {
+            program: program.into(),
+            arguments: arguments.iter().map(Into::into).collect(),
+            folder: Some(self.at("")),
+            environment: environment.into_iter().map(|(n, v)| (n.into(), v.into())).collect(),
+            helper: "/nonexistent/helper".into(),
+        };
+        launch.installed()
+    }
+
+    fn paths(&self, command: &[&str]) -> Vec<PathBuf> {
+        self.look(command).files.into_iter().map(|file| file.path).collect()
+    }
+}
+
+fn package(installed: Installed) -> (String, String, Option<String>) {
+    let package = installed.package.unwrap();
+    (package.name, package.version, package.integrity)
+}
+
+#[test]
+fn a_program_its_interpreter_and_the_target_of_a_link_are_known_by_content() {
+    let place = Place::new();
+    let server = place.program("bin/server", "#!/bin/sh\necho one\n");
+    let sh = Path::new("/bin/sh").canonicalize().unwrap();
+    assert_eq!(place.paths(&["server"]), [server.clone(), sh]);
+    let before = place.look(&["server"]);
+    assert_eq!(before, place.look(&["server"]));
+    // As long as it was, in the same place, within the same second.
+    fs::write(&server, "#!/bin/sh\necho two\n").unwrap();
+    let after = place.look(&["server"]);
+    assert_ne!(before.files[0].sha256, after.files[0].sha256);
+    assert_eq!(before.files[1], after.files[1]);
+
+    let (one, two) = (place.program("one", "1"), place.program("two", "1"));
+    symlink(&one, place.at("bin/linked")).unwrap();
+    assert_eq!(place.paths(&["linked"]), [one]);
+    fs::remove_file(place.at("bin/linked")).unwrap();
+    symlink(&two, place.at("bin/linked")).unwrap();
+    assert_eq!(place.paths(&["linked"]), [two], "the same content elsewhere is another file");
+    assert_eq!(place.look(&["no-such-program"]), Installed::default());
+}
+
+#[test]
+fn a_script_behind_an_interpreter_is_known_whatever_the_options() {
+    let place = Place::new();
+    let node = place.program("bin/node", "node");
+    let python = place.program("bin/python3", "python");
+    let (main, hook) = (place.write("main.js", "run()"), place.write("hook.js", "hook()"));
+    assert_eq!(place.paths(&["node", "main.js", "--port", "1"]), [node.clone(), main.clone()]);
+    assert_eq!(
+        place.paths(&["node", "--require", "hook.js", "-C", "x", "main.js"]),
+        [node.clone(), hook, main.clone()]
+    );
+    assert_eq!(place.paths(&["node", "-e", "main.js"]), [node], "the code stands in the command");
+    assert_eq!(place.paths(&["python3", "-X", "dev", "main.js"]), [python, main]);
+}
+
+fn install(place: &Place, root: &str, version: &str, integrity: &str) {
+    place.write(
+        &format!("{root}/@acme/files/package.json"),
+        &format!("{{\"name\":\"@acme/files\",\"version\":\"{version}\"}}"),
+    );
+    place.program(&format!("{root}/@acme/files/cli.js"), "#!/usr/bin/env node\nserve()\n");
+    place.write(
+        &format!("{root}/.package-lock.json"),
+        &format!(
+            "{{\"packages\":{{\"node_modules/@acme/files\":{{\"version\":\"{version}\",\"integrity\":\"{integrity}\"}},\
+             \"node_modules/left-pad\":{{\"version\":\"1.0.0\",\"integrity\":\"sha512-a\"}}}}}}"
+        ),
+    );
+}
+
+/// The cache's folder is named as libnpmexec names it.
+#[test]
+fn what_npx_runs_is_found_in_its_cache_with_version_and_integrity() {
+    let place = Place::new();
+    place.program("bin/npx", "npx");
+    let command = ["npx", "-y", "@acme/files", "/srv"];
+    assert_eq!(place.look(&command).package, None, "it is not installed yet");
+    let cache = format!("home/.npm/_npx/{}/node_modules", cache_of("@acme/files"));
+    install(&place, &cache, "1.2.3", "sha512-x");
+    let expected = ("pkg:npm/%40acme/files".to_owned(), "1.2.3".to_owned(), Some("sha512-x".to_owned()));
+    assert_eq!(package(place.look(&command)), expected);
+
+    let before = place.look(&command).package.unwrap();
+    place.write(&format!("{cache}/@acme/files/lib/steal.js"), "steal()");
+    let after = place.look(&command).package.unwrap();
+    assert_ne!(before.content, after.content, "a file more under the same version");
+    assert_eq!(before.dependencies, after.dependencies);
+    let lock = place.at(&format!("{cache}/.package-lock.json"));
+    fs::write(&lock, fs::read_to_string(&lock).unwrap().replace("1.0.0", "1.0.1")).unwrap();
+    assert_ne!(place.look(&command).package.unwrap().dependencies, before.dependencies, "another dependency");
+
+    // A project's own comes before the cache; an exact version takes no other.
+    install(&place, "node_modules", "2.0.0", "sha512-y");
+    assert_eq!(package(place.look(&command)).1, "2.0.0");
+    assert_eq!(place.look(&["npx", "@acme/files@3.0.0"]).package, None);
+    assert_eq!(package(place.look(&["npx", "--package=@acme/files@2.0.0", "files"])).1, "2.0.0");
+    for other in ["git+https://x.example/y", "http://x.example/y.tgz", "@acme", ".."] {
+        assert_eq!(place.look(&["npx", other]).package, None, "{other}");
+    }
+}
+
+fn cache_of(spec: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, spec.as_bytes());
+    hex::encode(digest.as_ref())[..16].to_owned()
+}
+
+#[test]
+fn a_program_of_an_installed_package_is_known_as_that() {
+    let place = Place::new();
+    place.program("bin/node", "node");
+    install(&place, "node_modules", "1.2.3", "sha512-x");
+    fs::create_dir_all(place.at("node_modules/.bin")).unwrap();
+    symlink("../@acme/files/cli.js", place.at("node_modules/.bin/files")).unwrap();
+    let by_link = place.look(&["node_modules/.bin/files"]);
+    assert_eq!(by_link.files.len(), 2, "the script and node");
+    assert_eq!(package(by_link).1, "1.2.3");
+    assert_eq!(
+        package(place.look(&["node", "node_modules/@acme/files/cli.js"])).2.as_deref(),
+        Some("sha512-x")
+    );
+
+    // Somebody's own project: its script counts, not everything around it.
+    place.write("own/package.json", "{\"name\":\"own\",\"version\":\"0.1.0\"}");
+    place.write("own/src/main.js", "run()");
+    let own = place.look(&["node", "own/src/main.js"]).package.unwrap();
+    assert_eq!((own.name.as_str(), own.content), ("pkg:npm/own", None));
+}
+
+fn distribution(place: &Place, site: &str) {
+    place.write(&format!("{site}/mcp_time/__init__.py"), "pass");
+    place.write(
+        &format!("{site}/mcp_time-0.4.0.dist-info/RECORD"),
+        "mcp_time/__init__.py,sha256-a,4\n../../../bin/mcp-time,sha256-b,9\nmcp_time-0.4.0.dist-info/RECORD,,\n",
+    );
+    place.write(&format!("{site}/other-1.0.dist-info/RECORD"), "other.py,,\n");
+}
+
+#[test]
+fn what_python_runs_is_found_in_its_environment() {
+    let place = Place::new();
+    place.program("bin/uvx", "uvx");
+    place.program("system/python3.12", "python");
+    place.write("venv/pyvenv.cfg", "home = /usr/bin");
+    fs::create_dir_all(place.at("venv/bin")).unwrap();
+    symlink(place.at("system/python3.12"), place.at("venv/bin/python")).unwrap();
+    distribution(&place, "venv/lib/python3.12/site-packages");
+    place.program("venv/bin/mcp-time", &format!("#!{}\nmain()\n", place.at("venv/bin/python").display()));
+    for command in [&["venv/bin/python", "-m", "mcp_time.server"][..], &["venv/bin/mcp-time", "--zone", "x"]]
+    {
+        let (name, version, integrity) = package(place.look(command));
+        assert_eq!((name.as_str(), version.as_str()), ("pkg:pypi/mcp-time", "0.4.0"), "{command:?}");
+        assert!(integrity.unwrap().starts_with("sha256-"));
+    }
+    let before = place.look(&["venv/bin/mcp-time"]).package;
+    place.write("venv/lib/python3.12/site-packages/mcp_time/__init__.py", "evil");
+    assert_ne!(before, place.look(&["venv/bin/mcp-time"]).package);
+    assert_eq!(place.look(&["venv/bin/python", "-m", "nothing"]).package, None);
+
+    assert_eq!(place.look(&["uvx", "mcp-time"]).package, None, "only uv knows where it will be");
+    distribution(&place, "home/.local/share/uv/tools/mcp-time/lib/python3.12/site-packages");
+    assert_eq!(package(place.look(&["uvx", "--from", "mcp.time==0.4.0", "mcp-time"])).1, "0.4.0");
+    assert_eq!(place.look(&["uvx", "mcp-time@0.5.0"]).package, None);
+}
