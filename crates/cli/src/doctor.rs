@@ -107,6 +107,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.extend(secrets(config));
     let state = State::for_config(path)?;
     checks.extend(place::checks(&state).await);
+    checks.push(crate::reader::check().await);
     if !arguments.offline {
         checks.extend(outside::checks(config, &base).await);
     }

@@ -78,6 +78,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
         },
         validates: true,
         second_opinions: Vec::new(),
+        app_hosts: None,
         trust: bartizan_shield::Trust::Untrusted,
         pinning: if arguments.approve { Pinning::ByHand } else { Pinning::FirstUse },
         fingerprint: String::new(),

@@ -10,6 +10,7 @@ pub mod fixture;
 mod gate;
 mod issuer;
 pub mod matrix;
+pub mod pdf;
 mod server;
 mod session;
 mod wire;

@@ -3,11 +3,13 @@
 
 mod answers;
 mod approvals;
+mod apps;
 mod authority;
 mod bodies;
 mod carriage;
 mod channels;
 mod credentials;
+mod documents;
 mod handles;
 mod identity;
 mod injections;
