@@ -56,6 +56,10 @@ bench *ARGS:
     cargo build --release -p bartizan-cli -p bartizan-benches
     target/release/bench {{ARGS}}
 
+# What it costs to read documents in a process of their own
+documents:
+    env BARTIZAN_MEASURE=1 cargo test --release -p bartizan-gateway --test readers
+
 # Search an audit log of ten million entries in under two seconds (some minutes, some gigabytes)
 search-scale:
     cargo test --release -p bartizan-audit --test it -- --ignored ten_million --nocapture

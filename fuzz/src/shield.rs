@@ -103,10 +103,25 @@ pub fn marks(bytes: &[u8]) {
 /// Whatever is said to be a document is read within its limits, or is said not to have been.
 pub fn document(bytes: &[u8]) {
     let limits = documents::Limits { bytes: 64 * 1024, parts: 16, depth: 3 };
-    for media_type in ["message/rfc822", "application/octet-stream", "text/html", "image/png"] {
+    for media_type in
+        ["message/rfc822", "application/octet-stream", "application/pdf", "text/html", "image/png"]
+    {
         let words = documents::read(bytes, media_type, limits);
         assert!(words.parts.len() <= limits.parts);
-        assert!(words.parts.iter().map(|(_, text)| text.len()).sum::<usize>() <= limits.bytes);
+        assert!(words.parts.iter().map(|part| part.text.len()).sum::<usize>() <= limits.bytes);
+        // What a reader says of it comes through to whoever asked, whole.
+        let mut question = documents::wire::question(bytes, media_type).unwrap_or_default();
+        question.extend(bytes);
+        let mut said = Vec::new();
+        assert!(documents::wire::serve(question.as_slice(), &mut said, limits).is_ok());
+        let answer = said.split_first_chunk().and_then(|(head, rest)| {
+            (documents::wire::answer_length(*head, limits)? == rest.len()).then_some(rest)
+        });
+        assert_eq!(answer.and_then(|rest| documents::wire::answer(rest, limits)).as_ref(), Some(&words));
+        // And whatever it might say is believed within the limits only.
+        if let Some(believed) = documents::wire::answer(bytes, limits) {
+            assert!(believed.parts.len() <= limits.parts);
+        }
         let is_whole = words.unread.is_none();
         let is_plain =
             std::str::from_utf8(bytes).is_ok_and(|text| !text.contains('\0') && !text.trim().is_empty());

@@ -167,6 +167,10 @@ pub struct Upstream {
     /// Services that judge what goes to it and comes from it too: names of `[shield.second_opinion.NAME]`.
     #[serde(default)]
     pub second_opinions: Vec<String>,
+    /// Let it show apps (`ui://` pages, which the client runs), and let those reach these hosts and no others. Without a
+    /// list they are withheld; an empty one lets them reach nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_hosts: Option<Vec<String>>,
     /// Approve what it defines at first sight, unless a scan finds something bad in it. Otherwise nothing of it is shown or
     /// called before `bartizan tools approve`. What changes later waits for a person either way.
     #[serde(default)]
@@ -406,6 +410,7 @@ fn embedded(name: ServerName) -> Config {
         cwd: None,
         trust: bartizan_shield::Trust::Untrusted,
         second_opinions: Vec::new(),
+        app_hosts: None,
         trust_on_first_use: true,
         dangerous_unpinned: false,
         dangerous_unvalidated: false,

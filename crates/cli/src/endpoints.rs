@@ -133,6 +133,7 @@ fn settings(
         shared: server.shared,
         allow_methods: server.allow_methods.clone(),
         identity,
+        app_hosts: server.app_hosts.clone(),
         second_opinions: server.second_opinions.clone(),
         validates: !server.dangerous_unvalidated,
         watches_program: !server.dangerous_any_program,

@@ -16,6 +16,7 @@ mod login;
 mod metrics;
 mod opinions;
 mod policy;
+mod reader;
 mod respond;
 mod reviews;
 mod run;
@@ -118,10 +119,13 @@ pub struct ConfigFile {
 }
 
 fn main() -> ExitCode {
-    // Before anything else: the launcher of stdio servers is this binary too, and must stay small.
+    // Before anything else: the launcher of stdio servers and the reader of documents are this binary too, and must stay
+    // small.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|a| a == bartizan_sandbox::HELPER_ARGUMENT) {
-        return bartizan_sandbox::helper_main(arguments);
+    match arguments.next() {
+        Some(a) if a == bartizan_sandbox::HELPER_ARGUMENT => return bartizan_sandbox::helper_main(arguments),
+        Some(a) if a == reader::ARGUMENT => return reader::serve(),
+        _ => {}
     }
     match dispatch(Cli::parse()) {
         Ok(code) => code,

@@ -182,6 +182,7 @@ impl State {
         let kept = Kept { keeper, flows, approvals, responses };
         let gate = Gate::new(self.sealer().await?, kept, log, clock.clone(), Arc::new(OsEntropy));
         gate.open_ward(Ward::new(quarantine, clock));
+        gate.read_by(crate::reader::readers()?);
         Ok(gate)
     }
 

@@ -100,6 +100,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
         validates: true,
         watches_program: true,
         second_opinions: Vec::new(),
+        app_hosts: None,
         trust: bartizan_shield::Trust::Untrusted,
         pinning: if arguments.approve { Pinning::ByHand } else { Pinning::FirstUse },
         fingerprint: String::new(),

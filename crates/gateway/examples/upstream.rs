@@ -136,6 +136,7 @@ impl Scene {
             pinning: Pinning::DangerousNone,
             trust: Trust::Untrusted,
             validates: false,
+            app_hosts: None,
             second_opinions: Vec::new(),
             fingerprint: String::new(),
         };

@@ -17,6 +17,7 @@ use crate::{
     Asker, Gate,
     catalog::{Catalog, Withheld, announces_change},
     contract,
+    documents::{Read, Readers, Reading},
     handles::{Handle, Handles},
     inspect::{self, Known, Passed},
     inventory::DefinitionKind,
@@ -64,6 +65,9 @@ pub struct Call {
     inspector: Inspector,
     /// Others are asked about the message that is vetted.
     asking: Option<JoinHandle<Vec<Finding>>>,
+    readers: Arc<Readers>,
+    /// The documents of the message that is vetted.
+    reading: Reading,
     /// Where its answer would wait for a person, if the operator wants that.
     stay: Option<Stay>,
     /// Its answer was judged by a person.
@@ -156,6 +160,8 @@ impl Call {
             id,
             handles: gate.handles.clone(),
             asking: None,
+            readers: gate.readers(),
+            reading: Reading::Fresh,
             stay,
             is_released: false,
             contract,
@@ -307,13 +313,20 @@ impl Call {
             judged = Some("instructions");
         }
         if !self.is_released {
-            let found = self.second_opinions(message, judged).await?;
+            let documents = self.reading.of(message, &self.readers).await?;
+            let found = self.second_opinions(message, judged, &documents).await?;
+            self.reading = Reading::Fresh;
             let inspected = inspect::answer(
                 &self.shield,
                 &mut self.inspector,
                 &self.server,
                 message,
-                Known { judged, found: &found, is_compared: self.contract.is_some() },
+                Known {
+                    judged,
+                    found: &found,
+                    documents: Some(&documents),
+                    is_compared: self.contract.is_some(),
+                },
                 self.entropy.as_ref(),
                 &mut self.ending,
             );
@@ -349,6 +362,7 @@ impl Call {
         &mut self,
         message: &Message,
         but: Option<&str>,
+        documents: &Read,
     ) -> Result<Vec<Finding>, Failure> {
         if self.server.settings().second_opinions.is_empty() {
             return Ok(Vec::new());
@@ -356,7 +370,7 @@ impl Call {
         let asking = match &mut self.asking {
             Some(asking) => asking,
             None => {
-                let text = inspect::said_words(message, but)?;
+                let text = inspect::said_words(message, but, documents)?;
                 let (shield, server) = (Arc::clone(&self.shield), Arc::clone(&self.server));
                 self.asking.insert(tokio::spawn(async move {
                     opinions::ask(&shield, &server.settings().second_opinions, &text).await

@@ -1,19 +1,116 @@
 //! Documents in answers: what travels as bytes is read for judging, and what cannot be read is found (attacks.md II-07).
+//!
+//! Plain text is read here. What takes a parser is read by [`Readers`], processes that can do nothing else.
+
+mod readers;
+
+use std::sync::Arc;
 
 use bartizan_mcp::{Message, json::Value};
 use bartizan_shield::{
-    Finding, Fragment, Kind,
-    document::{self, Limits, Unread},
+    Finding, Fragment, Kind, Role,
+    document::{self, Hidden, Limits, Unread, Words},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// Adds the words of every document in `message` to `fragments`; answers what could not be read.
-///
-/// Documents stand in `contents` of `resources/read`, and in `content` as embedded resources.
-pub fn read(message: &Message, kind: Kind, fragments: &mut Vec<Fragment<'_>>) -> Vec<Finding> {
-    let mut unread = Vec::new();
+pub use readers::Readers;
+
+use crate::upstream::Failure;
+
+/// One document of a message.
+#[derive(Debug)]
+struct Document {
+    /// Where it stands.
+    at: String,
+    media_type: String,
+    /// None if it is not what it should be.
+    bytes: Option<Vec<u8>>,
+}
+
+/// What was read of the documents of one message.
+#[derive(Debug, Default)]
+pub struct Read(Vec<(String, Words)>);
+
+impl Read {
+    /// Adds the words of every document to `fragments`; answers what else there is to say of them.
+    pub fn add_to<'r>(&'r self, kind: Kind, fragments: &mut Vec<Fragment<'r>>) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for (at, words) in &self.0 {
+            found.extend(words.unread.map(|why| why.finding(kind, at.clone())));
+            let mut reasons: Vec<Hidden> = words.parts.iter().filter_map(|part| part.hidden).collect();
+            reasons.sort_unstable();
+            reasons.dedup();
+            found.extend(reasons.into_iter().map(|why| why.finding(kind, at.clone())));
+            fragments.extend(words.parts.iter().map(|part| {
+                let mut fragment = Fragment::new(kind, format!("{at}{}", part.name), part.text.as_str());
+                // Whoever scans a page sees its words.
+                if part.hidden.is_some_and(|why| why != Hidden::Scanned) {
+                    fragment.role = Role::Hidden;
+                }
+                fragment
+            }));
+        }
+        found
+    }
+}
+
+/// What is known of the documents of the message that is being judged. Dropping a future loses nothing: they go on being
+/// read.
+#[derive(Debug, Default)]
+pub enum Reading {
+    /// Nobody looked.
+    #[default]
+    Fresh,
+    /// They are being read.
+    Begun(tokio::task::JoinHandle<Read>),
+    /// They were read.
+    Done(Arc<Read>),
+}
+
+impl Reading {
+    /// What is in the documents of `message`, read once by `readers`.
+    ///
+    /// # Errors
+    /// [`Failure::Limit`] if the reading was lost.
+    pub async fn of(&mut self, message: &Message, readers: &Arc<Readers>) -> Result<Arc<Read>, Failure> {
+        if matches!(self, Self::Fresh) {
+            let documents = documents(message);
+            *self = if documents.is_empty() {
+                Self::Done(Arc::default())
+            } else {
+                let readers = Arc::clone(readers);
+                Self::Begun(tokio::spawn(async move { read(documents, &readers).await }))
+            };
+        }
+        if let Self::Begun(task) = self {
+            match task.await {
+                Ok(read) => *self = Self::Done(Arc::new(read)),
+                Err(_) => {
+                    *self = Self::Fresh;
+                    return Err(Failure::Limit("the documents in its answer were lost".into()));
+                }
+            }
+        }
+        match self {
+            Self::Done(read) => Ok(Arc::clone(read)),
+            Self::Fresh | Self::Begun(_) => {
+                Err(Failure::Limit("the documents in its answer were lost".into()))
+            }
+        }
+    }
+}
+
+/// That nobody read the documents of `message`, for messages that have no business to carry any.
+pub fn unread(message: &Message) -> Read {
+    let unread = |document: Document| (document.at, Words::unread(Unread::Kind));
+    Read(documents(message).into_iter().map(unread).collect())
+}
+
+/// The documents of `message`: in `contents` of `resources/read`, and in `content` as embedded resources.
+fn documents(message: &Message) -> Vec<Document> {
+    let mut found = Vec::new();
     if message.result().is_none() {
-        return unread;
+        return found;
     }
     for (member, holder) in [("contents", None), ("content", Some("resource"))] {
         for (number, block) in message.field(member).into_iter().flat_map(Value::elements).enumerate() {
@@ -25,29 +122,34 @@ pub fn read(message: &Message, kind: Kind, fragments: &mut Vec<Fragment<'_>>) ->
             let media_type = resource.get("mimeType").and_then(Value::as_str).unwrap_or_default();
             let blob = resource.get("blob").and_then(Value::as_str);
             let text = resource.get("text").and_then(Value::as_str).filter(|_| is_mail(&media_type));
-            let (at, words) = match (blob, text) {
-                (Some(blob), _) => {
-                    let words = STANDARD
-                        .decode(blob.as_ref())
-                        .map(|b| document::read(&b, &media_type, Limits::default()));
-                    let damaged = || document::Words { unread: Some(Unread::Damaged), ..Default::default() };
-                    (format!("{at}/blob"), words.unwrap_or_else(|_| damaged()))
-                }
-                (None, Some(text)) => {
-                    (format!("{at}/text"), document::read(text.as_bytes(), &media_type, Limits::default()))
-                }
+            let (at, bytes) = match (blob, text) {
+                (Some(blob), _) => (format!("{at}/blob"), STANDARD.decode(blob.as_ref()).ok()),
+                (None, Some(text)) => (format!("{at}/text"), Some(text.as_bytes().to_vec())),
                 (None, None) => continue,
             };
-            unread.extend(words.unread.map(|why| why.finding(kind, at.clone())));
-            fragments.extend(
-                words.parts.into_iter().map(|(part, text)| Fragment::new(kind, format!("{at}{part}"), text)),
-            );
+            found.push(Document { at, media_type: media_type.into_owned(), bytes });
         }
     }
-    unread
+    found
 }
 
 /// Mail is text whose words are in other words.
 fn is_mail(media_type: &str) -> bool {
     media_type.trim_start().get(..8).is_some_and(|kind| kind.eq_ignore_ascii_case("message/"))
+}
+
+async fn read(documents: Vec<Document>, readers: &Readers) -> Read {
+    let limits = Limits::default();
+    let mut read = Vec::with_capacity(documents.len());
+    for Document { at, media_type, bytes } in documents {
+        let words = match bytes {
+            None => Words::unread(Unread::Damaged),
+            Some(bytes) => match document::plain(&bytes, &media_type, limits) {
+                Some(words) => words,
+                None => readers.read(bytes, media_type, limits).await,
+            },
+        };
+        read.push((at, words));
+    }
+    Read(read)
 }

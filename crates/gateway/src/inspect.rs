@@ -14,7 +14,7 @@ use bartizan_shield::{
     spotlight::{self, EXPLANATION},
 };
 
-use crate::{catalog::long_work, documents, record::Ending, server::Server, upstream::Failure};
+use crate::{apps, catalog::long_work, documents, record::Ending, server::Server, upstream::Failure};
 
 /// The member of `_meta` that says what was found in an answer that passed.
 pub const META_FINDINGS: &str = "dev.bartizan/findings";
@@ -30,6 +30,7 @@ const NOT_TEXT: [&str; 5] = ["_meta", "cursor", "name", "requestState", "taskId"
 /// # Errors
 /// The refusal, which names the rules and never what they found (attacks.md II-05, EP-04).
 pub fn call(shield: &Shield, server: &Server, message: &Message, more: &[Finding]) -> Result<(), Refusal> {
+    apps::may_ask(server, message)?;
     let fragments = sent(message).map_err(|()| unread())?;
     let verdict = on_any_thread(message.text().len(), || shield.inspect(&scene(server), &fragments));
     let verdict = verdict.and(Kind::ClientText, server.settings().trust, shield.config(), more);
@@ -84,6 +85,8 @@ pub struct Known<'k> {
     pub judged: Option<&'k str>,
     /// What others found in it.
     pub found: &'k [Finding],
+    /// What was read of its documents; without it, they are found to be unread.
+    pub documents: Option<&'k documents::Read>,
     /// What becomes of its structure is compared with the schema afterwards, so it may be redacted too.
     pub is_compared: bool,
 }
@@ -115,14 +118,18 @@ fn body(message: &Message) -> Option<Value<'_>> {
     message.params().or(message.result()).or(message.error())
 }
 
-/// What a server says in a message, `but` for one member, for others to judge.
+/// What a server says in a message, `but` for one member, and in its `documents`, for others to judge.
 ///
 /// # Errors
 /// [`Failure::Protocol`], if it cannot be read.
-pub fn said_words(message: &Message, but: Option<&str>) -> Result<Text, Failure> {
+pub fn said_words(
+    message: &Message,
+    but: Option<&str>,
+    documents: &documents::Read,
+) -> Result<Text, Failure> {
     let (kind, mut fragments) = said(message, but)?;
     // What is not read is found where it is judged.
-    let _ = documents::read(message, kind, &mut fragments);
+    let _ = documents.add_to(kind, &mut fragments);
     Ok(Text::of(kind, &fragments))
 }
 
@@ -142,7 +149,16 @@ pub fn answer(
     let Some(body) = body(message) else { return Ok(Passed::AsItIs) };
     let (kind, mut fragments) = said(message, known.judged)?;
     let mut more = known.found.to_vec();
-    more.extend(documents::read(message, kind, &mut fragments));
+    let unread;
+    let documents = match known.documents {
+        Some(read) => read,
+        None => {
+            unread = documents::unread(message);
+            &unread
+        }
+    };
+    more.extend(documents.add_to(kind, &mut fragments));
+    more.extend(apps::found(server, message, kind));
     let verdict = on_any_thread(body.text().len(), || inspector.inspect(shield, &scene(server), &fragments));
     let verdict = verdict.and(kind, server.settings().trust, shield.config(), &more);
     ending.found(&verdict);

@@ -4,6 +4,7 @@
 //! are the two eras behind it, [`merged`] makes one server of many, [`upstream`] talks to servers, [`call`] says what
 //! of a message is ours. [`wrap`] is the same path over standard input and output.
 
+pub mod apps;
 mod asker;
 pub mod authenticator;
 pub mod badge;
@@ -53,6 +54,7 @@ use bartizan_shield::Shield;
 use bartizan_store::{Approvals, Flows, Keeper, Sealer};
 
 use catalog::Catalog;
+use documents::Readers;
 use handles::Handles;
 use legacy::Sessions;
 use permit::Policy;
@@ -76,6 +78,7 @@ pub struct Gate {
     shield: Arc<ArcSwap<Shield>>,
     clock: Arc<dyn Clock>,
     ward: OnceLock<Arc<Ward>>,
+    readers: OnceLock<Arc<Readers>>,
     entropy: Arc<dyn Entropy>,
     next: AtomicU64,
     stop: watch::Sender<bool>,
@@ -160,6 +163,7 @@ impl Gate {
             shield,
             clock,
             ward: OnceLock::new(),
+            readers: OnceLock::new(),
             entropy,
             next: AtomicU64::new(1),
             stop: watch::Sender::new(false),
@@ -214,6 +218,16 @@ impl Gate {
     /// Keeps in `ward` what the shield wants quarantined; without one, that is withheld for good. The first one stays.
     pub fn open_ward(&self, ward: Ward) {
         let _ = self.ward.set(Arc::new(ward));
+    }
+
+    /// Has documents read by `readers`; without any, documents that take one are found to be unread. The first ones stay.
+    pub fn read_by(&self, readers: Readers) {
+        let _ = self.readers.set(Arc::new(readers));
+    }
+
+    /// Who reads documents.
+    pub fn readers(&self) -> Arc<Readers> {
+        self.readers.get().cloned().unwrap_or_default()
     }
 
     /// Who may do what.

@@ -69,6 +69,17 @@ pub const SERVER_REQUESTS: usize = 64;
 /// Quarantines and revocations known for longer than this are read anew before anything is served.
 pub const RESPONSES_AGE: Duration = Duration::from_secs(4);
 
+/// Processes that read documents at once.
+pub const READERS: usize = 2;
+/// Documents that one of them reads before another takes its place.
+pub const READER_DOCUMENTS: u32 = 64;
+/// How long one may take to start.
+pub const READER_START: Duration = Duration::from_secs(10);
+/// How long one may take over a document.
+pub const READER_WAIT: Duration = Duration::from_secs(10);
+/// How long a document may wait and be read.
+pub const READING_WAIT: Duration = Duration::from_secs(30);
+
 /// Processes of one server at once.
 pub const PROCESSES: usize = 64;
 /// A process for modern requests is stopped when it was not used for this long.

@@ -82,6 +82,8 @@ pub struct ServerSettings {
     pub second_opinions: Vec<String>,
     /// How far the operator trusts what it says.
     pub trust: Trust,
+    /// Which hosts its apps may reach; without a list it may show none.
+    pub app_hosts: Option<Vec<String>>,
     /// Everything above as it was written: equal texts mean that nothing changed.
     pub fingerprint: String,
 }

@@ -6,6 +6,7 @@
 //! privileges, no core dumps, death with its parent. What the child starts itself does not die with us by force, only by
 //! the end of its standard input. Hiding other processes and files is not done yet.
 
+pub mod cell;
 mod child;
 mod helper;
 mod installed;

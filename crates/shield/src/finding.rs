@@ -107,6 +107,26 @@ impl Category {
     }
 }
 
+impl Finding {
+    /// That what stands at `at` cannot be judged, for the reason that `rule` and `title` give; it is withheld.
+    pub fn unjudged(rule: &'static str, title: &'static str, kind: Kind, at: impl Into<String>) -> Self {
+        let category = Category::Unjudged;
+        Self {
+            rule: rule.into(),
+            title: title.into(),
+            category,
+            severity: Severity::Critical,
+            owasp: category.owasp().iter().map(|entry| Cow::Borrowed(*entry)).collect(),
+            kind,
+            places: vec![Place { at: at.into(), range: 0..0, raw: None }],
+            continued: false,
+            readings: Vec::new(),
+            excerpt: String::new(),
+            score: None,
+        }
+    }
+}
+
 /// Part of a fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {

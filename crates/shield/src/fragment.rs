@@ -29,6 +29,8 @@ impl Kind {
 /// What part a string plays in its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
+    /// Words of a document that nobody sees who looks at it; an order there is no accident.
+    Hidden,
     /// The name of a property.
     Key,
     /// The name of a tool, prompt or resource, which shadowing is about (attacks.md PO-05, PO-10).

@@ -176,7 +176,7 @@ impl Work<'_> {
         for mut hit in hits {
             let reaches = fresh.iter().any(|f| hit.range.start < f.end && hit.range.end > f.start);
             if reaches && self.findings.len() < FINDINGS {
-                raise_if_hidden(&mut hit, passage.tricks());
+                raise_if_hidden(&mut hit, passage.tricks(), parts);
                 self.add(kind, parts, hit);
             } else if reaches && !self.findings.iter().any(|known| known.severity >= hit.severity) {
                 // The list is full of milder ones: the worst must not be the one that is lost.
@@ -230,7 +230,10 @@ fn unjudged(title: impl Into<Cow<'static, str>>, length: usize) -> Hit {
 }
 
 /// An instruction that was also hidden is no accident.
-fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks) {
+fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks, parts: &[Part]) {
+    let unseen = parts.iter().any(|part| {
+        part.role == Role::Hidden && part.range.start < hit.range.end && part.range.end > hit.range.start
+    });
     let decoded = hit.readings.iter().any(|reading| !matches!(reading, Reading::Markup | Reading::Escapes));
     let disguised = tricks.as_slice().iter().any(|undone| {
         let hard = matches!(
@@ -243,7 +246,7 @@ fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks) {
         );
         hard && undone.first.start < hit.range.end && undone.first.end > hit.range.start
     });
-    if hit.category == Category::Injection && (decoded || disguised) {
+    if hit.category == Category::Injection && (decoded || disguised || unseen) {
         hit.severity = match hit.severity {
             Severity::Low => Severity::Medium,
             Severity::Medium => Severity::High,
@@ -262,7 +265,7 @@ fn seams(text: &str, parts: &[Part], carried: usize) -> (String, Vec<Part>, Vec<
         let b = text.get(right.range.clone()).unwrap_or_default();
         let cut_word = a.chars().next_back().is_some_and(char::is_alphanumeric)
             && b.chars().next().is_some_and(char::is_alphanumeric);
-        let names = [left, right].iter().any(|part| part.role != Role::Text);
+        let names = [left, right].iter().any(|part| matches!(part.role, Role::Key | Role::Name));
         if left.range.end == right.range.start
             || right.range.end <= carried
             || !cut_word

@@ -13,6 +13,7 @@ mod gate;
 mod idp;
 mod issuer;
 pub mod matrix;
+pub mod pdf;
 mod server;
 mod session;
 mod visitor;

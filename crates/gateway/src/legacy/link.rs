@@ -26,6 +26,7 @@ use super::session::Hub;
 use crate::{
     Asker, Gate,
     call::{Call, Down, Vetted},
+    documents,
     flow::Flow,
     inspect::{self, Known, Passed},
     limits::{CONTROL_WAIT, SESSION_REQUESTS, START_WAIT},
@@ -421,7 +422,9 @@ impl Link {
         tokio::spawn(async move {
             // One after the other, as they came.
             let _turn = me.turn.lock().await;
-            let Ok(text) = inspect::said_words(&message, None) else { return };
+            // What answers nothing carries no documents.
+            let documents = documents::unread(&message);
+            let Ok(text) = inspect::said_words(&message, None, &documents) else { return };
             let shield = gate.shield.load_full();
             let found = opinions::ask(&shield, &me.server.settings().second_opinions, &text).await;
             if message.kind() == Kind::Request && !found.is_empty() {

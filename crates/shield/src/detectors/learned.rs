@@ -89,7 +89,7 @@ impl<M: Model> Detector for Learned<M> {
                 }
             }
         }
-        let only_names = passage.parts().iter().all(|part| part.role != Role::Text);
+        let only_names = passage.parts().iter().all(|part| matches!(part.role, Role::Key | Role::Name));
         if only_names {
             // A list of property names is no prose; a name that is a sentence is found by rules.
             hits.retain(|hit| hit.rule != "injection.learned");

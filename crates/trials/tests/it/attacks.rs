@@ -4,6 +4,7 @@
 mod administration;
 mod answers;
 mod approvals;
+mod apps;
 mod asking;
 mod authority;
 mod authorizing;
@@ -16,6 +17,7 @@ mod codes;
 mod consents;
 mod credentials;
 mod decisions;
+mod documents;
 mod handles;
 mod identity;
 mod injections;

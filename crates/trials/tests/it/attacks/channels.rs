@@ -221,7 +221,7 @@ fn ii_07_documents_are_read_and_what_cannot_be_read_is_said() {
         );
     }
     let unread = read(&gate, "r:pdf");
-    assert!(unread.result().is_some() && unread.text().contains("document.unknown"), "{}", unread.text());
+    assert!(unread.result().is_some() && unread.text().contains("document.damaged"), "{}", unread.text());
     let strict =
         Gate::start(&format!("[shield.documents]\nunread = \"block\"\n{}", upstream.config("s", "")));
     assert_eq!(read(&strict, "r:pdf").code(), Some(WITHHELD), "the operator decides about it");

@@ -40,6 +40,8 @@ fn doctor_asks_issuers_and_servers_and_looks_at_what_is_kept() {
     assert_eq!(checks["server open"], "warn", "whoever is on this machine can go round the gate");
     assert_eq!(checks["state.permissions"], "pass");
     assert_eq!(checks["audit.verify"], "pass");
+    // The kernel decides whether all of it is in force; that a reader starts is ours.
+    assert!(["pass", "warn"].contains(&checks["documents.reader"].as_str()), "{checks:?}");
 
     let gone = issuer.config().replace(&issuer.name(), "http://127.0.0.1:9");
     gate.reconfigure(&config(&gone));

@@ -1,0 +1,88 @@
+//! Pages that a client would run: apps of servers (attacks.md II-15).
+
+use bartizan_trials::{Answer, Gate, Upstream};
+use serde_json::{Value, json};
+
+const WITHHELD: i64 = -31005;
+const FORBIDDEN: i64 = -31003;
+const APP: &str = "<!doctype html><p>Rain</p><script>parent.postMessage({method:'tools/call'},'*')</script>";
+
+/// A server whose resources and results are made by `content`, as parts of a resource.
+fn server(content: impl Fn(&str) -> Option<Value> + Send + Sync + 'static) -> Upstream {
+    Upstream::modern(move |heard, pen| {
+        let json = heard.json();
+        let text = |at| json.pointer(at).and_then(Value::as_str);
+        let what = text("/params/name").or(text("/params/uri")).unwrap_or_default();
+        let Some(resource) = content(what) else { return false };
+        let mut result = match heard.rpc().as_str() {
+            "tools/call" => json!({ "content": [{ "type": "resource", "resource": resource }] }),
+            "resources/read" => json!({ "contents": [resource], "ttlMs": 0, "cacheScope": "private" }),
+            _ => return false,
+        };
+        result["resultType"] = "complete".into();
+        pen.result(&heard.id(), &result.to_string());
+        true
+    })
+}
+
+fn read(gate: &Gate, uri: &str) -> Answer {
+    gate.client().modern("/mcp/s", "resources/read", &format!(r#""uri":"{uri}""#)).send()
+}
+
+#[test]
+fn ii_15_a_server_shows_no_apps_unless_the_operator_lets_it() {
+    let upstream = server(|what| {
+        Some(match what {
+            "disguised" | "https://s.example/page" => {
+                json!({ "uri": "https://s.example/page", "mimeType": "text/html; profile=\"MCP-App\"", "text": APP })
+            }
+            "plain" => json!({ "uri": "https://s.example/", "mimeType": "text/html", "text": "<p>Rain</p>" }),
+            _ => json!({ "uri": "UI://s/app", "mimeType": "text/html", "text": APP }),
+        })
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    for uri in ["ui://s/app", "Ui://s/app"] {
+        let answer = read(&gate, uri);
+        assert_eq!(answer.code(), Some(FORBIDDEN), "{uri}: {}", answer.text());
+    }
+    assert!(upstream.heard_of("resources/read").is_empty(), "it is not even asked");
+    for tool in ["app", "disguised"] {
+        let answer = gate.client().call("/mcp/s", tool, "{}");
+        assert_eq!(answer.code(), Some(WITHHELD), "{tool}: {}", answer.text());
+        assert!(answer.text().contains("app.not-allowed") && !answer.text().contains("postMessage"));
+    }
+    assert_eq!(read(&gate, "https://s.example/page").code(), Some(WITHHELD));
+    let honest = gate.client().call("/mcp/s", "plain", "{}");
+    assert!(honest.result().is_some(), "a page that is no app: {}", honest.text());
+}
+
+#[test]
+fn ii_15_an_app_reaches_no_further_than_the_operator_says() {
+    let upstream = server(|what| {
+        let ui = match what {
+            "ui://s/quiet" => json!({}),
+            "ui://s/narrow" => {
+                json!({ "csp": { "connectDomains": ["https://api.example.org"], "resourceDomains": [] } })
+            }
+            "ui://s/star" => json!({ "csp": { "connectDomains": ["*"] } }),
+            "ui://s/wild" => json!({ "csp": { "resourceDomains": ["https://*.example.org"] } }),
+            "ui://s/plain" => json!({ "csp": { "connectDomains": ["http://api.example.org"] } }),
+            "ui://s/text" => json!({ "csp": "default-src *" }),
+            "ui://s/new" => json!({ "csp": { "scriptDomains": ["https://api.example.org"] } }),
+            "ui://s/odd" => json!({ "csp": { "connectDomains": "https://evil.example" } }),
+            "ui://s/camera" => json!({ "permissions": { "camera": {} } }),
+            _ => return None,
+        };
+        let profile = "text/html;profile=mcp-app";
+        Some(json!({ "uri": what, "mimeType": profile, "text": "<p>Rain</p>", "_meta": { "ui": ui } }))
+    });
+    let gate = Gate::start(&upstream.config("s", "app_hosts = [\"api.example.org\"]"));
+    for good in ["ui://s/quiet", "ui://s/narrow"] {
+        let answer = read(&gate, good);
+        assert!(answer.result().is_some(), "{good}: {}", answer.text());
+    }
+    for bad in ["star", "wild", "plain", "text", "new", "odd", "camera"] {
+        let answer = read(&gate, &format!("ui://s/{bad}"));
+        assert_eq!(answer.code(), Some(WITHHELD), "{bad}: {}", answer.text());
+    }
+}
