@@ -33,7 +33,8 @@ fn aa_35_a_secret_counts_whole_in_one_place_and_is_not_done_without() {
     let post = |more: &[(&'static str, &'static str)]| [form.as_slice(), more].concat();
     let good = basic("server", SECRET);
     let by_header = |line: &str| vec![("Authorization", line.to_owned())];
-    let cases: Vec<(Vec<(&str, String)>, Vec<(&str, &str)>)> = vec![
+    type Lines = Vec<(&'static str, String)>;
+    let cases: Vec<(Lines, Vec<(&str, &str)>)> = vec![
         (vec![], post(&[])),
         (vec![], post(&[("client_id", "server")])),
         (vec![], post(&[("client_id", "server"), ("client_secret", "")])),
