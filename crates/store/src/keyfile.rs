@@ -176,10 +176,13 @@ struct Outside {
     sealed: String,
 }
 
+/// Depth, leading bits and seed: see [`Punctured::parts`].
+type Subtree = (u8, u64, String);
+
 #[derive(Serialize, Deserialize)]
 struct Inside {
     gate: Vec<(String, Option<u64>)>,
-    persons: Vec<(String, Vec<(u8, u64, String)>)>,
+    persons: Vec<(String, Vec<Subtree>)>,
     rotating: Option<u64>,
     erased: u64,
 }
