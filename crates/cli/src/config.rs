@@ -397,6 +397,21 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
     }
 }
 
+/// Reads and checks what of a configuration is about the audit log, for `bartizan wrap`, which has its server from elsewhere.
+///
+/// # Errors
+/// [`Problems`], all at once.
+pub fn load_audit(path: &Path) -> Result<Config, Problems> {
+    let shown = path.display().to_string();
+    let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
+    let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
+    let config: Config =
+        toml::from_str(&text).map_err(|error| one(error.to_string().trim_end().replace('\n', "\n    ")))?;
+    let mut found = config.audit.problems();
+    found.extend(alerts::problems(&config.alerts));
+    if found.is_empty() { Ok(config) } else { Err(Problems { shown, found }) }
+}
+
 /// What `bartizan run` serves without a file: the sample server, on loopback.
 fn embedded(name: ServerName) -> Config {
     let sample = Upstream {

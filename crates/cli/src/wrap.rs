@@ -133,7 +133,7 @@ struct Watched {
 
 impl Watched {
     fn begin(path: &Path, state: &State, gate: &Arc<Gate>) -> anyhow::Result<Self> {
-        let config = crate::config::load(Some(path))?.config;
+        let config = crate::config::load_audit(path)?;
         let base = crate::run::base_of(Some(path));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let log = gate.recorder().log();

@@ -124,7 +124,10 @@ impl Api {
         let path = request.uri().path().to_owned();
         let admitted = match self.admit(&path, &request, admin).await {
             Ok(admitted) => admitted,
-            Err((refused, caller)) => return self.refuse(admin, caller.as_ref(), "", refused),
+            Err(refusal) => {
+                let (refused, caller) = *refusal;
+                return self.refuse(admin, caller.as_ref(), "", refused);
+            }
         };
         let act = match self.read(request).await.and_then(Act::whole) {
             Ok(act) => act,
@@ -142,18 +145,18 @@ impl Api {
         path: &str,
         request: &Request<Incoming>,
         admin: &Admin,
-    ) -> Result<Admitted, (Refused, Option<Caller>)> {
+    ) -> Result<Admitted, Box<(Refused, Option<Caller>)>> {
         let Some(resource) = self.server.resource(path) else {
-            return Err((Refused::new(404, "admin.unknown", "there is no such page"), None));
+            return Err(Box::new((Refused::new(404, "admin.unknown", "there is no such page"), None)));
         };
         let presented = Presented { method: request.method(), headers: request.headers(), certificate: None };
         let token = self.server.authenticate(resource, presented).await.map_err(|error| {
             let refused = self.by_error(&error, self.server.challenge(resource, &error));
-            (refused, None)
+            Box::new((refused, None))
         })?;
         let caller = token.caller().clone();
         let refuse = |status, reason: &str, words: &str| {
-            Err((Refused::new(status, reason, words), Some(caller.clone())))
+            Err(Box::new((Refused::new(status, reason, words), Some(caller.clone()))))
         };
         if token.principal() != Principal::User {
             return refuse(403, "admin.application", "only people administer this gate");
