@@ -84,7 +84,8 @@ impl TryFrom<String> for Span {
 impl std::fmt::Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seconds = self.0.as_secs();
-        let (unit, factor) = UNITS.iter().find(|(_, factor)| seconds % factor == 0).unwrap_or(&("s", 1));
+        let (unit, factor) =
+            UNITS.iter().find(|(_, factor)| seconds.is_multiple_of(*factor)).unwrap_or(&("s", 1));
         write!(f, "{}{unit}", seconds / factor)
     }
 }
