@@ -10,6 +10,7 @@ mod endpoints;
 mod exports;
 mod identity;
 mod login;
+mod managed_identity;
 mod metrics;
 mod opinions;
 mod policy;

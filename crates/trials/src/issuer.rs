@@ -20,7 +20,7 @@ pub struct Issuer {
 }
 
 /// `base` with the members of `more`; `null` takes one out.
-fn merge(mut base: Value, more: Value) -> Value {
+pub(crate) fn merge(mut base: Value, more: Value) -> Value {
     if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
         for (name, value) in more {
             match value {
@@ -68,6 +68,11 @@ impl Issuer {
     /// `iss`
     pub fn name(&self) -> String {
         self.server.url().trim_end_matches("/mcp").to_owned()
+    }
+
+    /// Its public key, without a name.
+    pub fn jwk(&self) -> Value {
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(self.key.public_key().as_ref()) })
     }
 
     /// How often its keys were asked for.

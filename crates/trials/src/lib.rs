@@ -12,6 +12,7 @@ mod issuer;
 pub mod matrix;
 mod server;
 mod session;
+mod tenant;
 mod wire;
 mod wrapped;
 
@@ -20,6 +21,7 @@ pub use gate::{Gate, binary, kill, prober, prober_path, refusal_of};
 pub use issuer::Issuer;
 pub use server::{Heard, Pen, Upstream};
 pub use session::Session;
+pub use tenant::Tenant;
 pub use wire::Event;
 pub use wrapped::Wrapped;
 
