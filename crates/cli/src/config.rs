@@ -195,8 +195,8 @@ pub struct Upstream {
     /// TLS towards the server: `client_cert` and `key` to show, `ca` to trust instead of the system's.
     #[serde(default)]
     pub tls: UpstreamTls,
-    /// What the gate shows the server, for one with a `url`: `kind` is `none`, `secret`, `client-credentials` or
-    /// `user-oauth`. What a client came with is never passed on.
+    /// What the gate shows the server, for one with a `url`: `kind` is `none`, `secret`, `client-credentials`,
+    /// `token-exchange`, `entra-obo` or `user-oauth`. What a client came with is never passed on.
     #[serde(default)]
     pub credential: CredentialConfig,
     /// Plain HTTP to another machine.

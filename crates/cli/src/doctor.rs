@@ -210,6 +210,15 @@ fn identity(config: &Config) -> Vec<Check> {
                     "say who has it under [policy.roles.NAME]: groups, app_roles or subjects",
                 ));
             }
+            let asks = identity.graph.as_ref().is_some_and(|graph| graph.people);
+            if identity.mode == Mode::Facade && !asks {
+                checks.push(Check::warn(
+                    "identity.people",
+                    "nobody is asked whether people who signed in are still there: somebody who has left keeps what was granted \
+                     until `grant_s` ends",
+                    "with Entra, set [identity.graph]; else shorten `grant_s`, and use `bartizan respond revoke`",
+                ));
+            }
             checks
         }
     }

@@ -36,9 +36,10 @@ use url::Url;
 
 use crate::config::{
     Config, SecretRef, UpstreamTls,
-    audit::{AuditConfig, Export, OtlpEncoding, SyslogBody},
+    audit::{AuditConfig, Export, OtlpEncoding, SentinelExport, SyslogBody},
 };
-use credentials::ClientCredentials;
+use crate::managed_identity::ManagedIdentity;
+use credentials::{ClientCredentials, Credentials};
 pub use ended::Ended;
 use transport::{FileTransport, HttpTransport, StreamTransport};
 
@@ -192,12 +193,7 @@ impl Scene<'_> {
                 (Arc::new(format), self.http(&splunk.url, tls, None)?)
             }
             Export::Sentinel(sentinel) => {
-                let credentials = ClientCredentials::new(
-                    self.egress.endpoint(&peer(&token_url(&sentinel.authority, &sentinel.tenant)?, &tls))?,
-                    sentinel.client_id.clone(),
-                    self.secret("client_secret", &sentinel.client_secret)?,
-                    Arc::clone(self.clock),
-                );
+                let credentials = self.sentinel(sentinel, &tls)?;
                 let format = Sentinel {
                     endpoint: sentinel.endpoint.to_string(),
                     rule: sentinel.rule.clone(),
@@ -223,11 +219,33 @@ impl Scene<'_> {
         })
     }
 
+    /// Who may publish to a rule: the machine itself, or an application.
+    fn sentinel(&self, sentinel: &SentinelExport, tls: &TlsOptions) -> anyhow::Result<Credentials> {
+        if sentinel.managed_identity {
+            let resource = sentinel.scope.trim_end_matches(".default").trim_end_matches('/');
+            let client_id = sentinel.client_id.as_deref();
+            let clock = Arc::clone(self.clock);
+            return Ok(Credentials::Machine(ManagedIdentity::new(self.egress, resource, client_id, clock)?));
+        }
+        let needed = "needs `tenant`, `client_id` and `client_secret`, or `managed_identity = true`";
+        let (Some(tenant), Some(client_id), Some(secret)) =
+            (&sentinel.tenant, &sentinel.client_id, &sentinel.client_secret)
+        else {
+            anyhow::bail!(needed);
+        };
+        Ok(Credentials::Application(ClientCredentials::new(
+            self.egress.endpoint(&peer(&token_url(&sentinel.authority, tenant)?, tls))?,
+            client_id.clone(),
+            self.secret("client_secret", secret)?,
+            Arc::clone(self.clock),
+        )))
+    }
+
     fn http(
         &self,
         url: &Url,
         tls: TlsOptions,
-        credentials: Option<ClientCredentials>,
+        credentials: Option<Credentials>,
     ) -> anyhow::Result<Arc<dyn Transport>> {
         // Made once to find out now whether its certificates can be used.
         self.egress.endpoint(&peer(url, &tls))?;

@@ -13,6 +13,7 @@ mod exports;
 mod identity;
 mod keys;
 mod login;
+mod managed_identity;
 mod metrics;
 mod opinions;
 mod policy;

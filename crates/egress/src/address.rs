@@ -13,10 +13,18 @@ pub(crate) enum Zone {
     Operator,
     /// The operator's, and the name says loopback: that, and nothing else.
     Loopback,
+    /// Where the platform vouches for this machine: link-local or loopback, and nothing else.
+    Platform,
 }
 
 /// Whether `address` may be connected to.
 pub(crate) fn is_allowed(address: IpAddr, zone: Zone, dangerous_allow: &[IpNet]) -> bool {
+    if zone == Zone::Platform {
+        return match address {
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
+            IpAddr::V6(v6) => v6.is_loopback(),
+        };
+    }
     if dangerous_allow.iter().any(|net| net.contains(&address)) {
         return true;
     }
@@ -111,6 +119,20 @@ fn in_v6(address: Ipv6Addr, nets: &[(Ipv6Addr, u8)]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_platform_is_on_this_machine_or_beside_it() {
+        let may =
+            |text: &str| is_allowed(text.parse().unwrap(), Zone::Platform, &["0.0.0.0/0".parse().unwrap()]);
+        for platform in ["169.254.169.254", "169.254.129.3", "127.0.0.1", "::1"] {
+            assert!(may(platform), "{platform}");
+        }
+        for other in
+            ["1.1.1.1", "10.0.0.1", "168.63.129.16", "fe80::1", "::ffff:169.254.169.254", "2606:4700::1111"]
+        {
+            assert!(!may(other), "{other}");
+        }
+    }
 
     #[test]
     fn judges_addresses_by_zone() {

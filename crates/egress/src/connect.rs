@@ -91,8 +91,10 @@ impl Purpose {
     pub(crate) async fn open(&self, host: String, port: u16, is_tls: bool) -> Result<Stream, Error> {
         let connecting = async {
             let tcp = match &self.proxy {
-                // Loopback is ours; to the proxy the name would mean its own.
-                Some(proxy) if self.zone != Zone::Loopback => self.tunnel(proxy, &host, port).await?,
+                // Loopback and the platform are ours; to the proxy their names would mean its own.
+                Some(proxy) if !matches!(self.zone, Zone::Loopback | Zone::Platform) => {
+                    self.tunnel(proxy, &host, port).await?
+                }
                 _ => self.dial(&host, port, self.zone).await?,
             };
             if !is_tls {

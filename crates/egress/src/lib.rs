@@ -134,6 +134,17 @@ pub struct Peer {
     pub dangerous_plaintext: bool,
 }
 
+/// Which identity a platform is asked to vouch for, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct ManagedIdentity<'a> {
+    /// The endpoint that the platform's environment names (`IDENTITY_ENDPOINT`); without one, the instance metadata service.
+    pub named: Option<&'a Url>,
+    /// Who the tokens are for.
+    pub resource: &'a str,
+    /// Which identity, for a machine that has several.
+    pub client_id: Option<&'a str>,
+}
+
 impl Egress {
     /// A door with the system's resolver.
     pub fn new(config: Config) -> Self {
@@ -205,6 +216,32 @@ impl Egress {
         let uri: Uri = url.as_str().parse().map_err(|_| Error::Url("it is no URI"))?;
         let tls = tls::client(&peer.tls, &self.platform, url.scheme() == "https", &[tls::H2, tls::HTTP_1])?;
         Ok(Endpoint(Arc::new(Target { client: self.client(zone, tls)?, uri })))
+    }
+
+    /// Where the platform gives out tokens for the identity it manages for this machine: Azure's instance metadata service,
+    /// or what its environment names. This is the one way to a link-local address, and no request has a say in it.
+    ///
+    /// # Errors
+    /// [`Error::Url`] for a named address that is not plain http, on this machine or beside it.
+    pub fn managed_identity(&self, identity: &ManagedIdentity<'_>) -> Result<Endpoint, Error> {
+        let (place, version) = match identity.named {
+            Some(url) => (url.as_str(), "2019-08-01"),
+            None => ("http://169.254.169.254/metadata/identity/oauth2/token", "2018-02-01"),
+        };
+        let mut url = Url::parse(place).map_err(|_| Error::Url("it is no URL"))?;
+        if url.scheme() != "http" || !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::Url("a platform's identity endpoint is plain http, without user or password"));
+        }
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("api-version", version).append_pair("resource", identity.resource);
+            if let Some(client_id) = identity.client_id {
+                query.append_pair("client_id", client_id);
+            }
+        }
+        let uri: Uri = url.as_str().parse().map_err(|_| Error::Url("it is no URI"))?;
+        let tls = tls::client(&TlsOptions::default(), &self.platform, false, &[tls::HTTP_1])?;
+        Ok(Endpoint(Arc::new(Target { client: self.client(Zone::Platform, tls)?, uri })))
     }
 
     /// Fetches a document from an address that a stranger gave: https and public addresses only (http for addresses

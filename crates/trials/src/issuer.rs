@@ -107,6 +107,11 @@ impl Issuer {
         self.server.heard()
     }
 
+    /// Its public key, without a name.
+    pub fn jwk(&self) -> Value {
+        json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(self.key.public_key().as_ref()) })
+    }
+
     /// How often its keys were asked for.
     pub fn fetches(&self) -> usize {
         self.fetches.load(Ordering::Relaxed)

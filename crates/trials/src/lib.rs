@@ -16,6 +16,7 @@ pub mod matrix;
 pub mod pdf;
 mod server;
 mod session;
+mod tenant;
 mod visitor;
 mod wire;
 mod wrapped;
@@ -28,6 +29,7 @@ pub use idp::Idp;
 pub use issuer::{Issuer, merge};
 pub use server::{Heard, Pen, Upstream};
 pub use session::Session;
+pub use tenant::Tenant;
 pub use wire::Event;
 pub use wrapped::Wrapped;
 

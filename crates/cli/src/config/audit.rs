@@ -194,11 +194,17 @@ pub struct SentinelExport {
     /// The stream, `Custom-…`; its columns are those of `docs/detections/sentinel`.
     pub stream: String,
     /// The directory (tenant) of the application that may publish to the rule.
-    pub tenant: String,
-    /// That application's id.
-    pub client_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// That application's id; with `managed_identity`, that of the identity, for a machine that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
     /// Its secret: `{ env = "NAME" }` or `{ file = "path" }`.
-    pub client_secret: SecretRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<SecretRef>,
+    /// Publish as the identity that Azure manages for this machine, instead of an application.
+    #[serde(default)]
+    pub managed_identity: bool,
     /// Whom to ask for tokens; another in national clouds.
     #[schemars(with = "String")]
     #[serde(default = "default_authority")]
@@ -302,7 +308,7 @@ impl Export {
             Self::Otlp(e) | Self::OtlpTraces(e) => e.token.iter().map(|t| ("token", t)).collect(),
             Self::Webhook(e) => vec![("secret", &e.secret)],
             Self::SplunkHec(e) => vec![("token", &e.token)],
-            Self::Sentinel(e) => vec![("client_secret", &e.client_secret)],
+            Self::Sentinel(e) => e.client_secret.iter().map(|s| ("client_secret", s)).collect(),
         }
     }
 
@@ -362,6 +368,17 @@ impl Export {
             && tls.client_cert.is_some() != tls.key.is_some()
         {
             say("`tls`: `client_cert` and `key` belong together".into());
+        }
+        if let Self::Sentinel(sentinel) = self {
+            let has_secret = sentinel.client_secret.is_some();
+            let is_application = sentinel.tenant.is_some() && sentinel.client_id.is_some() && has_secret;
+            if !is_application && !sentinel.managed_identity {
+                say("set `tenant`, `client_id` and `client_secret`, or `managed_identity = true`".into());
+            }
+            if sentinel.managed_identity && (has_secret || sentinel.tenant.is_some()) {
+                say("`managed_identity` stands in the place of `tenant` and `client_secret`: leave them out"
+                    .into());
+            }
         }
         if let Self::File(file) = self
             && file.max_bytes < 1 << 16

@@ -10,6 +10,8 @@ use bartizan_model::{Clock, Secret, Timestamp};
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
 
+use crate::managed_identity::ManagedIdentity;
+
 /// How long a token endpoint may take.
 const WITHIN: Duration = Duration::from_secs(15);
 
@@ -18,6 +20,35 @@ const LONGEST: usize = 64 << 10;
 
 /// A token is not used in the last minutes of its life: it must not expire on the way.
 const MARGIN: Duration = Duration::from_secs(120);
+
+/// Who asks for access tokens.
+pub enum Credentials {
+    /// An application with a secret.
+    Application(ClientCredentials),
+    /// The identity that Azure manages for this machine; its tokens are for one resource.
+    Machine(ManagedIdentity),
+}
+
+impl Credentials {
+    /// A token for `scope`: the last one while it lasts.
+    ///
+    /// # Errors
+    /// What went wrong, in words that repeat no secret.
+    pub async fn token(&self, scope: &str) -> Result<Secret, String> {
+        match self {
+            Self::Application(application) => application.token(scope).await,
+            Self::Machine(machine) => machine.token().await,
+        }
+    }
+
+    /// Forgets the token: the receiver did not take it.
+    pub async fn forget(&self) {
+        match self {
+            Self::Application(application) => application.forget(),
+            Self::Machine(machine) => machine.forget().await,
+        }
+    }
+}
 
 /// The application, and the last token it got.
 pub struct ClientCredentials {

@@ -16,7 +16,7 @@ use bartizan_egress::{Egress, Endpoint, Peer, StreamEndpoint, TlsOptions};
 use bartizan_model::Secret;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::credentials::ClientCredentials;
+use super::credentials::Credentials;
 
 /// How long a receiver may take to answer, or to read a stream.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -39,13 +39,13 @@ fn unreachable(error: impl ToString) -> Unreachable {
 pub struct HttpTransport {
     egress: Egress,
     tls: TlsOptions,
-    credentials: Option<ClientCredentials>,
+    credentials: Option<Credentials>,
     endpoints: Mutex<BTreeMap<String, Endpoint>>,
 }
 
 impl HttpTransport {
     /// With `credentials` where the receiver wants access tokens.
-    pub fn new(egress: Egress, tls: TlsOptions, credentials: Option<ClientCredentials>) -> Self {
+    pub fn new(egress: Egress, tls: TlsOptions, credentials: Option<Credentials>) -> Self {
         Self { egress, tls, credentials, endpoints: Mutex::default() }
     }
 
@@ -94,7 +94,7 @@ impl HttpTransport {
         if status == 401
             && let Some(credentials) = &self.credentials
         {
-            credentials.forget();
+            credentials.forget().await;
         }
         let asked = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
         let retry_after = asked.map(|seconds| Duration::from_secs(seconds).min(PATIENCE));

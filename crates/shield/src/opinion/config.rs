@@ -18,6 +18,12 @@ pub struct SecondOpinion {
     /// Its key: `{ env = "NAME" }` or `{ file = "path" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyRef>,
+    /// Instead of a key, tokens of the identity that Azure manages for this machine; it needs the role *Cognitive Services User*.
+    #[serde(default)]
+    pub managed_identity: bool,
+    /// The client id of that identity, for a machine that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_client_id: Option<String>,
     /// The key is an access token (Microsoft Entra ID), not a subscription key.
     #[serde(default)]
     pub bearer: bool,
@@ -115,8 +121,17 @@ impl SecondOpinion {
     pub fn problems(&self) -> Vec<&'static str> {
         let is_azure = self.kind != OpinionKind::OpenaiJudge;
         let mut found = Vec::new();
-        if is_azure && self.key.is_none() {
-            found.push("needs a `key`");
+        if is_azure && self.key.is_none() && !self.managed_identity {
+            found.push("needs a `key`, or `managed_identity = true`");
+        }
+        if self.managed_identity && (self.key.is_some() || self.bearer) {
+            found.push("`managed_identity` stands in the place of `key` and `bearer`: leave them out");
+        }
+        if self.managed_identity && !is_azure {
+            found.push("`managed_identity` is for Azure's services");
+        }
+        if self.identity_client_id.is_some() && !self.managed_identity {
+            found.push("`identity_client_id` is for `managed_identity = true`");
         }
         if !is_azure && self.model.as_ref().is_none_or(String::is_empty) {
             found.push("needs a `model`");
