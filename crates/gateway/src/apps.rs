@@ -70,10 +70,8 @@ fn wrong(resource: Value<'_>, hosts: Option<&[String]>) -> Option<(&'static str,
         return Some(("app.devices", "it is an app that asks for the devices of whoever sees it"));
     }
     let further = Some(("app.reaches-further", "it is an app that would reach hosts beyond `app_hosts`"));
-    let Some(policy) = about.and_then(|about| about.get("csp")).filter(|policy| !policy.is_null()) else {
-        // Without a policy of its own it reaches nothing (SEP-1865: hosts then forbid all connections).
-        return None;
-    };
+    // Without a policy of its own it reaches nothing (SEP-1865: hosts then forbid all connections).
+    let policy = about.and_then(|about| about.get("csp")).filter(|policy| !policy.is_null())?;
     let is_named = |origin: Value<'_>| {
         let origin = origin.as_str().unwrap_or_default();
         origin.strip_prefix("https://").is_some_and(|host| hosts.iter().any(|named| named == host))

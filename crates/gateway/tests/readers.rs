@@ -161,7 +161,8 @@ async fn measure() {
         }
         here.sort();
         there.sort();
-        let (here, there) = (here[150], there[150]);
+        let median = |times: &[Duration]| times.get(times.len() / 2).copied().unwrap_or_default();
+        let (here, there) = (median(&here), median(&there));
         let ratio = there.as_secs_f64() / here.as_secs_f64();
         println!("{name}: here {here:?}, there {there:?}, {ratio:.2} times");
     }

@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use bartizan_shield::document::{Hidden, Limits, Unread, Words, read};
+use bartizan_shield::document::{Hidden, Limits, Unread, Words, read, wire};
 use flate2::{Compression, write::ZlibEncoder};
 
 const FONT: &str = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>";
@@ -234,4 +234,29 @@ fn no_bytes_break_the_reader_of_short_documents() {
         let _ = of(&bent);
         let _ = of(&whole[..at]);
     }
+}
+
+/// The fuzzer's corpus, as it is asked about and answered over the wire.
+#[test]
+fn what_is_read_comes_through_to_whoever_asked() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/document");
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        for limits in [Limits::default(), Limits { bytes: 64 * 1024, parts: 16, depth: 3 }] {
+            for media_type in ["message/rfc822", "application/pdf", "text/html"] {
+                let words = read(&bytes, media_type, limits);
+                let mut question = wire::question(&bytes, media_type).unwrap_or_default();
+                question.extend(&bytes);
+                let mut said = Vec::new();
+                assert!(wire::serve(question.as_slice(), &mut said, limits).is_ok());
+                let answer = said.split_first_chunk().and_then(|(head, rest)| {
+                    (wire::answer_length(*head, limits)? == rest.len()).then_some(rest)
+                });
+                assert_eq!(answer.and_then(|rest| wire::answer(rest, limits)).as_ref(), Some(&words));
+            }
+        }
+        files += 1;
+    }
+    assert!(files > 10, "there is a corpus");
 }
