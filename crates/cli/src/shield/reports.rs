@@ -74,8 +74,8 @@ pub struct Reports {
 
 impl Reports {
     /// Those in `state`.
-    pub fn of(state: &State) -> anyhow::Result<Self> {
-        Ok(Self { path: state.folder().join(FILE), sealer: state.sealer()? })
+    pub async fn of(state: &State) -> anyhow::Result<Self> {
+        Ok(Self { path: state.folder().join(FILE), sealer: state.sealer().await? })
     }
 
     /// Keeps one more; durable when this returns.
@@ -135,7 +135,7 @@ fn text_of(what: &str, state: &State) -> anyhow::Result<String> {
         return super::read(path);
     }
     let found = crate::runtime()?.block_on(async {
-        let kept = state.quarantine(state.database().await?)?;
+        let kept = state.quarantine(state.database().await?).await?;
         Ok::<_, anyhow::Error>(kept.read(what, SystemClock.now()).await)
     })?;
     match found {
