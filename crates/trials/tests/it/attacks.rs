@@ -8,6 +8,8 @@ mod bodies;
 mod carriage;
 mod channels;
 mod credentials;
+mod exchanges;
+mod fronts;
 mod handles;
 mod identity;
 mod injections;
