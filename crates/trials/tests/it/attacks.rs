@@ -18,6 +18,8 @@ mod consents;
 mod credentials;
 mod decisions;
 mod documents;
+mod exchanges;
+mod fronts;
 mod handles;
 mod identity;
 mod injections;

@@ -276,3 +276,43 @@ fn ii_03_content_and_a_judge_are_asked_by_their_own_contracts() {
     assert_eq!(asked.line("authorization"), Some("Bearer key-b"));
     assert_eq!(asked.json()["model"], "m-1");
 }
+
+/// Azure's machines have an identity: no key lies anywhere. App Service's contract, whose endpoint the environment names.
+#[test]
+fn ii_03_a_second_opinion_is_asked_as_the_machine_where_there_is_no_key() {
+    let platform = Upstream::modern(|heard, pen| {
+        let query = "/msi/token?api-version=2019-08-01&resource=https%3A%2F%2Fcognitiveservices.azure.com&client_id=ours";
+        if heard.line("x-identity-header") != Some("platform-secret") || heard.target() != query {
+            pen.empty("403 Forbidden");
+        } else {
+            pen.json(r#"{"access_token":"machine-token","expires_on":"4102444800","resource":"r","token_type":"Bearer"}"#);
+        }
+        true
+    });
+    let (server, service) = (server(), Upstream::modern(shields));
+    let config = format!(
+        "[shield.second_opinion.azure]\nkind = \"azure-prompt-shields\"\nendpoint = \"{}\"\nmanaged_identity = true\n\
+         identity_client_id = \"ours\"\ntimeout_ms = 20000\nbudget_ms = 60000\n{}",
+        service.origin(),
+        server.config("s", "second_opinions = [\"azure\"]")
+    );
+    let place = format!("{}/msi/token", platform.origin());
+    let environment = [("IDENTITY_ENDPOINT", &*place), ("IDENTITY_HEADER", "platform-secret")];
+    let gate = Gate::start_with(&config, &environment);
+    assert_eq!(call(&gate, "echo", "a quiet horse").said(), "a quiet horse");
+    assert_eq!(call(&gate, "echo", "another horse").said(), "another horse");
+    assert_eq!(platform.heard().len(), 1, "one token does for its life");
+    for heard in service.heard() {
+        assert_eq!(heard.line("authorization"), Some("Bearer machine-token"));
+        assert!(heard.line("ocp-apim-subscription-key").is_none());
+    }
+    assert_eq!(call(&gate, "echo", "a zebra").code(), Some(WITHHELD));
+    for secret in ["machine-token", "platform-secret"] {
+        assert!(!gate.log().contains(secret) && server.heard().iter().all(|h| !h.lines().contains(secret)));
+    }
+    // Without the platform there is no opinion, and what has none is withheld.
+    let stranger = Gate::start_with(&config, &[("IDENTITY_ENDPOINT", &*place), ("IDENTITY_HEADER", "wrong")]);
+    assert_eq!(call(&stranger, "echo", "a quiet horse").code(), Some(WITHHELD));
+    let (code, said) = bartizan_trials::refusal_of(&config.replace("managed_identity = true", ""));
+    assert!(code == Some(2) && said.contains("managed_identity"), "{said}");
+}
