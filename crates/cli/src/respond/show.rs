@@ -136,16 +136,19 @@ fn step_json(step: Step, items: &[Item], people: &People) -> Value {
         .iter()
         .filter(|i| i.step == step && !i.name.is_empty())
         .map(|item| {
-            let mut piece =
-                json!({ "name": item.name, "standing": item.standing.as_str(), "at": item.at.map(time) });
+            let mut piece = serde_json::Map::new();
+            let mut add = |name: &str, value: Value| drop(piece.insert(name.to_owned(), value));
+            add("name", json!(item.name));
+            add("standing", json!(item.standing.as_str()));
+            add("at", json!(item.at.map(time)));
             if let Some((issuer, subject)) = who(people, &item.name) {
-                piece["person"] = json!({ "issuer": issuer, "subject": subject });
+                add("person", json!({ "issuer": issuer, "subject": subject }));
             }
             match serde_json::from_str::<Seen>(&item.words) {
-                Ok(seen) if step == Step::Exposure => piece["exposure"] = json!(seen),
-                _ => piece["words"] = json!(item.words),
+                Ok(seen) if step == Step::Exposure => add("exposure", json!(seen)),
+                _ => add("words", json!(item.words)),
             }
-            piece
+            Value::Object(piece)
         })
         .collect();
     json!({
