@@ -111,7 +111,12 @@ fn host(config: &AuditConfig) -> String {
 /// What is wrong with its certificates.
 pub fn way(config: &Config, base: &Path, url: &Url, tls: &UpstreamTls) -> anyhow::Result<Arc<dyn Transport>> {
     let at = |path: &Option<PathBuf>| path.as_ref().map(|path| base.join(path));
-    let tls = TlsOptions { client_cert: at(&tls.client_cert), key: at(&tls.key), ca: at(&tls.ca), ..TlsOptions::default() };
+    let tls = TlsOptions {
+        client_cert: at(&tls.client_cert),
+        key: at(&tls.key),
+        ca: at(&tls.ca),
+        ..TlsOptions::default()
+    };
     let egress = crate::endpoints::egress(config);
     // Made once to find out now whether its certificates can be used.
     egress.endpoint(&peer(url, &tls))?;

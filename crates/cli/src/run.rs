@@ -35,7 +35,6 @@ use crate::{
     identity::Mode,
     keys, login,
     metrics::metrics_of,
-    opinions,
     reviews::Reviewing,
     secrets,
     state::State,

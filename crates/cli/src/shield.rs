@@ -222,7 +222,7 @@ fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
     }
     if arguments.reports {
         let state = State::for_config(arguments.config.config.as_deref())?;
-        for report in Reports::of(&state)?.read()? {
+        for report in crate::runtime()?.block_on(Reports::of(&state))?.read()? {
             let row = Row { text: report.text, label: report.label, kind: String::new() };
             let (sample, verdict) = judged(&shield, "reports", &row, &fragments(&row.text, report.kind));
             if arguments.wrong && sample.noticed != sample.attack {

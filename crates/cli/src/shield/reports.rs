@@ -117,7 +117,7 @@ pub fn report(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     if arguments.redact {
         text = redacted(&text, kind);
     }
-    let reports = Reports::of(&state)?;
+    let reports = crate::runtime()?.block_on(Reports::of(&state))?;
     let label = u8::from(arguments.false_negative);
     reports.add(&Report { text, label, kind, at: SystemClock.now().as_unix() })?;
     crate::say_error(&format!(
@@ -176,7 +176,7 @@ mod tests {
 
     fn kept(folder: &std::path::Path) -> (State, Reports) {
         let state = State::for_config(Some(&folder.join("bartizan.toml"))).unwrap();
-        let reports = Reports::of(&state).unwrap();
+        let reports = crate::runtime().unwrap().block_on(Reports::of(&state)).unwrap();
         (state, reports)
     }
 
