@@ -244,7 +244,7 @@ impl Doorman {
             return Ok(Admission { authenticator, pages: Vec::new(), facade: None, exchanges });
         };
         let linking = Arc::new(endpoints::linking(config, base, desk, Arc::clone(&ledger))?);
-        let sign_in = self.sign_in(config, base, address, &resources, &facade, groups, ledger)?;
+        let sign_in = self.sign_in(config, base, address, &facade, groups, ledger)?;
         let sign_in = Arc::new(sign_in.with_accounts(Arc::clone(&linking)));
         let reception = Reception {
             facade: Arc::clone(&facade),
@@ -265,13 +265,12 @@ impl Doorman {
         config: &Config,
         base: &Path,
         address: SocketAddr,
-        resources: &[ResourceSettings],
         facade: &Arc<Facade>,
         groups: Option<Arc<dyn GroupSource>>,
         ledger: Arc<dyn Ledger>,
     ) -> anyhow::Result<SignIn> {
         let (database, sealer) = (&self.database, &self.sealer);
-        let egress = endpoints::egress(config);
+        let (egress, resources) = (endpoints::egress(config), config.resources(address)?);
         let all: Vec<String> = config.servers.iter().map(|server| server.name.to_string()).collect();
         let described = resources.iter().map(|resource| Described {
             url: resource.url.to_string(),

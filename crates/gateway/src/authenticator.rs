@@ -111,7 +111,7 @@ impl Tokens {
         let refusal = Refusal::new(verdict.status, code, verdict.description)
             .with_data(data)
             .with_challenges(self.server.challenge(resource, error));
-        Refusal { dpop_nonce: self.server.nonce(error), ..refusal }
+        Refusal { dpop_nonce: self.server.nonce(error).map(Into::into), ..refusal }
     }
 }
 

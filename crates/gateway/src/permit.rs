@@ -311,7 +311,7 @@ impl Policy {
         // What is known to be on record is not any more once its owner has reset it (`bartizan policy flow reset`). Read
         // before anything is put there, so that a reset meanwhile is seen the next time.
         let generation = match brought(labels).next() {
-            Some(_) if !ready.reads_flow && !(asks_store && is_known) => {
+            Some(_) if !(ready.reads_flow || asks_store && is_known) => {
                 Some(self.flows.generation(&asker.caller).await.map_err(unusable)?)
             }
             _ => None,

@@ -14,14 +14,14 @@ pub struct Refusal {
     /// For programs: `error.data` as a JSON text.
     pub data: Option<String>,
     /// `WWW-Authenticate` lines: what would let the client in. None is the listener's own, where the status needs one.
-    pub challenges: Vec<String>,
+    pub challenges: Box<[String]>,
     /// The nonce for the next DPoP proof (RFC 9449 §9).
-    pub dpop_nonce: Option<String>,
+    pub dpop_nonce: Option<Box<str>>,
     /// After how many seconds it is worth trying again, if that is known.
     pub retry_after_s: Option<u64>,
     /// Pages of the gate's own, as URLs, that a person has to visit before it is worth trying again. A client that can show a
     /// URL is asked to (26/elicitation, 25/elicitation).
-    pub visits: Vec<String>,
+    pub visits: Box<[String]>,
 }
 
 impl Refusal {
@@ -32,10 +32,10 @@ impl Refusal {
             code,
             message: message.into(),
             data: None,
-            challenges: Vec::new(),
+            challenges: Box::default(),
             dpop_nonce: None,
             retry_after_s: None,
-            visits: Vec::new(),
+            visits: Box::default(),
         }
     }
 
@@ -49,7 +49,7 @@ impl Refusal {
     /// With these `WWW-Authenticate` lines.
     #[must_use]
     pub fn with_challenges(mut self, lines: Vec<String>) -> Self {
-        self.challenges = lines;
+        self.challenges = lines.into();
         self
     }
 

@@ -45,7 +45,7 @@ fn prisoner(deed: &str) -> ExitCode {
             let map: std::collections::HashMap<u32, String> =
                 (0..10_000).map(|n| (n, asked.clone())).collect();
             std::panic::set_hook(Box::new(|_| {}));
-            let caught = std::panic::catch_unwind(|| usize::from_str_radix("x", 10).unwrap());
+            let caught = std::panic::catch_unwind(|| "x".parse::<usize>().unwrap());
             output.write_all(map.get(&7).unwrap().as_bytes()).unwrap();
             output.flush().unwrap();
             caught.is_err()
@@ -66,7 +66,7 @@ fn prisoner(deed: &str) -> ExitCode {
         .is_ok(),
         "hoard" => {
             let hoard = vec![1_u8; 1 << 30];
-            hoard.iter().any(|b| *b == 1)
+            hoard.contains(&1)
         }
         "spin" => {
             let mut turns = 0_u64;

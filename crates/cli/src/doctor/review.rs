@@ -86,8 +86,8 @@ mod tests {
         assert_eq!(came(None, &[], at(0)), Came::Pass);
         assert_eq!(came(last, &[], at(11)), Came::Pass);
         assert_eq!(came(last, &[], at(12)), Came::Warn, "the review");
-        assert_eq!(came(last, &[open.clone()], at(10)), Came::Pass);
-        assert_eq!(came(last, &[open.clone()], at(11)), Came::Warn, "the decision");
+        assert_eq!(came(last, std::slice::from_ref(&open), at(10)), Came::Pass);
+        assert_eq!(came(last, std::slice::from_ref(&open), at(11)), Came::Warn, "the decision");
         assert_eq!(came(last, &[waived(at(20))], at(11)), Came::Pass);
         assert_eq!(came(last, &[waived(at(5))], at(6)), Came::Warn, "what was waived until yesterday");
     }

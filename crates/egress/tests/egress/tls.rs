@@ -119,13 +119,12 @@ async fn a_pinned_key_is_asked_for_beside_a_good_certificate() {
     let spki = rustls::server::ParsedCertificate::try_from(&certificate).unwrap().subject_public_key_info();
     let mut pin = [0; 32];
     pin.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki.as_ref()).as_ref());
-    let own =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap())
-            .unwrap();
+    let own = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap())
+        .unwrap();
     let (port, seen) = start(own).await;
     let with = |ca: PathBuf, pins: Vec<[u8; 32]>| {
         endpoint(port, TlsOptions { ca: Some(ca), pins, ..TlsOptions::default() }).unwrap()

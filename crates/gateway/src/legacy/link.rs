@@ -319,7 +319,7 @@ impl Link {
     fn failed(&self, failure: &Failure) -> Refusal {
         let refusal = Refusal { status: 200, ..failure.refusal(self.server.name().as_str()) };
         let Failure::NeedsLinking(url) = failure else { return refusal };
-        self.shown(Refusal { visits: vec![url.clone()], ..refusal })
+        self.shown(Refusal { visits: [url.clone()].into(), ..refusal })
     }
 
     /// The refusal; to a client that can show a URL, the pages where a person can lift it are URLs to show.
@@ -805,7 +805,7 @@ mod tests {
         let url = "https://gate.example/connect/up?for=\"x";
         let refusal = Failure::NeedsLinking(url.to_owned()).refusal("up");
         let refusal =
-            Refusal { visits: vec![url.to_owned(), "https://gate.example/2".to_owned()], ..refusal };
+            Refusal { visits: [url.to_owned(), "https://gate.example/2".to_owned()].into(), ..refusal };
         let told = url_elicitation(refusal, &bartizan_model::SeededEntropy::new(1));
         let data = told.data.unwrap();
         assert_eq!(told.code, -32042);

@@ -269,7 +269,7 @@ impl Policy {
         let all =
             if listed.len() > 1 { format!(r#","approvals":[{}]"#, listed.join(",")) } else { String::new() };
         let data = format!(r#"{{"source":"bartizan","reason":"policy.approval","approval":{first}{all}}}"#);
-        Refusal { visits, ..Refusal::new(status, code::FORBIDDEN, text).with_data(data) }
+        Refusal { visits: visits.into(), ..Refusal::new(status, code::FORBIDDEN, text).with_data(data) }
     }
 
     /// Forgets requests that nobody can decide or use any more.
@@ -357,7 +357,7 @@ mod tests {
             role: role.into(),
             by_self: role == SELF,
             words: String::new(),
-            standing: bartizan_store::approvals::Standing::Waiting,
+            standing: Standing::Waiting,
             asked_at: Timestamp::from_unix(0),
             expires_at: Timestamp::from_unix(300),
             decided_by: None,

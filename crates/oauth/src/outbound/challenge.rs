@@ -157,10 +157,9 @@ mod tests {
     #[test]
     fn the_claims_of_a_challenge_are_json_or_nothing() {
         let claims = r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#;
-        for encoded in ["eyJhY2Nlc3NfdG9rZW4iOnsiYWNycyI6eyJlc3NlbnRpYWwiOnRydWUsInZhbHVlIjoiYzEifX19"] {
-            let line = format!(r#"Bearer error="insufficient_claims", claims="{encoded}""#);
-            assert_eq!(read(&[&line]).unwrap().claims.as_deref(), Some(claims));
-        }
+        let encoded = "eyJhY2Nlc3NfdG9rZW4iOnsiYWNycyI6eyJlc3NlbnRpYWwiOnRydWUsInZhbHVlIjoiYzEifX19";
+        let line = format!(r#"Bearer error="insufficient_claims", claims="{encoded}""#);
+        assert_eq!(read(&[&line]).unwrap().claims.as_deref(), Some(claims));
         for bad in ["", "%%%", "W10=", "bm90IGpzb24="] {
             let line = format!(r#"Bearer error="insufficient_claims", claims="{bad}""#);
             assert_eq!(read(&[&line]).unwrap().claims, None, "{bad}");

@@ -128,7 +128,7 @@ pub(crate) fn around() -> impl Strategy<Value = Surroundings> {
 
 /// The question with every entity there is, as Cedar's own authorizer takes it, or `None` if it cannot be asked since the
 /// arguments have no reading.
-pub(crate) fn asked_plainly(bundle: &Bundle, query: &Query<'_>) -> Option<(cedar_policy::Request, Entities)> {
+pub(crate) fn asked_plainly(bundle: &Bundle, query: &Query<'_>) -> Option<(Request, Entities)> {
     let subject = bundle.subject(query.server, query.action).ok()?;
     let mut reads = Reads { address: true, time: true, ..Reads::default() };
     bundle.policies.values().for_each(|p| reads.join(&p.reads));

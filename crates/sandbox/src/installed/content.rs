@@ -27,7 +27,9 @@ const REMEMBERED: usize = 20_000;
 /// What tells one content from another without reading: nobody but the kernel writes the time of change.
 type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
 
-static KNOWN: Mutex<Option<HashMap<PathBuf, (Stamp, [u8; 32])>>> = Mutex::new(None);
+type Known = HashMap<PathBuf, (Stamp, [u8; 32])>;
+
+static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     array(digest::digest(&digest::SHA256, bytes).as_ref())
