@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
-use crate::{Answer, Browser, Client, Gate, Idp, Upstream, browser};
+use crate::{Answer, Browser, Client, Gate, Idp, Upstream, browser, issuers_of};
 
 /// What browsers and clients know the gate by. A proxy would end its TLS.
 pub const PUBLIC: &str = "https://gate.example";
@@ -73,9 +73,10 @@ impl Facade {
              [identity]\nmode = \"facade\"\n\
              scopes = {{ \"mcp:read\" = \"read\", \"mcp:write\" = \"write\", \"mcp:admin\" = \"rule\" }}\n{identity}\n\
              {}[identity.merged]\nrequired_scopes = [\"mcp:read\"]\n{CLIENTS}\n\
-             [policy.roles.people]\ngroups = [\"people\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
+             [policy.roles.people]\ngroups = [\"people\"]\n{}[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
              {}{}{tables}\n",
             idp.config(),
+            issuers_of(&format!("{}{tables}", idp.config())),
             server(&a, "a"),
             server(&b, "b"),
         );

@@ -20,6 +20,12 @@ pub struct Issuer {
     id_token: Arc<Mutex<String>>,
 }
 
+/// `issuers` for a role that goes by the groups of every `issuer` in `config`.
+pub fn issuers_of(config: &str) -> String {
+    let named = config.split("issuer = \"").skip(1).filter_map(|rest| rest.split('"').next());
+    format!("issuers = {:?}\n", named.collect::<Vec<_>>())
+}
+
 /// `base` with the members of `more`; `null` takes one out.
 pub fn merge(mut base: Value, more: Value) -> Value {
     if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
@@ -69,8 +75,8 @@ impl Issuer {
         let given = Arc::clone(&id_token);
         let server = Upstream::modern(move |heard, pen| {
             let issuer = format!("http://{}", heard.line("host").unwrap_or_default());
-            if (heard.method(), heard.path()) == ("POST", "/token") {
-                let id_token = given.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let id_token = given.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if (heard.method(), heard.path()) == ("POST", "/token") && !id_token.is_empty() {
                 let answer = json!({ "token_type": "Bearer", "access_token": "opaque", "expires_in": 60, "id_token": id_token });
                 pen.json(&answer.to_string());
                 return true;

@@ -26,7 +26,7 @@ pub use client::{Answer, Ask, Client, Stream, modern_text};
 pub use facade::{BACK, CHALLENGE, Facade, PUBLIC, SECRET, VERIFIER, basic, change, encode, parameter};
 pub use gate::{Gate, binary, kill, prober, prober_path, refusal_of};
 pub use idp::Idp;
-pub use issuer::{Issuer, merge};
+pub use issuer::{Issuer, issuers_of, merge};
 pub use server::{Heard, Pen, Upstream};
 pub use session::Session;
 pub use tenant::Tenant;

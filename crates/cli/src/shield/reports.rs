@@ -175,7 +175,9 @@ mod tests {
     use super::*;
 
     fn kept(folder: &std::path::Path) -> (State, Reports) {
-        let state = State::for_config(Some(&folder.join("bartizan.toml"))).unwrap();
+        let config = folder.join("bartizan.toml");
+        std::fs::write(&config, "[[servers]]\nname = \"one\"\ncommand = [\"one\"]\n").unwrap();
+        let state = State::for_config(Some(&config)).unwrap();
         let reports = crate::runtime().unwrap().block_on(Reports::of(&state)).unwrap();
         (state, reports)
     }

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use bartizan_trials::{Gate, Issuer, Upstream, merge};
+use bartizan_trials::{Gate, Issuer, Upstream, issuers_of, merge};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 const BASE: &str = "https://gate.example";
-const PEOPLE: &str = "[policy.roles.people]\ngroups = [\"people\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n";
+const PEOPLE: &str = "[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n[policy.roles.people]\ngroups = [\"people\"]\n";
 
 fn identity(issuers: &str) -> String {
     format!(
@@ -85,7 +85,7 @@ fn aa_37_a_decision_is_about_one_whole_token_at_one_endpoint_under_the_policy_of
     let other = Upstream::modern(|_, _| false);
     let servers = format!("{}{}", up.config("up", ""), other.config("other", ""));
     let issuers = identity(&format!("{}{}", one.config(), two.config()));
-    let gate = Gate::start(&format!("{issuers}{PEOPLE}{servers}"));
+    let gate = Gate::start(&format!("{issuers}{PEOPLE}{}{servers}", issuers_of(&issuers)));
     let shows = |path: &str, token: &str| gate.bearer(token.to_owned()).call(path, "echo", "{}").status;
     let here = format!("{BASE}/mcp/up");
     let same = json!({ "jti": "the-same" });
@@ -108,6 +108,6 @@ fn aa_37_a_decision_is_about_one_whole_token_at_one_endpoint_under_the_policy_of
     // A policy that is taken back is taken back for tokens that were seen before.
     gate.reconfigure(&format!("{issuers}{servers}"));
     assert_eq!(shows("/mcp/up", &good), 403);
-    gate.reconfigure(&format!("{issuers}{PEOPLE}{servers}"));
+    gate.reconfigure(&format!("{issuers}{PEOPLE}{}{servers}", issuers_of(&issuers)));
     assert_eq!(shows("/mcp/up", &good), 200);
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, eventually};
+use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, eventually, issuers_of};
 use serde_json::{Value, json};
 
 const BASE: &str = "https://gate.example";
@@ -47,9 +47,10 @@ fn config(up: &Upstream, issuers: &[&Issuer], folder: &std::path::Path, more: &s
     let issuers: String = issuers.iter().map(|issuer| issuer.config()).collect();
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{BASE}\"\n[identity]\nmode = \"resource-server\"\n{issuers}\
-         [policy]\ndir = {folder:?}\n[policy.roles.people]\ngroups = [\"people\"]\n{more}\
+         [policy]\ndir = {folder:?}\n[policy.roles.people]\ngroups = [\"people\"]\n{}{more}\
          [[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
          [[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\ntrust = \"trusted\"\n",
+        issuers_of(&issuers),
         up.url()
     )
 }

@@ -2,7 +2,7 @@
 //! RFC 9068, RFC 8707, RFC 8725).
 
 use bartizan_model::{Clock, SystemClock};
-use bartizan_trials::{Client, Gate, Issuer, Session, Upstream};
+use bartizan_trials::{Client, Gate, Issuer, Session, Upstream, issuers_of};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
@@ -27,8 +27,9 @@ impl Scene {
         let gate = Gate::start(&format!(
             "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{BASE}\"\n\
              [identity]\nmode = \"resource-server\"\n{identity}\n{}\
-             [policy.roles.people]\ngroups = [\"people\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{}{}{more}",
+             [policy.roles.people]\ngroups = [\"people\"]\n{}[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{}{}{more}",
             issuer.config(),
+            issuers_of(&format!("{}{more}", issuer.config())),
             new.config("new", ""),
             old.config("old", ""),
         ));
