@@ -252,7 +252,9 @@ fn aa_37_no_decision_is_lent_to_another_token() {
     gate.reconfigure(&config(&up, &[&one, &two], folder.path(), ""));
     eventually("the other policy holds", || is_no(&write(&one, same_id(json!({})))).then_some(()));
     fs::write(folder.path().join("a.cedar"), rule).unwrap();
-    gate.reconfigure(&config(&up, &[&one, &two], folder.path(), "[policy.roles.other]\ngroups = [\"x\"]\n"));
+    let whose = issuers_of(&format!("{}{}", one.config(), two.config()));
+    let other = format!("[policy.roles.other]\ngroups = [\"x\"]\n{whose}");
+    gate.reconfigure(&config(&up, &[&one, &two], folder.path(), &other));
     eventually("the first policy holds again", || {
         (write(&one, same_id(json!({}))).status == 200).then_some(())
     });
