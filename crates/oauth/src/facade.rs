@@ -212,7 +212,8 @@ impl Facade {
             exchanged,
             nonces,
             keyring,
-            registering: Rate::new(register::EACH_PER_MINUTE, register::ALL_PER_MINUTE),
+            registering: Rate::new(register::EACH_PER_MINUTE, register::ALL_PER_MINUTE)
+                .of_ourselves(register::ALL_PER_MINUTE),
             grants: lent.grants,
             registrations: lent.registrations,
             signing_keys: lent.signing_keys,

@@ -17,6 +17,7 @@ const ROOM: usize = 16 * 1024;
 pub(crate) struct Rate {
     each: u32,
     all: u32,
+    of_ourselves: u32,
     counted: Mutex<Counted>,
 }
 
@@ -29,7 +30,13 @@ struct Counted {
 
 impl Rate {
     pub fn new(each: u32, all: u32) -> Self {
-        Self { each, all, counted: Mutex::default() }
+        Self { each, all, of_ourselves: each, counted: Mutex::default() }
+    }
+
+    /// The same, with another limit for this machine's own address, which all of its programs share.
+    #[must_use]
+    pub fn of_ourselves(self, limit: u32) -> Self {
+        Self { of_ourselves: limit, ..self }
     }
 
     /// Counts one more for `peer`; the error is how many seconds it has to wait.
@@ -42,7 +49,8 @@ impl Rate {
         let wait = WINDOW_S - now.as_unix() % WINDOW_S;
         let of_peer = counted.by_address.get(&network(peer)).copied().unwrap_or_default();
         let is_full = counted.by_address.len() >= ROOM && of_peer == 0;
-        if of_peer >= self.each || counted.together >= self.all || is_full {
+        let each = if peer.to_canonical().is_loopback() { self.of_ourselves } else { self.each };
+        if of_peer >= each || counted.together >= self.all || is_full {
             return Err(wait);
         }
         counted.together += 1;
@@ -77,6 +85,11 @@ mod tests {
         assert_eq!(rate.count(a, at(2)), Err(58), "both are of one network");
         assert_eq!(rate.count(c, at(3)), Ok(()));
         assert_eq!(rate.count("192.0.2.2".parse().unwrap(), at(4)), Err(56), "all together");
+        let ours: IpAddr = "127.0.0.1".parse().unwrap();
+        let rate = Rate::new(1, 3).of_ourselves(2);
+        assert_eq!([0, 1, 2].map(|_| rate.count(ours, at(0))), [Ok(()), Ok(()), Err(60)]);
+        assert_eq!([0, 1].map(|_| rate.count(c, at(0))), [Ok(()), Err(60)]);
+        let rate = Rate::new(2, 3);
         assert_eq!(rate.count(a, at(60)), Ok(()));
     }
 }

@@ -22,7 +22,8 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 const AT_MOST: u32 = 10_000;
 /// Bytes of a registration.
 const MAX_BYTES: usize = 16 * 1024;
-/// Registrations in a minute: from one address, and from all together.
+/// Registrations in a minute: from one address, and from all together. The programs of one machine are all together too: a
+/// dozen servers in one editor's settings are a dozen clients.
 pub(crate) const EACH_PER_MINUTE: u32 = 10;
 pub(crate) const ALL_PER_MINUTE: u32 = 60;
 
