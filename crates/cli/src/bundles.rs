@@ -427,8 +427,9 @@ pub async fn check(
     now: Timestamp,
 ) -> Result<Verified, Unfit> {
     let verified = Envelope::read(bytes)?.verify(keys, config.threshold)?;
-    let signers: Vec<KeyId> = verified.signers().iter().cloned().collect();
-    let known = store.newest(&names(&signers)).await.map_err(|error| Unfit::Store(error.to_string()))?;
+    // Of all keys, not of its signers alone: whoever leaves a signature out goes back no further.
+    let ids: Vec<KeyId> = keys.iter().map(PublicKey::id).collect();
+    let known = store.newest(&names(&ids)).await.map_err(|error| Unfit::Store(error.to_string()))?;
     let found = verified.version();
     match known {
         Some(known) if found < known.version => {

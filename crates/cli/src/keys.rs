@@ -142,7 +142,8 @@ pub fn tls(base: &Path, ca: Option<&Path>) -> TlsOptions {
 /// changed is adopted within seconds, and without the provider's consent nothing opens.
 pub async fn watch(keys: &Keys, recheck: Duration, away: Duration) {
     let mut ticks = tokio::time::interval(LOOK);
-    let mut stamp = keys.file.stamp();
+    // What was read before this began may be older than the file is by now.
+    let mut stamp = None;
     let mut good = Instant::now();
     let mut checked = Instant::now();
     loop {
@@ -162,10 +163,11 @@ pub async fn watch(keys: &Keys, recheck: Duration, away: Duration) {
             keys.sealer.adopt(&contents).map_err(|error| Trouble::Refused(error.to_string()))
         }) {
             Ok(()) => {
-                if now != stamp {
+                if stamp.is_some() && now != stamp {
                     tracing::info!("the keys have changed");
                 }
-                (stamp, good) = (keys.file.stamp(), Instant::now());
+                // Of before it was read: a change since then is seen the next time.
+                (stamp, good) = (now, Instant::now());
             }
             Err(Trouble::Away(error)) if good.elapsed() < away => {
                 tracing::warn!(error, "the key provider is away; going on with the keys in memory");

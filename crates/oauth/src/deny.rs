@@ -118,6 +118,8 @@ impl DenyList {
         let named = [
             Some(Denied::Subject { issuer: issuer(), subject: caller.subject().to_owned() }),
             Some(client(issuer())),
+            // An operator who names a client alone means it wherever it comes from.
+            Some(client(String::new())),
             token.token_id().map(|id| Denied::Token { issuer: issuer(), token_id: id.to_owned() }),
             // A token of ours speaks for somebody whom another issuer vouches for; its client is ours all the same.
             ours.map(|ours| client(ours.issuer.clone())),

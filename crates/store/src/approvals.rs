@@ -343,7 +343,7 @@ impl Approvals for StoredApprovals {
         .bind(&approval.id)
         .bind(&approval.role)
         .bind(i64::from(approval.by_self))
-        .bind(self.sealer.seal_row(&words_context(&approval.id), approval.words.as_bytes())?)
+        .bind(with_words_context(&approval, |parts| self.sealer.seal_row(parts, approval.words.as_bytes()))?)
         .bind(seconds(approval.asked_at))
         .bind(seconds(approval.expires_at))
         .execute(&mut *transaction)
@@ -405,7 +405,8 @@ impl Approvals for StoredApprovals {
         for approval in found.into_iter().flatten() {
             // Of several that came this far, the first has the row; the others wait for it and find it used.
             let used = sqlx::query(
-                "UPDATE approvals SET state = 'used', used_at = $2 WHERE id = $1 AND state = 'approved'",
+                "UPDATE approvals SET state = 'used', used_at = $2, seal = NULL \
+                 WHERE id = $1 AND state = 'approved'",
             )
             .bind(&approval.id)
             .bind(seconds(now))
@@ -472,19 +473,18 @@ pub(crate) fn with_seal<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]])
         &binding.bytes.0,
         &binding.pin.0,
         binding.policy.as_bytes(),
+        approval.role.as_bytes(),
+        &[u8::from(approval.by_self)],
         approval.standing.as_str().as_bytes(),
         approval.decided_by.as_deref().unwrap_or_default().as_bytes(),
         &approval.expires_at.as_unix().to_be_bytes(),
     ])
 }
 
-/// What a row says; words that do not open are none.
+/// What a row says; a request whose words do not open is denied.
 pub(crate) fn approval(row: &AnyRow, sealer: &Sealer) -> Result<Approval, DatabaseError> {
     let text = |column: &str| row.try_get::<String, _>(column);
-    let id = text("id")?;
-    let words = sealer.open(&words_context(&id), &text("words")?);
-    let words = words.and_then(|words| String::from_utf8(words).ok()).unwrap_or_default();
-    Ok(Approval {
+    let mut approval = Approval {
         binding: Binding {
             caller: Caller::new(text("issuer")?, text("subject")?, text("client")?),
             server: server(row)?,
@@ -495,18 +495,46 @@ pub(crate) fn approval(row: &AnyRow, sealer: &Sealer) -> Result<Approval, Databa
         },
         role: text("role")?,
         by_self: row.try_get::<i64, _>("by_self")? != 0,
-        words,
+        words: String::new(),
         standing: Standing::named(&text("state")?).ok_or(DatabaseError::Value("state"))?,
         asked_at: time(row, "asked_at")?,
         expires_at: time(row, "expires_at")?,
         decided_by: row.try_get("decided_by")?,
         decided_at: maybe_time(row, "decided_at")?,
         used_at: maybe_time(row, "used_at")?,
-        id,
-    })
+        id: text("id")?,
+    };
+    let sealed = text("words")?;
+    let opened = with_words_context(&approval, |parts| sealer.open(parts, &sealed));
+    match opened.and_then(|words| String::from_utf8(words).ok()) {
+        Some(words) => approval.words = words,
+        // What is shown is then not what would be approved.
+        None if approval.standing == Standing::Waiting => {
+            tracing::error!(
+                id = approval.id,
+                "a request for approval is not as it was written; it counts as denied"
+            );
+            approval.standing = Standing::Denied;
+        }
+        None => {}
+    }
+    Ok(approval)
 }
 
-/// What the words of the request `id` are sealed under.
-pub(crate) fn words_context(id: &str) -> [&[u8]; 2] {
-    [b"approval words", id.as_bytes()]
+/// Hands `use_parts` everything that the words of a request are sealed under: the call, who may decide about it, and until when.
+pub(crate) fn with_words_context<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let binding = &approval.binding;
+    use_parts(&[
+        b"approval words",
+        approval.id.as_bytes(),
+        binding.caller.key().as_bytes(),
+        binding.server.as_str().as_bytes(),
+        binding.tool.as_bytes(),
+        &binding.bytes.0,
+        &binding.pin.0,
+        binding.policy.as_bytes(),
+        approval.role.as_bytes(),
+        &[u8::from(approval.by_self)],
+        &approval.expires_at.as_unix().to_be_bytes(),
+    ])
 }

@@ -250,7 +250,10 @@ impl Rotation<'_> {
                 let approval = approvals::Approval { standing, ..approval };
                 Ok(approvals::with_seal(&approval, |parts| self.marked(parts, &old)))
             }
-            Content::ApprovalWords => self.row(&approvals::words_context(&text("id")?), &old),
+            Content::ApprovalWords => {
+                let approval = approvals::approval(row, &self.sealer)?;
+                approvals::with_words_context(&approval, |parts| self.row(parts, &old))
+            }
             Content::PinMark => {
                 let kept = pin_rows::pin(row, &self.sealer)?;
                 Ok(kept.is_ours.then(|| pin_rows::seal(&kept.pin, &self.sealer)))

@@ -6,6 +6,7 @@ use bartizan_store::approvals::Approval;
 use serde::{Deserialize, Serialize};
 
 use super::approvals::Pending;
+use crate::call::answers_to_server;
 
 /// Characters of the arguments that are shown; whoever approves more has not read it.
 const ARGUMENTS: usize = 64 * 1024;
@@ -14,7 +15,7 @@ const ARGUMENTS: usize = 64 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Shown {
-    /// The arguments, as they are forwarded.
+    /// The arguments, as they are forwarded, and what is forwarded beside them.
     pub arguments: String,
     /// Bytes of the arguments that are not shown.
     pub more_bytes: usize,
@@ -28,7 +29,15 @@ pub struct Shown {
 
 impl Shown {
     pub(super) fn of_call(call: &Pending<'_>) -> Self {
-        let arguments = call.message.param("arguments").map_or("{}", |a| a.text());
+        let mut arguments = call.message.param("arguments").map_or("{}", |a| a.text()).to_owned();
+        // Whatever else is forwarded and bound is shown too.
+        let beside = ["name", "arguments", "_meta", "inputResponses"];
+        for member in call.message.fields().filter(|member| !beside.iter().any(|name| member.is(name))) {
+            arguments += &format!("\n{}: {}", member.key(), member.value.text());
+        }
+        for (key, answer) in answers_to_server(call.message).into_iter().flatten() {
+            arguments += &format!("\nanswer to {key}: {answer}");
+        }
         let shown: String = arguments.chars().take(ARGUMENTS).collect();
         Self {
             more_bytes: arguments.len() - shown.len(),

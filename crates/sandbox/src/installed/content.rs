@@ -2,9 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::Read,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
@@ -50,7 +50,8 @@ fn stamp(about: &fs::Metadata) -> Stamp {
 
 /// SHA-256 of a regular file.
 pub fn hash_file(path: &Path) -> Option<[u8; 32]> {
-    let mut file = File::open(path).ok()?;
+    // What would wait for a writer must not; what is no file is not read.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
     let about = file.metadata().ok().filter(fs::Metadata::is_file)?;
     let stamp = stamp(&about);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,11 +64,14 @@ pub fn hash_file(path: &Path) -> Option<[u8; 32]> {
     drop(known);
     let mut context = digest::Context::new(&digest::SHA256);
     let mut buffer = vec![0; 128 << 10];
+    let mut left = about.len();
     loop {
         let read = file.read(&mut buffer).ok()?;
         if read == 0 {
             break;
         }
+        // Some files of the kernel's say that they are empty and have no end.
+        left = left.checked_sub(read as u64)?;
         context.update(buffer.get(..read)?);
     }
     let sha256 = array(context.finish().as_ref());
@@ -139,14 +143,25 @@ pub fn tree(root: &Path) -> Option<[u8; 32]> {
     Some(super::digest_of(&found))
 }
 
-/// The same over the files of a list, below `root`; what is missing counts as missing.
-pub fn listed<'f>(root: &Path, files: impl Iterator<Item = &'f str>) -> Option<[u8; 32]> {
-    let mut found = BTreeMap::new();
+/// The same over the files of a list, below `root`; what is missing counts as missing. Whoever wrote the list names no file
+/// that is not below `within`, links followed.
+pub fn listed<'f>(root: &Path, within: &Path, files: impl Iterator<Item = &'f str>) -> Option<[u8; 32]> {
+    let within = fs::canonicalize(within).ok()?;
+    let (mut found, mut bytes) = (BTreeMap::new(), 0_u64);
     for name in files {
         if found.len() >= FILES {
             return None;
         }
-        let content = hash_file(&root.join(name)).map_or_else(|| "missing".to_owned(), hex::encode);
+        let path = Some(Path::new(name)).filter(|name| name.is_relative());
+        let path = path.and_then(|name| fs::canonicalize(root.join(name)).ok());
+        let path = path.filter(|path| path.starts_with(&within));
+        bytes = bytes
+            .checked_add(path.as_ref().and_then(|path| fs::metadata(path).ok()).map_or(0, |m| m.len()))?;
+        if bytes > BYTES {
+            return None;
+        }
+        let content =
+            path.and_then(|path| hash_file(&path)).map_or_else(|| "missing".to_owned(), hex::encode);
         found.insert(name.to_owned(), content);
     }
     Some(super::digest_of(&found))

@@ -141,7 +141,8 @@ fn distribution(site: &Path, name: &str, is_it: impl Fn(&str) -> bool) -> Option
         name: format!("pkg:pypi/{}", normalised(dist)),
         version: version.clone(),
         integrity: record.as_ref().map(|record| format!("sha256-{}", hex::encode(content::sha256(record)))),
-        content: content::listed(site, files),
+        // `lib/pythonX.Y/site-packages`, and the scripts beside `lib`.
+        content: content::listed(site, site.ancestors().nth(3).unwrap_or(site), files),
         dependencies: None,
     })
 }
