@@ -29,7 +29,7 @@ pub struct Requests(pub Arc<Gate>);
 #[async_trait]
 impl Decisions for Requests {
     async fn waiting(&self, person: &Person) -> Result<Vec<Held>, Undecided> {
-        let approver = self.approver(person)?;
+        let approver = self.approver(person).await?;
         let waiting = self.0.policy().waiting_for(&approver).await.map_err(unavailable)?;
         let decidable =
             waiting.into_iter().filter(|approval| !is_own(&approver, approval) || approval.by_self);
@@ -37,7 +37,7 @@ impl Decisions for Requests {
     }
 
     async fn show(&self, id: &str, person: &Person) -> Result<Held, Undecided> {
-        let approver = self.approver(person)?;
+        let approver = self.approver(person).await?;
         let found = self.0.policy().request(id).await.map_err(unavailable)?;
         let (approval, is_current) = found.ok_or(Undecided::Unknown)?;
         let is_own = is_own(&approver, &approval);
@@ -49,7 +49,7 @@ impl Decisions for Requests {
     }
 
     async fn decide(&self, id: &str, approve: bool, person: &Person) -> Result<Held, Undecided> {
-        let approver = self.approver(person)?;
+        let approver = self.approver(person).await?;
         let decided = self.0.policy().decide(id, approve, &approver).await.map_err(|error| match error {
             approvals::Undecided::Changed => Undecided::Over,
             approvals::Undecided::Role(_) => Undecided::Role,
@@ -62,9 +62,12 @@ impl Decisions for Requests {
 
 impl Requests {
     /// The person with the roles that the policies in force give him. Nobody who was cut off decides, signed in or not.
-    fn approver(&self, person: &Person) -> Result<Approver, Undecided> {
-        if self.0.responses().is_revoked(&Caller::new(&person.issuer, &person.subject, "")) {
-            return Err(Undecided::Role);
+    async fn approver(&self, person: &Person) -> Result<Approver, Undecided> {
+        let caller = Caller::new(&person.issuer, &person.subject, "");
+        match self.0.responses().has_cut_off(&caller).await {
+            Ok(false) => {}
+            Ok(true) => return Err(Undecided::Role),
+            Err(refusal) => return Err(Undecided::Unavailable(refusal.message)),
         }
         Ok(self.0.policy().approver(Claims {
             issuer: person.issuer.clone(),

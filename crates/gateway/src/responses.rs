@@ -132,11 +132,15 @@ impl Responses {
     /// # Errors
     /// 403 if the person's or the client's access is revoked, 503 if that cannot be found out.
     pub async fn admit(&self, asker: &Asker) -> Result<(), Refusal> {
-        let snapshot = self.fresh().await?;
-        if snapshot.callers.iter().any(|target| target.is(&asker.caller)) {
-            return Err(revoked());
-        }
-        Ok(())
+        if self.has_cut_off(&asker.caller).await? { Err(revoked()) } else { Ok(()) }
+    }
+
+    /// Whether somebody's access is revoked, whatever they came with.
+    ///
+    /// # Errors
+    /// 503 if that cannot be found out.
+    pub async fn has_cut_off(&self, caller: &Caller) -> Result<bool, Refusal> {
+        Ok(self.fresh().await?.callers.iter().any(|target| target.is(caller)))
     }
 
     /// Lets a request through to `server`.

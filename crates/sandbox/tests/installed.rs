@@ -179,6 +179,29 @@ fn distribution(place: &Place, site: &str) {
     place.write(&format!("{site}/other-1.0.dist-info/RECORD"), "other.py,,\n");
 }
 
+/// A package cannot have the gate read what is not its own, which may have no end or wait for a writer (attacks.md SC-01).
+#[test]
+fn a_record_names_no_file_outside_its_environment() {
+    let place = Place::new();
+    place.program("venv/bin/python", "python");
+    place.write("venv/pyvenv.cfg", "home = /usr/bin");
+    let site = "venv/lib/python3.12/site-packages";
+    distribution(&place, site);
+    let secret = place.write("secret", "of another");
+    symlink(&secret, place.at(&format!("{site}/mcp_time/link.py"))).unwrap();
+    let record = place.at(&format!("{site}/mcp_time-0.4.0.dist-info/RECORD"));
+    let own = fs::read_to_string(&record).unwrap();
+    let outside =
+        format!("/proc/self/pagemap,,\n{},,\n../../../../secret,,\nmcp_time/link.py,,\n", secret.display());
+    fs::write(&record, own + &outside).unwrap();
+    let look = || place.look(&["venv/bin/python", "-m", "mcp_time"]).package.unwrap();
+    let before = look();
+    place.write("secret", "of another, changed");
+    assert_eq!(before, look(), "nobody looked there");
+    place.write(&format!("{site}/mcp_time/__init__.py"), "evil");
+    assert_ne!(before, look(), "the honest rows count as ever");
+}
+
 #[test]
 fn what_python_runs_is_found_in_its_environment() {
     let place = Place::new();

@@ -360,6 +360,9 @@ impl Approvals for StoredApprovals {
         now: Timestamp,
     ) -> Result<Approval, ApprovalError> {
         let known = self.read(id).await?.ok_or(ApprovalError::Unknown)?;
+        if known.standing != Standing::Waiting {
+            return Err(ApprovalError::NotWaiting);
+        }
         let asker = &known.binding.caller;
         if !known.by_self && (asker.issuer(), asker.subject()) == (by.issuer(), by.subject()) {
             return Err(ApprovalError::Own);

@@ -138,6 +138,16 @@ async fn whoever_writes_to_the_database_approves_nothing() {
         assert!(is_denied(&approvals, &other, 2).await);
         bench.meddle(&late.replace('+', "-")).await;
         assert!(matches!(redeem(&approvals, &other, 2).await, Redemption::Granted(_)));
+        // Nor counts it twice, nor may somebody else decide about what waits, nor about another call than the one shown.
+        bench.meddle("UPDATE approvals SET state = 'approved'").await;
+        assert!(is_denied(&approvals, &other, 2).await);
+        for (number, change) in ["by_self = 1", "role = 'mine'", "bytes = pin"].into_iter().enumerate() {
+            let nth = Binding { policy: format!("changed {number}"), ..binding() };
+            let asked = approvals.ask(&request(nth), at(0)).await.unwrap();
+            bench.meddle(&format!("UPDATE approvals SET {change} WHERE id = '{}'", asked.id)).await;
+            let decided = approvals.decide(&asked.id, true, &caller("bob"), at(1)).await;
+            assert!(matches!(decided, Err(ApprovalError::NotWaiting)), "{change}: {decided:?}");
+        }
     })
     .await;
 }

@@ -106,6 +106,29 @@ fn press(visitor: &mut Browser, path: &str, page: &Answer, button: &str) -> Answ
     visitor.post(path, &[("form", &field(page, "form").unwrap()), ("decision", button)])
 }
 
+/// Whoever was cut off decides nothing, signed in before or after; somebody else of the role does.
+#[test]
+fn ep_08_whoever_was_cut_off_decides_nothing() {
+    let office = Office::open();
+    let path = page(&office.send("bob"));
+    let (mut boss, shown) = office.person("bea", &["bosses"], &path);
+    let revoked = std::process::Command::new(bartizan_trials::binary())
+        .args(["respond", "revoke", "--person", "bea", "--issuer", &office.issuer.name(), "--config"])
+        .arg(office.gate.folder().join("bartizan.toml"))
+        .output()
+        .unwrap();
+    assert!(revoked.status.success(), "{revoked:?}");
+    eventually("the browser is signed out", || field(&boss.get(&path), "form").is_none().then_some(()));
+    assert_ne!(press(&mut boss, &path, &shown, "approve").status, 200);
+    // The provider still vouches for her, and what the command wrote is known to the gate within seconds.
+    eventually("the gate knows", || (office.person("bea", &["bosses"], &path).1.status == 403).then_some(()));
+    page(&office.send("bob"));
+    assert_eq!(office.calls(), 0);
+    let (mut other, shown) = office.person("ben", &["bosses"], &path);
+    assert_eq!(press(&mut other, &path, &shown, "approve").status, 200);
+    assert_eq!(office.send("bob").status, 200);
+}
+
 /// The approver sees the call, approves it, and it passes once.
 #[test]
 fn ep_08_somebody_who_holds_the_role_decides_on_a_page() {
