@@ -17,12 +17,12 @@ use bartizan_gateway::{
     pages::Pages,
     record::IdentityLedger,
 };
-use bartizan_model::{Clock, Secret, SystemClock};
+use bartizan_model::{Caller, Clock, Secret, SystemClock};
 use bartizan_oauth::{
     Denied, DenyList, DpopNonces, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings,
     Fetch, Graph, GroupSource, Ledger, MemoryReplays, ResourceServer, ResourceSettings, SecretRef,
     SubjectTokens, Surroundings,
-    facade::{Asked, Directory, Registration},
+    facade::{Asked, Directory, Person, Registration},
     outbound::{Assertions, EntraMeans, Linking},
     signin::{BrowserConfig, Decisions, Described, SignIn, SignInSettings, SignInSurroundings},
 };
@@ -494,17 +494,21 @@ struct Reception {
 }
 
 impl Reception {
-    /// Whether this is where accounts at a server in quarantine are linked: what is granted there now would have to be revoked
-    /// again. What cannot be found out is taken for so.
-    async fn is_quarantined(&self, path: &str) -> bool {
+    /// Whether this is where accounts at a server in quarantine are linked, or `person` was cut off: what is granted there now
+    /// would have to be revoked again. What cannot be found out is taken for so.
+    async fn is_cut_off(&self, path: &str, person: Option<&Person>) -> bool {
         let name = path.rsplit('/').next().unwrap_or_default();
+        let caller = person.map(|person| Caller::new(&person.issuer, &person.subject, ""));
         let Ok(in_force) = self.responses.all().await else { return true };
-        in_force.iter().any(|r| matches!(&r.target, Target::Server(server) if server.as_str() == name))
+        in_force.iter().any(|response| match &response.target {
+            Target::Server(server) => server.as_str() == name,
+            target => caller.as_ref().is_some_and(|caller| target.is(caller)),
+        })
     }
 }
 
 fn cut_off() -> Response<Bytes> {
-    let words = "This server is in quarantine. No account is linked there until its operator releases it.\n";
+    let words = "This server is in quarantine, or your access was revoked. No account is linked until an operator releases it.\n";
     let mut response = Response::new(Bytes::from_static(words.as_bytes()));
     *response.status_mut() = StatusCode::FORBIDDEN;
     let headers = response.headers_mut();
@@ -529,10 +533,11 @@ impl Pages for Reception {
         if !asked.path.starts_with("/connect/") {
             return None;
         }
-        if self.is_quarantined(asked.path).await {
+        let person = self.sign_in.person(asked).await;
+        if self.is_cut_off(asked.path, person.as_ref()).await {
             return Some(cut_off());
         }
-        match self.sign_in.person(asked).await {
+        match person {
             Some(person) => self.linking.answer(asked, &person).await,
             None => Some(sign_in_first()),
         }

@@ -466,22 +466,41 @@ fn bound<'q>(
 
 /// Hands `use_parts` everything that says what was decided, for which call, by whom and until when.
 pub(crate) fn with_seal<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let decision = [
+        approval.standing.as_str().as_bytes(),
+        approval.decided_by.as_deref().unwrap_or_default().as_bytes(),
+    ];
+    with_request(b"approval", approval, &decision, use_parts)
+}
+
+/// Hands `use_parts` everything that the words of a request are sealed under: the call, who may decide about it, and until when.
+pub(crate) fn with_words_context<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
+    with_request(b"approval words", approval, &[], use_parts)
+}
+
+fn with_request<T>(
+    use_of: &[u8],
+    approval: &Approval,
+    more: &[&[u8]],
+    use_parts: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
     let binding = &approval.binding;
-    use_parts(&[
-        b"approval",
+    let (caller, by_self) = (binding.caller.key(), [u8::from(approval.by_self)]);
+    let expires_at = approval.expires_at.as_unix().to_be_bytes();
+    let request: [&[u8]; 11] = [
+        use_of,
         approval.id.as_bytes(),
-        binding.caller.key().as_bytes(),
+        caller.as_bytes(),
         binding.server.as_str().as_bytes(),
         binding.tool.as_bytes(),
         &binding.bytes.0,
         &binding.pin.0,
         binding.policy.as_bytes(),
         approval.role.as_bytes(),
-        &[u8::from(approval.by_self)],
-        approval.standing.as_str().as_bytes(),
-        approval.decided_by.as_deref().unwrap_or_default().as_bytes(),
-        &approval.expires_at.as_unix().to_be_bytes(),
-    ])
+        &by_self,
+        &expires_at,
+    ];
+    use_parts(&[&request, more].concat())
 }
 
 /// What a row says; a request whose words do not open is denied.
@@ -522,22 +541,4 @@ pub(crate) fn approval(row: &AnyRow, sealer: &Sealer) -> Result<Approval, Databa
         None => {}
     }
     Ok(approval)
-}
-
-/// Hands `use_parts` everything that the words of a request are sealed under: the call, who may decide about it, and until when.
-pub(crate) fn with_words_context<T>(approval: &Approval, use_parts: impl FnOnce(&[&[u8]]) -> T) -> T {
-    let binding = &approval.binding;
-    use_parts(&[
-        b"approval words",
-        approval.id.as_bytes(),
-        binding.caller.key().as_bytes(),
-        binding.server.as_str().as_bytes(),
-        binding.tool.as_bytes(),
-        &binding.bytes.0,
-        &binding.pin.0,
-        binding.policy.as_bytes(),
-        approval.role.as_bytes(),
-        &[u8::from(approval.by_self)],
-        &approval.expires_at.as_unix().to_be_bytes(),
-    ])
 }

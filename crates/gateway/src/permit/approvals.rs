@@ -343,6 +343,27 @@ mod tests {
         assert_eq!(call_a, call(shown), "what is said to the gate is not forwarded");
     }
 
+    #[test]
+    fn whatever_is_bound_is_shown() {
+        let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":1},
+            "vendor":{"to":"mallory"},"inputResponses":{"amount":{"content":9000},"bartizan/visit-1":{}}}}"#;
+        let message = Message::parse(text.into()).unwrap();
+        let call = Pending {
+            tool: "t",
+            message: &message,
+            roles: Vec::new(),
+            policies: &[],
+            because: "",
+            labels: FlowLabels::default(),
+        };
+        let shown = Shown::of_call(&call).arguments;
+        assert!(shown.starts_with(r#"{"a":1}"#), "{shown}");
+        for part in ["mallory", "amount", "9000"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        assert!(!shown.contains("bartizan/visit-1"), "what is said to the gate is not forwarded: {shown}");
+    }
+
     fn asked(caller: Caller, role: &str) -> Approval {
         Approval {
             id: "1".into(),

@@ -337,6 +337,7 @@ async fn a_revocation_does_not_wait_for_the_cache() {
         Denied::Token { issuer: issuer.clone(), token_id: "token-1".into() },
         Denied::Subject { issuer: issuer.clone(), subject: "alice".into() },
         Denied::Client { issuer, client: "agent".into() },
+        Denied::Client { issuer: String::new(), client: "agent".into() },
     ];
     for entry in entries {
         assert!(scene.show(&token).await.is_ok());

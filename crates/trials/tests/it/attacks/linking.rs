@@ -170,6 +170,16 @@ fn cd_08_an_account_is_linked_by_whoever_began_it_in_the_same_browser_once() {
     assert_eq!(ann.get(&back).status, 400, "once");
     assert_eq!(scene.shown_for("ann").as_deref(), Some("Bearer token-of-anns-account"));
     assert_eq!(scene.shown_for("bob"), None, "TP-02: and nobody else's");
+
+    // Somebody who was cut off signs in anew, for the provider still vouches for them, and links nothing.
+    let revoked = std::process::Command::new(bartizan_trials::binary())
+        .args(["respond", "revoke", "--person", "bob", "--issuer", &scene.facade.idp.name(), "--config"])
+        .arg(scene.facade.gate.folder().join("bartizan.toml"))
+        .output()
+        .unwrap();
+    assert!(revoked.status.success(), "{revoked:?}");
+    assert_eq!(scene.person("bob").get("/connect/up").status, 403);
+    assert_eq!(scene.person("cai").get("/connect/up").status, 200, "the honest neighbour");
 }
 
 /// Also: AA-33.
