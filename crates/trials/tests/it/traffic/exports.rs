@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -65,8 +66,15 @@ fn has_closed(events: &[Value]) -> Option<()> {
 
 /// How many entries are in the log now.
 fn entries(gate: &Gate) -> u64 {
-    let folder = fs::read_dir(gate.state().join("audit/gate-0")).unwrap();
-    let segments = folder.flatten().map(|f| f.path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl"));
+    entries_in(&gate.state().join("audit/gate-0"))
+}
+
+fn entries_in(folder: &Path) -> u64 {
+    let segments = fs::read_dir(folder)
+        .unwrap()
+        .flatten()
+        .map(|f| f.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "jsonl"));
     let count =
         |path| fs::read_to_string(path).unwrap().lines().filter(|l| l.starts_with("{\"seq\":")).count();
     segments.map(count).sum::<usize>() as u64
@@ -401,6 +409,18 @@ fn what_commands_record_is_delivered_by_the_gate_that_runs_or_by_the_next_one() 
     };
     respond(&gate, &["quarantine", "s", "--why", "the-first-word"]);
     eventually("the running gate tells it", || (told("the-first-word") > 0).then_some(()));
+    // A gate that is killed before it has noted what was taken tells it twice, which it may.
+    eventually("it has noted that", || {
+        let folders = fs::read_dir(gate.state().join("audit")).unwrap().flatten().map(|entry| entry.path());
+        let mut ended = folders
+            .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("respond-")));
+        ended
+            .all(|folder| {
+                let cursor = fs::read_to_string(folder.join("export-soc.cursor")).unwrap_or_default();
+                cursor == json!({ "next": entries_in(&folder) }).to_string()
+            })
+            .then_some(())
+    });
     gate.signal(rustix::process::Signal::KILL);
     gate.wait();
     respond(&gate, &["release", "s", "--why", "the-second-word"]);
