@@ -8,6 +8,7 @@ pub mod apps;
 mod asker;
 pub mod authenticator;
 pub mod badge;
+pub mod body;
 pub mod call;
 pub mod catalog;
 pub mod contract;

@@ -16,6 +16,8 @@ pub const HEAD_LINES: usize = 100;
 pub const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How long a request's body may take.
 pub const BODY_WAIT: Duration = Duration::from_secs(30);
+/// How long the rest of a request may take that was refused before it was read.
+pub const UNREAD_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take no byte of an answer that waits for it.
 pub const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// Connections at once.
