@@ -31,8 +31,8 @@ use crate::{
     body::Body,
     exchange::exchange,
     limits::{
-        CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT,
-        HTTP2_STREAMS, WRITE_WAIT,
+        CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT, HTTP2_STREAMS,
+        WRITE_WAIT,
     },
     pages::{Pages, Visit},
     respond::{self, Answer},

@@ -108,7 +108,11 @@ fn a_refusal_before_the_body_came_costs_no_connection() {
     let refused = [
         ("a stranger", stranger.bytes(), "401"),
         ("a wrong path", client.post("/nothing", "{}").bytes(), "404"),
-        ("a wrong type", client.modern("/mcp/new", "tools/list", "").with("Content-Type", "text/x").bytes(), "415"),
+        (
+            "a wrong type",
+            client.modern("/mcp/new", "tools/list", "").with("Content-Type", "text/x").bytes(),
+            "415",
+        ),
         ("too long for a page", client.post("/nothing", vec![b' '; 70_000]).bytes(), "4"),
     ];
     for (name, bytes, status) in refused {
