@@ -5,6 +5,7 @@
 
 pub mod approvals;
 mod questions;
+mod resets;
 pub mod shown;
 
 use std::{
@@ -36,6 +37,7 @@ pub use questions::Question;
 
 use approvals::Pending;
 use questions::{Listening, leaking};
+use resets::Resets;
 use url::Url;
 
 use crate::{
@@ -65,6 +67,7 @@ pub struct Policy {
     /// One bundle is made at a time; whoever waits finds it made.
     making: Mutex<Making>,
     recorded: Mutex<HashMap<CallerKey, Recorded>>,
+    resets: Resets,
     principals: Mutex<HashMap<CallerKey, Known>>,
     /// Where people reach the pages on which they decide, if there are any.
     pages: ArcSwapOption<Url>,
@@ -92,8 +95,8 @@ struct Known {
 /// What of a caller's window this process knows to be on record.
 #[derive(Default)]
 struct Recorded {
-    /// How often the window had been reset before.
-    generation: i64,
+    /// How often windows had been reset before.
+    resets: i64,
     labels: BTreeMap<Label, Timestamp>,
 }
 
@@ -163,6 +166,7 @@ impl Policy {
             ready: ArcSwapOption::empty(),
             making: Mutex::default(),
             recorded: Mutex::default(),
+            resets: Resets::default(),
             principals: Mutex::default(),
             pages: ArcSwapOption::empty(),
         }
@@ -310,13 +314,13 @@ impl Policy {
         let is_known = self.is_recorded(asker, labels);
         // What is known to be on record is not any more once its owner has reset it (`bartizan policy flow reset`). Read
         // before anything is put there, so that a reset meanwhile is seen the next time.
-        let generation = match brought(labels).next() {
+        let resets = match brought(labels).next() {
             Some(_) if !(ready.reads_flow || asks_store && is_known) => {
-                Some(self.flows.generation(&asker.caller).await.map_err(unusable)?)
+                Some(self.resets.count(self.flows.as_ref()).await.map_err(unusable)?)
             }
             _ => None,
         };
-        let is_known = is_known && generation.is_none_or(|now| self.generation(asker) == now);
+        let is_known = is_known && resets.is_none_or(|now| self.resets_before(asker) == now);
         let must_record = asks_store || !is_known;
         let mut given: Vec<Approval> = Vec::new();
         loop {
@@ -340,8 +344,8 @@ impl Policy {
                 given = self.redeem(&ready, asker, server, era, call).await?;
                 continue;
             }
-            if let (true, true, Some(generation)) = (must_record, decision.is_permit(), generation) {
-                self.remember(asker, labels, generation, self.clock.now());
+            if let (true, true, Some(resets)) = (must_record, decision.is_permit(), resets) {
+                self.remember(asker, labels, resets, self.clock.now());
             }
             let permitted = permitted(decision, asker, server, era, &because)?;
             let labels = brought(labels).map(word).collect();
@@ -391,16 +395,16 @@ impl Policy {
         })
     }
 
-    /// How often the caller's window had been reset when something of it was last put on record here.
-    fn generation(&self, asker: &Asker) -> i64 {
-        lock(&self.recorded).get(&asker.key).map_or(0, |mine| mine.generation)
+    /// How often windows had been reset when something of the caller's was last put on record here.
+    fn resets_before(&self, asker: &Asker) -> i64 {
+        lock(&self.recorded).get(&asker.key).map_or(0, |mine| mine.resets)
     }
 
-    fn remember(&self, asker: &Asker, labels: FlowLabels, generation: i64, now: Timestamp) {
+    fn remember(&self, asker: &Asker, labels: FlowLabels, resets: i64, now: Timestamp) {
         let mut recorded = lock(&self.recorded);
         let mine = recorded.entry(asker.key.clone()).or_default();
-        if mine.generation != generation {
-            *mine = Recorded { generation, labels: BTreeMap::new() };
+        if mine.resets != resets {
+            *mine = Recorded { resets, labels: BTreeMap::new() };
         }
         mine.labels.extend(brought(labels).map(|label| (label, now)));
     }

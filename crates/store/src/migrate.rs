@@ -84,6 +84,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/sqlite/0023_admins.sql"),
         include_str!("../migrations/postgres/0023_admins.sql"),
     ),
+    (
+        32,
+        include_str!("../migrations/sqlite/0032_flow_resets.sql"),
+        include_str!("../migrations/postgres/0032_flow_resets.sql"),
+    ),
 ];
 
 /// Any number will do, as long as nobody else takes it.
