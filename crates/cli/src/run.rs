@@ -72,6 +72,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     witnessing.apply(witness::setting(&loaded.config, &base, &state.audit_folder())?);
     let alerts = Arc::new(Watching::begin(Arc::clone(&gate), state.alerts_folder(), clock()));
     alerts.apply(&loaded.config.alerts)?;
+    gate.record_content(config::content::rules(&loaded.config.audit.content));
     gate.quotas().set(loaded.config.limits.clone(), endpoints::shared_limits(&loaded.config, &base)?);
     let config = &loaded.config;
     let socket = TcpListener::bind(config.server.listen).await.with_context(|| {
@@ -397,6 +398,7 @@ impl Reload {
         }
         self.bundles.adopt(shield).await;
         let count = servers.len();
+        self.gate.record_content(config::content::rules(&config.audit.content));
         self.gate.quotas().set(config.limits.clone(), shared_limits);
         self.gate.configure(servers);
         self.exporters.apply(exports);

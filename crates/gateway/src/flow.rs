@@ -134,7 +134,9 @@ impl Flow {
 
     /// Begins to record the end of the call.
     fn close(&mut self, status: u16, text: String) {
-        let answered = self.recorder.answered(&self.call.asker.caller, &text, self.began.elapsed());
+        let took = self.began.elapsed();
+        let told = self.call.told(&text);
+        let answered = self.recorder.answered(&self.call.asker.caller, &text, took, told);
         let log = self.recorder.log().clone();
         let ending = std::mem::take(&mut self.call.ending);
         let (recorded, slot): (Recording, _) = match self.opened.take().map(stages::Opened::into_parts) {

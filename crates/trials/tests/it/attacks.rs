@@ -15,6 +15,7 @@ mod carriage;
 mod channels;
 mod codes;
 mod consents;
+mod contents;
 mod credentials;
 mod decisions;
 mod documents;
