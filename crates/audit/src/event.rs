@@ -109,6 +109,9 @@ pub struct Details {
     /// The call this belongs to: the `id` of its `call.opened`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<EventId>,
+    /// Of words of a process that had several calls under way: the newest of them, at most eight, to any of which they may belong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<EventId>,
     /// The server concerned, by the operator's name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]

@@ -246,7 +246,7 @@ impl Flow {
     fn record_words(&self, message: &Message, opened: Option<EventId>) {
         let (voice, asker) = (self.call.server.voice(), &self.call.asker);
         if message.kind() == Kind::Notification && message.method() == "notifications/message" {
-            voice.logged(Some(asker), opened, message);
+            voice.logged(Some(asker), self.answer.within(opened), message);
         }
         if message.kind() == Kind::Request && self.call.era == Era::Modern {
             voice.asked(asker, opened, &message.method(), Some(Unasked::Stateless));
