@@ -63,6 +63,14 @@ impl Deed {
         self
     }
 
+    /// As it is recorded of an administrator, whom the gate knows.
+    pub fn of(self, caller: &Caller) -> Event {
+        let Self { event, why, .. } = self;
+        let mut event = event.by(caller);
+        event.details.message = Some(why).filter(|why| !why.is_empty()).map(|why| Text::new(&why));
+        event
+    }
+
     /// As it is recorded: the system's word for who it is stands beside the person's own.
     fn event(self) -> Event {
         let Self { mut event, by, why } = self;

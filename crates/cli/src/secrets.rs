@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bartizan_model::Secret;
 use bartizan_oauth::{SecretRef, outbound::Secrets, signin::ReadSecret};
 
-pub use command::{SecretsCommand, secrets};
+pub use command::{SecretsCommand, secrets, versions};
 pub use fetch::{address_problems, prepare, watch};
 
 use crate::config;

@@ -84,6 +84,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/sqlite/0023_admins.sql"),
         include_str!("../migrations/postgres/0023_admins.sql"),
     ),
+    (
+        30,
+        include_str!("../migrations/sqlite/0030_admin_marks.sql"),
+        include_str!("../migrations/postgres/0030_admin_marks.sql"),
+    ),
 ];
 
 /// Any number will do, as long as nobody else takes it.
