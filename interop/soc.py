@@ -17,7 +17,8 @@ import json
 import pathlib
 import shutil
 import signal
-import subprocess
+import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -33,8 +34,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 import harness
 
-# How long anything may take to arrive, seconds.
-PATIENCE = 60
+# How long anything may take to arrive, seconds: three times the longest pause of an exporter between two attempts, for on a machine
+# that is busy with other things the first ones may fail.
+PATIENCE = 180
 
 SHAPE = harness.ROOT / "crates/audit/src/export/ocsf.schema.json"
 
@@ -62,7 +64,7 @@ class Trial:
     def __init__(self, binary, rsyslogd, scratch, logs):
         self.binary, self.rsyslogd, self.scratch, self.logs = binary, rsyslogd, scratch, logs
         self.authority = Authority(scratch)
-        self.port = harness.free_port()
+        self.port = None
         self.messages = scratch / "messages"
         # Calls beside those that are counted one by one.
         self.more = 0
@@ -73,17 +75,19 @@ class Trial:
         self.authority.sign("stranger.example")
         receiver = Receiver()
         with receiver.serving():
-            good = self.settings(receiver.port, "gateway.example")
-            with self.rsyslog(), harness.gate(self.binary, [sample(self.binary)], self.logs / "gate.log", good) as gate:
-                self.everything_arrives(gate, receiver)
-                self.nobody_else_is_heard(gate)
-                self.nothing_is_lost_while_rsyslog_is_away(gate)
+            with self.rsyslog():
+                # It listens by now: the exporter finds it at the port that it got.
+                good = self.settings(receiver.port, "gateway.example")
+                with harness.gate(self.binary, [sample(self.binary)], self.logs / "gate.log", good) as gate:
+                    self.everything_arrives(gate, receiver)
+                    self.nobody_else_is_heard(gate)
+                    self.nothing_is_lost_while_rsyslog_is_away(gate)
 
     def everything_arrives(self, gate, receiver):
         for number in range(3):
             call(gate, "echo", {"text": f"word {number} with a ] and a \" in it"})
         call(gate, "no_such_tool", {})
-        records = wait("call.closed at rsyslog", lambda: self.closed(3))
+        records = self.wait("call.closed at rsyslog", lambda: self.closed(3))
         for record in records:
             # Columns are what rsyslog's own parser made of the message.
             assert record["host"] == "gate-1" and record["app"] == "bartizan", record
@@ -91,7 +95,7 @@ class Trial:
             assert entry["kind"] == record["kind"] and f'seq="{entry["seq"]}"' in record["data"], record
         say("rsyslog over TLS with client certificates", f"{len(self.records())} messages")
 
-        wait("call.closed at the OTLP receiver", lambda: receiver.named("bartizan.call.closed"))
+        self.wait("call.closed at the OTLP receiver", lambda: receiver.named("bartizan.call.closed"))
         request = receiver.logs[0]
         resource = {a.key: a.value.string_value for a in request.resource_logs[0].resource.attributes}
         assert resource["service.name"] == "bartizan" and resource["host.name"] == "gate-1", resource
@@ -105,7 +109,7 @@ class Trial:
             assert known == request, "a field nobody knows"
         say("OTLP logs in protobuf, read with the official types", f"{len(receiver.records())} records")
 
-        spans = wait("spans at the OTLP receiver", lambda: receiver.spans() if len(receiver.spans()) >= 3 else None)
+        spans = self.wait("spans at the OTLP receiver", lambda: receiver.spans() if len(receiver.spans()) >= 3 else None)
         for span in spans:
             assert span.name.startswith("tools/call ") and span.kind == span.SPAN_KIND_SERVER, span
             assert len(span.trace_id) == 16 and len(span.span_id) == 8, span
@@ -114,7 +118,7 @@ class Trial:
         assert spans[0].trace_id.hex() != "0af7651916cd43dd8448eb211c80319c", "a caller's trace is not ours"
         say("OTLP traces in protobuf: calls as spans, linked with their callers'", f"{len(spans)} spans")
 
-        wait("call.closed in OCSF", lambda: [e for e in receiver.events if e["metadata"]["event_code"] == "call.closed"])
+        self.wait("call.closed in OCSF", lambda: [e for e in receiver.events if e["metadata"]["event_code"] == "call.closed"])
         check = jsonschema.Draft202012Validator(json.loads(SHAPE.read_text()))
         for event in receiver.events:
             faults = [f"{'/'.join(map(str, f.absolute_path))}: {f.message}" for f in check.iter_errors(event)]
@@ -143,10 +147,10 @@ class Trial:
                 self.more += 1
                 return count("the audit log is not delivered") > troubles
 
-            wait("it is refused", is_refused)
+            self.wait("it is refused", is_refused)
         gate.config.write_text(receiver)
         call(gate, "echo", {"text": "again"})
-        wait("the rest at rsyslog", lambda: self.closed(4 + self.more))
+        self.wait("the rest at rsyslog", lambda: self.closed(4 + self.more))
         self.without_gaps()
         say("without the right client certificate the receiver refuses, which is told, and nothing is lost")
 
@@ -156,7 +160,7 @@ class Trial:
         for _ in range(5):
             call(gate, "echo", {"text": "in the meantime"})
         with self.rsyslog():
-            wait("everything at rsyslog", lambda: self.closed(9 + self.more))
+            self.wait("everything at rsyslog", lambda: self.closed(9 + self.more))
             self.without_gaps()
         say("what happened while rsyslog was away arrives afterwards")
 
@@ -171,7 +175,9 @@ class Trial:
     def records(self):
         if not self.messages.exists():
             return []
-        lines = [line.split("\t", 5) for line in self.messages.read_text(errors="strict").splitlines()]
+        # What has no end yet is still being written.
+        whole = self.messages.read_bytes().rpartition(b"\n")[0].decode(errors="strict")
+        lines = [line.split("\t", 5) for line in whole.split("\n")]
         names = ("severity", "host", "app", "kind", "data", "message")
         return [dict(zip(names, line)) for line in lines if len(line) == 6]
 
@@ -199,8 +205,56 @@ kind = "http"
 url = "http://127.0.0.1:{port}/ocsf"
 """
 
+    def wait(self, what, found):
+        """What `found` finds; an exit that says how rsyslog and the gate are if it finds nothing."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if result := found():
+                return result
+            time.sleep(0.1)
+        for name in ("rsyslog.log", "gate.log"):
+            log = self.logs / name
+            tail = log.read_text(errors="replace")[-3000:] if log.exists() else "there is none"
+            print(f"--- {name} ends with:\n{tail}", flush=True)
+        raise SystemExit(f"FAILED: waited in vain: {what}; rsyslog {'runs' if self.child.poll() is None else 'has ended'}")
+
     @contextlib.contextmanager
     def rsyslog(self):
+        """rsyslog, once it is known to be who listens at `self.port`. One whose port somebody else has goes on without listening: it
+        is started again, at another port if nobody knows the first one yet."""
+        is_first, deadline = self.port is None, time.monotonic() + PATIENCE
+        log = self.logs / "rsyslog.log"
+        while True:
+            if is_first:
+                self.port = harness.free_port()
+            # It was killed: its file may name a process that is somebody else's by now.
+            (self.scratch / "rsyslog.pid").unlink(missing_ok=True)
+            with harness.process([self.rsyslogd, "-n", "-f", self.configured(), "-i", self.scratch / "rsyslog.pid"], log) as child:
+                self.child = child
+                listens = False
+                while not listens and child.poll() is None and not could_not_listen(log) and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    listens = self.is_rsyslogs()
+                if listens:
+                    yield
+                    return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"rsyslogd does not listen; {log} ends with:\n{log.read_text(errors='replace')[-2000:]}")
+            # What was said of this one says nothing of the next.
+            log.rename(log.with_suffix(f".{time.monotonic_ns()}.log"))
+
+    def is_rsyslogs(self):
+        """Whether who listens at the port has rsyslog's certificate: whoever else may have got the port has not."""
+        context = ssl.create_default_context(cafile=self.scratch / "ca.pem")
+        # The authority of a trial says no more of itself than it must.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.load_cert_chain(self.scratch / "gateway.example.pem", self.scratch / "gateway.example.key")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as plain:
+            with context.wrap_socket(plain, server_hostname="localhost"):
+                return True
+        return False
+
+    def configured(self):
         at = self.scratch
         config = at / "rsyslog.conf"
         config.write_text(f"""
@@ -214,12 +268,7 @@ template(name="columns" type="string"
          string="%syslogseverity%\\t%hostname%\\t%app-name%\\t%msgid%\\t%structured-data%\\t%msg%\\n")
 action(type="omfile" file="{self.messages}" template="columns" asyncWriting="off" flushOnTXEnd="on")
 """)
-        command = [self.rsyslogd, "-n", "-f", config, "-i", at / "rsyslog.pid"]
-        log = self.logs / "rsyslog.log"
-        with harness.process(command, log) as child:
-            self.child = child
-            harness.wait_for(lambda: harness.connects(self.port), child, log)
-            yield
+        return config
 
 
 class Authority:
@@ -337,13 +386,10 @@ def call(gate, tool, arguments):
         response.read()
 
 
-def wait(what, found):
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if result := found():
-            return result
-        time.sleep(0.1)
-    raise SystemExit(f"FAILED: waited in vain: {what}")
+def could_not_listen(log):
+    """Whether rsyslog says that it got no port."""
+    said = log.read_text(errors="replace").lower() if log.exists() else ""
+    return any(words in said for words in ("address already in use", "could not bind", "no tcp listen"))
 
 
 def say(what, detail=""):

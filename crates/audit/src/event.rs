@@ -109,6 +109,9 @@ pub struct Details {
     /// The call this belongs to: the `id` of its `call.opened`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<EventId>,
+    /// Of words of a process that had several calls under way: the newest of them, at most eight, to any of which they may belong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<EventId>,
     /// The server concerned, by the operator's name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
@@ -173,9 +176,16 @@ pub struct Details {
     /// The arguments in clear, redacted by type: only where the operator asks for it, per tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Text>,
-    /// The result in clear, redacted by type: only where the operator asks for it, per tool.
+    /// The result, or the error in its place, in clear, redacted by type: only where the operator asks for it, per tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Text>,
+    /// The arguments, redacted by type and sealed under the person's key: only where the operator asks for it, per tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_arguments: Option<Sealed>,
+    /// The result, or the error in its place, redacted by type and sealed under the person's key: only where the operator
+    /// asks for it, per tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed_result: Option<Sealed>,
     /// Size of the request's body in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_bytes: Option<u64>,
@@ -215,6 +225,19 @@ pub struct Details {
     /// In `log.rotated`: the calls still open.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub open_calls: Vec<EventId>,
+}
+
+impl Details {
+    /// Whether it holds arguments or a result, in clear or sealed.
+    pub(crate) fn has_content(&self) -> bool {
+        let Self { arguments, result, sealed_arguments, sealed_result, .. } = self;
+        arguments.is_some() || result.is_some() || sealed_arguments.is_some() || sealed_result.is_some()
+    }
+
+    /// The same without arguments and result.
+    pub(crate) fn without_content(self) -> Self {
+        Self { arguments: None, result: None, sealed_arguments: None, sealed_result: None, ..self }
+    }
 }
 
 /// One thing the shield or a scan found.

@@ -17,16 +17,20 @@ pub mod webhook;
 use std::{future::Future, pin::Pin, time::Duration};
 
 use bartizan_model::{Secret, Timestamp};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    event::{Entry, EventId, Severity},
+    event::{Entry, EventId, Sealed, Severity},
     persons::{Identity, Person},
     text::Text,
 };
 
 pub use exporter::{ExportError, Exporter, Progress, Step};
 pub use only::Only;
+
+/// How many characters of arguments or of a result an entry may hold, at most.
+pub const LONGEST_CONTENT: usize = 1 << 16;
 
 /// An entry with what an export may add to it.
 #[derive(Clone, Debug)]
@@ -39,18 +43,61 @@ pub struct Record {
     pub identity: Option<Identity>,
     /// The network address the request came from, unless the person is erased.
     pub address: Option<String>,
+    /// What was said in the call, where it is recorded and may be told.
+    pub content: Content,
+}
+
+/// Arguments and result of a call as they were recorded: redacted and shortened, and JSON no longer where something was cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Content {
+    /// Of its `call.opened`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Text>,
+    /// Of its `call.closed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Text>,
+}
+
+impl Content {
+    /// Whether nothing of it is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Record {
-    /// An entry and its line, with what is known of the person in it.
+    /// An entry and its line, with what is known of the person in it, and without arguments and results: where an entry has
+    /// some, they are in no part of the record, and its line is no longer the one that a proof proves.
     pub fn new(entry: Entry, line: String, person: Option<&Person>) -> Self {
-        let opened = entry.address.as_ref().zip(person).and_then(|(sealed, person)| person.open(sealed));
-        let sealed = opened.and_then(|bytes| String::from_utf8(bytes).ok());
-        let address = sealed.or_else(|| entry.stranger_address.as_ref().map(ToString::to_string));
-        Self { entry, line, identity: person.map(|person| person.identity().clone()), address }
+        if !entry.details.has_content() {
+            return Self::with_content(entry, line, person);
+        }
+        let entry = Entry { details: entry.details.clone().without_content(), ..entry };
+        // An entry is a plain structure, which always serialises.
+        let line = serde_json::to_string(&entry).unwrap_or_default();
+        Self::with_content(entry, line, person)
     }
 
-    /// The entry as JSON, with who the person is and where he was, which the log keeps under his key.
+    /// The same with arguments and results, for whoever the operator lets read them.
+    pub fn with_content(entry: Entry, line: String, person: Option<&Person>) -> Self {
+        let open = |sealed: &Option<Sealed>| {
+            let opened = sealed.as_ref().zip(person).and_then(|(sealed, person)| person.open(sealed));
+            opened.and_then(|bytes| String::from_utf8(bytes).ok())
+        };
+        let address =
+            open(&entry.address).or_else(|| entry.stranger_address.as_ref().map(ToString::to_string));
+        let details = &entry.details;
+        let words = |clear: &Option<Text>, sealed: &Option<Sealed>| {
+            clear.clone().or_else(|| open(sealed).map(|words| Text::limited(&words, LONGEST_CONTENT)))
+        };
+        let content = Content {
+            arguments: words(&details.arguments, &details.sealed_arguments),
+            result: words(&details.result, &details.sealed_result),
+        };
+        Self { entry, line, identity: person.map(|person| person.identity().clone()), address, content }
+    }
+
+    /// The entry as JSON, with who the person is, where he was and what was said, which the log keeps under his key.
     pub fn json(&self) -> Value {
         let mut entry = serde_json::to_value(&self.entry).unwrap_or_default();
         if let Some(fields) = entry.as_object_mut() {
@@ -59,6 +106,9 @@ impl Record {
             }
             if let Some(address) = &self.address {
                 fields.insert("network_address".to_owned(), Value::from(address.as_str()));
+            }
+            if !self.content.is_empty() {
+                fields.insert("content".to_owned(), serde_json::to_value(&self.content).unwrap_or_default());
             }
         }
         entry

@@ -23,13 +23,15 @@ const MAGIC: &[u8; 8] = b"bzindex1";
 const HEADER: u64 = 8 + 8 + 4 + 4 + 8 + 8;
 
 /// Fields that are not indexed: they are unique to an entry, or long, or sealed. A filter on one scans.
-const UNINDEXED: [&str; 11] = [
+const UNINDEXED: [&str; 13] = [
     "seq",
     "base",
     "time",
     "attributes",
     "arguments",
     "result",
+    "sealed_arguments",
+    "sealed_result",
     "message",
     "checkpoint",
     "request_bytes",

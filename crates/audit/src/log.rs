@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::{
     check::Problem,
     checkpoint::{Origin, Signer},
-    event::{Change, Details, Entry, Event, EventId, Kind, Moment, Outcome},
+    event::{Change, Details, Entry, Event, EventId, Kind, Moment, Outcome, Sealed},
     persons::Persons,
     private::PrivateFileError,
     storage::Storage,
@@ -358,6 +358,12 @@ impl Log {
     pub fn hold(&self, who: &str, seq: u64) {
         let mut holds = self.0.state.holds.lock().unwrap_or_else(PoisonError::into_inner);
         holds.insert(who.to_owned(), seq);
+    }
+
+    /// `plain` sealed under the key of `person`, for an event of his; `None` if he has no key, and then his event cannot be
+    /// recorded either.
+    pub fn seal(&self, person: &Caller, plain: &[u8]) -> Option<Sealed> {
+        self.0.persons.of(person).ok()?.seal(plain, self.0.entropy.as_ref())
     }
 
     fn entry(&self, event: Event) -> Result<Entry, Lost> {

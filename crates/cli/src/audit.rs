@@ -167,6 +167,9 @@ pub struct ExportArgs {
     /// What to call this machine where the format wants a name.
     #[arg(long, default_value = "localhost")]
     host: String,
+    /// With arguments and results, where `[[audit.content]]` had them recorded. Lines without them are not what a proof proves.
+    #[arg(long)]
+    content: bool,
 }
 
 /// A format of `bartizan audit export`.
@@ -431,7 +434,9 @@ fn export(arguments: &ExportArgs) -> anyhow::Result<ExitCode> {
     let Some(filter) = arguments.filter.resolve(&reader)? else { return Ok(ExitCode::SUCCESS) };
     let mut out = io::BufWriter::new(io::stdout().lock());
     walk(&arguments.place.dir, &filter, |log, line| {
-        let Some(row) = reader.record(log, line) else { return Ok(true) };
+        let row =
+            if arguments.content { reader.record(log, line) } else { reader.record_for_export(log, line) };
+        let Some(row) = row else { return Ok(true) };
         let source = Source { host: arguments.host.clone(), log: row.log };
         writeln!(out, "{}", in_format(&row.record, source, arguments.to))?;
         Ok(true)

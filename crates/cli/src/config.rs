@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod alerts;
 pub mod audit;
+pub mod content;
 pub mod keys;
 pub mod respond;
 pub mod witness;
@@ -574,15 +575,14 @@ impl Config {
             }
         }
         let shared = uses.into_iter().filter(|(_, servers)| servers.len() > 1);
-        shared
-            .map(|(place, servers)| {
-                let names = servers.into_iter().collect::<Vec<_>>().join("`, `");
-                format!(
-                    "the servers `{names}` get one secret, from {place}: each can act as the gate at the other; give each its \
-                     own"
-                )
-            })
-            .collect()
+        let shared = shared.map(|(place, servers)| {
+            let names = servers.into_iter().collect::<Vec<_>>().join("`, `");
+            format!(
+                "the servers `{names}` get one secret, from {place}: each can act as the gate at the other; give each its \
+                 own"
+            )
+        });
+        shared.chain(self.audit.warnings(&self.servers)).collect()
     }
 }
 

@@ -56,6 +56,9 @@ const SWEEP: Duration = Duration::from_secs(300);
 /// What a client gets that asks for nothing in particular, where the operator names no scopes.
 const USE: (&str, &str) = ("mcp:use", "use what this server offers, as far as the policy lets you");
 
+/// What whoever asks for a token for the admin API gets.
+const ADMINISTER: (&str, &str) = ("admin:use", "administer this gate, as far as your roles let you");
+
 /// Knows who may come in, and what of that outlives a change of the configuration.
 pub struct Doorman {
     replays: Arc<MemoryReplays>,
@@ -91,6 +94,13 @@ pub struct Admission {
     exchanges: Vec<String>,
 }
 
+impl Admission {
+    /// Our own authorization server, where we are one.
+    pub fn facade(&self) -> Option<&Facade> {
+        self.facade.as_ref().map(|(facade, _)| facade.as_ref())
+    }
+}
+
 impl Doorman {
     /// A doorman who has seen nobody yet, and shows people what waits for their `decisions`.
     pub async fn new(
@@ -120,13 +130,17 @@ impl Doorman {
         &self.database
     }
 
+    /// What marks and seals what is in it.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        &self.sealer
+    }
+
     /// What is denied before its time.
     pub fn denied(&self) -> &Arc<DenyList> {
         &self.denied
     }
 
-    /// Verifies tokens of `[[identity.issuers]]` for `resources` alone; those of our own authorization server are for MCP
-    /// endpoints and count for nothing there.
+    /// Verifies tokens for `resources` alone: of `[[identity.issuers]]`, and of `facade`, our own authorization server.
     ///
     /// # Errors
     /// Everything that is wrong.
@@ -135,6 +149,7 @@ impl Doorman {
         config: &Config,
         base: &Path,
         resources: Vec<ResourceSettings>,
+        facade: Option<&Facade>,
     ) -> Result<ResourceServer, Vec<String>> {
         let egress = endpoints::egress(config);
         let surroundings = Surroundings {
@@ -151,7 +166,7 @@ impl Doorman {
                 .resource_server
                 .dpop_nonces
                 .then(|| DpopNonces::new(Arc::clone(&self.sealer), Arc::new(SystemClock))),
-            facade: None,
+            facade,
         };
         ResourceServer::new(&config.identity.resource_server, resources, surroundings)
     }
@@ -208,8 +223,9 @@ impl Doorman {
                         .map(|graph| graph as Arc<dyn Directory>),
                     ledger: Arc::clone(&ledger),
                 };
-                let offered = resources.iter().map(|resource| offered(config, resource)).collect();
-                let facade = Facade::new(facade_config(config), offered, surroundings).map_err(problems)?;
+                let mut all: Vec<_> = resources.iter().map(|resource| offered(config, resource)).collect();
+                all.extend(administered(config));
+                let facade = Facade::new(facade_config(config), all, surroundings).map_err(problems)?;
                 facade.catch_up().await.context("the facade's signing keys")?;
                 Some(facade)
             }
@@ -280,6 +296,11 @@ impl Doorman {
             },
             scopes: scopes(config, resource),
         });
+        let administered = administered(config).map(|admin| Described {
+            url: admin.url.to_string(),
+            servers: Vec::new(),
+            scopes: admin.scopes,
+        });
         let settings = SignInSettings {
             public_url: config.public_url(address)?,
             provider: match config.identity.mode {
@@ -287,7 +308,7 @@ impl Doorman {
                 Mode::Local | Mode::ResourceServer => None,
             },
             browsers: browsers(config),
-            resources: described.collect(),
+            resources: described.chain(administered).collect(),
         };
         let surroundings = SignInSurroundings {
             desk: Arc::clone(facade) as _,
@@ -439,6 +460,18 @@ pub fn offered(config: &Config, resource: &ResourceSettings) -> FacadeResource {
         required => required.to_vec(),
     };
     FacadeResource { name: resource.name.clone(), url: resource.url.clone(), scopes, default_scopes }
+}
+
+/// The admin API as administrators ask for tokens for it.
+fn administered(config: &Config) -> Option<FacadeResource> {
+    let resource = config.admin.resource()?;
+    let (scope, words) = ADMINISTER;
+    Some(FacadeResource {
+        name: resource.name,
+        url: resource.url,
+        scopes: [(scope.to_owned(), words.to_owned())].into(),
+        default_scopes: vec![scope.to_owned()],
+    })
 }
 
 /// The scopes of an endpoint, with what each allows in words.

@@ -54,6 +54,8 @@ pub struct Setting {
     name: String,
     format: Arc<dyn Format>,
     transport: Arc<dyn Transport>,
+    /// Whether the receiver is told arguments and results, where they are recorded.
+    tells_content: bool,
     /// Tells this setting from every other, secrets included.
     fingerprint: String,
 }
@@ -149,6 +151,7 @@ impl Scene<'_> {
             name: export.name().to_owned(),
             format: Arc::new(Only { kinds, format }),
             transport,
+            tells_content: export.content(),
             fingerprint,
         })
     }
@@ -380,7 +383,7 @@ impl Exporters {
                     Arc::clone(&clock),
                 );
                 let mut stop = stopped.clone();
-                let run = match made {
+                let run = match made.map(|exporter| exporter.with_content(setting.tells_content)) {
                     Ok(exporter) => {
                         *shown.lock().unwrap_or_else(PoisonError::into_inner) = exporter.progress();
                         let stopping = async move { drop(stop.wait_for(|stop| *stop).await) };

@@ -11,6 +11,7 @@ mod doorman;
 mod endpoints;
 mod exports;
 mod identity;
+mod journal;
 mod keys;
 mod login;
 mod managed_identity;

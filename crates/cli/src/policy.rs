@@ -22,7 +22,7 @@ use serde::Deserialize;
 use crate::{config, endpoints, print, state::State};
 
 mod flow;
-mod review;
+pub mod review;
 
 #[derive(Subcommand)]
 pub enum PolicyCommand {

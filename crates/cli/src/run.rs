@@ -72,6 +72,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     witnessing.apply(witness::setting(&loaded.config, &base, &state.audit_folder())?);
     let alerts = Arc::new(Watching::begin(Arc::clone(&gate), state.alerts_folder(), clock()));
     alerts.apply(&loaded.config.alerts)?;
+    gate.record_content(config::content::rules(&loaded.config.audit.content));
     gate.quotas().set(loaded.config.limits.clone(), endpoints::shared_limits(&loaded.config, &base)?);
     let config = &loaded.config;
     let socket = TcpListener::bind(config.server.listen).await.with_context(|| {
@@ -103,7 +104,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let admission = doorman.admission(config, &base, &state, address, &desk).await?;
     gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
     doorman.adopt(&admission);
-    let api = Arc::new(ArcSwapOption::new(Api::of(config, &base, &state, &doorman)?));
+    let api = Arc::new(ArcSwapOption::new(Api::of(config, &base, &state, &doorman, &admission)?));
     let admin = admin::Listening::bind(&config.server, tls.as_ref(), &state).await?;
     let admin_address = admin.as_ref().map(admin::Listening::address);
     let door = Arc::new(Door {
@@ -380,8 +381,8 @@ impl Reload {
         let shared_limits = endpoints::shared_limits(config, &self.base)?;
         let exports = exports::settings(config, &self.base, self.gate.recorder().log(), &clock())?;
         let witness = witness::setting(config, &self.base, &self.state.audit_folder())?;
-        let api = Api::of(config, &self.base, &self.state, &self.doorman)?;
         let admission = self.doorman.admission(config, &self.base, &self.state, self.address, &desk).await?;
+        let api = Api::of(config, &self.base, &self.state, &self.doorman, &admission)?;
         // Whoever may come in by the new configuration comes under its policies: those first, or nothing.
         govern(&self.gate, config, &self.base)?;
         self.alerts.apply(&config.alerts)?;
@@ -397,6 +398,7 @@ impl Reload {
         }
         self.bundles.adopt(shield).await;
         let count = servers.len();
+        self.gate.record_content(config::content::rules(&config.audit.content));
         self.gate.quotas().set(config.limits.clone(), shared_limits);
         self.gate.configure(servers);
         self.exporters.apply(exports);

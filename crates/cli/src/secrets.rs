@@ -15,14 +15,10 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
-use bartizan_audit::{
-    Event,
-    event::{Change, Details, Kind},
-};
 use bartizan_model::Secret;
 use bartizan_oauth::{SecretRef, outbound::Secrets, signin::ReadSecret};
 
-pub use command::{SecretsCommand, secrets};
+pub use command::{SecretsCommand, secrets, versions};
 pub use fetch::{address_problems, prepare, watch};
 
 use crate::config;
@@ -119,19 +115,4 @@ impl config::SecretRef {
         };
         read(&from, base)
     }
-}
-
-/// A change of keys or secrets, for the record. Values are never part of it.
-pub fn changed(entity: &'static str, name: &str, to: &'static str) -> Event {
-    use bartizan_audit::Text;
-    let kind = if entity == "keys" { Kind::KeyRotated } else { Kind::SecretChanged };
-    Event::new(kind).with(Details {
-        change: Some(Change {
-            entity: Text::new(entity),
-            name: Text::new(name),
-            from: None,
-            to: Some(Text::new(to)),
-        }),
-        ..Details::default()
-    })
 }

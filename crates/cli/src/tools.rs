@@ -12,15 +12,21 @@ use std::{
     process::ExitCode,
 };
 
+use bartizan_audit::{Kind as Recorded, event::Decision};
 use bartizan_model::{Clock, ServerName, SystemClock, Timestamp};
 use bartizan_store::{
-    Pins,
+    Digest, Pins,
     pins::{Kind, Pin, PinError, Record, Ruling, State as Standing},
     quarantine::QuarantineError,
 };
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::{ConfigFile, print, say_error, state::State};
+use crate::{
+    ConfigFile,
+    journal::{Deed, Journal, OwnLog},
+    print, say_error,
+    state::State,
+};
 
 use approvals::ApprovalsCommand;
 pub use approvals::as_json as approval_json;
@@ -225,15 +231,23 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
         if place.wrapped { State::for_user()? } else { State::for_config(place.config.config.as_deref())? };
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
-    let desk = Desk { pins: &pins, now: SystemClock.now(), say: &|text| Ok(print(text)?), ask: &ask };
+    let journal = OwnLog { state: &state, name: "tools" };
+    let desk = Desk {
+        pins: &pins,
+        journal: &journal,
+        now: SystemClock.now(),
+        say: &|text| Ok(print(text)?),
+        ask: &ask,
+    };
     let kept = state.quarantine(database.clone()).await?;
     let end = match command {
         ToolsCommand::Approvals(command) => {
-            approvals::run(command, &state.approvals(database.clone()).await?, desk.now).await
+            let approvals = state.approvals(database.clone()).await?;
+            approvals::run(command, &approvals, &journal, desk.now).await
         }
-        ToolsCommand::Quarantine(command) => quarantine::run(&kept, desk.now, command).await,
+        ToolsCommand::Quarantine(command) => quarantine::run(&kept, &journal, desk.now, command).await,
         ToolsCommand::Release(deciding) if quarantine::are_ids(&kept, desk.now, &deciding.names).await? => {
-            quarantine::release(&kept, desk.now, &deciding.names, &deciding.consent).await
+            quarantine::release(&kept, &journal, desk.now, &deciding.names, &deciding.consent).await
         }
         command => desk.run(command).await,
     };
@@ -269,6 +283,8 @@ fn refusal(error: &anyhow::Error) -> Option<End> {
 /// Where decisions are made: the pins, the time, and the person.
 struct Desk<'a> {
     pins: &'a dyn Pins,
+    /// What is decided stands there first.
+    journal: &'a dyn Journal,
     now: Timestamp,
     /// Data out.
     say: &'a dyn Fn(&str) -> anyhow::Result<()>,
@@ -379,10 +395,34 @@ impl Desk<'_> {
             return Ok(End::Findings);
         }
         let by = consent.by.clone().unwrap_or_else(who);
+        let mut deeds = Vec::with_capacity(rulings.len());
+        for ruling in rulings {
+            let before = self.pins.read(ruling.key()).await?.and_then(|record| record.pin.approved);
+            deeds.push(deed(ruling, before, &by));
+        }
+        self.journal.note(deeds).await?;
         self.pins.decide(rulings, &by, self.now).await?;
         say_error(&format!("{verb}: {} definition(s), by {by}\n", rulings.len()));
         Ok(End::Clean)
     }
+}
+
+/// A ruling about a pin whose approved form is `before`, for the record.
+fn deed(ruling: &Ruling, before: Option<Digest>, by: &str) -> Deed {
+    let (kind, decision, to) = match ruling {
+        Ruling::Approve { hash, .. } => (Recorded::ApprovalGranted, Decision::Permit, hash.to_string()),
+        Ruling::Import { form, .. } => (Recorded::ApprovalGranted, Decision::Permit, form.hash.to_string()),
+        Ruling::Reject { hash, .. } => (Recorded::ApprovalRejected, Decision::Deny, format!("not {hash}")),
+        Ruling::Release { .. } => (Recorded::ApprovalGranted, Decision::Permit, "released".to_owned()),
+        Ruling::RollBack { to, .. } => {
+            let to = to.map_or_else(|| "the form approved before".to_owned(), |hash| hash.to_string());
+            (Recorded::PinRolledBack, Decision::Permit, to)
+        }
+    };
+    let (key, from) = (ruling.key(), before.map(|hash| hash.to_string()));
+    Deed::new(kind, by, key.kind.as_str(), &key.name, from.as_deref(), Some(&to))
+        .at(&key.server)
+        .deciding(decision)
 }
 
 /// Whether something about a pin waits for a person.
@@ -391,7 +431,7 @@ fn waits(pin: &Pin) -> bool {
 }
 
 /// The form a decision is about: the one that waits, else the one that is offered.
-fn offered(pin: &Pin) -> Option<bartizan_store::Digest> {
+fn offered(pin: &Pin) -> Option<Digest> {
     pin.waiting.or(pin.offered)
 }
 

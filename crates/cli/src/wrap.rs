@@ -136,6 +136,7 @@ impl Watched {
         let config = crate::config::load_audit(path)?;
         let base = crate::run::base_of(Some(path));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        gate.record_content(crate::config::content::rules(&config.audit.content));
         let log = gate.recorder().log();
         let exporters = Exporters::new(log.clone(), state.log_folder(log), Arc::clone(&clock));
         exporters.apply(exports::settings(&config, &base, log, &clock)?);

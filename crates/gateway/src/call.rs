@@ -25,7 +25,7 @@ use crate::{
     merged, opinions,
     permit::{Policy, Question},
     quarantine::Stay,
-    record::Ending,
+    record::{ContentRule, Ending, Told},
     responses::Responses,
     server::Server,
     upstream::{Answer, Failure},
@@ -76,6 +76,8 @@ pub struct Call {
     contract: Option<Arc<Contract>>,
     /// How it ends, for the audit log.
     pub ending: Ending,
+    /// What of it is recorded in words.
+    content: Option<ContentRule>,
     is_first_page: bool,
     /// The client's progress token, as written.
     token: Option<String>,
@@ -144,6 +146,7 @@ impl Call {
         let ward = gate.ward.get().filter(|_| shield.config().quarantines());
         let digest = if bound || ward.is_some() { digest_of(request) } else { [0; 32] };
         let stay = ward.map(|ward| ward.stay(&asker, &server, request, digest));
+        let content = gate.content.load().of(server.name(), is_merged, request).cloned();
         let trace = Trace::fresh(gate.entropy.as_ref());
         let told = request.meta("traceparent").and_then(Value::as_str).filter(|t| era::is_traceparent(t));
         let ending = Ending {
@@ -173,6 +176,7 @@ impl Call {
             trace,
             inspector: Inspector::default(),
             ending,
+            content,
             is_first_page: request.param("cursor").is_none(),
             token: request.meta("progressToken").map(|t| t.text().to_owned()),
             progress: None,
@@ -278,6 +282,11 @@ impl Call {
         self.is_released = true;
         self.ending.altered("released");
         Some(Answer::given(message))
+    }
+
+    /// What is to be recorded of `response`, as the client gets it.
+    pub fn told(&self, response: &str) -> Option<Told> {
+        self.content.as_ref()?.result(&self.shield, &self.server, response)
     }
 
     /// Finds out what of `message` may be shown at all.

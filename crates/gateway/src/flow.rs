@@ -134,7 +134,9 @@ impl Flow {
 
     /// Begins to record the end of the call.
     fn close(&mut self, status: u16, text: String) {
-        let answered = self.recorder.answered(&self.call.asker.caller, &text, self.began.elapsed());
+        let took = self.began.elapsed();
+        let told = self.call.told(&text);
+        let answered = self.recorder.answered(&self.call.asker.caller, &text, took, told);
         let log = self.recorder.log().clone();
         let ending = std::mem::take(&mut self.call.ending);
         let (recorded, slot): (Recording, _) = match self.opened.take().map(stages::Opened::into_parts) {
@@ -244,7 +246,7 @@ impl Flow {
     fn record_words(&self, message: &Message, opened: Option<EventId>) {
         let (voice, asker) = (self.call.server.voice(), &self.call.asker);
         if message.kind() == Kind::Notification && message.method() == "notifications/message" {
-            voice.logged(Some(asker), opened, message);
+            voice.logged(Some(asker), self.answer.within(opened), message);
         }
         if message.kind() == Kind::Request && self.call.era == Era::Modern {
             voice.asked(asker, opened, &message.method(), Some(Unasked::Stateless));

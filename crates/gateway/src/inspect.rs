@@ -338,6 +338,6 @@ fn unread() -> Refusal {
 }
 
 /// Runs long work where it holds up nobody else's messages.
-fn on_any_thread<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub fn on_any_thread<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes > LONG { long_work(work) } else { work() }
 }

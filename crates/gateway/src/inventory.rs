@@ -187,7 +187,7 @@ impl Line {
             }
             Self::Modern(ModernLink::Process(process)) => {
                 let id = process.mint();
-                Answer::pipe(process.request(id, own_modern_request(id, method, cursor), true).await?)
+                Answer::pipe(process.request(id, own_modern_request(id, method, cursor), None, true).await?)
             }
             Self::Legacy(Way::Wire(wire)) => {
                 let sent = wire.clone().post(legacy(2), http::HeaderMap::new());
@@ -195,7 +195,7 @@ impl Line {
             }
             Self::Legacy(Way::Process(process) | Way::Shared(process)) => {
                 let id = process.mint();
-                Answer::pipe(process.request(id, legacy(id), false).await?)
+                Answer::pipe(process.request(id, legacy(id), None, false).await?)
             }
         };
         let answered = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;

@@ -61,7 +61,7 @@ use legacy::Sessions;
 use permit::Policy;
 use quarantine::Ward;
 use quota::Quotas;
-use record::Recorder;
+use record::{ContentRules, Recorder};
 use responses::Responses;
 use server::{Server, ServerSettings};
 use tokio::sync::watch;
@@ -75,6 +75,7 @@ pub struct Gate {
     policy: Arc<Policy>,
     quotas: Quotas,
     recorder: Arc<Recorder>,
+    content: ArcSwap<ContentRules>,
     responses: Arc<Responses>,
     shield: Arc<ArcSwap<Shield>>,
     clock: Arc<dyn Clock>,
@@ -160,6 +161,7 @@ impl Gate {
             policy,
             quotas: Quotas::default(),
             recorder,
+            content: ArcSwap::default(),
             responses: Arc::new(responses),
             shield,
             clock,
@@ -214,6 +216,11 @@ impl Gate {
     pub fn arm(&self, shield: Shield) {
         self.shield.store(Arc::new(shield));
         self.catalog.forget();
+    }
+
+    /// Records of what is said in calls what `rules` want, from the next call on.
+    pub fn record_content(&self, rules: ContentRules) {
+        self.content.store(Arc::new(rules));
     }
 
     /// Keeps in `ward` what the shield wants quarantined; without one, that is withheld for good. The first one stays.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bartizan_audit::EventId;
 use bartizan_mcp::{Era, Kind, Message, Refusal, code, era, json::Value};
 use http::HeaderMap;
 use tracing::Instrument;
@@ -98,14 +99,15 @@ pub async fn open(
     headers: Option<&HeaderMap>,
 ) -> Result<Flow, Refusal> {
     let opened = stages::enter(gate, asker, server, Era::Modern, is_merged, message).await?;
-    let putting = put(gate, asker, server, is_merged, message, headers);
+    let entry = opened.call().id();
+    let putting = put(gate, asker, server, is_merged, message, headers, entry);
     match putting.instrument(tracing::debug_span!("upstream.send")).await {
         Ok((call, answer)) => Ok(Flow::new(gate, call, opened, answer, None)),
         Err(refusal) => Err(opened.unsent(gate, refusal).await),
     }
 }
 
-/// Puts a request that entered to `server`.
+/// Puts a request that entered as `entry` to `server`.
 ///
 /// # Errors
 /// The refusal, if nothing was sent.
@@ -116,6 +118,7 @@ async fn put(
     is_merged: bool,
     message: &Message,
     headers: Option<&HeaderMap>,
+    entry: EventId,
 ) -> Result<(Call, Answer), Refusal> {
     let capabilities = message.meta(era::META_CAPABILITIES).map(Value::text).unwrap_or("{}");
     let link = match server.modern(Some(asker), capabilities).await {
@@ -156,7 +159,7 @@ async fn put(
         return Ok((call, answer));
     }
     let answer = match link {
-        ModernLink::Process(process) => match process.request(id, text, true).await {
+        ModernLink::Process(process) => match process.request(id, text, Some(entry), true).await {
             Ok(pipe) => Answer::pipe(pipe),
             Err(failure) => return Err(failure.refusal(server.name().as_str())),
         },

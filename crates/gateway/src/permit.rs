@@ -23,7 +23,7 @@ use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use bartizan_oauth::{AuthenticationRequired, Error, VerifiedToken};
 use bartizan_policy::{
     Action, Bundle, Catalog, Claims, Decision, Denial, FlowLabels, Hints, Obligation, PolicyConfig,
-    Principal, Query, Reason, Source, Sources, Surroundings, Tool, Trust,
+    Principal, Query, Reason, Source, Sources, Surroundings, Tool, Trust, Version,
     flow::{FlowContext, Label},
 };
 use bartizan_store::{
@@ -183,6 +183,16 @@ impl Policy {
         *making = Making { rules, edition };
         self.ready.store(Some(Arc::new(ready)));
         Ok(warnings)
+    }
+
+    /// What `rules` would be, for the tools that are approved now: the version of their bundle, and what should be looked at all
+    /// the same. Nothing changes.
+    ///
+    /// # Errors
+    /// Every problem, a line each.
+    pub fn check(&self, rules: &Rules) -> Result<(Version, Vec<String>), String> {
+        let (ready, warnings) = catalog::long_work(|| make(rules, 0, &self.keeper.approved()))?;
+        Ok((ready.bundle.version(), warnings))
     }
 
     /// The bundle for the pins as they are now.
@@ -472,9 +482,14 @@ impl Policy {
 
 /// What is known of who asks.
 fn claims_of(asker: &Asker) -> Claims {
-    let Some(token) = asker.access.as_ref().map(Access::token) else {
-        return Claims::of_caller(&asker.caller);
-    };
+    match asker.access.as_ref().map(Access::token) {
+        Some(token) => claims_of_token(token),
+        None => Claims::of_caller(&asker.caller),
+    }
+}
+
+/// What an access token says of whom it speaks for.
+pub fn claims_of_token(token: &VerifiedToken) -> Claims {
     Claims {
         app: token.principal() == bartizan_oauth::Principal::Application,
         groups: token.groups().clone(),
@@ -483,7 +498,7 @@ fn claims_of(asker: &Asker) -> Claims {
         amr: token.authentication_methods().iter().cloned().collect(),
         acr: token.authentication_contexts().first().cloned(),
         auth_time: token.authenticated_at().map(Timestamp::as_unix),
-        ..Claims::of_caller(&asker.caller)
+        ..Claims::of_caller(token.caller())
     }
 }
 

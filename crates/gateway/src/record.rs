@@ -3,6 +3,7 @@
 //! A call is opened in the log before its server hears of it, and closed before its caller is answered; both are durable by
 //! then. If either cannot be written, the call is not made, or its answer not given.
 
+pub mod content;
 mod identity;
 mod voice;
 
@@ -10,7 +11,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bartizan_audit::{
     Details, Event, Kind, Log, Lost, Opened, Receipt, Text,
-    event::{Alteration, Decision, Digest, Finding, Outcome, Reason, Severity},
+    event::{Alteration, Decision, Digest, Finding, Outcome, Reason, Sealed, Severity},
 };
 use bartizan_mcp::{Era, Message, Refusal, code, json::Value};
 use bartizan_model::{Caller, Clock, ServerName};
@@ -28,6 +29,7 @@ use crate::{
     upstream::Failure,
 };
 
+pub use content::{ContentRule, ContentRules, Glob, Pointer, Told};
 pub use identity::IdentityLedger;
 pub use voice::{Answer, Unasked, Voice};
 
@@ -85,7 +87,7 @@ impl Recorder {
         &self.log
     }
 
-    /// Opens a call: durable when this returns.
+    /// Opens a call, of whose arguments `told` is to be recorded: durable when this returns.
     ///
     /// # Errors
     /// The refusal of a call that cannot be recorded, and is therefore not made.
@@ -96,12 +98,16 @@ impl Recorder {
         era: Era,
         message: &Message,
         permitted: &Permitted,
+        told: Option<Told>,
     ) -> Result<Opened, Refusal> {
+        let (arguments, sealed_arguments) = self.content(&asker.caller, told);
         let policies = permitted.policies().iter().map(|id| Text::new(id)).collect();
         let details = Details {
             decision: Some(Decision::Permit),
             policies,
             labels: permitted.labels().iter().map(|label| Text::new(label)).collect(),
+            arguments,
+            sealed_arguments,
             ..self.about(asker, server.name(), era, message)
         };
         let event = Event::new(Kind::CallOpened).by(&asker.caller).at(asker.address).with(details);
@@ -145,6 +151,15 @@ impl Recorder {
             request_bytes: Some(message.text().len() as u64),
             arguments_digest: arguments.zip(person).map(|(a, person)| person.digest(a.text().as_bytes())),
             ..Details::default()
+        }
+    }
+
+    /// What is recorded of what was told in a call of `caller`: in clear, or sealed.
+    fn content(&self, caller: &Caller, told: Option<Told>) -> (Option<Text>, Option<Sealed>) {
+        match told {
+            Some(Told { words, is_clear: true }) => (Some(words), None),
+            Some(told) => (None, self.log.seal(caller, told.words.as_str().as_bytes())),
+            None => (None, None),
         }
     }
 
@@ -271,14 +286,12 @@ impl Recorder {
         self.log.mention(Event::new(Kind::ConfigChanged).by(by).with(details));
     }
 
-    /// What is known of an answer that took `took`.
-    pub fn answered(&self, caller: &Caller, text: &str, took: Duration) -> Answered {
+    /// What is known of an answer that took `took`, of which `told` is to be recorded.
+    pub fn answered(&self, caller: &Caller, text: &str, took: Duration, told: Option<Told>) -> Answered {
         let person = self.log.persons().of(caller).ok();
-        Answered {
-            bytes: text.len() as u64,
-            took,
-            digest: person.map(|person| person.digest(text.as_bytes())),
-        }
+        let (clear, sealed) = self.content(caller, told);
+        let digest = person.map(|person| person.digest(text.as_bytes()));
+        Answered { bytes: text.len() as u64, took, digest, clear, sealed }
     }
 
     /// Closes a call with the answer its caller will get: durable when this returns.
@@ -297,6 +310,8 @@ impl Recorder {
             response_bytes: Some(answer.bytes),
             duration_us: u64::try_from(answer.took.as_micros()).ok(),
             result_digest: answer.digest,
+            result: answer.clear,
+            sealed_result: answer.sealed,
             ..Details::default()
         };
         log.close(opened, details).await
@@ -319,6 +334,8 @@ pub struct Answered {
     bytes: u64,
     took: Duration,
     digest: Option<Digest>,
+    clear: Option<Text>,
+    sealed: Option<Sealed>,
 }
 
 impl Ending {

@@ -432,7 +432,7 @@ impl Server {
         let id = process.mint();
         let asked = async {
             let mut pipe =
-                process.request(id, own_modern_request(id, "server/discover", None), false).await?;
+                process.request(id, own_modern_request(id, "server/discover", None), None, false).await?;
             pipe.next().await
         };
         let found = match tokio::time::timeout(START_WAIT, asked).await {
@@ -537,7 +537,7 @@ impl Server {
                     let id = process.mint();
                     Answer::pipe(
                         process
-                            .request(id, own_modern_request(id, "tools/list", cursor.as_deref()), true)
+                            .request(id, own_modern_request(id, "tools/list", cursor.as_deref()), None, true)
                             .await?,
                     )
                 }

@@ -71,7 +71,9 @@ pub async fn enter(
             for approval in permitted.approvals() {
                 gate.recorder.redeemed(asker, server, approval);
             }
-            let opening = gate.recorder.open(asker, server, era, message, &permitted);
+            let rule = gate.content.load().of(server.name(), is_merged, message).cloned();
+            let told = rule.and_then(|rule| rule.arguments(&gate.shield.load(), server, message));
+            let opening = gate.recorder.open(asker, server, era, message, &permitted, told);
             let call = opening.instrument(tracing::debug_span!("audit.open")).await?;
             Ok(Opened { call, slot })
         }

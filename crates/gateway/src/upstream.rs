@@ -3,11 +3,15 @@
 pub mod http;
 pub mod scrub;
 pub mod stdio;
+pub mod under_way;
 
 use std::{collections::VecDeque, future::Future, pin::Pin};
 
+use bartizan_audit::EventId;
 use bartizan_mcp::{Message, Refusal, code, json::quote};
 use bartizan_oauth::StepUp;
+
+pub use under_way::Within;
 
 /// Why a server gave no answer that can be passed on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,6 +152,16 @@ impl Answer {
     /// An answer that is here already.
     pub fn given(message: Message) -> Self {
         Self { source: Source::Whole([message].into()), status: 200 }
+    }
+
+    /// What words belong to that come on the way of the request of `call`: it is a guess where a process, which says nothing of
+    /// that, has several under way.
+    pub fn within(&self, call: Option<EventId>) -> Within {
+        match &self.source {
+            Source::Pipe(pipe) => Some(pipe.within()).filter(|within| !within.calls.is_empty()),
+            Source::Sending(_) | Source::Whole(_) | Source::Events(_) => None,
+        }
+        .unwrap_or_else(|| Within::call(call))
     }
 
     /// Whether an HTTP server answered by an event stream.

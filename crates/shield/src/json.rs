@@ -6,7 +6,7 @@
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use crate::{
-    finding::{Category, Place},
+    finding::{Category, Finding, Place},
     fragment::{Fragment, Kind, Role},
     verdict::{Action, Decision, Verdict},
 };
@@ -230,8 +230,24 @@ fn decode(inside: &str) -> Option<Cow<'_, str>> {
 /// Only findings whose places have a literal are taken out; the caller compares their number, or asks
 /// [`is_redacted_whole`], before it lets the text pass.
 pub fn redact(raw: &str, verdict: &Verdict) -> String {
+    in_literals(raw, cuts(verdict))
+}
+
+/// `raw` without all that `findings` say, whatever is done about it elsewhere: in the place of each stands the name of its rule.
+/// `None` if one of them has a place outside the literals of this message.
+pub fn redact_all<'f>(raw: &str, findings: impl IntoIterator<Item = &'f Finding>) -> Option<String> {
+    let findings: Vec<_> = findings.into_iter().collect();
+    let is_whole = |finding: &&Finding| {
+        !finding.continued
+            && !finding.places.is_empty()
+            && finding.places.iter().all(|place| place.raw.is_some())
+    };
+    findings.iter().all(is_whole).then(|| in_literals(raw, findings.into_iter().flat_map(cuts_of)))
+}
+
+fn in_literals<'v>(raw: &str, cuts: impl Iterator<Item = (&'v Place, Cut<'v>)>) -> String {
     let mut literals: BTreeMap<usize, (Range<usize>, Vec<Cut<'_>>)> = BTreeMap::new();
-    for (place, cut) in cuts(verdict) {
+    for (place, cut) in cuts {
         if let Some(literal) = &place.raw {
             literals.entry(literal.start).or_insert_with(|| (literal.clone(), Vec::new())).1.push(cut);
         }
@@ -274,16 +290,17 @@ struct Cut<'v> {
 }
 
 fn cuts(verdict: &Verdict) -> impl Iterator<Item = (&Place, Cut<'_>)> {
-    verdict.findings.iter().filter(|judged| judged.decision == Decision::Server(Action::Redact)).flat_map(
-        |judged| {
-            let finding = &judged.finding;
-            let paragraph = !matches!(finding.category, Category::Secret | Category::PersonalData);
-            finding
-                .places
-                .iter()
-                .map(move |place| (place, Cut { range: place.range.clone(), rule: &finding.rule, paragraph }))
-        },
-    )
+    let redacted =
+        verdict.findings.iter().filter(|judged| judged.decision == Decision::Server(Action::Redact));
+    redacted.flat_map(|judged| cuts_of(&judged.finding))
+}
+
+fn cuts_of(finding: &Finding) -> impl Iterator<Item = (&Place, Cut<'_>)> {
+    let paragraph = !matches!(finding.category, Category::Secret | Category::PersonalData);
+    finding
+        .places
+        .iter()
+        .map(move |place| (place, Cut { range: place.range.clone(), rule: &finding.rule, paragraph }))
 }
 
 fn cut_out(text: &str, mut cuts: Vec<Cut<'_>>) -> String {

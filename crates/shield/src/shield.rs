@@ -93,6 +93,12 @@ impl Shield {
     pub fn inspect(&self, scene: &Scene<'_>, fragments: &[Fragment<'_>]) -> Verdict {
         Inspector::default().inspect(self, scene, fragments)
     }
+
+    /// What is found in a message that stands alone, whatever the configuration says to do about it, in no order; of more than
+    /// 64 findings, some.
+    pub fn find(&self, scene: &Scene<'_>, fragments: &[Fragment<'_>]) -> Vec<Finding> {
+        Inspector::default().find(self, scene, fragments)
+    }
 }
 
 /// Judges messages that follow one another, such as the events of a stream: what is split over several is seen
@@ -106,6 +112,12 @@ pub struct Inspector {
 impl Inspector {
     /// Judges the next message. What was found in an earlier one is not found again.
     pub fn inspect(&mut self, shield: &Shield, scene: &Scene<'_>, fragments: &[Fragment<'_>]) -> Verdict {
+        let findings = self.find(shield, scene, fragments);
+        let kind = fragments.first().map_or(Kind::Result, |fragment| fragment.kind);
+        Verdict::of(kind, scene.trust, &shield.config, findings)
+    }
+
+    fn find(&mut self, shield: &Shield, scene: &Scene<'_>, fragments: &[Fragment<'_>]) -> Vec<Finding> {
         let mut work = Work { shield, scene, fragments, budget: shield.budget, findings: Vec::new() };
         for (index, fragment) in fragments.iter().enumerate() {
             if self.kind != Some(fragment.kind) {
@@ -125,8 +137,7 @@ impl Inspector {
         }
         self.judge(&mut work);
         self.draft.forget_fragments();
-        let kind = fragments.first().map_or(Kind::Result, |fragment| fragment.kind);
-        Verdict::of(kind, scene.trust, &shield.config, work.findings)
+        work.findings
     }
 
     fn judge(&mut self, work: &mut Work<'_>) {

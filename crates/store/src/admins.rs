@@ -1,11 +1,13 @@
 //! Admin roles that were granted for a time: whoever holds one may act at the admin listener until it ends.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bartizan_model::Timestamp;
-use sqlx::{Row, any::AnyRow};
+use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 
 use crate::{
-    Database, DatabaseError,
+    Database, DatabaseError, Sealer,
     columns::{seconds, time},
 };
 
@@ -62,30 +64,76 @@ pub trait Admins: Send + Sync {
 
 /// [`Admins`] in a [`Database`].
 #[derive(Clone, Debug)]
-pub struct StoredAdmins(Database);
+pub struct StoredAdmins {
+    database: Database,
+    sealer: Arc<Sealer>,
+}
+
+const COLUMNS: &str = "role, issuer, subject, granted_by, granted_at, good_until, seal";
 
 impl StoredAdmins {
-    /// Roles in `database`.
-    pub fn new(database: Database) -> Self {
-        Self(database)
+    /// Roles in `database`. A row without `sealer`'s mark is as good as none: whoever can write to the database grants nothing, and
+    /// makes nothing last longer. What was taken back and is put in again counts until its own end.
+    pub fn new(database: Database, sealer: Arc<Sealer>) -> Self {
+        Self { database, sealer }
     }
+
+    /// Those of `rows` that were granted here.
+    fn ours(&self, rows: &[AnyRow]) -> Result<Vec<Held>, DatabaseError> {
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (held, seal) = (held(row)?, row.try_get::<String, _>("seal")?);
+            if with_mark(&held, |parts| self.sealer.is_marked(parts, &seal)) {
+                found.push(held);
+            } else {
+                tracing::error!(
+                    role = held.role,
+                    "an admin role is not as it was granted; it counts for nothing"
+                );
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Hands `make` what the mark of a role is over.
+pub(crate) fn with_mark<T>(held: &Held, make: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let Held { role, issuer, subject, by, at, until } = held;
+    let (at, until) = (at.as_unix().to_be_bytes(), until.as_unix().to_be_bytes());
+    let texts = [role, issuer, subject, by].map(|text| text.as_bytes());
+    let [role, issuer, subject, by] = texts;
+    make(&[b"admin_roles", role, issuer, subject, by, &at, &until])
+}
+
+/// The role in a row, whoever put it there.
+pub(crate) fn held(row: &AnyRow) -> Result<Held, DatabaseError> {
+    Ok(Held {
+        role: row.try_get("role")?,
+        issuer: row.try_get("issuer")?,
+        subject: row.try_get("subject")?,
+        by: row.try_get("granted_by")?,
+        at: time(row, "granted_at")?,
+        until: time(row, "good_until")?,
+    })
 }
 
 #[async_trait]
 impl Admins for StoredAdmins {
     async fn grant(&self, held: &Held) -> Result<(), DatabaseError> {
-        sqlx::query(
-            "INSERT INTO admin_roles (role, issuer, subject, granted_by, granted_at, good_until) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (role, issuer, subject) DO UPDATE SET \
-             granted_by = excluded.granted_by, granted_at = excluded.granted_at, good_until = excluded.good_until",
-        )
+        let mark = with_mark(held, |parts| self.sealer.mark(parts));
+        sqlx::query(AssertSqlSafe(format!(
+            "INSERT INTO admin_roles ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+             ON CONFLICT (role, issuer, subject) DO UPDATE SET granted_by = excluded.granted_by, \
+             granted_at = excluded.granted_at, good_until = excluded.good_until, seal = excluded.seal"
+        )))
         .bind(&held.role)
         .bind(&held.issuer)
         .bind(&held.subject)
         .bind(&held.by)
         .bind(seconds(held.at))
         .bind(seconds(held.until))
-        .execute(self.0.pool())
+        .bind(mark)
+        .execute(self.database.pool())
         .await?;
         Ok(())
     }
@@ -97,47 +145,37 @@ impl Admins for StoredAdmins {
         subject: &str,
         now: Timestamp,
     ) -> Result<bool, DatabaseError> {
-        let row = sqlx::query(
-            "DELETE FROM admin_roles WHERE role = $1 AND issuer = $2 AND subject = $3 RETURNING good_until",
-        )
+        let row = sqlx::query(AssertSqlSafe(format!(
+            "DELETE FROM admin_roles WHERE role = $1 AND issuer = $2 AND subject = $3 RETURNING {COLUMNS}"
+        )))
         .bind(role)
         .bind(issuer)
         .bind(subject)
-        .fetch_optional(self.0.pool())
+        .fetch_optional(self.database.pool())
         .await?;
-        row.map_or(Ok(false), |row| Ok(time(&row, "good_until")? > now))
+        let taken = self.ours(row.as_slice())?;
+        Ok(taken.iter().any(|held| held.until > now))
     }
 
     async fn of(&self, issuer: &str, subject: &str, now: Timestamp) -> Result<Vec<String>, DatabaseError> {
-        let rows = sqlx::query(
-            "SELECT role FROM admin_roles WHERE issuer = $1 AND subject = $2 AND good_until > $3 ORDER BY role",
-        )
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM admin_roles WHERE issuer = $1 AND subject = $2 AND good_until > $3 ORDER BY role"
+        )))
         .bind(issuer)
         .bind(subject)
         .bind(seconds(now))
-        .fetch_all(self.0.pool())
+        .fetch_all(self.database.pool())
         .await?;
-        rows.iter().map(|row| Ok(row.try_get("role")?)).collect()
+        Ok(self.ours(&rows)?.into_iter().map(|held| held.role).collect())
     }
 
     async fn all(&self, now: Timestamp) -> Result<Vec<Held>, DatabaseError> {
-        let rows = sqlx::query(
-            "SELECT role, issuer, subject, granted_by, granted_at, good_until FROM admin_roles WHERE good_until > $1 \
-             ORDER BY role, issuer, subject",
-        )
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM admin_roles WHERE good_until > $1 ORDER BY role, issuer, subject"
+        )))
         .bind(seconds(now))
-        .fetch_all(self.0.pool())
+        .fetch_all(self.database.pool())
         .await?;
-        let held = |row: &AnyRow| {
-            Ok(Held {
-                role: row.try_get("role")?,
-                issuer: row.try_get("issuer")?,
-                subject: row.try_get("subject")?,
-                by: row.try_get("granted_by")?,
-                at: time(row, "granted_at")?,
-                until: time(row, "good_until")?,
-            })
-        };
-        rows.iter().map(held).collect()
+        self.ours(&rows)
     }
 }

@@ -85,6 +85,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/postgres/0023_admins.sql"),
     ),
     (
+        30,
+        include_str!("../migrations/sqlite/0030_admin_marks.sql"),
+        include_str!("../migrations/postgres/0030_admin_marks.sql"),
+    ),
+    (
         32,
         include_str!("../migrations/sqlite/0032_flow_resets.sql"),
         include_str!("../migrations/postgres/0032_flow_resets.sql"),

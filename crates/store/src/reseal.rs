@@ -12,7 +12,7 @@ use bartizan_model::{ServerName, Timestamp};
 use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 
 use crate::{
-    Database, DatabaseError, Sealer, approvals,
+    Database, DatabaseError, Sealer, admins, approvals,
     columns::{digest, time},
     consents, grants,
     keyfile::{Contents, KeyFile, KeysError},
@@ -240,6 +240,10 @@ impl Rotation<'_> {
                 let scopes = text("scopes")?;
                 Ok(self.marked(&consents::parts(&consent, &scopes), &old))
             }
+            Content::AdminMark => {
+                let held = admins::held(row)?;
+                Ok(admins::with_mark(&held, |parts| self.marked(parts, &old)))
+            }
             Content::ApprovalMark => {
                 let approval = approvals::approval(row, &self.sealer)?;
                 // What was used has the mark of when it was approved.
@@ -312,6 +316,7 @@ struct Table {
 
 #[derive(Clone, Copy)]
 enum Content {
+    AdminMark,
     ApprovalMark,
     ApprovalWords,
     Browser,
@@ -378,6 +383,7 @@ const TABLES: &[Table] = &[
         &["issuer", "subject", "client", "redirect_uri", "scopes", "resource"],
         Content::ConsentMark,
     ),
+    table("admin roles", "admin_roles", "seal", &["role", "issuer", "subject"], Content::AdminMark),
     table("approvals", "approvals", "seal", &["id"], Content::ApprovalMark),
     table("words of held calls", "approvals", "words", &["id"], Content::ApprovalWords),
     table("withheld results", "quarantine", "sealed", &["id"], Content::Withheld),

@@ -159,7 +159,11 @@ pub(crate) fn context<'a>(name: &'a str, revision: &'a [u8; 8]) -> [&'a [u8]; 3]
     [b"vault_secrets", name.as_bytes(), revision]
 }
 
-fn check(name: &str, value: &Secret) -> Result<(), VaultError> {
+/// Whether a secret may have this name and this value.
+///
+/// # Errors
+/// [`VaultError::Name`] and [`VaultError::Length`].
+pub fn check(name: &str, value: &Secret) -> Result<(), VaultError> {
     let is_name = (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     if !is_name {

@@ -54,6 +54,8 @@ pub struct Exporter {
     clock: Arc<dyn Clock>,
     /// What signs the log, if it is not the one that our process writes.
     ended: Option<PublicKey>,
+    /// Whether the receiver is told arguments and results, where they are recorded.
+    tells_content: bool,
     cursor: Cursor,
     /// Where in the files an entry is that was reached before.
     reached: Option<(u64, Place)>,
@@ -192,6 +194,7 @@ impl Exporter {
             transport,
             clock,
             ended: None,
+            tells_content: false,
             cursor,
             reached: None,
             pending: None,
@@ -224,6 +227,12 @@ impl Exporter {
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(source)) => Err(exporter.io(source)),
         }
+    }
+
+    /// The same, which tells its receiver arguments and results too, if `tells`.
+    #[must_use]
+    pub fn with_content(self, tells: bool) -> Self {
+        Self { tells_content: tells, ..self }
     }
 
     /// How many entries of the log are durable.
@@ -428,7 +437,8 @@ impl Exporter {
             let person =
                 entry.person.and_then(|person| self.people.find(log.persons(), person, self.clock.now()));
             let line = String::from_utf8_lossy(bytes).into_owned();
-            records.push(Record::new(entry, line, person.as_deref()));
+            let record = if self.tells_content { Record::with_content } else { Record::new };
+            records.push(record(entry, line, person.as_deref()));
             wanted.start += 1;
             let offset = at.offset + raw.offset + raw.bytes.len() as u64 + 1;
             self.reached = Some((wanted.start, Place { segment: at.segment, offset }));

@@ -69,6 +69,9 @@ pub fn event(record: &Record, source: &Source) -> Value {
     if !details.scopes.is_empty() {
         set(&mut out, "/unmapped/scopes", Some(json!(details.scopes)));
     }
+    if !record.content.is_empty() {
+        set(&mut out, "/unmapped/content", Some(json!(record.content)));
+    }
     set(&mut out, "/unmapped/grant", details.grant.as_ref().map(|grant| json!(grant)));
     set(&mut out, "/unmapped/redirect_uri", details.redirect_uri.as_ref().map(|uri| json!(uri)));
     out

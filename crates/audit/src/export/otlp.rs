@@ -56,6 +56,8 @@ impl LogRecord {
             ("bartizan.server", details.server.as_ref().map(ToString::to_string)),
             ("mcp.method.name", details.method.as_ref().map(ToString::to_string)),
             ("gen_ai.tool.name", details.tool.as_ref().map(ToString::to_string)),
+            ("gen_ai.tool.call.arguments", record.content.arguments.as_ref().map(ToString::to_string)),
+            ("gen_ai.tool.call.result", record.content.result.as_ref().map(ToString::to_string)),
             ("mcp.resource.uri", details.resource.as_ref().map(ToString::to_string)),
             ("mcp.protocol.version", details.protocol.as_ref().map(ToString::to_string)),
             ("bartizan.decision", details.decision.as_ref().map(ToString::to_string)),

@@ -103,7 +103,8 @@ pub fn row(record: &Record, source: &Source) -> Value {
     });
     if let Some(fields) = row.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
-        let line: String = record.line.chars().take(MAX_FIELD / 4).collect();
+        let whole = if record.content.is_empty() { record.line.clone() } else { record.json().to_string() };
+        let line: String = whole.chars().take(MAX_FIELD / 4).collect();
         fields.insert("Entry".to_owned(), json!(line));
     }
     row

@@ -27,7 +27,13 @@ fn entry(kind: Kind) -> Entry {
 fn record(entry: Entry) -> Record {
     let identity = Identity { issuer: "https://id.example".to_owned(), subject: "alice".to_owned() };
     let address = Some("192.0.2.7".to_owned());
-    Record { line: serde_json::to_string(&entry).unwrap(), entry, identity: Some(identity), address }
+    Record {
+        line: serde_json::to_string(&entry).unwrap(),
+        entry,
+        identity: Some(identity),
+        address,
+        content: Content::default(),
+    }
 }
 
 pub fn denied() -> Record {

@@ -360,7 +360,6 @@ impl Writer {
 fn shortened(details: Details) -> Details {
     let message =
         Some(Text::new("arguments, result, findings and lists were left out: together longer than 1 MiB"));
-    let (arguments, result) = (None, None);
     let (findings, alterations, policies, labels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    Details { arguments, result, findings, alterations, policies, labels, message, ..details }
+    Details { findings, alterations, policies, labels, message, ..details.without_content() }
 }

@@ -1,13 +1,16 @@
 //! Finding a few entries among very many.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use bartizan_audit::{
     Details, Event, Kind,
     event::{Decision, Finding, Severity},
     search::{Filter, Term, search},
 };
-use bartizan_model::{Caller, Clock};
+use bartizan_model::{Caller, Clock, Timestamp};
 
 use crate::scene::{Scene, files};
 
@@ -82,12 +85,65 @@ fn two_hundred_thousand_entries_are_searched_by_any_field_and_time() {
     assert!(found.lines[0].1.contains("2025-10-10T13:30:00.000Z"), "newest first: {}", found.lines[0].1);
     assert!(found.lines[1].1.contains("2025-10-10T13:13:20.000Z"));
 
+    // In a process of its own, for memory is a process's: once while indexes are made, and once by them.
+    let bytes: u64 = files(&folder).iter().map(|f| std::fs::metadata(f).unwrap().len()).sum();
+    assert!(bytes > 2 * MOST_MEMORY, "{bytes} bytes would fit as they are");
+    for made in [false, true] {
+        if !made {
+            for index in files(&folder).iter().map(|f| f.with_extension("index")).filter(|f| f.exists()) {
+                std::fs::remove_file(index).unwrap();
+            }
+        }
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "searching::searches_and_tells_what_it_took", "--ignored", "--nocapture"])
+            .arg("--test-threads=1")
+            .env("BARTIZAN_TEST_LOG", &folder)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout).into_owned();
+        assert!(child.status.success(), "{said}");
+        let took = said.lines().find_map(|line| line.strip_prefix("took ")?.parse::<u64>().ok());
+        let took = took.unwrap_or_else(|| panic!("{said}"));
+        println!("{took} bytes, with indexes there: {made}");
+        assert!(took <= MOST_MEMORY, "{took} bytes, with indexes there: {made}");
+    }
+
     // The indexes say nothing that a scan does not, and hold nobody's name.
     for index in files(&folder).iter().map(|f| f.with_extension("index")).filter(|f| f.exists()) {
         std::fs::write(&index, b"bzindex1 but stale").unwrap();
     }
     assert_eq!(count(&with(&[("decision", "deny")])), ENTRIES / 1000, "a stale index is made anew");
     assert_eq!(scene.verify().problem, None);
+}
+
+/// What searching may take at most, in bytes, however long the log is: enough for the index of one segment.
+const MOST_MEMORY: u64 = 12 << 20;
+
+/// The child of the test above: not a test of its own.
+#[test]
+#[ignore = "run by the search test"]
+fn searches_and_tells_what_it_took() {
+    let Some(folder) = std::env::var_os("BARTIZAN_TEST_LOG") else { return };
+    let folder = std::path::PathBuf::from(folder);
+    let before = peak();
+    // By an index, by time, everything there is, and by reading all of it.
+    for (terms, since) in [
+        (vec![Term::new("decision", "deny")], None),
+        (vec![Term::new("kind", "authorization.decided"), Term::new("server", "s3")], None),
+        (Vec::new(), Some(Timestamp::from_unix(1_760_100_000))),
+        (vec![Term::new("message", "words")], None),
+    ] {
+        let found = search(&folder, &Filter { terms, since, until: None }, 100).unwrap();
+        assert!(found.total > 100 && found.lines.len() == 100);
+    }
+    println!("\ntook {}", peak() - before);
+}
+
+/// The most memory that this process has had, in bytes (proc(5), `VmHWM`).
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
 }
 
 /// Takes minutes and gigabytes: `just search-scale`. `BARTIZAN_TEST_ENTRIES` makes it smaller.

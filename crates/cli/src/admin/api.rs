@@ -1,10 +1,15 @@
 //! The admin API: one URL, which tokens are issued for. `GET` tells the state, `POST` does one thing.
 //!
-//! Whoever asks shows an access token of an issuer that the gate trusts, issued for this URL alone; what clients show at MCP
-//! endpoints is worth nothing here. A role says what he may do, and ends. Whatever changes anything needs a sign-in with a
-//! second factor, not long ago (RFC 9470). All of it, refusals too, is in the audit log under his pseudonym.
+//! Whoever asks shows an access token of an issuer that the gate trusts, itself among them, issued for this URL alone; what
+//! clients show at MCP endpoints is worth nothing here. A role says what he may do, and ends. Whatever changes anything needs a
+//! sign-in with a second factor, not long ago (RFC 9470). All of it, refusals too, is in the audit log under his pseudonym.
+//!
+//! On a laptop the owner of the machine has every role. What takes the place of a second factor there is the link that
+//! `bartizan login` prints to whoever can read the state folder, opened not long ago.
 
 mod acts;
+mod policies;
+mod vault;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,8 +22,8 @@ use bartizan_audit::{
     event::{Change, Decision},
 };
 use bartizan_model::{Caller, Clock, SystemClock, Timestamp};
-use bartizan_oauth::{Error, Presented, Principal, ResourceServer, VerifiedToken};
-use bartizan_store::{Admins, Database, StoredAdmins};
+use bartizan_oauth::{AuthenticationRequired, Error, Presented, Principal, ResourceServer, VerifiedToken};
+use bartizan_store::{Admins, Database, Sealer, StoredAdmins};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -31,7 +36,8 @@ use crate::{
         Config,
         admin::{AdminConfig, Role},
     },
-    doorman::Doorman,
+    doorman::{Admission, Doorman},
+    identity::Mode,
     state::State,
 };
 use acts::Act;
@@ -47,7 +53,10 @@ pub struct Api {
     settings: AdminConfig,
     roles: StoredAdmins,
     database: Database,
+    sealer: Arc<Sealer>,
     state: State,
+    /// Whether the gate is its owner's alone.
+    is_local: bool,
     config: Config,
     base: PathBuf,
     refusals: Mutex<(u64, u64)>,
@@ -85,18 +94,21 @@ impl Api {
         base: &Path,
         state: &State,
         doorman: &Doorman,
+        admission: &Admission,
     ) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(resource) = config.admin.resource() else { return Ok(None) };
         let server = doorman
-            .resource_server(config, base, vec![resource])
+            .resource_server(config, base, vec![resource], admission.facade())
             .map_err(|problems| anyhow!("[admin]: {}", problems.join("; ")))?;
         let database = doorman.database().clone();
         Ok(Some(Arc::new(Self {
             server,
             settings: config.admin.clone(),
-            roles: StoredAdmins::new(database.clone()),
+            roles: StoredAdmins::new(database.clone(), Arc::clone(doorman.sealer())),
             database,
+            sealer: Arc::clone(doorman.sealer()),
             state: state.clone(),
+            is_local: config.identity.mode == Mode::Local,
             config: config.clone(),
             base: base.to_owned(),
             refusals: Mutex::default(),
@@ -182,6 +194,9 @@ impl Api {
         now: Timestamp,
     ) -> Result<Vec<Role>, bartizan_store::DatabaseError> {
         let caller = token.caller();
+        if self.is_owner(caller) {
+            return Ok(Role::ALL.to_vec());
+        }
         let granted = self.roles.of(caller.issuer(), caller.subject(), now).await?;
         let configured = self.settings.roles.iter().filter(|role| {
             let is_he = role.person.as_deref() == Some(caller.subject())
@@ -189,12 +204,14 @@ impl Api {
             role.issuer == caller.issuer() && is_he && role.end().is_some_and(|end| now < end)
         });
         let mut roles: Vec<_> = configured.map(|role| role.role).collect();
-        roles.extend(
-            [Role::Approver, Role::Responder, Role::Viewer]
-                .into_iter()
-                .filter(|role| granted.iter().any(|name| name == role.as_str())),
-        );
+        roles.extend(Role::ALL.into_iter().filter(|role| granted.iter().any(|name| name == role.as_str())));
         Ok(roles)
+    }
+
+    /// Whether this is the owner of the laptop that the gate is on.
+    fn is_owner(&self, caller: &Caller) -> bool {
+        let owner = Caller::local_owner();
+        self.is_local && (caller.issuer(), caller.subject()) == (owner.issuer(), owner.subject())
     }
 
     async fn read(&self, request: Request<Incoming>) -> Result<Act, Refused> {
@@ -212,8 +229,13 @@ impl Api {
         let body = Limited::new(request.into_body(), LONGEST).collect().await;
         let body =
             body.map_err(|_| Refused::new(413, "admin.body", "the body is too long, or did not come"))?;
-        serde_json::from_slice(&body.to_bytes())
-            .map_err(|error| Refused::new(400, "admin.body", format!("the body cannot be read: {error}")))
+        let body = body.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| {
+            // What is wrong may be a value that belongs into the vault.
+            let may_be_secret = body.windows(7).any(|piece| piece == b"-secret");
+            let why = if may_be_secret { String::new() } else { format!(": {error}") };
+            Refused::new(400, "admin.body", format!("the body cannot be read{why}"))
+        })
     }
 
     /// Does one thing, if this administrator may do it now: recorded first.
@@ -248,9 +270,14 @@ impl Api {
         self.act(act, admitted, admin).await
     }
 
-    /// A sign-in with a second factor, not long ago.
+    /// A sign-in with a second factor, not long ago; of the owner of a laptop, by a fresh link.
     fn require_fresh(&self, token: &VerifiedToken) -> Result<(), Refused> {
         let required = self.settings.fresh();
+        if self.is_owner(token.caller()) {
+            let by_link = AuthenticationRequired { contexts: Vec::new(), ..required };
+            let checked = token.require_authentication(&by_link, SystemClock.now());
+            return checked.map_err(|error| self.not_fresh(token, &error));
+        }
         let by_method = token.authentication_methods().iter().any(|m| self.settings.methods.contains(m));
         let by_context = token.authentication_contexts().iter().any(|c| required.contexts.contains(c));
         let checked = if by_context || !by_method {
@@ -260,13 +287,15 @@ impl Api {
                 false => Err(token.lacking(&required, false)),
             })
         } else {
-            let any_context = bartizan_oauth::AuthenticationRequired { contexts: Vec::new(), ..required };
+            let any_context = AuthenticationRequired { contexts: Vec::new(), ..required };
             token.require_authentication(&any_context, SystemClock.now())
         };
-        checked.map_err(|error| {
-            let challenges = self.server.challenge_again(token, &error);
-            Refused { reason: "admin.not_fresh".to_owned(), ..self.by_error(&error, challenges) }
-        })
+        checked.map_err(|error| self.not_fresh(token, &error))
+    }
+
+    fn not_fresh(&self, token: &VerifiedToken, error: &Error) -> Refused {
+        let challenges = self.server.challenge_again(token, error);
+        Refused { reason: "admin.not_fresh".to_owned(), ..self.by_error(error, challenges) }
     }
 
     fn by_error(&self, error: &Error, challenges: Vec<String>) -> Refused {

@@ -53,10 +53,23 @@ impl Reader {
 
     /// The entry on this line; `None` if it is none of ours.
     pub fn record(&self, log: &Path, line: &str) -> Option<Row> {
+        self.row(Record::with_content, log, line)
+    }
+
+    /// The same without arguments and results.
+    pub fn record_for_export(&self, log: &Path, line: &str) -> Option<Row> {
+        self.row(Record::new, log, line)
+    }
+
+    fn row(
+        &self,
+        record: fn(Entry, String, Option<&Person>) -> Record,
+        log: &Path,
+        line: &str,
+    ) -> Option<Row> {
         let entry: Entry = serde_json::from_str(line).ok()?;
         let person = entry.person.and_then(|pseudonym| self.people.get(&pseudonym));
-        let record = Record::new(entry, line.to_owned(), person.map(Arc::as_ref));
-        Some(Row { log: name(log), record })
+        Some(Row { log: name(log), record: record(entry, line.to_owned(), person.map(Arc::as_ref)) })
     }
 
     /// The pseudonyms of whoever is called `subject`, with who vouches for each.
@@ -91,12 +104,13 @@ pub fn rows(rows: &[Row], shape: Shape) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The line as it is in the log, with who the person is and where he was.
+/// The line as it is in the log, with who the person is, where he was and what was said.
 pub fn json(record: &Record) -> String {
     let mut line = harmless(&record.line).into_owned();
     let identity = record.identity.as_ref().and_then(|identity| serde_json::to_string(identity).ok());
     let address = record.address.as_ref().and_then(|address| serde_json::to_string(address).ok());
-    for (name, value) in [("identity", identity), ("network_address", address)] {
+    let content = (!record.content.is_empty()).then(|| serde_json::to_string(&record.content).ok()).flatten();
+    for (name, value) in [("identity", identity), ("network_address", address), ("content", content)] {
         if let (Some(value), Some(open)) = (value, line.strip_suffix('}')) {
             line = format!("{open},\"{name}\":{}}}", harmless(&value));
         }
@@ -144,7 +158,9 @@ fn table(rows: &[Row], shape: Shape) -> String {
     };
     let widths: Vec<usize> = (0..9).map(width).collect();
     let mut out = String::new();
-    for row in &cells {
+    let contents = rows.iter().map(|row| Some(&row.record.content));
+    let contents = shape.heading.then_some(None).into_iter().chain(contents);
+    for (row, content) in cells.iter().zip(contents) {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate().filter(|(column, _)| keep(*column))
         {
@@ -157,6 +173,11 @@ fn table(rows: &[Row], shape: Shape) -> String {
         }
         out.push_str(line.trim_end());
         out.push('\n');
+        let arguments = content.and_then(|content| Some(("arguments", content.arguments.as_ref()?)));
+        let result = content.and_then(|content| Some(("result", content.result.as_ref()?)));
+        for (name, words) in arguments.into_iter().chain(result) {
+            out.push_str(&format!("    {name}: {words}\n"));
+        }
     }
     out
 }

@@ -10,7 +10,8 @@ use url::Url;
 use super::Config;
 use crate::identity::Mode;
 
-/// `[admin]`: who may act at the admin listener, by access tokens of `[[identity.issuers]]` issued for it alone.
+/// `[admin]`: who may act at the admin listener, by access tokens issued for it alone: of `[[identity.issuers]]`, or of the gate's
+/// own authorization server where it is one. On a laptop (`mode = "local"`) its owner may do everything, signed in by a fresh link.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
@@ -58,6 +59,8 @@ impl Default for AdminConfig {
 pub enum Role {
     /// Decide about calls that wait for a person, and release results from quarantine.
     Approver,
+    /// Put policies in force, decide about reviews of rights, set and remove secrets.
+    Operator,
     /// Quarantine, revoke and release.
     Responder,
     /// Look at the state and at metrics; whoever has another role may, too.
@@ -65,10 +68,14 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Approver, Self::Operator, Self::Responder, Self::Viewer];
+
     /// The role as it is kept and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Approver => "approver",
+            Self::Operator => "operator",
             Self::Responder => "responder",
             Self::Viewer => "viewer",
         }
@@ -151,8 +158,16 @@ impl AdminConfig {
             }
             return found;
         };
-        if config.identity.mode == Mode::Local || config.identity.resource_server.issuers.is_empty() {
-            say("`url` needs [[identity.issuers]], whose tokens are taken there; on a laptop use the commands".into());
+        let has_own = config.identity.mode != Mode::ResourceServer;
+        if config.identity.dangerous_open || (!has_own && config.identity.resource_server.issuers.is_empty())
+        {
+            say("`url` needs somebody who issues tokens for it: [[identity.issuers]], or [identity] of mode \"facade\" or \"local\" \
+                 without `dangerous_open`"
+                .into());
+        }
+        let is_plain = url.scheme() == "http" && !url.host_str().is_some_and(super::audit::is_loopback);
+        if has_own && (is_plain || !matches!(url.scheme(), "http" | "https")) {
+            say("`url` must begin with https://, or http:// on loopback".into());
         }
         if url.path() == "/" || url.path() == "/metrics" {
             say("`url` needs a path of its own, such as /api".into());

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{SecretRef, UpstreamTls};
+use super::{SecretRef, UpstreamTls, content::ContentConfig};
 
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -22,6 +22,9 @@ pub struct AuditConfig {
     /// Let calls, sign-ins and tokens go on when they cannot be recorded; what was lost is counted. A change needs a restart.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dangerous_audit_best_effort: bool,
+    /// What is recorded of what is said in calls of tools; nothing by default. The first that fits a call counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub content: Vec<ContentConfig>,
     /// Where the log is sent as it grows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub export: Vec<Export>,
@@ -58,6 +61,9 @@ pub struct FileExport {
     /// Only events of these kinds, such as `alert.raised`; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Tell it arguments and results too, where `[[audit.content]]` has them recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// The file; made with mode 0600 if there is none.
     pub path: PathBuf,
     /// It is renamed to `path.1` when it would grow longer than this, and `path.1` to `path.2` …
@@ -85,6 +91,9 @@ pub struct HttpExport {
     /// Only events of these kinds; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Tell it arguments and results too, where `[[audit.content]]` has them recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// Where to.
     #[schemars(with = "String")]
     pub url: Url,
@@ -105,6 +114,9 @@ pub struct WebhookExport {
     /// Only events of these kinds; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Tell it arguments and results too, where `[[audit.content]]` has them recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// Where to.
     #[schemars(with = "String")]
     pub url: Url,
@@ -124,6 +136,9 @@ pub struct SyslogExport {
     /// Only events of these kinds; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Tell it arguments and results too, where `[[audit.content]]` has them recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// `tls://host:6514`; on loopback also `tcp://host:port`.
     #[schemars(with = "String")]
     pub url: Url,
@@ -164,6 +179,9 @@ pub struct SplunkExport {
     /// Only events of these kinds; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Tell it arguments and results too, where `[[audit.content]]` has them recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// `https://host:8088`, without a path.
     #[schemars(with = "String")]
     pub url: Url,
@@ -186,6 +204,9 @@ pub struct SentinelExport {
     /// Only events of these kinds; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Tell it arguments and results too, where `[[audit.content]]` has them recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// The logs ingestion endpoint of the data collection rule, or a data collection endpoint; without a path.
     #[schemars(with = "String")]
     pub endpoint: Url,
@@ -235,6 +256,9 @@ pub struct OtlpExport {
     /// Only events of these kinds; all by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Tell it arguments and results too, where `[[audit.content]]` has them recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub content: bool,
     /// The receiver's endpoint for logs, `https://host:4318/v1/logs`, or for traces, `…/v1/traces`.
     #[schemars(with = "String")]
     pub url: Url,
@@ -284,6 +308,19 @@ impl Export {
             Self::SplunkHec(e) => &e.only,
             Self::Sentinel(e) => &e.only,
             Self::Otlp(e) | Self::OtlpTraces(e) => &e.only,
+        }
+    }
+
+    /// Whether it is told arguments and results, where they are recorded.
+    pub fn content(&self) -> bool {
+        match self {
+            Self::File(e) => e.content,
+            Self::Http(e) => e.content,
+            Self::Webhook(e) => e.content,
+            Self::Syslog(e) => e.content,
+            Self::SplunkHec(e) => e.content,
+            Self::Sentinel(e) => e.content,
+            Self::Otlp(e) | Self::OtlpTraces(e) => e.content,
         }
     }
 
@@ -380,6 +417,12 @@ impl Export {
                     .into());
             }
         }
+        if let Self::Syslog(syslog) = self
+            && syslog.content
+            && syslog.body == SyslogBody::Cef
+        {
+            say("`content`: CEF has no place for it; write `body = \"json\"` or `body = \"ocsf\"`".into());
+        }
         if let Self::File(file) = self
             && file.max_bytes < 1 << 16
         {
@@ -399,10 +442,40 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 impl AuditConfig {
+    /// What works and is still not as it should be, before these servers.
+    pub fn warnings(&self, servers: &[super::Upstream]) -> Vec<String> {
+        let mut found = Vec::new();
+        for content in &self.content {
+            let shown = content.shown();
+            if content.clear {
+                found.push(format!(
+                    "[[audit.content]] {shown}: `clear` writes what is said for whoever can read the log, and erasing a person does \
+                     not erase it"
+                ));
+            }
+            let fits = bartizan_gateway::record::Glob::new(&content.server);
+            if !servers.iter().any(|server| fits.fits(server.name.as_str())) {
+                found.push(format!("[[audit.content]] {shown}: there is no such server"));
+            }
+        }
+        if self.content.is_empty()
+            && let Some(export) = self.export.iter().find(|export| export.content())
+        {
+            found.push(format!(
+                "[[audit.export]] `{}`: `content` tells nothing without [[audit.content]]",
+                export.name()
+            ));
+        }
+        found
+    }
+
     /// What no single field shows.
     pub fn problems(&self) -> Vec<String> {
         let mut found: Vec<_> = self.export.iter().flat_map(Export::problems).collect();
         found.extend(self.witness.iter().flat_map(super::witness::WitnessConfig::problems));
+        for (nth, content) in (1..).zip(&self.content) {
+            found.extend(content.problems().into_iter().map(|p| format!("[[audit.content]] {nth}: {p}")));
+        }
         let mut names = BTreeSet::new();
         for export in &self.export {
             if !names.insert(export.name()) {

@@ -107,7 +107,8 @@ impl Round {
             let (format, transport) = (Arc::clone(&setting.format), Arc::clone(&setting.transport));
             let made =
                 Exporter::of_ended(&setting.name, folder, format, transport, Arc::clone(&self.clock), key)?;
-            let Some((mut exporter, _lock)) = made else { continue };
+            let Some((exporter, _lock)) = made else { continue };
+            let mut exporter = exporter.with_content(setting.tells_content);
             loop {
                 match exporter.step(&self.log).await? {
                     Step::Done(_) => {}

@@ -8,18 +8,24 @@ use std::{
 };
 
 use anyhow::Context;
-use bartizan_model::{Caller, Clock, SystemClock};
-use bartizan_store::reseal::{Progress, Rotation};
+use bartizan_audit::Kind;
+use bartizan_model::{Clock, SystemClock};
+use bartizan_store::{
+    KeyFile,
+    reseal::{Progress, Rotation},
+};
 use clap::{Args, Subcommand};
 
 use super::{LOOK, file};
 use crate::{
     ConfigFile,
     config::{self, keys::Provider},
+    journal::{Deed, Journal, OwnLog},
     print,
     run::base_of,
     say_error,
     state::State,
+    tools::who,
 };
 
 /// How long gates get to learn of a change: they look every two seconds.
@@ -119,10 +125,12 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let keys = state.keys().await?;
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
-    let log = state.log("keys")?;
+    let journal = OwnLog { state: &state, name: "keys" };
+    let before = ids(&keys.file).await?;
+    let rotated =
+        |from: &str, to: &str| Deed::new(Kind::KeyRotated, &who(), "keys", "all", Some(from), Some(to));
     // Recorded first: what is done and not recorded cannot be explained afterwards.
-    let event = crate::secrets::changed("keys", "all", "rotated").by(&Caller::local_owner());
-    let _ = log.note(event).await.context("nothing is changed, for it cannot be recorded")?;
+    journal.note(vec![rotated(&before, "new keys").because("begun")]).await?;
     let rotation = Rotation {
         file: &keys.file,
         database: &database,
@@ -145,6 +153,8 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         "the rotation is not finished; nothing is lost: run `bartizan keys rotate` again to go on",
     )?;
     database.close().await;
+    let after = ids(&keys.file).await?;
+    journal.note(vec![rotated(&before, &after).because("rotated")]).await.context("the keys are rotated")?;
     if loaded.config.keys.provider != Provider::File {
         // The key of `provider = "file"`, or of versions without a key file: nothing is under it any more.
         discard(&state.folder().join("seal.key"))?;
@@ -154,6 +164,12 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     }
     say_error(&format!("keep a copy of {}, apart from copies of the database\n", keys.file.path().display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the keys in use are called: not what they are.
+async fn ids(file: &KeyFile) -> anyhow::Result<String> {
+    let (gate, persons) = file.read().await?.ids().context("there are no keys")?;
+    Ok(format!("gate {gate}, persons {persons}"))
 }
 
 /// Overwrites and removes a key nobody needs.

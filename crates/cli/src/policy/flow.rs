@@ -156,7 +156,7 @@ async fn record(state: &State, window: &Window, by: &str, why: &str) -> anyhow::
             from: Some(Text::new(&labels)),
             to: Some(Text::new("reset")),
         }),
-        message: Some(Text::new(&format!("{by}: {why}"))),
+        message: Some(Text::new(&format!("{by} (uid {}): {why}", rustix::process::getuid().as_raw()))),
         ..Details::default()
     });
     log.note(event).await.map(drop).context("it is not done, for it cannot be recorded")

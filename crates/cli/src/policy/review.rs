@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use bartizan_audit::event::rfc3339;
+use bartizan_audit::{Kind, event::rfc3339};
 use bartizan_model::{Clock, SystemClock, Timestamp};
 use bartizan_policy::{NoSpan, Span, review};
 use bartizan_store::{
@@ -18,7 +18,13 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{CLEAN, FOUND, Format, Policies, json, open, text};
-use crate::{ConfigFile, config, print, reviews, say_error, state::State, tools::who};
+use crate::{
+    ConfigFile, config,
+    journal::{Deed, Journal, OwnLog},
+    print, reviews, say_error,
+    state::State,
+    tools::who,
+};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -174,13 +180,30 @@ async fn decide(deciding: Deciding, verdict: Verdict) -> anyhow::Result<u8> {
     }
     let by = deciding.by.unwrap_or_else(who);
     let decided = Decided { verdict, by, why: deciding.why, at: now, until: deciding.until };
-    if !stored(&deciding.place).await?.decide(&deciding.id, &decided).await? {
+    let stored = stored(&deciding.place).await?;
+    let findings = stored.findings().await?;
+    let state = State::for_config(deciding.place.config.as_deref())?;
+    if let Some(finding) = findings.iter().find(|finding| finding.id == deciding.id) {
+        // Recorded first: what is done and not recorded cannot be explained afterwards.
+        OwnLog { state: &state, name: "policy" }.note(vec![deed(finding, &decided)]).await?;
+    }
+    if !stored.decide(&deciding.id, &decided).await? {
         say_error(&format!("error: the last review found nothing called `{}`\n", deciding.id));
         return Ok(FOUND);
     }
     let until = rfc3339::text(deciding.until);
     say_error(&format!("{}: {} until {until}, by {}\n", deciding.id, verdict.as_str(), decided.by));
     Ok(CLEAN)
+}
+
+/// A decision about a finding, for the record.
+pub fn deed(finding: &Finding, decided: &Decided) -> Deed {
+    let words =
+        |decided: &Decided| format!("{} until {}", decided.verdict.as_str(), rfc3339::text(decided.until));
+    let from = finding.decided.as_ref().map_or_else(|| "open".to_owned(), words);
+    let to = words(decided);
+    Deed::new(Kind::PolicyReviewed, &decided.by, "finding", &finding.id, Some(&from), Some(&to))
+        .because(&decided.why)
 }
 
 fn in_words(finding: &Finding, now: Timestamp) -> String {
@@ -195,7 +218,8 @@ fn in_words(finding: &Finding, now: Timestamp) -> String {
     format!("{}  since {}  {standing}\n  {}\n", finding.id, rfc3339::text(finding.found_at), finding.words)
 }
 
-fn as_json(finding: &Finding, now: Timestamp) -> serde_json::Value {
+/// A finding for programs.
+pub fn as_json(finding: &Finding, now: Timestamp) -> serde_json::Value {
     let decided = finding.decided.as_ref().map(|decided| {
         json!({
             "verdict": decided.verdict.as_str(), "by": decided.by, "why": decided.why,
@@ -213,7 +237,10 @@ fn span(text: &str) -> Result<Span, NoSpan> {
 }
 
 /// A date, a time, or a span from now.
-fn until(text: &str) -> Result<Timestamp, String> {
+///
+/// # Errors
+/// What it must be.
+pub fn until(text: &str) -> Result<Timestamp, String> {
     let at = rfc3339::parse(text).or_else(|| rfc3339::parse(&format!("{text}T00:00:00Z")));
     let from_now = || Some(SystemClock.now().plus(text.parse::<Span>().ok()?.0));
     at.or_else(from_now).ok_or_else(|| "expected a date such as 2027-01-31, or a span such as 90d".to_owned())

@@ -6,14 +6,24 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use bartizan_model::{Caller, Clock, Secret, SystemClock};
-use bartizan_store::{Vault, vault::LONGEST};
+use bartizan_audit::Kind;
+use bartizan_model::{Clock, Secret, SystemClock};
+use bartizan_store::{
+    Vault,
+    vault::{LONGEST, check},
+};
 use clap::{Args, Subcommand};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::{changed, erase::erase};
-use crate::{ConfigFile, print, say_error, state::State};
+use super::erase::erase;
+use crate::{
+    ConfigFile,
+    journal::{Deed, Journal, OwnLog},
+    print, say_error,
+    state::State,
+    tools::who,
+};
 
 /// `bartizan secrets …`
 #[derive(Subcommand)]
@@ -60,7 +70,8 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
         SecretsCommand::Set(Named { name, place }) => {
             let (state, vault) = vault(&place).await?;
             let value = value(&name)?;
-            record(&state, &name, "set").await?;
+            check(&name, &value)?;
+            record(&state, &vault, &name, "set").await?;
             vault.add(&name, &value, SystemClock.now()).await?;
             say_error(&format!("{name} is set; name it by {{ vault = \"{name}\" }}\n"));
             Ok(ExitCode::SUCCESS)
@@ -73,7 +84,8 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
                 other => Err(other),
             })?;
             let value = value(&name)?;
-            record(&state, &name, "rotated").await?;
+            check(&name, &value)?;
+            record(&state, &vault, &name, "rotated").await?;
             let revision = vault.replace(&name, &value, SystemClock.now()).await?;
             say_error(&format!(
                 "{name} has its value number {revision}; running gates use it within seconds\n"
@@ -90,7 +102,7 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
         }
         SecretsCommand::Remove(Named { name, place }) => {
             let (state, vault) = vault(&place).await?;
-            record(&state, &name, "removed").await?;
+            record(&state, &vault, &name, "removed").await?;
             let removed = vault.remove(&name).await?;
             say_error(&format!("{name} {}\n", if removed { "is removed" } else { "was not there" }));
             Ok(ExitCode::from(u8::from(!removed)))
@@ -109,10 +121,29 @@ async fn vault(place: &ConfigFile) -> anyhow::Result<(State, Vault)> {
     Ok((state, vault))
 }
 
-async fn record(state: &State, name: &str, what: &'static str) -> anyhow::Result<()> {
-    let event = changed("secret", name, what).by(&Caller::local_owner());
-    let noted = state.log("secrets")?.note(event).await;
-    noted.map(drop).context("it is not done, for it cannot be recorded")
+async fn record(state: &State, vault: &Vault, name: &str, what: &'static str) -> anyhow::Result<()> {
+    let (from, to) = versions(vault, name, what).await?;
+    if (what == "set") == from.is_some() {
+        // The vault says no: there is one already, or there is none.
+        return Ok(());
+    }
+    let deed = Deed::new(Kind::SecretChanged, &who(), "secret", name, from.as_deref(), Some(&to));
+    OwnLog { state, name: "secrets" }.note(vec![deed.because(what)]).await
+}
+
+/// The value a secret has now, and the one it will have when it is `set`, `rotated` or `removed`: numbers, for a digest of a
+/// value could be guessed.
+///
+/// # Errors
+/// What the database says.
+pub async fn versions(vault: &Vault, name: &str, what: &str) -> anyhow::Result<(Option<String>, String)> {
+    let now =
+        vault.list().await?.into_iter().find(|secret| secret.name == name).map(|secret| secret.revision);
+    let to = match what {
+        "removed" => "removed".to_owned(),
+        _ => format!("value {}", now.unwrap_or_default().saturating_add(1)),
+    };
+    Ok((now.map(|revision| format!("value {revision}")), to))
 }
 
 /// A value from standard input, without the line end; a terminal is asked, and shows nothing of it.

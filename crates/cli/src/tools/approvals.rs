@@ -1,5 +1,6 @@
 //! `bartizan tools approvals`: calls that wait for a person.
 
+use bartizan_audit::{Kind, event::Decision};
 use bartizan_gateway::permit::{
     approvals::{Approver, Undecided, decide},
     shown::Shown,
@@ -7,12 +8,15 @@ use bartizan_gateway::permit::{
 use bartizan_model::Timestamp;
 use bartizan_store::{
     Approvals,
-    approvals::{Approval, ApprovalError},
+    approvals::{Approval, ApprovalError, Standing},
 };
 use clap::Subcommand;
 
 use super::{Consent, End, Format, Output, Place, ask, who};
-use crate::{print, say_error};
+use crate::{
+    journal::{Deed, Journal},
+    print, say_error,
+};
 
 /// Characters of a call's arguments that a terminal shows.
 const MOST: usize = 4000;
@@ -58,12 +62,13 @@ impl ApprovalsCommand {
 pub async fn run(
     command: ApprovalsCommand,
     approvals: &dyn Approvals,
+    journal: &dyn Journal,
     now: Timestamp,
 ) -> anyhow::Result<End> {
     match command {
         ApprovalsCommand::List { output, .. } => list(approvals, output.format, now).await,
-        ApprovalsCommand::Grant(deciding) => conclude(approvals, deciding, true, now).await,
-        ApprovalsCommand::Deny(deciding) => conclude(approvals, deciding, false, now).await,
+        ApprovalsCommand::Grant(deciding) => conclude(approvals, journal, deciding, true, now).await,
+        ApprovalsCommand::Deny(deciding) => conclude(approvals, journal, deciding, false, now).await,
     }
 }
 
@@ -82,6 +87,7 @@ async fn list(approvals: &dyn Approvals, format: Format, now: Timestamp) -> anyh
 
 async fn conclude(
     approvals: &dyn Approvals,
+    journal: &dyn Journal,
     deciding: Deciding,
     approve: bool,
     now: Timestamp,
@@ -96,6 +102,10 @@ async fn conclude(
         return Ok(End::Findings);
     }
     let by = Approver::operator(&deciding.consent.by.clone().unwrap_or_else(who));
+    // What is decided already stays so, and whoever asked is told.
+    if known.standing == Standing::Waiting {
+        journal.note(vec![deed(&known, approve, by.identity.subject())]).await?;
+    }
     match decide(approvals, &deciding.id, approve, &by, now).await {
         Ok(decided) => {
             say_error(&format!("{}, by {}\n", decided.standing.as_str(), by.identity.subject()));
@@ -107,6 +117,21 @@ async fn conclude(
             Ok(End::Findings)
         }
     }
+}
+
+/// A decision about a call, for the record.
+fn deed(approval: &Approval, approve: bool, by: &str) -> Deed {
+    let (kind, decision, to) = if approve {
+        (Kind::ApprovalGranted, Decision::Permit, Standing::Approved)
+    } else {
+        (Kind::ApprovalRejected, Decision::Deny, Standing::Denied)
+    };
+    let (from, to) = (approval.standing.as_str(), to.as_str());
+    Deed::new(kind, by, "call", &approval.id, Some(from), Some(to))
+        .at(&approval.binding.server)
+        .of_tool(&approval.binding.tool)
+        .deciding(decision)
+        .because(&format!("for `{}`", approval.role))
 }
 
 /// A request for people: what the caller chose is escaped, so that it cannot pass for ours.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use bartizan_audit::{Kind, event::Decision};
 use bartizan_model::Timestamp;
 use bartizan_shield::drift::visible;
 use bartizan_store::quarantine::{Item, Quarantine, QuarantineError};
@@ -9,7 +10,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Consent, End, Format, Output, Place, ask, choice::Unclear, who};
-use crate::{print, say_error};
+use crate::{
+    journal::{Deed, Journal},
+    print, say_error,
+};
 
 /// `bartizan tools quarantine …`
 #[derive(Subcommand)]
@@ -65,7 +69,12 @@ impl QuarantineCommand {
 }
 
 /// Runs one of them.
-pub async fn run(kept: &dyn Quarantine, now: Timestamp, command: QuarantineCommand) -> anyhow::Result<End> {
+pub async fn run(
+    kept: &dyn Quarantine,
+    journal: &dyn Journal,
+    now: Timestamp,
+    command: QuarantineCommand,
+) -> anyhow::Result<End> {
     match command {
         QuarantineCommand::List { output, .. } => {
             let items = kept.list(now).await?;
@@ -89,10 +98,17 @@ pub async fn run(kept: &dyn Quarantine, now: Timestamp, command: QuarantineComma
             })?;
             Ok(End::Findings)
         }
-        QuarantineCommand::Release { ids, consent, .. } => release(kept, now, &ids, &consent).await,
+        QuarantineCommand::Release { ids, consent, .. } => release(kept, journal, now, &ids, &consent).await,
         QuarantineCommand::Discard { ids, consent, .. } => {
             if !agreed(&consent, "discard", ids.len())? {
                 return Ok(End::Findings);
+            }
+            let by = consent.by.clone().unwrap_or_else(who);
+            let known = kept.list(now).await?.into_iter().filter(|item| ids.contains(&item.id));
+            let deeds: Vec<_> =
+                known.map(|item| deed(&item, "discarded", &by).deciding(Decision::Deny)).collect();
+            if !deeds.is_empty() {
+                journal.note(deeds).await?;
             }
             for id in &ids {
                 kept.discard(id, now).await?;
@@ -106,19 +122,24 @@ pub async fn run(kept: &dyn Quarantine, now: Timestamp, command: QuarantineComma
 /// Releases results by their ids.
 pub async fn release(
     kept: &dyn Quarantine,
+    journal: &dyn Journal,
     now: Timestamp,
     ids: &[String],
     consent: &Consent,
 ) -> anyhow::Result<End> {
     // All are looked at before one is released.
+    let mut items = Vec::with_capacity(ids.len());
     for id in ids {
         let (item, _) = kept.read(id, now).await?;
-        print(&table(&[item]))?;
+        print(&table(std::slice::from_ref(&item)))?;
+        items.push(item);
     }
     if !agreed(consent, "release", ids.len())? {
         return Ok(End::Findings);
     }
     let by = consent.by.clone().unwrap_or_else(who);
+    let deeds = items.iter().map(|item| deed(item, "released", &by).deciding(Decision::Permit));
+    journal.note(deeds.collect()).await?;
     for id in ids {
         kept.release(id, &by, now).await?;
     }
@@ -141,6 +162,14 @@ pub async fn are_ids(
     }
     let items = kept.list(now).await?;
     Ok(names.iter().all(|name| items.iter().any(|item| item.id == *name)))
+}
+
+/// What becomes of a result, for the record.
+fn deed(item: &Item, to: &str, by: &str) -> Deed {
+    let from = if item.is_released { "released" } else { "held" };
+    Deed::new(Kind::Responded, by, "result", &item.id, Some(from), Some(to))
+        .at(&item.binding.server)
+        .of_tool(&item.name)
 }
 
 fn agreed(consent: &Consent, verb: &str, count: usize) -> Result<bool, Unclear> {

@@ -11,6 +11,7 @@ use bartizan_store::{
 use clap::Parser;
 
 use super::*;
+use crate::journal::tests::Kept;
 
 #[derive(Parser)]
 struct Line {
@@ -22,6 +23,7 @@ struct Line {
 struct Scene {
     pins: StoredPins,
     clock: ManualClock,
+    journal: Kept,
     _folder: tempfile::TempDir,
 }
 
@@ -33,6 +35,7 @@ impl Scene {
         Self {
             pins: StoredPins::new(database, sealer, None),
             clock: ManualClock::new(Timestamp::from_unix(1_800_000_000)),
+            journal: Kept::default(),
             _folder: folder,
         }
     }
@@ -82,7 +85,8 @@ impl Scene {
             Ok(())
         };
         let ask = |_: &str| answer.borrow_mut().take().expect("one question at most");
-        let desk = Desk { pins: &self.pins, now: self.clock.now(), say: &say, ask: &ask };
+        let (pins, journal) = (&self.pins, &self.journal);
+        let desk = Desk { pins, journal, now: self.clock.now(), say: &say, ask: &ask };
         let end = desk.run(command).await;
         (said.into_inner(), end)
     }
@@ -264,4 +268,41 @@ async fn a_lock_file_carries_approvals_to_another_gate() {
     let (_, end) = there.answering(&format!("import {shown}"), Ok(true)).await;
     assert!(format!("{:#}", end.unwrap_err()).contains("sha256"));
     assert!(lock::read(Path::new("/nothing/here")).is_err());
+}
+
+#[tokio::test]
+async fn a_decision_is_recorded_first_and_not_made_without() {
+    let mut scene = Scene::new().await;
+    scene.offers(&[READ]).await;
+    scene.journal.is_full = true;
+    let (_, end) = scene.answering("approve read --yes --by ada", Ok(true)).await;
+    assert!(end.unwrap_err().to_string().contains("the disk is full"));
+    assert!(scene.run("list").await.0.contains("pending, held"), "nothing was approved");
+
+    scene.journal.is_full = false;
+    scene.run("approve read --by ada").await;
+    scene.offers(&[READ_AND_SEND]).await;
+    scene.run("approve read --by bob").await;
+    scene.run("rollback read --by ada").await;
+    scene.run(&format!("reject sha256:{} --by ada", short(READ_AND_SEND))).await;
+    let events = scene.journal.events.lock().unwrap();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let change = event.details.change.clone().unwrap();
+            (event.kind, change.from.map(|from| from.to_string()), change.to.unwrap().to_string())
+        })
+        .collect();
+    let (first, second) = (hash(READ), hash(READ_AND_SEND));
+    assert_eq!(
+        told,
+        [
+            (Recorded::ApprovalGranted, None, first.clone()),
+            (Recorded::ApprovalGranted, Some(first.clone()), second.clone()),
+            (Recorded::PinRolledBack, Some(second.clone()), "the form approved before".to_owned()),
+            (Recorded::ApprovalRejected, Some(first), format!("not {second}")),
+        ]
+    );
+    assert!(events.iter().all(|event| event.details.server.as_ref().is_some_and(|s| s.as_str() == "files")));
+    assert!(events[1].details.message.as_ref().unwrap().as_str().starts_with("bob (uid "));
 }

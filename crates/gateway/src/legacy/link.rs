@@ -36,7 +36,7 @@ use crate::{
     server::{Server, Transport, final_message},
     stages,
     upstream::{
-        Answer, Failure, Item,
+        Answer, Failure, Item, Within,
         http::{Posted, Wire},
         stdio::{Process, lock},
     },
@@ -213,7 +213,7 @@ impl Link {
         for (method, params) in repeat {
             let id = self.mint();
             let mut answer =
-                self.ask(id, message::request(&id.to_string(), method, Some(&params)), method).await?;
+                self.ask(id, message::request(&id.to_string(), method, Some(&params)), method, None).await?;
             let _ = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;
         }
         Ok(())
@@ -238,10 +238,17 @@ impl Link {
         }
     }
 
-    async fn ask(self: &Arc<Self>, id: u64, text: String, method: &str) -> Result<Answer, Failure> {
+    /// Sends a request, which belongs to `call` if it is none of ours.
+    async fn ask(
+        self: &Arc<Self>,
+        id: u64,
+        text: String,
+        method: &str,
+        call: Option<EventId>,
+    ) -> Result<Answer, Failure> {
         match self.way() {
             Way::Process(process) | Way::Shared(process) => {
-                Ok(Answer::pipe(process.request(id, text, false).await?))
+                Ok(Answer::pipe(process.request(id, text, call, false).await?))
             }
             Way::Wire(wire) => {
                 let (me, method) = (Arc::clone(self), method.to_owned());
@@ -278,19 +285,20 @@ impl Link {
         let opened = stages::enter(gate, asker, &self.server, Era::Legacy, self.is_merged, request)
             .await
             .map_err(|refusal| self.shown(over_legacy(refusal)))?;
-        let putting = self.put(gate, asker, request);
+        let putting = self.put(gate, asker, request, opened.call().id());
         match putting.instrument(tracing::debug_span!("upstream.send")).await {
             Ok((call, answer, errand)) => Ok(Flow::new(gate, call, opened, answer, Some(errand))),
             Err(refusal) => Err(opened.unsent(gate, refusal).await),
         }
     }
 
-    /// Puts a request that entered to the server.
+    /// Puts a request that entered as `entry` to the server.
     async fn put(
         self: &Arc<Self>,
         gate: &Arc<Gate>,
         asker: &Asker,
         request: &Message,
+        entry: EventId,
     ) -> Result<(Call, Answer, Errand), Refusal> {
         let failed = |failure: Failure| self.failed(&failure);
         self.live_way().await.map_err(failed)?;
@@ -309,7 +317,7 @@ impl Link {
         self.remember(request);
         let answer = match call.released().await {
             Some(answer) => answer,
-            None => self.ask(id, text, &call.method).await.map_err(failed)?,
+            None => self.ask(id, text, &call.method, Some(entry)).await.map_err(failed)?,
         };
         Ok((call, answer, errand))
     }
@@ -454,7 +462,11 @@ impl Link {
         let message = changed.as_ref().unwrap_or(message);
         let errand = Errand { link: Arc::clone(self), key: Id::from(0), cancelled: Arc::default() };
         if message.kind() == Kind::Notification && message.method() == "notifications/message" {
-            self.server.voice().logged(Some(&self.asker), None, message);
+            let within = match self.way() {
+                Way::Process(process) | Way::Shared(process) => process.within(),
+                Way::Wire(_) => Within::default(),
+            };
+            self.server.voice().logged(Some(&self.asker), within, message);
         }
         match errand.take_from_server(message, None) {
             Taken::Done => {}
@@ -613,7 +625,9 @@ pub async fn shake_hands(
 pub async fn greet(process: &Arc<Process>, hello: &str) -> Result<Message, Failure> {
     let id = process.mint();
     let mut answer = Answer::pipe(
-        process.request(id, message::request(&id.to_string(), "initialize", Some(hello)), false).await?,
+        process
+            .request(id, message::request(&id.to_string(), "initialize", Some(hello)), None, false)
+            .await?,
     );
     let answered = tokio::time::timeout(START_WAIT, final_message(&mut answer)).await;
     answered.map_err(|_| Failure::Timeout(START_WAIT.as_secs()))?

@@ -15,7 +15,7 @@ use bartizan_mcp::{Message, json::Value};
 use bartizan_model::ServerName;
 
 use super::{Recorder, reason};
-use crate::Asker;
+use crate::{Asker, upstream::Within};
 
 /// Words of one server that are recorded in one second; the rest are counted with the next one.
 const WORDS_A_SECOND: u64 = 50;
@@ -108,21 +108,21 @@ impl Voice {
         );
     }
 
-    /// A process of its wrote this line to its standard error. Secrets are out of it already.
-    pub fn stderr(&self, pid: Option<u32>, line: &str) {
-        self.word(
-            Kind::ServerStderr,
-            None,
-            Details { pid, message: Some(Text::new(line)), ..Details::default() },
-        );
+    /// A process of its wrote this line to its standard error, `within` these calls. Secrets are out of it already.
+    pub fn stderr(&self, pid: Option<u32>, within: Within, line: &str) {
+        let Within { call, calls } = within;
+        let message = Some(Text::new(line));
+        self.word(Kind::ServerStderr, None, Details { pid, call, calls, message, ..Details::default() });
     }
 
-    /// It sent the log notification `message`, within `call` if it belongs to one. The shield has judged it.
-    pub fn logged(&self, asker: Option<&Asker>, call: Option<EventId>, message: &Message) {
+    /// It sent the log notification `message`, `within` these calls. The shield has judged it.
+    pub fn logged(&self, asker: Option<&Asker>, within: Within, message: &Message) {
+        let Within { call, calls } = within;
         let text = |name| message.param(name).and_then(Value::as_str).unwrap_or_default();
         let data = message.param("data").map_or("", Value::text);
         let words = format!("{} {}: {data}", text("level"), text("logger"));
-        let details = Details { call, message: Some(Text::new(words.trim_start())), ..Details::default() };
+        let message = Some(Text::new(words.trim_start()));
+        let details = Details { call, calls, message, ..Details::default() };
         self.word(Kind::ServerLog, asker, details);
     }
 

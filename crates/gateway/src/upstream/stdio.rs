@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use bartizan_audit::EventId;
 use bartizan_mcp::{Era, Kind, Message, era, json::quote, message};
 use bartizan_model::ServerName;
 use bartizan_sandbox::{Child, Ladder, Launch};
@@ -15,9 +16,14 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{ChildStdin, ChildStdout},
     sync::{mpsc, watch},
+    time::Instant,
 };
 
-use super::{Failure, Item, scrub::Scrub};
+use super::{
+    Failure, Item,
+    scrub::Scrub,
+    under_way::{UnderWay, Within},
+};
 use crate::{
     limits::{ANSWER_BYTES, PIPE_MESSAGES, STDERR_LINE, WRITE_WAIT},
     record::Voice,
@@ -49,6 +55,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Routes {
+    /// What it may be speaking of.
+    under_way: UnderWay,
     /// Requests on their way, by our id.
     waiting: BTreeMap<u64, mpsc::Sender<Message>>,
     /// Requests of ours to the process whose subscription outlives nothing but themselves.
@@ -74,10 +82,6 @@ impl Process {
         let missing = || Failure::Unreachable("its standard streams are missing".into());
         let stdin = child.take_stdin().ok_or_else(missing)?;
         let stdout = child.take_stdout().ok_or_else(missing)?;
-        if let Some(stderr) = child.take_stderr() {
-            let (voice, pid) = (Arc::clone(&voice), child.id());
-            tokio::spawn(log_stderr(server.clone(), stderr, secrets, voice, pid));
-        }
         let (lines, to_write) = mpsc::channel(64);
         let (stop, stopped) = mpsc::channel(1);
         let shared = Arc::new(Shared {
@@ -88,6 +92,10 @@ impl Process {
             is_shared: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         });
+        if let Some(stderr) = child.take_stderr() {
+            let (voice, pid) = (Arc::clone(&voice), child.id());
+            tokio::spawn(log_stderr(Arc::downgrade(&shared), server.clone(), stderr, secrets, voice, pid));
+        }
         tokio::spawn(write_lines(stdin, to_write, Arc::downgrade(&shared)));
         tokio::spawn(supervise(child, stdout, stopped, Arc::clone(&shared), slot, voice));
         Ok(Arc::new(Self { shared, lines, next: AtomicU64::new(1), _stop: stop }))
@@ -118,8 +126,13 @@ impl Process {
         lock(&self.shared.routes).waiting.len()
     }
 
-    /// Sends a request whose id is `id`, from [`Process::mint`]. Giving its [`Pipe`] up before the response sends
-    /// `notifications/cancelled` if `cancel_on_drop`.
+    /// What it speaks of now, where it does not say.
+    pub fn within(&self) -> Within {
+        self.shared.within()
+    }
+
+    /// Sends a request whose id is `id`, from [`Process::mint`], and which belongs to `call` if it is none of ours. Giving its
+    /// [`Pipe`] up before the response sends `notifications/cancelled` if `cancel_on_drop`.
     ///
     /// # Errors
     /// [`Failure`] if the process is gone or does not read.
@@ -127,6 +140,7 @@ impl Process {
         self: &Arc<Self>,
         id: u64,
         text: String,
+        call: Option<EventId>,
         cancel_on_drop: bool,
     ) -> Result<Pipe, Failure> {
         let (to, from) = mpsc::channel(PIPE_MESSAGES);
@@ -136,6 +150,7 @@ impl Process {
                 return Err(Failure::Unreachable(self.why()));
             }
             routes.waiting.insert(id, to);
+            routes.under_way.begin(id, call);
         }
         let pipe = Pipe { process: Arc::clone(self), id, from, cancel_on_drop, done: false };
         self.send(text).await?;
@@ -169,6 +184,11 @@ pub struct Pipe {
 }
 
 impl Pipe {
+    /// What words of the process belong to that are read now.
+    pub fn within(&self) -> Within {
+        self.process.within()
+    }
+
     /// The next message that belongs to the request.
     ///
     /// # Errors
@@ -198,7 +218,10 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        lock(&self.process.shared.routes).waiting.remove(&self.id);
+        let mut routes = lock(&self.process.shared.routes);
+        routes.waiting.remove(&self.id);
+        routes.under_way.end(self.id, Instant::now());
+        drop(routes);
         if self.cancel_on_drop && !self.done {
             let params = format!(r#"{{"requestId":{},"reason":"the client went away"}}"#, self.id);
             let text = message::notification("notifications/cancelled", Some(&params));
@@ -298,6 +321,10 @@ async fn read_line(
 }
 
 impl Shared {
+    fn within(&self) -> Within {
+        lock(&self.routes).under_way.within(Instant::now())
+    }
+
     fn close(&self) {
         let mut routes = lock(&self.routes);
         routes.closed = true;
@@ -310,6 +337,7 @@ impl Shared {
             let mut routes = lock(&self.routes);
             match self.route_of(&message, &routes) {
                 Some(id) if message.kind() == Kind::Response => {
+                    routes.under_way.end(id, Instant::now());
                     if let Some(to) = routes.waiting.remove(&id) {
                         // Notifications leave one place free, so a response always has it.
                         let _ = to.try_send(message);
@@ -367,6 +395,7 @@ impl Shared {
 }
 
 async fn log_stderr(
+    shared: Weak<Shared>,
     server: ServerName,
     stderr: impl AsyncRead + Unpin,
     secrets: Scrub,
@@ -391,7 +420,8 @@ async fn log_stderr(
         if end {
             let words = sanitise(&line, is_cut, &secrets);
             tracing::info!(%server, "{words}");
-            voice.stderr(pid, &words);
+            let within = shared.upgrade().map(|shared| shared.within()).unwrap_or_default();
+            voice.stderr(pid, within, &words);
             (line, is_cut) = (Vec::new(), false);
         }
     }

@@ -252,7 +252,11 @@ impl FacadeConfig {
             }
         }
         for resource in resources {
-            if !resource.url.as_str().starts_with(public_url.as_str()) {
+            // The admin listener is the same machine at another port.
+            let is_beside = (resource.url.scheme(), resource.url.host())
+                == (public_url.scheme(), public_url.host())
+                && resource.url.port_or_known_default() != public_url.port_or_known_default();
+            if !is_beside && !resource.url.as_str().starts_with(public_url.as_str()) {
                 found.push(format!("`{}`: its URL is not under [server] public_url", resource.name));
             }
             let known = |scope: &&String| resource.scopes.contains_key(*scope);

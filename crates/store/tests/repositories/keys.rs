@@ -4,9 +4,10 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bartizan_model::{Secret, SeededEntropy};
 use bartizan_store::{
-    Browsers, Consents, Contents, Database, DatabaseError, Digest, FileRoot, Grants, KeyFile, KeysError,
-    Links, Pins, RootError, Sealer, SigningKeys, StoredBrowsers, StoredConsents, StoredGrants, StoredLinks,
-    StoredPins, StoredSigningKeys, Vault, VaultError,
+    Admins, Browsers, Consents, Contents, Database, DatabaseError, Digest, FileRoot, Grants, KeyFile,
+    KeysError, Links, Pins, RootError, Sealer, SigningKeys, StoredAdmins, StoredBrowsers, StoredConsents,
+    StoredGrants, StoredLinks, StoredPins, StoredSigningKeys, Vault, VaultError,
+    admins::Held,
     browsers::Browser,
     consents::{Consent, Given},
     erase,
@@ -304,6 +305,10 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         };
         assert!(gate.signing.add(&signing).await.unwrap());
         gate.vault.add("API_KEY", &Secret::new("s3cret".to_owned()), at(0)).await.unwrap();
+        let admins = StoredAdmins::new(gate.database.clone(), Arc::clone(&gate.sealer));
+        let (issuer, subject, by) = (ISSUER.to_owned(), "ann".to_owned(), "ada".to_owned());
+        let held = Held { role: "viewer".to_owned(), issuer, subject, by, at: at(0), until: at(9000) };
+        admins.grant(&held).await.unwrap();
         let tool = tool("read", "Reads.");
         gate.pins.observe(&look([&tool]), at(0)).await.unwrap();
         approve(&gate.pins, &tool, 1).await;
@@ -347,6 +352,7 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         assert_eq!(gate.signing.all(at(5)).await.unwrap()[0].private.reveal(), "private");
         assert_eq!(gate.vault.read("API_KEY").await.unwrap().reveal(), "s3cret");
         assert_eq!(gate.pins.list(None).await.unwrap().len(), 1);
+        assert_eq!(admins.of(ISSUER, "ann", at(5)).await.unwrap(), ["viewer"]);
         assert_eq!(gate.sealer.open(&[b"cursor"], &cursor).unwrap(), b"page 2", "for a day");
         // Nothing is left under the old keys: they open nothing of what is in the database.
         let sealed = ended.ids().unwrap().0;
@@ -357,6 +363,7 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
             ("signing_keys", "private"),
             ("vault_secrets", "sealed"),
             ("consents", "seal"),
+            ("admin_roles", "seal"),
             ("refresh_tokens", "seal"),
             ("pins", "seal"),
         ] {

@@ -1,6 +1,7 @@
 //! One file per family of attacks. A trial's name begins with the id of the attack (`ph_01_…`); a comment
 //! `Also: AA-02.` above it names further ones. docs/attacks.md is made of both.
 
+mod admin_acts;
 mod administration;
 mod answers;
 mod approvals;
@@ -15,6 +16,7 @@ mod carriage;
 mod channels;
 mod codes;
 mod consents;
+mod contents;
 mod credentials;
 mod decisions;
 mod documents;

@@ -65,6 +65,7 @@ impl Span {
             ("mcp.method.name", details.method.as_ref().map(ToString::to_string)),
             ("gen_ai.operation.name", (method == "tools/call").then(|| "execute_tool".to_owned())),
             ("gen_ai.tool.name", details.tool.as_ref().map(ToString::to_string)),
+            ("gen_ai.tool.call.result", record.content.result.as_ref().map(ToString::to_string)),
             ("mcp.resource.uri", details.resource.as_ref().map(ToString::to_string)),
             ("error.type", error),
             ("rpc.response.status_code", details.code.map(|code| code.to_string())),

@@ -1,27 +1,28 @@
 //! What an administrator can do: by the same functions that the commands use.
 
-use std::collections::BTreeSet;
-
 use bartizan_gateway::{
-    permit::approvals::{Approver, Undecided, decide},
+    permit::{approvals::Undecided, claims_of_token},
     responses::event_of,
 };
-use bartizan_model::{Clock, ServerName, SystemClock};
-use bartizan_oauth::VerifiedToken;
+use bartizan_model::{Clock, ServerName, SystemClock, Timestamp};
 use bartizan_store::{
     Approvals, Quarantine,
     approvals::ApprovalError,
     quarantine::QuarantineError,
     responses::{Response, Target},
+    reviews::Verdict,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, Admitted, Api, Refused};
-use crate::{config::admin::Role, respond};
+use super::{
+    Admin, Admitted, Api, Refused,
+    vault::{Fate, NewValue},
+};
+use crate::{config::admin::Role, policy::review, respond};
 
 /// The body of a `POST`.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Act {
     /// How the gate is, and what is cut off.
@@ -48,6 +49,55 @@ pub enum Act {
     Revoke(Subject),
     /// Take either back.
     Release(Subject),
+    /// The policies in force.
+    Policy,
+    /// The policies on the disk, and what is wrong with them.
+    CheckPolicy,
+    /// Put the policies on the disk in force.
+    ActivatePolicy {
+        /// Their version, as `check-policy` told it.
+        version: String,
+    },
+    /// What the last review of rights found.
+    Reviews,
+    /// Agree with a finding until a date.
+    AcceptFinding(OnFinding),
+    /// Leave a right as it is until a date.
+    WaiveFinding(OnFinding),
+    /// Forget what has entered a person's windows.
+    ResetFlow {
+        /// The person's subject.
+        person: String,
+        /// Who vouches for it.
+        issuer: String,
+        /// One application's windows only.
+        #[serde(default)]
+        client: Option<String>,
+        /// Why.
+        #[serde(default)]
+        why: String,
+    },
+    /// The vault's secrets, without their values.
+    Secrets,
+    /// Put a secret into the vault.
+    SetSecret(NewValue),
+    /// Give a secret another value.
+    RotateSecret(NewValue),
+    /// Remove a secret.
+    RemoveSecret {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A decision about a finding.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnFinding {
+    id: String,
+    /// A date, a time, or a span from now: `90d`.
+    until: String,
+    why: String,
 }
 
 /// Whom or what it is about, and why.
@@ -86,6 +136,17 @@ impl Subject {
     }
 }
 
+impl OnFinding {
+    /// Until when, if that is to come.
+    fn time(&self) -> Option<Timestamp> {
+        review::until(&self.until).ok().filter(|until| *until > SystemClock.now())
+    }
+
+    fn until_and_why(&self) -> Result<(Timestamp, &str), Refused> {
+        Ok((self.time().ok_or_else(|| unclear("`until`, which is to come"))?, &self.why))
+    }
+}
+
 impl Act {
     /// Its name.
     pub fn name(&self) -> &'static str {
@@ -98,6 +159,17 @@ impl Act {
             Self::Quarantine(_) => "quarantine",
             Self::Revoke(_) => "revoke",
             Self::Release(_) => "release",
+            Self::Policy => "policy",
+            Self::CheckPolicy => "check-policy",
+            Self::ActivatePolicy { .. } => "activate-policy",
+            Self::Reviews => "reviews",
+            Self::AcceptFinding(_) => "accept-finding",
+            Self::WaiveFinding(_) => "waive-finding",
+            Self::ResetFlow { .. } => "reset-flow",
+            Self::Secrets => "secrets",
+            Self::SetSecret(_) => "set-secret",
+            Self::RotateSecret(_) => "rotate-secret",
+            Self::RemoveSecret { .. } => "remove-secret",
         }
     }
 
@@ -112,6 +184,12 @@ impl Act {
             Self::Release(subject) if subject.thing().or_else(|| subject.somebody()).is_none() => {
                 "what was cut off, as it was named then"
             }
+            Self::AcceptFinding(on) | Self::WaiveFinding(on) if on.time().is_none() => {
+                "`until`, a date in the future such as 2027-01-31, or a span such as 90d"
+            }
+            Self::SetSecret(new) | Self::RotateSecret(new) if new.value.reveal().is_empty() => {
+                "`value`, which is not empty"
+            }
             _ => return Ok(self),
         };
         Err(unclear(needed))
@@ -125,18 +203,49 @@ impl Act {
                 Role::Approver
             }
             Self::Quarantine(_) | Self::Revoke(_) | Self::Release(_) => Role::Responder,
+            Self::Policy
+            | Self::CheckPolicy
+            | Self::ActivatePolicy { .. }
+            | Self::Reviews
+            | Self::AcceptFinding(_)
+            | Self::WaiveFinding(_)
+            | Self::ResetFlow { .. }
+            | Self::Secrets
+            | Self::SetSecret(_)
+            | Self::RotateSecret(_)
+            | Self::RemoveSecret { .. } => Role::Operator,
         }
     }
 
     /// Whether anything is another way afterwards.
     pub fn changes_something(&self) -> bool {
-        !matches!(self, Self::Status | Self::Approvals | Self::Results)
+        !matches!(
+            self,
+            Self::Status
+                | Self::Approvals
+                | Self::Results
+                | Self::Policy
+                | Self::CheckPolicy
+                | Self::Reviews
+                | Self::Secrets
+        )
     }
 
     /// What it is about, for the log. A person is named by the act's own entry, by the pseudonym.
     pub fn about(&self) -> String {
         match self {
-            Self::Status | Self::Approvals | Self::Results => String::new(),
+            Self::Status
+            | Self::Approvals
+            | Self::Results
+            | Self::Policy
+            | Self::CheckPolicy
+            | Self::Reviews
+            | Self::Secrets => String::new(),
+            Self::ActivatePolicy { version } => version.clone(),
+            Self::AcceptFinding(on) | Self::WaiveFinding(on) => on.id.clone(),
+            Self::ResetFlow { .. } => "a person".to_owned(),
+            Self::SetSecret(new) | Self::RotateSecret(new) => new.name.clone(),
+            Self::RemoveSecret { name } => name.clone(),
             Self::Decide { id, approve } => format!("{id}: {}", if *approve { "approved" } else { "denied" }),
             Self::ReleaseResult { id } => id.clone(),
             Self::Quarantine(subject) | Self::Revoke(subject) | Self::Release(subject) => {
@@ -161,7 +270,7 @@ impl Act {
     }
 }
 
-fn unusable(error: impl std::fmt::Display) -> Refused {
+pub(super) fn unusable(error: impl std::fmt::Display) -> Refused {
     tracing::error!(%error, "the store cannot be used");
     Refused::new(503, "admin.unreadable", "the store cannot be used; try again later")
 }
@@ -183,9 +292,13 @@ impl Api {
                 Ok(json!({ "results": kept.iter().map(crate::tools::result_json).collect::<Vec<_>>() }))
             }
             Act::Decide { id, approve } => {
-                let by = approver(&admitted.token);
-                match decide(&self.approvals().await?, id, *approve, &by, now).await {
-                    Ok(decided) => Ok(json!({ "id": id, "state": decided.standing.as_str() })),
+                // By the roles that the policies in force give him, as at every other place where somebody decides.
+                let by = admin.gate.policy().approver(claims_of_token(&admitted.token));
+                match admin.gate.policy().decide(id, *approve, &by).await {
+                    Ok(decided) => {
+                        admin.gate.recorder().decided(&admitted.caller, &decided);
+                        Ok(json!({ "id": id, "state": decided.standing.as_str() }))
+                    }
                     Err(Undecided::Store(ApprovalError::Database(error))) => Err(unusable(error)),
                     Err(Undecided::Store(ApprovalError::Unknown)) => {
                         Err(Refused::new(404, "admin.unknown", "there is no such request"))
@@ -217,6 +330,29 @@ impl Api {
                 let target = target.ok_or_else(|| unclear("what was cut off, as it was named then"))?;
                 self.release(target, subject, admitted, admin).await
             }
+            Act::Policy => Self::policy(admin),
+            Act::CheckPolicy => Ok(self.check_policy(admin)),
+            Act::ActivatePolicy { version } => self.activate_policy(version, admitted, admin).await,
+            Act::Reviews => self.reviews().await,
+            Act::AcceptFinding(on) => {
+                self.decide_finding(&on.id, Verdict::Accepted, on.until_and_why()?, admitted, admin).await
+            }
+            Act::WaiveFinding(on) => {
+                self.decide_finding(&on.id, Verdict::Waived, on.until_and_why()?, admitted, admin).await
+            }
+            Act::ResetFlow { person, issuer, client, why } => {
+                self.reset_flow((issuer, person, client.as_deref()), why, admitted, admin).await
+            }
+            Act::Secrets => self.secrets().await,
+            Act::SetSecret(new) => {
+                self.change_secret(&new.name, Some(&new.value), Fate::Set, admitted, admin).await
+            }
+            Act::RotateSecret(new) => {
+                self.change_secret(&new.name, Some(&new.value), Fate::Rotated, admitted, admin).await
+            }
+            Act::RemoveSecret { name } => {
+                self.change_secret(name, None, Fate::Removed, admitted, admin).await
+            }
         }
     }
 
@@ -229,7 +365,7 @@ impl Api {
     }
 
     /// Who did it, where that is kept: by the pseudonym, so that it goes when he is erased.
-    fn named(&self, admitted: &Admitted, admin: &Admin) -> Result<String, Refused> {
+    pub(super) fn named(&self, admitted: &Admitted, admin: &Admin) -> Result<String, Refused> {
         let person = admin.gate.recorder().log().persons().of(&admitted.caller).map_err(unusable)?;
         Ok(format!("admin {}", person.pseudonym()))
     }
@@ -341,10 +477,4 @@ impl Api {
 
 fn unclear(needed: &str) -> Refused {
     Refused::new(400, "admin.body", format!("name {needed}"))
-}
-
-/// He decides in the roles that his issuer says he has, as anybody would.
-fn approver(token: &VerifiedToken) -> Approver {
-    let roles: BTreeSet<String> = token.roles().iter().chain(token.groups()).cloned().collect();
-    Approver { identity: token.caller().clone(), roles, is_operator: false }
 }

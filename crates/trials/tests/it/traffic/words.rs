@@ -1,5 +1,7 @@
 //! What servers do and say beside their answers, and calls that came to nothing, in the audit log.
 
+use std::io::Write;
+
 use bartizan_trials::{Gate, Upstream, eventually, prober};
 use serde_json::{Value, json};
 
@@ -51,6 +53,35 @@ fn a_process_its_standard_error_and_its_end_are_in_the_log() {
     assert_eq!((&stopped["server"], &stopped["pid"]), (&json!("probe"), &pid));
     assert!(stopped["message"].as_str().unwrap().contains("no message"), "{stopped}");
     assert!(!entries(&gate).iter().any(|e| e.to_string().contains("s3cret")));
+}
+
+#[test]
+fn a_line_of_standard_error_names_its_call_or_those_it_may_belong_to() {
+    let gate = Gate::start(&prober("probe", &[], ""));
+    let client = gate.client();
+    let of = |field: &'static str, tool: &'static str| {
+        move |e: &Value| e["kind"] == "call.opened" && e["tool"] == tool && e[field].is_string()
+    };
+    let line = |words: &str, field: &str| -> Option<Value> {
+        // Apart from what the gate itself asked of the process a moment ago.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        client.call("/mcp/probe", "blurt", &json!({ "text": words }).to_string());
+        entries(&gate).into_iter().find(|e| e["message"] == words && !e[field].is_null())
+    };
+    let alone = eventually("a line of one call", || line("alone", "call"));
+    assert!(alone["calls"].is_null(), "{alone}");
+    let found = entries(&gate);
+    let blurts: Vec<_> = found.iter().filter(|e| of("id", "blurt")(e)).map(|e| e["id"].clone()).collect();
+    assert!(blurts.contains(&alone["call"]), "{alone}");
+
+    let hanging = client.modern("/mcp/probe", "tools/call", r#""name":"hang","arguments":{}"#).bytes();
+    let mut socket = client.connect();
+    socket.write_all(&hanging).unwrap();
+    let hangs = has(&gate, "the call that hangs", of("id", "hang"))["id"].clone();
+    let company = eventually("a line of one of two calls", || line("in company", "calls"));
+    assert!(company["call"].is_null(), "{company}");
+    let calls = company["calls"].as_array().unwrap();
+    assert!(calls.contains(&hangs) && calls.len() == 2, "{company}");
 }
 
 #[test]
