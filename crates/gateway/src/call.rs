@@ -301,7 +301,7 @@ impl Call {
                 tracing::error!(server = %self.server.name(), %error, "a list was withheld");
                 Failure::Limit("the approvals of its definitions cannot be read now".into())
             })?;
-            vetted.hidden = self.policy.hidden(&self.asker, &self.server, kind, list);
+            vetted.hidden = self.policy.hidden(&self.asker, &self.server, self.era, kind, list);
             if kind == DefinitionKind::Tool {
                 let names = list.elements().map(|tool| Some(tool.get("name")?.as_str()?.into_owned()));
                 vetted.hidden.extend(self.responses.hidden(self.server.name(), names));
@@ -563,7 +563,7 @@ impl Call {
         let now = message.field("cacheScope");
         let scope = now.and_then(Value::as_str);
         if !matches!(scope.as_deref(), Some("public" | "private"))
-            || (scope.as_deref() == Some("public") && self.is_merged)
+            || (scope.as_deref() == Some("public") && (self.is_merged || self.policy.shows_by_caller()))
         {
             splice.put(result, now, "cacheScope", "\"private\"");
         }

@@ -8,6 +8,7 @@ mod questions;
 pub mod shown;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -22,7 +23,7 @@ use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use bartizan_oauth::{AuthenticationRequired, Error, VerifiedToken};
 use bartizan_policy::{
     Action, Bundle, Catalog, Claims, Decision, Denial, FlowLabels, Hints, Obligation, PolicyConfig,
-    Principal, Query, Reason, Source, Sources, Surroundings, Tool, Trust,
+    Principal, Query, Reason, Sightings, Source, Sources, Surroundings, Tool, Trust,
     flow::{FlowContext, Label},
 };
 use bartizan_store::{
@@ -66,6 +67,7 @@ pub struct Policy {
     making: Mutex<Making>,
     recorded: Mutex<HashMap<CallerKey, Recorded>>,
     principals: Mutex<HashMap<CallerKey, Known>>,
+    sightings: Sightings,
     /// Where people reach the pages on which they decide, if there are any.
     pages: ArcSwapOption<Url>,
 }
@@ -164,6 +166,7 @@ impl Policy {
             making: Mutex::default(),
             recorded: Mutex::default(),
             principals: Mutex::default(),
+            sightings: Sightings::default(),
             pages: ArcSwapOption::empty(),
         }
     }
@@ -426,6 +429,7 @@ impl Policy {
         &self,
         asker: &Asker,
         server: &Server,
+        era: Era,
         kind: DefinitionKind,
         list: Value<'_>,
     ) -> Vec<usize> {
@@ -435,34 +439,39 @@ impl Policy {
             return Vec::new();
         }
         let principal = self.principal(asker, &ready.bundle);
-        let sees = |name: &str| {
-            let action = match kind {
-                DefinitionKind::Tool => Action::Call { tool: name, arguments: None },
-                DefinitionKind::Prompt => Action::Get { prompt: name },
-                DefinitionKind::Resource => Action::Read { uri: name },
-                DefinitionKind::Template => Action::CompleteResource { uri: name },
-            };
-            ready.bundle.may_see(&Query {
-                principal: &principal,
-                client: asker.caller.client(),
-                server: server.name().as_str(),
-                action,
-                surroundings: Surroundings {
-                    address: asker.address,
-                    now: self.clock.now(),
-                    era: bartizan_policy::Era::Modern,
-                    flow: FlowContext::default(),
-                },
-                approved: &[],
+        let names: Vec<Option<Cow<'_, str>>> =
+            list.elements().map(|entry| entry.get(kind.key())?.as_str()).collect();
+        let named = names.iter().enumerate().filter_map(|(at, name)| Some((at, name.as_deref()?)));
+        let (places, actions): (Vec<usize>, Vec<Action<'_>>) = named
+            .map(|(at, name)| match kind {
+                DefinitionKind::Tool => (at, Action::Call { tool: name, arguments: None }),
+                DefinitionKind::Prompt => (at, Action::Get { prompt: name }),
+                DefinitionKind::Resource => (at, Action::Read { uri: name }),
+                DefinitionKind::Template => (at, Action::CompleteResource { uri: name }),
             })
+            .unzip();
+        let query = Query {
+            principal: &principal,
+            client: asker.caller.client(),
+            server: server.name().as_str(),
+            action: Action::List,
+            surroundings: Surroundings {
+                address: asker.address,
+                now: self.clock.now(),
+                era: policy_era(era),
+                flow: FlowContext::default(),
+            },
+            approved: &[],
         };
-        let entries = list.elements().enumerate();
-        entries
-            .filter(|(_, entry)| {
-                !entry.get(kind.key()).and_then(Value::as_str).is_some_and(|name| sees(&name))
-            })
-            .map(|(at, _)| at)
-            .collect()
+        let seen = self.sightings.of(&ready.bundle, &query, &actions);
+        let shown: BTreeSet<usize> =
+            places.into_iter().zip(seen.iter()).filter_map(|(at, seen)| seen.then_some(at)).collect();
+        (0..count).filter(|at| !shown.contains(at)).collect()
+    }
+
+    /// Whether two callers may be shown different lists, so that nothing may be kept for both (spec.md H-05).
+    pub fn shows_by_caller(&self) -> bool {
+        self.ready().is_none_or(|ready| ready.is_own)
     }
 }
 

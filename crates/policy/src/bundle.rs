@@ -43,6 +43,7 @@ pub struct Bundle {
     pub(crate) servers: HashMap<String, ServerEntry>,
     pub(crate) actions: HashMap<&'static str, ActionEntry>,
     pub(crate) catalog: Catalog,
+    reads_address: bool,
 }
 
 /// A server, ready.
@@ -182,6 +183,7 @@ impl Bundle {
             version: version(&policies, catalog, roles),
             servers: servers(catalog, &index, &types)?,
             actions: base_actions(&index, &types),
+            reads_address: policies.values().any(|p| p.reads.address),
             policies,
             index,
             schema,
@@ -233,6 +235,11 @@ impl Bundle {
     /// Whether any policy looks at the time, so that the same query may be answered differently later.
     pub(crate) fn reads_time(&self) -> bool {
         self.policies.values().any(|p| p.reads.time || p.reads.auth_age)
+    }
+
+    /// Whether any policy looks at the client's address.
+    pub(crate) fn reads_address(&self) -> bool {
+        self.reads_address
     }
 
     /// Makes an identity ready for decisions of this bundle.

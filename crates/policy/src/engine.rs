@@ -51,22 +51,23 @@ impl Bundle {
     /// What this hides, [`Self::authorize`] denies for all arguments. What it shows may still be denied for some.
     pub fn may_see(&self, query: &Query<'_>) -> bool {
         let principal = self.current(query.principal);
-        self.subject(query.server, query.action).is_ok_and(|subject| self.sees(query, &principal, &subject))
+        self.subject(query.server, query.action).is_ok_and(|subject| self.sees(query, &principal, &subject).0)
     }
 
-    /// The tools among `tools` that a caller may know of; see [`Self::may_see`]. The action of `query` is ignored.
-    pub fn visible_tools<'t>(
-        &self,
-        query: &Query<'_>,
-        tools: impl IntoIterator<Item = &'t str>,
-    ) -> Vec<&'t str> {
+    /// Whether a caller may know of each of `actions`, in their order, and whether any of that may be different at another
+    /// time though all else is the same.
+    pub(crate) fn sees_each(&self, query: &Query<'_>, actions: &[Action<'_>]) -> (Vec<bool>, bool) {
         let principal = self.current(query.principal);
-        let sees = |tool: &&str| {
-            let query = Query { action: Action::Call { tool, arguments: None }, ..*query };
-            self.subject(query.server, query.action)
-                .is_ok_and(|subject| self.sees(&query, &principal, &subject))
+        let mut depends_on_time = false;
+        let sees = |action: &Action<'_>| {
+            let query = Query { action: *action, ..*query };
+            let Ok(subject) = self.subject(query.server, query.action) else { return false };
+            let (seen, is_timed) = self.sees(&query, &principal, &subject);
+            depends_on_time |= is_timed;
+            seen
         };
-        tools.into_iter().filter(sees).collect()
+        let seen = actions.iter().map(sees).collect();
+        (seen, depends_on_time)
     }
 
     /// Decides whether a server may have something of a client or of the gate. By default it may have nothing.
@@ -94,12 +95,17 @@ impl Bundle {
         found
     }
 
-    fn sees(&self, query: &Query<'_>, principal: &Principal, subject: &Subject<'_>) -> bool {
+    /// Whether the caller may know of it, and whether any policy asked for that looks at the time.
+    fn sees(&self, query: &Query<'_>, principal: &Principal, subject: &Subject<'_>) -> (bool, bool) {
         let drawers = self.index.open(&subject.action.keys, &subject.keys, &principal.keys);
         let reads = Reads { arguments: false, ..joined(&drawers, Mode::Loose) };
-        let Ok(asked) = self.ask_for_caller(query, principal, subject, &reads) else { return false };
+        let is_timed = reads.time || reads.auth_age;
+        let Ok(asked) = self.ask_for_caller(query, principal, subject, &reads) else {
+            return (false, is_timed);
+        };
         let matched = index::evaluate(&drawers, Mode::Loose, &asked);
-        matched.errors.is_empty() && matched.forbids.is_empty() && !matched.permits.is_empty()
+        let seen = matched.errors.is_empty() && matched.forbids.is_empty() && !matched.permits.is_empty();
+        (seen, is_timed)
     }
 
     /// The principal, made ready for this bundle if another one made it.

@@ -39,6 +39,7 @@ pub mod record;
 pub mod review;
 mod schema;
 mod shape;
+mod sightings;
 pub mod suggest;
 
 #[cfg(test)]
@@ -54,3 +55,4 @@ pub use config::{FlowConfig, NoSpan, PolicyConfig, ReviewConfig, Span, ToolLabel
 pub use decision::{Decision, Denial, Obligation, Permit, Reason};
 pub use query::{Action, Era, Query, ServerAction, ServerQuery, Surroundings};
 pub use schema::{SchemaError, publish as publish_schema};
+pub use sightings::Sightings;

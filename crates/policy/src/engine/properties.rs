@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::select, strategy::ValueTree};
 
 use super::*;
 use crate::{
-    Claims,
+    Claims, Sightings,
     claims::OWNER,
     flow::FlowContext,
     scene::{load, owner, person, query, surroundings},
@@ -53,6 +53,8 @@ const CONDITIONS: &[&str] = &[
     "when { principal is User && context.time > datetime(\"2020-01-01\") }",
     "when { principal is User && context has address && context.address.isInRange(ip(\"192.0.2.0/24\")) }",
     "when { principal is User && context.flow.untrusted }",
+    "when { principal is User && context has auth_age_s && context.auth_age_s < 600 }",
+    "when { principal is User && context.era == \"legacy\" && context.client == Client::\"agent\" }",
 ];
 const NOTES: &[&str] = &["", "", "", "@step_up(\"s\")", "@approval(\"boss\")"];
 
@@ -126,6 +128,29 @@ pub(crate) fn around() -> impl Strategy<Value = Surroundings> {
     })
 }
 
+/// Where, when and through which application: few of each, so that much of it comes again.
+fn situation() -> impl Strategy<Value = (Surroundings, &'static str)> {
+    let now = select(&[0, 300, 900][..]);
+    (around(), now, any::<bool>(), select(&["agent", "other"][..])).prop_map(|(around, later, old, client)| {
+        let now = bartizan_model::Timestamp::from_unix(surroundings().now.as_unix() + later);
+        let era = if old { crate::Era::Legacy } else { crate::Era::Modern };
+        (Surroundings { now, era, ..around }, client)
+    })
+}
+
+/// A few lists, some of which are parts of others or the same in another order.
+fn listing() -> impl Strategy<Value = (&'static str, Vec<Action<'static>>)> {
+    let call = |tool| Action::Call { tool, arguments: None };
+    select(vec![
+        ("files", vec![call("read_file"), call("delete_file"), call("nothing")]),
+        ("files", vec![call("delete_file"), call("read_file")]),
+        ("files", vec![Action::Read { uri: "file:///data/a" }, Action::Read { uri: "file:///etc/b" }]),
+        ("web", vec![call("fetch"), call("read_file")]),
+        ("web", vec![Action::Get { prompt: "p" }]),
+        ("mail", vec![call("search"), call("send")]),
+    ])
+}
+
 /// The question with every entity there is, as Cedar's own authorizer takes it, or `None` if it cannot be asked since the
 /// arguments have no reading.
 pub(crate) fn asked_plainly(bundle: &Bundle, query: &Query<'_>) -> Option<(Request, Entities)> {
@@ -186,6 +211,24 @@ proptest! {
         for ((server, action), surroundings) in all {
             let query = Query { surroundings, approved: &approved, ..query(&principal, server, action) };
             prop_assert_eq!(bundle.authorize(&query).is_permit(), bundle.may_see(&query));
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_list_is_what_would_be_decided(
+        bundles in prop::collection::vec(bundle(), 1..3),
+        who in prop::collection::vec((claims(), prop::option::of(0..1000_u64)), 2),
+        asked in prop::collection::vec((any::<(prop::sample::Index, prop::sample::Index)>(), situation(), listing()), 32),
+    ) {
+        let memory = Sightings::default();
+        for ((of_bundle, of_person), (surroundings, client), (server, list)) in asked {
+            let bundle = &bundles[of_bundle.index(bundles.len())];
+            let (claims, signed_in) = who[of_person.index(who.len())].clone();
+            let auth_time = signed_in.map(|ago| crate::scene::surroundings().now.as_unix() - ago);
+            let principal = bundle.identify(Claims { auth_time, ..claims });
+            let asked = Query { surroundings, client, ..query(&principal, server, Action::List) };
+            let plain: Vec<bool> = list.iter().map(|action| bundle.may_see(&Query { action: *action, ..asked })).collect();
+            prop_assert_eq!(&*memory.of(bundle, &asked, &list), &*plain);
         }
     }
 

@@ -341,7 +341,8 @@ fn the_list_shows_what_some_arguments_or_a_stronger_sign_in_could_use() {
     );
     let rita = bundle.identify(reader());
     let seen = |server, tools: &[&'static str]| {
-        bundle.visible_tools(&query(&rita, server, Action::List), tools.iter().copied())
+        let sees = |tool: &&str| bundle.may_see(&query(&rita, server, Action::Call { tool, arguments: None }));
+        tools.iter().copied().filter(sees).collect::<Vec<_>>()
     };
     assert_eq!(seen("files", &["read_file", "read_many", "delete_file", "unknown"]), ["read_file"]);
     assert!(seen("web", &["fetch"]).is_empty());

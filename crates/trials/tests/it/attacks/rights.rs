@@ -19,7 +19,7 @@ fn modern() -> Upstream {
     Upstream::modern(|heard, pen| {
         let result = match heard.rpc().as_str() {
             "tools/list" => {
-                json!({ "resultType": "complete", "tools": tools(), "ttlMs": 0, "cacheScope": "private" })
+                json!({ "resultType": "complete", "tools": tools(), "ttlMs": 60_000, "cacheScope": "public" })
             }
             "resources/read" => {
                 json!({ "resultType": "complete", "contents": [{ "uri": "file:///data/a", "text": "text" }] })
@@ -235,7 +235,18 @@ fn aa_37_no_decision_is_lent_to_another_token() {
     };
     let is_no = |answer: &Answer| matches!(answer.code(), Some(FORBIDDEN | UNKNOWN));
     eventually("the rule holds", || is_no(&write(&two, same_id(json!({})))).then_some(()));
+    // What is remembered of lists is lent to nobody either, neither here nor by whoever keeps answers on the way.
+    let list = |issuer: &Issuer, claims: Value| {
+        let answer = client(&gate, issuer, claims).modern("/mcp/s", "tools/list", "").send();
+        let result = answer.result().unwrap_or_default();
+        assert_eq!(result["cacheScope"], "private", "{}", answer.text());
+        result["tools"].as_array().unwrap().iter().any(|tool| tool["name"] == "write")
+    };
     for _ in 0..2 {
+        assert!(list(&one, same_id(json!({}))));
+        assert!(!list(&two, same_id(json!({}))), "the same subject of another issuer");
+        assert!(!list(&one, same_id(json!({ "sub": "bob" }))), "the same id of a token");
+        assert!(!list(&one, same_id(json!({ "scope": "r" }))), "the same person with fewer scopes");
         assert_eq!(write(&one, same_id(json!({}))).status, 200);
         assert!(is_no(&write(&two, same_id(json!({})))), "the same subject of another issuer");
         assert!(is_no(&write(&one, same_id(json!({ "sub": "bob" })))), "the same id of a token");
@@ -251,6 +262,7 @@ fn aa_37_no_decision_is_lent_to_another_token() {
     .unwrap();
     gate.reconfigure(&config(&up, &[&one, &two], folder.path(), ""));
     eventually("the other policy holds", || is_no(&write(&one, same_id(json!({})))).then_some(()));
+    assert!(!list(&one, same_id(json!({}))), "a list is remembered for one policy");
     fs::write(folder.path().join("a.cedar"), rule).unwrap();
     let whose = issuers_of(&format!("{}{}", one.config(), two.config()));
     let other = format!("[policy.roles.other]\ngroups = [\"x\"]\n{whose}");
