@@ -229,7 +229,12 @@ impl Flow {
                 return Ok(None);
             }
         }
-        Ok(match self.call.incoming(message, vetted)? {
+        let down = self.call.incoming(message, vetted)?;
+        for refused in self.call.refused() {
+            let server = self.call.server.name();
+            self.recorder.stopped(&self.call.asker.caller, server, &refused.method, &refused.refusal);
+        }
+        Ok(match down {
             Down::Drop => None,
             Down::Pass(text) => Some(Out::Message(text)),
             Down::Final(text) => {
