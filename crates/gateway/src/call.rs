@@ -570,7 +570,9 @@ impl Call {
             }
             "input_required" => self.input_required(message, splice),
             // Only as the answer to a call whose client asked for it (A-110, C-10).
-            "task" if self.method == "tools/call" && self.declares(&["extensions", era::TASKS]) => Ok(Vec::new()),
+            "task" if self.method == "tools/call" && self.declares(&["extensions", era::TASKS]) => {
+                Ok(Vec::new())
+            }
             "task" => Err(protocol("it made a task of a request that did not ask for one")),
             _ => Err(protocol("its `resultType` is unknown")),
         }

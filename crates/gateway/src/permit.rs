@@ -23,7 +23,7 @@ use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use bartizan_oauth::{AuthenticationRequired, Error, VerifiedToken};
 use bartizan_policy::{
     Action, Bundle, Catalog, Claims, Decision, Denial, FlowLabels, Hints, Obligation, PolicyConfig,
-    Principal, Query, Reason, Sightings, Source, Sources, Surroundings, Tool, Trust,
+    Principal, Prompt, Query, Reason, Sightings, Source, Sources, Surroundings, Tool, Trust,
     flow::{FlowContext, Label},
 };
 use bartizan_store::{
@@ -111,7 +111,7 @@ struct Ready {
     pins: u64,
     edition: u64,
     bundle: Arc<Bundle>,
-    /// The approved tools it speaks of.
+    /// The approved tools and prompts it speaks of.
     tools: Digest,
     /// Whether anything can be kept from going out by what has entered.
     minds_flow: bool,
@@ -445,7 +445,7 @@ impl Policy {
         let (places, actions): (Vec<usize>, Vec<Action<'_>>) = named
             .map(|(at, name)| match kind {
                 DefinitionKind::Tool => (at, Action::Call { tool: name, arguments: None }),
-                DefinitionKind::Prompt => (at, Action::Get { prompt: name }),
+                DefinitionKind::Prompt => (at, Action::Get { prompt: name, arguments: None }),
                 DefinitionKind::Resource => (at, Action::Read { uri: name }),
                 DefinitionKind::Template => (at, Action::CompleteResource { uri: name }),
             })
@@ -497,7 +497,7 @@ enum Asked {
     Call { tool: String, arguments: Option<String> },
     CompletePrompt(String),
     CompleteResource(String),
-    Get(String),
+    Get { prompt: String, arguments: Option<String> },
     List,
     Read(String),
     Subscribe(String),
@@ -531,7 +531,10 @@ impl Asked {
                 tool: name(message.param("name")),
                 arguments: message.param("arguments").map(|a| a.text().to_owned()),
             },
-            "prompts/get" => Self::Get(name(message.param("name"))),
+            "prompts/get" => Self::Get {
+                prompt: name(message.param("name")),
+                arguments: message.param("arguments").map(|a| a.text().to_owned()),
+            },
             "resources/read" => Self::Read(uri(message.param("uri"))),
             "resources/subscribe" | "resources/unsubscribe" => Self::Subscribe(uri(message.param("uri"))),
             "subscriptions/listen" => Self::SubscribeServer,
@@ -552,7 +555,7 @@ impl Asked {
             Self::Call { tool, arguments } => Action::Call { tool, arguments: arguments.as_deref() },
             Self::CompletePrompt(prompt) => Action::CompletePrompt { prompt },
             Self::CompleteResource(uri) => Action::CompleteResource { uri },
-            Self::Get(prompt) => Action::Get { prompt },
+            Self::Get { prompt, arguments } => Action::Get { prompt, arguments: arguments.as_deref() },
             Self::List => Action::List,
             Self::Read(uri) => Action::Read { uri },
             Self::Subscribe(uri) => Action::SubscribeResource { uri },
@@ -696,19 +699,23 @@ pub fn catalog_of(rules: &Rules, set: &PinSet) -> Catalog {
     let servers = rules.servers.iter().map(|(name, trust)| {
         let pinned = set.of(name, Kind::Tool);
         let tools = pinned.map(|(tool, pinned)| (tool.to_owned(), facts(&pinned.text))).collect();
-        (name.clone(), bartizan_policy::Server { trust: *trust, tools, ..Default::default() })
+        let pinned = set.of(name, Kind::Prompt);
+        let prompts = pinned.map(|(prompt, pinned)| (prompt.to_owned(), prompt_of(&pinned.text))).collect();
+        (name.clone(), bartizan_policy::Server { trust: *trust, tools, prompts, ..Default::default() })
     });
     let mut catalog = Catalog(servers.collect());
     rules.config.label(&mut catalog);
     catalog
 }
 
-/// Every approved tool of the servers that `rules` are about.
+/// Every approved tool and prompt of the servers that `rules` are about.
 fn tools_of(rules: &Rules, set: &PinSet) -> Digest {
     let mut all: Vec<String> = Vec::new();
-    for server in rules.servers.keys() {
-        let tools = set.of(server, Kind::Tool);
-        all.extend(tools.map(|(tool, pinned)| format!("{server}\0{tool}\0{}", pinned.hash)));
+    for (server, kind) in rules.servers.keys().flat_map(|s| [(s, Kind::Tool), (s, Kind::Prompt)]) {
+        let pinned = set.of(server, kind);
+        all.extend(
+            pinned.map(|(name, pinned)| format!("{server}\0{}\0{name}\0{}", kind.as_str(), pinned.hash)),
+        );
     }
     all.sort_unstable();
     Digest::of(all.join("\0").as_bytes())
@@ -746,6 +753,18 @@ fn facts(text: &str) -> Tool {
         },
         ..Tool::default()
     }
+}
+
+/// What a pinned definition says of a prompt (26/prompts).
+fn prompt_of(text: &str) -> Prompt {
+    let definition: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let named = |argument: &serde_json::Value| {
+        let name = argument.get("name")?.as_str()?.to_owned();
+        let required = argument.get("required").and_then(serde_json::Value::as_bool);
+        Some((name, required.unwrap_or(false)))
+    };
+    let arguments = definition.get("arguments").and_then(serde_json::Value::as_array);
+    Prompt { arguments: arguments.into_iter().flatten().filter_map(named).collect() }
 }
 
 /// The labels that a call leaves in the window.

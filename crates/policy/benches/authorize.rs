@@ -13,8 +13,8 @@ use std::{hint::black_box, time::Duration};
 
 use bartizan_model::Timestamp;
 use bartizan_policy::{
-    Action, Bundle, Catalog, Claims, Era, Query, Roles, Sightings, Source, Sources,
-    Surroundings, flow::FlowContext,
+    Action, Bundle, Catalog, Claims, Era, Query, Roles, Sightings, Source, Sources, Surroundings,
+    flow::FlowContext,
 };
 use serde_json::json;
 

@@ -52,6 +52,8 @@ pub(crate) struct ServerEntry {
     /// Its numbers as a resource and as a principal.
     pub keys: Vec<Key>,
     pub tools: HashMap<String, ToolEntry>,
+    /// What its pinned prompts take.
+    pub prompts: HashMap<String, Record>,
 }
 
 /// A pinned tool, ready.
@@ -321,12 +323,18 @@ fn servers(
             (tool.clone(), entry)
         });
         let tools = tools.collect();
+        let prompts = server.prompts.iter().map(|(prompt, facts)| {
+            let arguments = facts.arguments.iter().map(|(name, required)| (name, *required));
+            (prompt.clone(), Record::of_texts(arguments))
+        });
+        let prompts = prompts.collect();
         found.insert(
             name.to_string(),
             ServerEntry {
                 entity: Known::new(of_server.clone(), attributes, HashSet::from([fleet.clone()])),
                 keys,
                 tools,
+                prompts,
             },
         );
     }

@@ -11,7 +11,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     arguments::{self, to_record, to_set},
-    bundle::{ActionEntry, Bundle, ServerEntry, ToolEntry},
+    bundle::{ActionEntry, Bundle, ServerEntry},
     canonical::{self, Ambiguous, Location},
     cedar::{Asked, Known},
     claims::Principal,
@@ -21,6 +21,7 @@ use crate::{
     query::{Action, Query, ServerAction, ServerQuery, Surroundings},
     reads::Reads,
     schema::{uid, within},
+    shape::Record,
 };
 
 /// The entries of a context.
@@ -166,7 +167,8 @@ pub(crate) struct Subject<'b> {
     pub entity: Known,
     pub keys: Cow<'b, [Key]>,
     server: &'b ServerEntry,
-    tool: Option<&'b ToolEntry>,
+    /// What it takes, as pinned.
+    shape: Option<&'b Record>,
 }
 
 impl Bundle {
@@ -179,7 +181,7 @@ impl Bundle {
                 entity: server.entity.clone(),
                 keys: Cow::Borrowed(server.keys.as_slice()),
                 server,
-                tool: None,
+                shape: None,
             })
         };
         let made = |action: &str, entity: Known| {
@@ -190,7 +192,7 @@ impl Bundle {
                 entity,
                 keys: Cow::Owned(keys.into_iter().collect()),
                 server,
-                tool: None,
+                shape: None,
             })
         };
         match action {
@@ -201,12 +203,15 @@ impl Bundle {
                     entity: tool.entity.clone(),
                     keys: Cow::Borrowed(tool.keys.as_slice()),
                     server,
-                    tool: Some(tool),
+                    shape: Some(&tool.shape),
                 })
             }
             Action::CompletePrompt { prompt } => made("complete", self.prompt(name, server, prompt)),
             Action::CompleteResource { uri } => made("complete", self.resource(name, server, uri)?),
-            Action::Get { prompt } => made("get", self.prompt(name, server, prompt)),
+            Action::Get { prompt, arguments: _ } => {
+                let made = made("get", self.prompt(name, server, prompt))?;
+                Ok(Subject { shape: server.prompts.get(prompt), ..made })
+            }
             Action::List => of_server("list"),
             Action::Notify => of_server("notify"),
             Action::Read { uri } => made("read", self.resource(name, server, uri)?),
@@ -270,11 +275,13 @@ impl Bundle {
         if reads.time {
             context.push(("time".to_owned(), datetime(now)?));
         }
-        if let (Some(tool), Action::Call { arguments, .. }, true) =
-            (subject.tool, query.action, reads.arguments)
+        if let (Action::Call { arguments, .. } | Action::Get { arguments, .. }, true) =
+            (query.action, reads.arguments)
         {
-            let mapped = arguments::map(&tool.shape, arguments, &reads.paths, &reads.urls)
-                .map_err(Reason::Arguments)?;
+            // Of a prompt that nobody pinned nothing can be said.
+            let shape = subject.shape.ok_or(Reason::Unmapped)?;
+            let mapped =
+                arguments::map(shape, arguments, &reads.paths, &reads.urls).map_err(Reason::Arguments)?;
             if mapped.unmapped {
                 return Err(Reason::Unmapped);
             }

@@ -48,7 +48,7 @@ mod scene;
 pub use arguments::BadArguments;
 pub use bundle::{Bundle, Loaded, Problems, Sources, Version};
 pub use canonical::Ambiguous;
-pub use catalog::{Catalog, FlowLabels, Hints, Server, Tool, Trust};
+pub use catalog::{Catalog, FlowLabels, Hints, Prompt, Server, Tool, Trust};
 pub use claims::{Claims, Members, OWNER, Principal, Roles};
 pub use compile::{Grant, Source};
 pub use config::{FlowConfig, NoSpan, PolicyConfig, ReviewConfig, Span, ToolLabels};

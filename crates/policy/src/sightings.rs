@@ -83,7 +83,7 @@ fn digest_of(actions: &[Action<'_>]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for action in actions {
         let (kind, name) = match action {
-            Action::Call { tool, arguments: _ } => (0, *tool),
+            Action::Call { tool, .. } => (0, *tool),
             Action::CompletePrompt { prompt, .. } => (1, *prompt),
             Action::CompleteResource { uri } => (2, *uri),
             Action::Get { prompt, .. } => (3, *prompt),

@@ -53,14 +53,16 @@ impl Call {
         let kind = Handle::Round { request: &self.request };
         let place = self.server.name().as_str();
         let Some(plain) = self.handles.open(kind, &self.asker.key, place, &sealed) else { return Ok(None) };
-        let unreadable = || Refusal::new(400, code::INVALID_PARAMS, "the `requestState` is of another version");
+        let unreadable =
+            || Refusal::new(400, code::INVALID_PARAMS, "the `requestState` is of another version");
         let round: Round = serde_json::from_str(&plain).map_err(|_| unreadable())?;
         let given = request.param("inputResponses");
         if given.is_some_and(|given| given.kind() != bartizan_mcp::json::Kind::Object) {
             return Err(Refusal::new(400, code::INVALID_PARAMS, "`inputResponses` must be an object"));
         }
         // What was not asked of the client is not its to answer.
-        let is_asked = |key: &str| !round.declined.iter().chain(&round.unanswered).any(|refused| refused == key);
+        let is_asked =
+            |key: &str| !round.declined.iter().chain(&round.unanswered).any(|refused| refused == key);
         let answers = given.into_iter().flat_map(Value::members).filter(|answer| is_asked(&answer.key()));
         let mut answers: Vec<_> =
             answers.map(|answer| format!("\"{}\":{}", answer.raw_key(), answer.value.text())).collect();
@@ -138,7 +140,8 @@ impl Call {
         }
         round.has_unanswered |= !round.unanswered.is_empty();
         round.rounds += 1;
-        let text = state.map(|state| state.as_str().ok_or_else(|| protocol("its `requestState` is no string")));
+        let text =
+            state.map(|state| state.as_str().ok_or_else(|| protocol("its `requestState` is no string")));
         round.state = text.transpose()?.map(|text| text.into_owned());
         if let Some(asked) = asked {
             splice.retain(asked, |key| !round.declined.iter().chain(&round.unanswered).any(|k| k == key));

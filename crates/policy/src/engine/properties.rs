@@ -49,6 +49,8 @@ const CONDITIONS: &[&str] = &[
     "when { action == Action::\"call:files.read_file\" && context.paths.path.ancestors.contains(\"/data\") && principal.app }",
     "unless { action == Action::\"call:web.fetch\" && context.urls.url.domains.contains(\"a.test\") }",
     "when { action == Action::\"call:web.fetch\" && context.args has timeout && context.args.timeout * 9223372036854775807 > 0 }",
+    "when { action == Action::\"get\" && context.args has topic && context.args.topic like \"a*\" }",
+    "unless { action == Action::\"get\" && context.paths has page && context.paths.page.ancestors.contains(\"/data\") }",
     "when { resource is Tool && resource.sends_out }",
     "when { principal is User && context.time > datetime(\"2020-01-01\") }",
     "when { principal is User && context has address && context.address.isInRange(ip(\"192.0.2.0/24\")) }",
@@ -108,6 +110,15 @@ const URLS: &[&str] = &[
     r#"{"url":"https://a.test/","weird":1}"#,
 ];
 
+const PROMPTS: &[Option<&str>] = &[
+    None,
+    Some(r#"{"topic":"animals","page":"/data/a"}"#),
+    Some(r#"{"topic":"birds","page":"/etc/b"}"#),
+    Some(r#"{"page":"/data/../a"}"#),
+    Some(r#"{"topic":7}"#),
+    Some(r#"{"other":"a"}"#),
+];
+
 pub(crate) fn asking() -> impl Strategy<Value = Asking> {
     prop_oneof![
         select(PATHS).prop_map(|a| ("files", Action::Call { tool: "read_file", arguments: Some(a) })),
@@ -115,7 +126,8 @@ pub(crate) fn asking() -> impl Strategy<Value = Asking> {
         select(URLS).prop_map(|a| ("web", Action::Call { tool: "fetch", arguments: Some(a) })),
         Just(("mail", Action::Call { tool: "search", arguments: None })),
         Just(("files", Action::List)),
-        Just(("web", Action::Get { prompt: "p" })),
+        select(PROMPTS).prop_map(|arguments| ("web", Action::Get { prompt: "p", arguments })),
+        Just(("web", Action::Get { prompt: "not pinned", arguments: None })),
         select(&["file:///data/a", "file:///etc/b"][..]).prop_map(|uri| ("files", Action::Read { uri })),
     ]
 }
@@ -131,11 +143,13 @@ pub(crate) fn around() -> impl Strategy<Value = Surroundings> {
 /// Where, when and through which application: few of each, so that much of it comes again.
 fn situation() -> impl Strategy<Value = (Surroundings, &'static str)> {
     let now = select(&[0, 300, 900][..]);
-    (around(), now, any::<bool>(), select(&["agent", "other"][..])).prop_map(|(around, later, old, client)| {
-        let now = bartizan_model::Timestamp::from_unix(surroundings().now.as_unix() + later);
-        let era = if old { crate::Era::Legacy } else { crate::Era::Modern };
-        (Surroundings { now, era, ..around }, client)
-    })
+    (around(), now, any::<bool>(), select(&["agent", "other"][..])).prop_map(
+        |(around, later, old, client)| {
+            let now = Timestamp::from_unix(surroundings().now.as_unix() + later);
+            let era = if old { crate::Era::Legacy } else { crate::Era::Modern };
+            (Surroundings { now, era, ..around }, client)
+        },
+    )
 }
 
 /// A few lists, some of which are parts of others or the same in another order.
@@ -146,7 +160,7 @@ fn listing() -> impl Strategy<Value = (&'static str, Vec<Action<'static>>)> {
         ("files", vec![call("delete_file"), call("read_file")]),
         ("files", vec![Action::Read { uri: "file:///data/a" }, Action::Read { uri: "file:///etc/b" }]),
         ("web", vec![call("fetch"), call("read_file")]),
-        ("web", vec![Action::Get { prompt: "p" }]),
+        ("web", vec![Action::Get { prompt: "p", arguments: None }]),
         ("mail", vec![call("search"), call("send")]),
     ])
 }
@@ -275,7 +289,8 @@ fn conforming() -> impl Strategy<Value = Asking> {
     select(vec![
         ("files", Action::List),
         ("files", Action::Task),
-        ("web", Action::Get { prompt: "p" }),
+        ("web", Action::Get { prompt: "p", arguments: None }),
+        ("web", Action::Get { prompt: "p", arguments: Some(r#"{"topic":"/a","page":"/b"}"#) }),
         ("web", Action::CompletePrompt { prompt: "p" }),
         ("files", Action::Read { uri: "file:///data/a" }),
         ("web", Action::SubscribeResource { uri: "https://a.test/x" }),

@@ -65,7 +65,7 @@ fn small_world(mut each: impl FnMut(&Claims, &str, Action<'_>, Surroundings)) {
         ("web", fetch),
         ("mail", Action::Call { tool: "search", arguments: None }),
         ("files", Action::List),
-        ("web", Action::Get { prompt: "p" }),
+        ("web", Action::Get { prompt: "p", arguments: None }),
         ("files", Action::Read { uri: "file:///data/a" }),
     ];
     for claims in people {

@@ -128,13 +128,17 @@ fn asking_more() -> Upstream {
 
 #[test]
 fn ii_12_a_refused_question_fails_alone() {
-    let up = asking_more();
-    let gate = Gate::start(&up.config("up", r#"may_ask = ["elicitation"]"#));
+    let (up, folder) = (asking_more(), tempfile::tempdir().unwrap());
+    let rule = r#"forbid (principal == Server::"up", action == Action::"elicit", resource) when { context.mode == "url" };"#;
+    std::fs::write(folder.path().join("a.cedar"), rule).unwrap();
+    let policy = format!("[policy]\ndir = {:?}\n", folder.path());
+    let gate = Gate::start(&format!("{policy}{}", up.config("up", r#"may_ask = ["elicitation"]"#)));
     let sampling = sampling("10", "");
     let form = format!(r#"{{"method":"elicitation/create","params":{FORM}}}"#);
-    let bad = r#"{"method":"elicitation/create","params":{"mode":"url","message":"m","elicitationId":"e","url":"http://192.0.2.7/"}}"#;
-    let questions =
-        format!(r#"{{"q":{form},"bad":{bad},"s":{{"method":"sampling/createMessage","params":{sampling}}}}}"#);
+    let bad = r#"{"method":"elicitation/create","params":{"mode":"url","message":"m","elicitationId":"e","url":"https://login.example.com/connect"}}"#;
+    let questions = format!(
+        r#"{{"q":{form},"bad":{bad},"s":{{"method":"sampling/createMessage","params":{sampling}}}}}"#
+    );
     let call = |more: &str, rounds: &str| {
         let call = format!(r#""name":"ask","arguments":{{"questions":{questions}{more}}}{rounds}"#);
         gate.client().modern_declaring("/mcp/up", "tools/call", &call, CAN_ALL).send()
@@ -143,7 +147,11 @@ fn ii_12_a_refused_question_fails_alone() {
     // The client answers what it was not asked, too.
     let back = |answer: &Answer| {
         let result = answer.result().unwrap_or_else(|| panic!("{}", answer.text()));
-        assert_eq!(result["inputRequests"].as_object().unwrap().keys().collect::<Vec<_>>(), ["q"], "{result}");
+        assert_eq!(
+            result["inputRequests"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["q"],
+            "{result}"
+        );
         let accept = r#"{"action":"accept","content":{}}"#;
         format!(
             r#","requestState":{},"inputResponses":{{"q":{accept},"bad":{accept},"s":{{"role":"user"}}}}"#,

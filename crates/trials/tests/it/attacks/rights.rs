@@ -123,6 +123,64 @@ fn ep_03_a_name_is_that_name_to_the_byte() {
 }
 
 #[test]
+fn ep_04_what_a_prompt_is_given_is_judged_as_what_a_tool_is_given() {
+    let up = Upstream::modern(|heard, pen| {
+        let result = match heard.rpc().as_str() {
+            "tools/list" => {
+                json!({ "resultType": "complete", "tools": tools(), "ttlMs": 0, "cacheScope": "private" })
+            }
+            "server/discover" => {
+                json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0,
+                "cacheScope": "public", "capabilities": { "tools": {}, "prompts": {} } })
+            }
+            "prompts/list" => {
+                json!({ "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "prompts": [
+                { "name": "letter", "arguments": [{ "name": "to", "required": true }, { "name": "template" }] },
+                { "name": "other", "arguments": [{ "name": "to" }] },
+            ] })
+            }
+            "prompts/get" => json!({ "resultType": "complete", "messages": [
+                { "role": "user", "content": { "type": "text", "text": "write it" } } ] }),
+            _ => return false,
+        };
+        pen.result(&heard.id(), &result.to_string());
+        true
+    });
+    let issuer = Issuer::start(1);
+    let rule = r#"@id("templates") forbid (principal, action == Action::"get", resource == Prompt::"s/letter")
+        unless { context.paths has template && context.paths.template.ancestors.contains("/srv/letters")
+                 && context.args has to && context.args.to like "*@example.com" };"#;
+    let (gate, _folder) = gate(&up, &[&issuer], rule);
+    let ann = client(&gate, &issuer, json!({}));
+    eventually("the prompts are pinned", || {
+        let listed = ann.modern("/mcp/s", "prompts/list", "").send();
+        (listed.text().contains("letter") && listed.text().contains("other")).then_some(())
+    });
+    let get = |name: &str, arguments: &str| {
+        let params = format!(r#""name":"{name}","arguments":{arguments}"#);
+        ann.modern("/mcp/s", "prompts/get", &params).send()
+    };
+    let honest = r#"{"to":"bob@example.com","template":"/srv/letters/a"}"#;
+    eventually("the honest one passes", || (get("letter", honest).status == 200).then_some(()));
+    let before = up.heard_of("prompts/get").len();
+    for bad in [
+        r#"{"to":"bob@evil.example","template":"/srv/letters/a"}"#,
+        r#"{"to":"bob@example.com","template":"/etc/passwd"}"#,
+        r#"{"to":"bob@example.com","template":"/srv/letters/../../etc/passwd"}"#,
+        r#"{"to":"bob@example.com","template":"/srv/letters/a","template":"/etc/passwd"}"#,
+        r#"{"to":"bob@example.com","template":["/srv/letters/a"]}"#,
+        r#"{"to":"bob@example.com","template":"/srv/letters/a","Template":"/etc/passwd"}"#,
+        r#"{"to":"bob@example.com"}"#,
+        "{}",
+    ] {
+        let answer = get("letter", bad);
+        assert!(answer.result().is_none(), "{bad}: {}", answer.text());
+    }
+    assert_eq!(up.heard_of("prompts/get").len(), before, "nothing of it reached the server");
+    assert_eq!(get("other", r#"{"to":"bob@evil.example"}"#).status, 200, "the rule is about one prompt");
+}
+
+#[test]
 fn ep_05_a_policy_says_which_addresses_are_read() {
     let (up, issuer) = (modern(), Issuer::start(1));
     let rule = r#"@id("data") forbid (principal, action in [Action::"read", Action::"subscribe"], resource is Resource)
