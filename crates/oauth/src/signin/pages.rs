@@ -8,8 +8,9 @@ use url::Url;
 
 use super::{
     Described,
+    config::Lacking,
     consent::is_loopback,
-    decisions::{Held, Standing, path_of},
+    decisions::{Held, Matter, Standing},
     seen,
 };
 use crate::{
@@ -146,15 +147,19 @@ pub(super) struct SignedIn<'a> {
     pub onward: Option<&'a str>,
 }
 
-/// A call waits, and nobody is signed in.
+/// Something waits, and nobody is signed in who may decide now.
 #[derive(Template)]
 #[template(path = "arrive_to_decide.html")]
 pub(super) struct ArriveToDecide<'a> {
     /// Where one signs in.
     pub host: Option<String>,
-    /// The page of the call.
+    /// The page of what waits.
     pub path: &'a str,
     pub csrf: &'a str,
+    /// What waits: "A call".
+    pub what: &'a str,
+    /// What the sign-in that there is lacks.
+    pub lacking: Option<Lacking>,
 }
 
 /// A held call, and the decision.
@@ -218,7 +223,7 @@ impl<'a> Decision<'a> {
             labels: &held.labels,
             policies: &held.policies,
             because: &held.because,
-            path: path_of(&held.id),
+            path: Matter::Call(&held.id).path(),
             form,
             whose,
             person: called(person),
@@ -248,7 +253,7 @@ impl<'a> Waiting<'a> {
             server: &held.server,
             asker: &held.asker,
             left: left(held, now),
-            path: path_of(&held.id),
+            path: Matter::Call(&held.id).path(),
         });
         Self { calls: calls.collect() }
     }
