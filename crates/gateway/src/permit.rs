@@ -123,6 +123,8 @@ struct Ready {
     /// Whether the operator wrote any policy of his own; without, the owner sees all there is.
     is_own: bool,
     window: Duration,
+    /// Whose holders may release what was withheld.
+    release_role: Option<String>,
 }
 
 /// The proof that a request was permitted, and by what.
@@ -690,8 +692,13 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         trust: rules.servers.clone(),
         is_own: !rules.policies.is_empty() || !rules.config.grants.is_empty(),
         window: rules.config.flow.window(),
+        release_role: rules.config.release_role.clone(),
     };
-    Ok((ready, loaded.warnings))
+    let mut warnings = loaded.warnings;
+    if let Some(role) = ready.release_role.as_ref().filter(|role| !rules.config.roles.0.contains_key(*role)) {
+        warnings.push(format!("[policy] release_role: nobody has the role `{role}`; it is not configured"));
+    }
+    Ok((ready, warnings))
 }
 
 /// What policies are about: the servers of `rules` with the tools that are approved in `set`, labelled by the operator.
@@ -729,7 +736,13 @@ fn is_hidden(ready: &Ready, query: &Query<'_>, decision: &Decision) -> bool {
 impl Ready {
     /// The same at another version of the pins.
     fn at(&self, pins: u64) -> Self {
-        Self { pins, bundle: Arc::clone(&self.bundle), trust: self.trust.clone(), ..*self }
+        Self {
+            pins,
+            bundle: Arc::clone(&self.bundle),
+            trust: self.trust.clone(),
+            release_role: self.release_role.clone(),
+            ..*self
+        }
     }
 }
 

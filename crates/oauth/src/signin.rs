@@ -33,6 +33,7 @@ mod reply;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod withheld;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -53,10 +54,11 @@ use crate::{
 pub use config::{
     AssertionKey, BrowserConfig, CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig,
 };
-pub use decisions::{Decisions, Held, Standing, Undecided};
+pub use decisions::{Decisions, Entered, Held, Standing, Undecided};
 pub use desk::{Desk, Unanswerable};
 pub use local::mint_link;
 pub use reply::Noted;
+pub use withheld::Withheld;
 
 use browser::Jar;
 use crowd::Crowd;
@@ -237,6 +239,10 @@ impl SignIn {
             (path, method) => match (Matter::of(path), method) {
                 (Some(Matter::Call(id)), GET) => self.show_held(asked, id).await,
                 (Some(Matter::Call(id)), POST) => self.decide_held(asked, id).await,
+                (Some(Matter::Result(id)), GET) => self.show_withheld(asked, id).await,
+                (Some(Matter::Result(id)), POST) => self.decide_withheld(asked, id).await,
+                (Some(Matter::Results), GET) => self.list_withheld(asked).await,
+                (Some(Matter::Results), POST) => self.arrive_at_withheld(asked).await,
                 (Some(_), _) => Err(Refusal::Method("GET, POST")),
                 (None, _) => return None,
             },

@@ -9,8 +9,9 @@ use bartizan_mcp::{Era, Message, Refusal, code, json::quote};
 use bartizan_model::{Caller, ServerName, Timestamp};
 use bartizan_policy::{Claims, Decision, FlowLabels, Obligation};
 use bartizan_store::{
-    Approvals, Digest,
+    Approvals, DatabaseError, Digest,
     approvals::{Approval, ApprovalError, Binding, Redemption, Request, Standing},
+    flows::Flow,
     pins::Kind,
 };
 
@@ -182,6 +183,39 @@ impl Policy {
         let identity = Caller::new(&*claims.issuer, &*claims.subject, "browser");
         let roles = self.ready().map(|ready| ready.bundle.identify(claims).roles().clone());
         Approver { identity, roles: roles.unwrap_or_default(), is_operator: false }
+    }
+
+    /// Whether `by` may release or discard what was withheld from `from`: who has the role that the operator named, and asked
+    /// not himself. On a laptop the owner may, who could by the command.
+    pub fn may_release(&self, by: &Approver, from: &Caller) -> bool {
+        let is =
+            |one: &Caller| (one.issuer(), one.subject()) == (by.identity.issuer(), by.identity.subject());
+        if is(&Caller::local_owner()) {
+            return true;
+        }
+        let role = self.ready().and_then(|ready| ready.release_role.clone());
+        !is(from) && role.is_some_and(|role| by.roles.contains(&role))
+    }
+
+    /// What has entered the windows of `person`, whichever the application, the oldest first.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn entered(&self, person: &Caller) -> Result<Vec<(Caller, Vec<Flow>)>, DatabaseError> {
+        let window = self.ready().map(|ready| ready.window).unwrap_or_default();
+        let since = Timestamp::from_unix(self.clock.now().as_unix().saturating_sub(window.as_secs()));
+        let mut found = Vec::new();
+        for caller in self.flows.callers(since).await? {
+            if (caller.issuer(), caller.subject()) != (person.issuer(), person.subject()) {
+                continue;
+            }
+            let mut flows = self.flows.window(&caller, since).await?;
+            flows.retain(|flow| !flow.labels.is_empty());
+            if !flows.is_empty() {
+                found.push((caller, flows));
+            }
+        }
+        Ok(found)
     }
 
     /// One request, and whether the tool and the policy are still those it was asked under: its approval is worth nothing

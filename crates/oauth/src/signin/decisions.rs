@@ -18,6 +18,7 @@ use super::{
     pages,
     refusal::Refusal,
     reply::Reply,
+    withheld::Withheld,
 };
 use crate::facade::{Asked, Person};
 
@@ -41,6 +42,49 @@ pub trait Decisions: Send + Sync {
     /// # Errors
     /// [`Undecided`]; nothing was decided then.
     async fn decide(&self, id: &str, approve: bool, person: &Person) -> Result<Held, Undecided>;
+
+    /// The withheld results that `person` may decide about now, the oldest first.
+    ///
+    /// # Errors
+    /// [`Undecided::Unavailable`].
+    async fn withheld(&self, person: &Person) -> Result<Vec<Withheld>, Undecided>;
+
+    /// The withheld result `id`, if `person` may decide about it.
+    ///
+    /// # Errors
+    /// [`Undecided`]; nothing of the result is told then.
+    async fn show_withheld(&self, id: &str, person: &Person) -> Result<Withheld, Undecided>;
+
+    /// Releases or discards the withheld result `id` as `person`.
+    ///
+    /// # Errors
+    /// [`Undecided`]; nothing was decided then.
+    async fn decide_withheld(&self, id: &str, release: bool, person: &Person) -> Result<Withheld, Undecided>;
+
+    /// What has entered the windows of `person`'s applications, those that changed last first.
+    ///
+    /// # Errors
+    /// [`Undecided::Unavailable`].
+    async fn entered(&self, person: &Person) -> Result<Vec<Entered>, Undecided>;
+
+    /// Forgets what has entered the window of `person` at the application `client`.
+    ///
+    /// # Errors
+    /// [`Undecided`]; nothing was forgotten then.
+    async fn reset_entered(&self, client: &str, person: &Person) -> Result<(), Undecided>;
+}
+
+/// What has entered one window of a person, for that person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// The application's id, by which the window is reset.
+    pub client: String,
+    /// The same for eyes.
+    pub shown_client: String,
+    /// What entered last, for each label, in words.
+    pub words: Vec<String>,
+    /// Whether untrusted text and private data have met: nothing goes out any more without a person's word.
+    pub have_met: bool,
 }
 
 /// A call that is held, for people: every text in it can be seen letter by letter, and none of it is trusted.
@@ -123,7 +167,7 @@ struct Form {
 }
 
 /// What came of a form.
-enum Taken {
+pub(super) enum Taken {
     /// Who decided, and whether they said yes.
     Decision(Session, bool),
     /// They have to sign in first.
@@ -135,20 +179,27 @@ enum Taken {
 pub(super) enum Matter<'a> {
     /// A call.
     Call(&'a str),
+    /// A result that was withheld.
+    Result(&'a str),
+    /// All of those.
+    Results,
 }
 
 impl<'a> Matter<'a> {
     /// What a path is the page of, if it is one.
     pub fn of(path: &'a str) -> Option<Self> {
-        let id = path.strip_prefix("/approvals/")?;
-        let is_id = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        is_id.then_some(Self::Call(id))
+        let id = |id: &&str| id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let call = path.strip_prefix("/approvals/").filter(id).map(Self::Call);
+        let result = || path.strip_prefix("/quarantine/").filter(id).map(Self::Result);
+        call.or_else(result).or_else(|| (path == "/quarantine").then_some(Self::Results))
     }
 
     /// Its page.
     pub fn path(self) -> String {
         match self {
             Self::Call(id) => format!("/approvals/{id}"),
+            Self::Result(id) => format!("/quarantine/{id}"),
+            Self::Results => "/quarantine".to_owned(),
         }
     }
 
@@ -156,12 +207,13 @@ impl<'a> Matter<'a> {
     fn words(self) -> &'static str {
         match self {
             Self::Call(_) => "A call",
+            Self::Result(_) | Self::Results => "A withheld result",
         }
     }
 }
 
 impl SignIn {
-    fn decisions(&self) -> Result<&dyn Decisions, Refusal> {
+    pub(super) fn decisions(&self) -> Result<&dyn Decisions, Refusal> {
         self.decisions.as_deref().ok_or(Refusal::Undecided(Undecided::Unknown))
     }
 
@@ -203,13 +255,13 @@ impl SignIn {
     }
 
     /// Whoever is signed in, if they may decide about anything now: by a fresh sign-in that shows what the operator wants.
-    fn deciding<'v>(&self, visitor: &'v Visitor) -> Option<&'v Session> {
+    pub(super) fn deciding<'v>(&self, visitor: &'v Visitor) -> Option<&'v Session> {
         let now = self.clock.now();
         visitor.session.as_ref().filter(|session| self.session.lacking(&session.person, now).is_none())
     }
 
     /// The form of a matter's page, sealed for this visitor.
-    fn form_for(&self, visitor: &Visitor, matter: Matter<'_>) -> Result<String, Refusal> {
+    pub(super) fn form_for(&self, visitor: &Visitor, matter: Matter<'_>) -> Result<String, Refusal> {
         let form = Form {
             nonce: self.random(),
             until: self.clock.now().plus(PATIENCE).as_unix(),
@@ -221,7 +273,7 @@ impl SignIn {
 
     /// Takes what a matter's page, or the page that leads there, sends: once, from the browser and session that it was shown
     /// in. Of the two `buttons` the first says yes.
-    async fn take(
+    pub(super) async fn take(
         &self,
         asked: &Asked<'_>,
         matter: Matter<'_>,
@@ -295,7 +347,11 @@ impl SignIn {
     }
 
     /// Nobody is signed in in this browser who may decide now: says how, and comes back to the matter afterwards.
-    async fn sign_in_to_decide(&self, visitor: &Visitor, matter: Matter<'_>) -> Result<Reply, Refusal> {
+    pub(super) async fn sign_in_to_decide(
+        &self,
+        visitor: &Visitor,
+        matter: Matter<'_>,
+    ) -> Result<Reply, Refusal> {
         let path = matter.path();
         let host = match &self.way {
             Way::Provider(provider) => Some(provider.host()),

@@ -204,6 +204,91 @@ async fn ep_08_decisions_show_a_second_factor_where_the_operator_wants_one() {
 }
 
 #[tokio::test]
+async fn ii_03_a_withheld_result_is_released_or_discarded_by_whoever_may() {
+    let scene = Scene::new().await;
+    let (first, second) = (scene.held.withhold(&["bob"]), scene.held.withhold(&["bob"]));
+    let mut bob = scene.signed_in("bob").await;
+    assert!(bob.get("/account").await.body.contains("2 withheld results wait"));
+    let listed = bob.get("/quarantine").await;
+    assert_eq!((listed.status, listed.reason), (200, "quarantine.listed"));
+    assert!(listed.body.contains(&first) && listed.body.contains(&second), "{}", listed.body);
+    let page = bob.get(&first).await;
+    for words in ["ann", "fetch", "web", "injection.override", "⟨U+202E⟩", "77 bytes more"] {
+        assert!(page.body.contains(words), "{words}");
+    }
+    assert!(!page.body.contains("<img"), "what the server sent is no markup");
+    assert!(page.line("content-security-policy").starts_with("default-src 'none'"));
+    // Neither another browser, nor the form of another result, nor one of a call, nor twice.
+    let (form, other) = (page.field("form"), bob.get(&second).await.field("form"));
+    let mut eve = scene.signed_in("eve").await;
+    assert_eq!(eve.get(&first).await.reason, "approval.role");
+    assert_eq!(
+        eve.post(&first, &[("form", &form), ("decision", "release")]).await.reason,
+        "signin.form-foreign"
+    );
+    let call = scene.held.hold("ann", &["bob"]);
+    let of_call = bob.get(&call).await.field("form");
+    for (path, form) in [(&first, &other), (&first, &of_call), (&call, &form)] {
+        for button in ["release", "approve"] {
+            let got = bob.post(path, &[("form", form), ("decision", button)]).await;
+            assert_eq!(got.reason, "signin.form-foreign");
+        }
+    }
+    let fields = [("form", form.as_str()), ("decision", "release")];
+    let foreign = bob.post_with(&first, &fields, &[("sec-fetch-site", "cross-site")]).await;
+    assert_eq!(foreign.reason, "signin.other-site");
+    assert!(scene.held.1.lock().unwrap().iter().all(|(one, _)| !one.is_released));
+    assert_eq!(bob.post(&first, &fields).await.reason, "quarantine.released");
+    assert_eq!(bob.post(&first, &fields).await.reason, "signin.form-spent");
+    assert_eq!(press(&mut bob, &second, "discard").await.reason, "quarantine.discarded");
+    assert_eq!(bob.get(&second).await.reason, "approval.unknown");
+    assert_eq!(bob.send(&Method::PUT, &first, &[], "").await.status, 405);
+}
+
+#[tokio::test]
+async fn ii_03_who_releases_signed_in_a_short_while_ago() {
+    let scene = Scene::new().await;
+    let path = scene.held.withhold(&["bob"]);
+    let mut bob = scene.signed_in("bob").await;
+    scene.later(1200);
+    for path in [path.as_str(), "/quarantine"] {
+        let page = bob.get(path).await;
+        assert_eq!(page.reason, "approval.arrive-again");
+        assert!(!page.body.contains("fetch"), "{}", page.body);
+    }
+    let now = NOW + 1200;
+    let claims = json!({ "sub": "bob", "iat": now, "exp": now + 300, "auth_time": now });
+    let page = bob.get("/quarantine").await;
+    let back = sign_in_again(&mut bob, &scene, &page, "/quarantine", claims).await;
+    assert_eq!((back.status, back.line("location")), (303, "/quarantine"));
+    assert_eq!(press(&mut bob, &path, "release").await.reason, "quarantine.released");
+}
+
+#[tokio::test]
+async fn who_owns_a_window_forgets_what_has_entered_it() {
+    let scene = Scene::new().await;
+    let mut ann = scene.signed_in("ann").await;
+    assert!(!ann.get("/account").await.body.contains("reset-flow"));
+    scene.held.2.lock().unwrap().extend(["agent".to_owned(), "other".to_owned()]);
+    let page = ann.get("/account").await;
+    assert!(page.body.contains("untrusted: fetch of web") && page.body.contains("They have met"));
+    let csrf = page.field("csrf");
+    let fields = [("csrf", csrf.as_str()), ("action", "reset-flow"), ("client", "agent")];
+    let foreign = ann.post_with("/account", &fields, &[("sec-fetch-site", "cross-site")]).await;
+    assert_eq!(foreign.reason, "signin.other-site");
+    assert_eq!(ann.post("/account", &fields).await.reason, "account.flow-reset");
+    assert_eq!(*scene.held.2.lock().unwrap(), ["other"]);
+    assert_eq!(ann.post("/account", &fields).await.reason, "approval.unknown");
+    // Later the one who is there signs in first.
+    scene.later(1200);
+    let fields = [("csrf", csrf.as_str()), ("action", "reset-flow"), ("client", "other")];
+    let gone = ann.post("/account", &fields).await;
+    let departure = Departure(gone.onward().parse().unwrap());
+    assert_eq!(departure.of("prompt"), "login");
+    assert_eq!(*scene.held.2.lock().unwrap(), ["other"]);
+}
+
+#[tokio::test]
 async fn what_waits_is_listed_and_said_on_ones_own_page() {
     let scene = Scene::new().await;
     let mut bob = scene.signed_in("bob").await;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bartizan_trials::{Answer, Browser, Client, Gate, Issuer, Upstream, eventually, field};
+use bartizan_trials::{Answer, Browser, Client, Gate, Issuer, Upstream, eventually, field, onward};
 use serde_json::{Value, json};
 
 const BASE: &str = "https://gate.example";
@@ -126,6 +126,46 @@ fn ep_08_whoever_was_cut_off_decides_nothing() {
     assert_eq!(office.calls(), 0);
     let (mut other, shown) = office.person("ben", &["bosses"], &path);
     assert_eq!(press(&mut other, &path, &shown, "approve").status, 200);
+    assert_eq!(office.send("bob").status, 200);
+}
+
+/// A browser that has been signed in for long decides nothing, with whatever roles it had then.
+#[test]
+fn ep_08_whoever_signed_in_long_ago_signs_in_again_with_the_roles_of_now() {
+    let office = Office::open();
+    let path = page(&office.send("bob"));
+    let mut bea = Browser::at(&office.gate);
+    let long_ago = json!({ "auth_time": 1 });
+    let arrived = bea.get("/account");
+    let fields = [("csrf", field(&arrived, "csrf").unwrap()), ("action", "sign-in".to_owned())];
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let departure = onward(&bea.post("/account", &fields)).unwrap();
+    let back = |departure: &str| {
+        let query = departure.split_once('?').unwrap().1;
+        let state = query.split('&').find_map(|pair| pair.strip_prefix("state=")).unwrap();
+        format!("/oauth/callback?state={state}&code=good")
+    };
+    office.issuer.signs_in_with(&departure, "bea", &["bosses"], long_ago.clone());
+    assert_eq!(bea.get(&back(&departure)).line("location"), Some("/account"));
+    let shown = bea.get(&path);
+    assert!(shown.text().contains("too long ago") && !shown.text().contains("bob"), "{}", shown.text());
+    let again = |bea: &mut Browser, shown: &Answer| {
+        let departure = onward(&bea.post(&path, &[("csrf", &field(shown, "csrf").unwrap())])).unwrap();
+        assert!(departure.contains("prompt=login") && departure.contains("max_age=900"), "{departure}");
+        departure
+    };
+    // A provider that does not ask her again is not believed.
+    let departure = again(&mut bea, &shown);
+    office.issuer.signs_in_with(&departure, "bea", &["bosses"], long_ago);
+    assert_eq!(bea.get(&back(&departure)).status, 403);
+    // She is no boss any more.
+    let departure = again(&mut bea, &shown);
+    office.issuer.signs_in(&departure, "bea", &["people"]);
+    assert_eq!(bea.get(&back(&departure)).line("location"), Some(path.as_str()));
+    assert_eq!(bea.get(&path).status, 403);
+    assert_eq!(office.calls(), 0);
+    let (mut ben, shown) = office.person("ben", &["bosses"], &path);
+    assert_eq!(press(&mut ben, &path, &shown, "approve").status, 200);
     assert_eq!(office.send("bob").status, 200);
 }
 
