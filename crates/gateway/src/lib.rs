@@ -228,6 +228,11 @@ impl Gate {
         let _ = self.ward.set(Arc::new(ward));
     }
 
+    /// Where suspect answers wait, if they are kept.
+    pub fn ward(&self) -> Option<&Arc<Ward>> {
+        self.ward.get()
+    }
+
     /// Has documents read by `readers`; without any, documents that take one are found to be unread. The first ones stay.
     pub fn read_by(&self, readers: Readers) {
         let _ = self.readers.set(Arc::new(readers));

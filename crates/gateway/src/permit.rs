@@ -9,6 +9,7 @@ mod resets;
 pub mod shown;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -23,7 +24,7 @@ use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use bartizan_oauth::{AuthenticationRequired, Error, VerifiedToken};
 use bartizan_policy::{
     Action, Bundle, Catalog, Claims, Decision, Denial, FlowLabels, Hints, Obligation, PolicyConfig,
-    Principal, Query, Reason, Source, Sources, Surroundings, Tool, Trust, Version,
+    Principal, Prompt, Query, Reason, Sightings, Source, Sources, Surroundings, Tool, Trust, Version,
     flow::{FlowContext, Label},
 };
 use bartizan_store::{
@@ -69,6 +70,7 @@ pub struct Policy {
     recorded: Mutex<HashMap<CallerKey, Recorded>>,
     resets: Resets,
     principals: Mutex<HashMap<CallerKey, Known>>,
+    sightings: Sightings,
     /// Where people reach the pages on which they decide, if there are any.
     pages: ArcSwapOption<Url>,
 }
@@ -112,7 +114,7 @@ struct Ready {
     pins: u64,
     edition: u64,
     bundle: Arc<Bundle>,
-    /// The approved tools it speaks of.
+    /// The approved tools and prompts it speaks of.
     tools: Digest,
     /// Whether anything can be kept from going out by what has entered.
     minds_flow: bool,
@@ -124,6 +126,8 @@ struct Ready {
     /// Whether the operator wrote any policy of his own; without, the owner sees all there is.
     is_own: bool,
     window: Duration,
+    /// Whose holders may release what was withheld.
+    release_role: Option<String>,
 }
 
 /// The proof that a request was permitted, and by what.
@@ -168,6 +172,7 @@ impl Policy {
             recorded: Mutex::default(),
             resets: Resets::default(),
             principals: Mutex::default(),
+            sightings: Sightings::default(),
             pages: ArcSwapOption::empty(),
         }
     }
@@ -440,6 +445,7 @@ impl Policy {
         &self,
         asker: &Asker,
         server: &Server,
+        era: Era,
         kind: DefinitionKind,
         list: Value<'_>,
     ) -> Vec<usize> {
@@ -449,34 +455,39 @@ impl Policy {
             return Vec::new();
         }
         let principal = self.principal(asker, &ready.bundle);
-        let sees = |name: &str| {
-            let action = match kind {
-                DefinitionKind::Tool => Action::Call { tool: name, arguments: None },
-                DefinitionKind::Prompt => Action::Get { prompt: name },
-                DefinitionKind::Resource => Action::Read { uri: name },
-                DefinitionKind::Template => Action::CompleteResource { uri: name },
-            };
-            ready.bundle.may_see(&Query {
-                principal: &principal,
-                client: asker.caller.client(),
-                server: server.name().as_str(),
-                action,
-                surroundings: Surroundings {
-                    address: asker.address,
-                    now: self.clock.now(),
-                    era: bartizan_policy::Era::Modern,
-                    flow: FlowContext::default(),
-                },
-                approved: &[],
+        let names: Vec<Option<Cow<'_, str>>> =
+            list.elements().map(|entry| entry.get(kind.key())?.as_str()).collect();
+        let named = names.iter().enumerate().filter_map(|(at, name)| Some((at, name.as_deref()?)));
+        let (places, actions): (Vec<usize>, Vec<Action<'_>>) = named
+            .map(|(at, name)| match kind {
+                DefinitionKind::Tool => (at, Action::Call { tool: name, arguments: None }),
+                DefinitionKind::Prompt => (at, Action::Get { prompt: name, arguments: None }),
+                DefinitionKind::Resource => (at, Action::Read { uri: name }),
+                DefinitionKind::Template => (at, Action::CompleteResource { uri: name }),
             })
+            .unzip();
+        let query = Query {
+            principal: &principal,
+            client: asker.caller.client(),
+            server: server.name().as_str(),
+            action: Action::List,
+            surroundings: Surroundings {
+                address: asker.address,
+                now: self.clock.now(),
+                era: policy_era(era),
+                flow: FlowContext::default(),
+            },
+            approved: &[],
         };
-        let entries = list.elements().enumerate();
-        entries
-            .filter(|(_, entry)| {
-                !entry.get(kind.key()).and_then(Value::as_str).is_some_and(|name| sees(&name))
-            })
-            .map(|(at, _)| at)
-            .collect()
+        let seen = self.sightings.of(&ready.bundle, &query, &actions);
+        let shown: BTreeSet<usize> =
+            places.into_iter().zip(seen.iter()).filter_map(|(at, seen)| seen.then_some(at)).collect();
+        (0..count).filter(|at| !shown.contains(at)).collect()
+    }
+
+    /// Whether two callers may be shown different lists, so that nothing may be kept for both (spec.md H-05).
+    pub fn shows_by_caller(&self) -> bool {
+        self.ready().is_none_or(|ready| ready.is_own)
     }
 }
 
@@ -507,7 +518,7 @@ enum Asked {
     Call { tool: String, arguments: Option<String> },
     CompletePrompt(String),
     CompleteResource(String),
-    Get(String),
+    Get { prompt: String, arguments: Option<String> },
     List,
     Read(String),
     Subscribe(String),
@@ -541,7 +552,10 @@ impl Asked {
                 tool: name(message.param("name")),
                 arguments: message.param("arguments").map(|a| a.text().to_owned()),
             },
-            "prompts/get" => Self::Get(name(message.param("name"))),
+            "prompts/get" => Self::Get {
+                prompt: name(message.param("name")),
+                arguments: message.param("arguments").map(|a| a.text().to_owned()),
+            },
             "resources/read" => Self::Read(uri(message.param("uri"))),
             "resources/subscribe" | "resources/unsubscribe" => Self::Subscribe(uri(message.param("uri"))),
             "subscriptions/listen" => Self::SubscribeServer,
@@ -562,7 +576,7 @@ impl Asked {
             Self::Call { tool, arguments } => Action::Call { tool, arguments: arguments.as_deref() },
             Self::CompletePrompt(prompt) => Action::CompletePrompt { prompt },
             Self::CompleteResource(uri) => Action::CompleteResource { uri },
-            Self::Get(prompt) => Action::Get { prompt },
+            Self::Get { prompt, arguments } => Action::Get { prompt, arguments: arguments.as_deref() },
             Self::List => Action::List,
             Self::Read(uri) => Action::Read { uri },
             Self::Subscribe(uri) => Action::SubscribeResource { uri },
@@ -697,8 +711,13 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         trust: rules.servers.clone(),
         is_own: !rules.policies.is_empty() || !rules.config.grants.is_empty(),
         window: rules.config.flow.window(),
+        release_role: rules.config.release_role.clone(),
     };
-    Ok((ready, loaded.warnings))
+    let mut warnings = loaded.warnings;
+    if let Some(role) = ready.release_role.as_ref().filter(|role| !rules.config.roles.0.contains_key(*role)) {
+        warnings.push(format!("[policy] release_role: nobody has the role `{role}`; it is not configured"));
+    }
+    Ok((ready, warnings))
 }
 
 /// What policies are about: the servers of `rules` with the tools that are approved in `set`, labelled by the operator.
@@ -706,19 +725,23 @@ pub fn catalog_of(rules: &Rules, set: &PinSet) -> Catalog {
     let servers = rules.servers.iter().map(|(name, trust)| {
         let pinned = set.of(name, Kind::Tool);
         let tools = pinned.map(|(tool, pinned)| (tool.to_owned(), facts(&pinned.text))).collect();
-        (name.clone(), bartizan_policy::Server { trust: *trust, tools, ..Default::default() })
+        let pinned = set.of(name, Kind::Prompt);
+        let prompts = pinned.map(|(prompt, pinned)| (prompt.to_owned(), prompt_of(&pinned.text))).collect();
+        (name.clone(), bartizan_policy::Server { trust: *trust, tools, prompts, ..Default::default() })
     });
     let mut catalog = Catalog(servers.collect());
     rules.config.label(&mut catalog);
     catalog
 }
 
-/// Every approved tool of the servers that `rules` are about.
+/// Every approved tool and prompt of the servers that `rules` are about.
 fn tools_of(rules: &Rules, set: &PinSet) -> Digest {
     let mut all: Vec<String> = Vec::new();
-    for server in rules.servers.keys() {
-        let tools = set.of(server, Kind::Tool);
-        all.extend(tools.map(|(tool, pinned)| format!("{server}\0{tool}\0{}", pinned.hash)));
+    for (server, kind) in rules.servers.keys().flat_map(|s| [(s, Kind::Tool), (s, Kind::Prompt)]) {
+        let pinned = set.of(server, kind);
+        all.extend(
+            pinned.map(|(name, pinned)| format!("{server}\0{}\0{name}\0{}", kind.as_str(), pinned.hash)),
+        );
     }
     all.sort_unstable();
     Digest::of(all.join("\0").as_bytes())
@@ -732,7 +755,13 @@ fn is_hidden(ready: &Ready, query: &Query<'_>, decision: &Decision) -> bool {
 impl Ready {
     /// The same at another version of the pins.
     fn at(&self, pins: u64) -> Self {
-        Self { pins, bundle: Arc::clone(&self.bundle), trust: self.trust.clone(), ..*self }
+        Self {
+            pins,
+            bundle: Arc::clone(&self.bundle),
+            trust: self.trust.clone(),
+            release_role: self.release_role.clone(),
+            ..*self
+        }
     }
 }
 
@@ -756,6 +785,18 @@ fn facts(text: &str) -> Tool {
         },
         ..Tool::default()
     }
+}
+
+/// What a pinned definition says of a prompt (26/prompts).
+fn prompt_of(text: &str) -> Prompt {
+    let definition: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let named = |argument: &serde_json::Value| {
+        let name = argument.get("name")?.as_str()?.to_owned();
+        let required = argument.get("required").and_then(serde_json::Value::as_bool);
+        Some((name, required.unwrap_or(false)))
+    };
+    let arguments = definition.get("arguments").and_then(serde_json::Value::as_array);
+    Prompt { arguments: arguments.into_iter().flatten().filter_map(named).collect() }
 }
 
 /// The labels that a call leaves in the window.
