@@ -313,7 +313,7 @@ impl Call {
             judged = Some("instructions");
         }
         if !self.is_released {
-            let documents = self.reading.of(message, &self.readers).await?;
+            let documents = self.reading.of(self.server.name(), message, &self.readers).await?;
             let found = self.second_opinions(message, judged, &documents).await?;
             self.reading = Reading::Fresh;
             let inspected = inspect::answer(

@@ -77,8 +77,12 @@ pub const READER_DOCUMENTS: u32 = 64;
 pub const READER_START: Duration = Duration::from_secs(10);
 /// How long one may take over a document.
 pub const READER_WAIT: Duration = Duration::from_secs(10);
-/// How long a document may wait and be read.
+/// How long the documents of one message may wait and be read, all together.
 pub const READING_WAIT: Duration = Duration::from_secs(30);
+/// Documents of one message that readers read.
+pub const MESSAGE_DOCUMENTS: usize = 32;
+/// Messages of one server that wait for a reader.
+pub const READING_LINE: usize = 64;
 
 /// Processes of one server at once.
 pub const PROCESSES: usize = 64;
