@@ -84,6 +84,16 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/sqlite/0023_admins.sql"),
         include_str!("../migrations/postgres/0023_admins.sql"),
     ),
+    (
+        28,
+        include_str!("../migrations/sqlite/0028_bundle_marks.sql"),
+        include_str!("../migrations/postgres/0028_bundle_marks.sql"),
+    ),
+    (
+        29,
+        include_str!("../migrations/sqlite/0029_bundle_chains.sql"),
+        include_str!("../migrations/postgres/0029_bundle_chains.sql"),
+    ),
 ];
 
 /// Any number will do, as long as nobody else takes it.

@@ -119,6 +119,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let keys = state.keys().await?;
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
+    let bundles = state.bundles(database.clone()).await?;
     let log = state.log("keys")?;
     // Recorded first: what is done and not recorded cannot be explained afterwards.
     let event = crate::secrets::changed("keys", "all", "rotated").by(&Caller::local_owner());
@@ -128,6 +129,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         database: &database,
         sealer: Arc::clone(&keys.sealer),
         pins: &pins,
+        bundles: &bundles,
         patience: PATIENCE,
         at_once: rotate.compromised,
     };

@@ -4,10 +4,11 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bartizan_model::{Secret, SeededEntropy};
 use bartizan_store::{
-    Browsers, Consents, Contents, Database, DatabaseError, Digest, FileRoot, Grants, KeyFile, KeysError,
-    Links, Pins, RootError, Sealer, SigningKeys, StoredBrowsers, StoredConsents, StoredGrants, StoredLinks,
-    StoredPins, StoredSigningKeys, Vault, VaultError,
+    Browsers, Bundles, Consents, Contents, Database, DatabaseError, Digest, FileRoot, Grants, KeyFile,
+    KeysError, Links, Pins, RootError, Sealer, SigningKeys, StoredBrowsers, StoredBundles, StoredConsents,
+    StoredGrants, StoredLinks, StoredPins, StoredSigningKeys, Vault, VaultError,
     browsers::Browser,
+    bundles::Taken,
     consents::{Consent, Given},
     erase,
     grants::{FreshToken, Grant, RevokedKind},
@@ -63,6 +64,7 @@ struct Desk {
     signing: StoredSigningKeys,
     vault: Vault,
     pins: StoredPins,
+    bundles: StoredBundles,
 }
 
 async fn desk(bench: &Bench, sealer: Arc<Sealer>, seen: Option<std::path::PathBuf>) -> Desk {
@@ -75,6 +77,7 @@ async fn desk(bench: &Bench, sealer: Arc<Sealer>, seen: Option<std::path::PathBu
         consents: StoredConsents::new(of().0, of().1),
         signing: StoredSigningKeys::new(of().0, of().1),
         vault: Vault::new(of().0, of().1),
+        bundles: StoredBundles::new(of().0, of().1, seen.as_ref().map(|seen| seen.with_extension("bundles"))),
         pins: StoredPins::new(of().0, of().1, seen),
         database,
         sealer,
@@ -165,6 +168,7 @@ impl Desk {
             database: &self.database,
             sealer: Arc::clone(&self.sealer),
             pins: &self.pins,
+            bundles: &self.bundles,
             patience: Duration::ZERO,
             at_once,
         }
@@ -316,6 +320,8 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         assert!(published.rotating().is_none());
         let operator = desk(bench, sealer(&published, 3), Some(place.path("pins.seen"))).await;
         operator.pins.observe(&look([&tool]), at(2)).await.unwrap();
+        let (acme, bundle) = (["acme".to_owned()], Taken { version: 3, digest: Digest::of(b"three") });
+        assert!(operator.bundles.advance(&acme, bundle, Some(("root", bundle, "[]")), at(2)).await.unwrap());
         let mut seen = Vec::new();
         {
             let rotation = operator.rotation(&file, false);
@@ -347,6 +353,10 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         assert_eq!(gate.signing.all(at(5)).await.unwrap()[0].private.reveal(), "private");
         assert_eq!(gate.vault.read("API_KEY").await.unwrap().reveal(), "s3cret");
         assert_eq!(gate.pins.list(None).await.unwrap().len(), 1);
+        for bundles in [&gate.bundles, &operator.bundles] {
+            assert_eq!(bundles.newest(&acme).await.unwrap(), Some(bundle));
+            assert_eq!(bundles.followed("root").await.unwrap().unwrap().last, bundle);
+        }
         assert_eq!(gate.sealer.open(&[b"cursor"], &cursor).unwrap(), b"page 2", "for a day");
         // Nothing is left under the old keys: they open nothing of what is in the database.
         let sealed = ended.ids().unwrap().0;
@@ -359,6 +369,8 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
             ("consents", "seal"),
             ("refresh_tokens", "seal"),
             ("pins", "seal"),
+            ("bundle_versions", "mark"),
+            ("bundle_chains", "mark"),
         ] {
             assert_eq!(bench.meddle(&stale(table, column)).await, 0, "{table}");
         }
@@ -376,6 +388,7 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
 
         // A key that got out opens nothing at once.
         operator.rotation(&file, true).run(at(13), &mut |_| {}).await.unwrap();
+        assert_eq!(operator.bundles.newest(&acme).await.unwrap(), Some(bundle), "the file beside too");
         gate.sealer.adopt(&file.read().await.unwrap()).unwrap();
         assert!(gate.sealer.open(&[b"cursor"], &cursor).is_none());
         assert_eq!(gate.opens("late").await, [true; 5]);
