@@ -99,6 +99,11 @@ pub const PIPE_MESSAGES: usize = 1024;
 /// Bytes of one line of a process's standard error that are logged.
 pub const STDERR_LINE: usize = 4 * 1024;
 
+/// Tasks of one caller whose tool is remembered, and callers of whom any is.
+pub const TASKS_OF_CALLER: usize = 256;
+/// See [`TASKS_OF_CALLER`].
+pub const TASK_CALLERS: usize = 4096;
+
 /// Pages of one list that are followed.
 pub const PAGES: usize = 1000;
 /// How long one server may hold up an answer that is made of all servers'; then it is left out.
