@@ -1,6 +1,7 @@
 //! One request under way: what goes up, and what may come back down.
 
 mod rounds;
+pub mod tasks;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -11,8 +12,9 @@ use bartizan_mcp::{
     json::{Kind as Json, Value, quote},
     message,
 };
-use bartizan_model::Entropy;
+use bartizan_model::{Clock, Entropy};
 use bartizan_shield::{Finding, Inspector, Shield, schema::Contract};
+use tasks::Tasks;
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -76,6 +78,10 @@ pub struct Call {
     is_released: bool,
     /// What the tool that is called takes and gives.
     contract: Option<Arc<Contract>>,
+    tasks: Arc<Tasks>,
+    /// The task it asks about, as its server calls it.
+    task: Option<String>,
+    clock: Arc<dyn Clock>,
     /// How it ends, for the audit log.
     pub ending: Ending,
     /// What of it is recorded in words.
@@ -160,7 +166,7 @@ impl Call {
             caller_trace: told.map(|told| Text::new(&told)),
             ..Ending::default()
         };
-        Self {
+        let mut call = Self {
             server,
             asker,
             era,
@@ -174,6 +180,9 @@ impl Call {
             stay,
             is_released: false,
             contract,
+            tasks: Arc::clone(&gate.tasks),
+            task: None,
+            clock: Arc::clone(&gate.clock),
             catalog: Arc::clone(&gate.catalog),
             policy: Arc::clone(&gate.policy),
             responses: Arc::clone(&gate.responses),
@@ -196,7 +205,9 @@ impl Call {
             round: None,
             refused: Vec::new(),
             method,
-        }
+        };
+        call.task = call.task_of(request);
+        call
     }
 
     fn open(&self, kind: Handle<'_>, sealed: &str, what: &str) -> Result<String, Refusal> {
@@ -333,7 +344,7 @@ impl Call {
             judged = Some("instructions");
         }
         if !self.is_released {
-            let documents = self.reading.of(message, &self.readers).await?;
+            let documents = self.reading.of(self.server.name(), message, &self.readers).await?;
             let found = self.second_opinions(message, judged, &documents).await?;
             self.reading = Reading::Fresh;
             let inspected = inspect::answer(
@@ -368,6 +379,11 @@ impl Call {
                 self.ending.contradicted_itself();
             }
         }
+        if let Err(failure) = self.vet_task(vetted.changed.as_ref().unwrap_or(message)) {
+            self.ending.broke_promise();
+            return Err(failure);
+        }
+        self.remember_task(message);
         if self.method == "server/discover"
             && let Some(text) = message.field("instructions").and_then(Value::as_str)
         {
