@@ -18,6 +18,7 @@
 //! * [`links`]: accounts that people linked at servers, and who the gate is at their authorization servers.
 //! * [`provider_tokens`]: what the identity provider gave at a sign-in, for acting in that person's name.
 //! * [`bundles`]: the newest bundle of the shield's that was taken up.
+//! * [`sessions`]: live sessions of the legacy era, which any node can end;
 //! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
 //!   [`signing`] keys.
 //!
@@ -55,6 +56,7 @@ pub mod reviews;
 mod ring;
 pub mod root;
 pub mod seal;
+pub mod sessions;
 pub mod signing;
 pub mod vault;
 
@@ -80,5 +82,6 @@ pub use reviews::{Reviews, StoredReviews};
 pub use ring::{KEY, KeyBytes};
 pub use root::{FileRoot, RootError, RootKey};
 pub use seal::{KeyError, OsEntropy, Sealer, create_once};
+pub use sessions::{Sessions, StoredSessions};
 pub use signing::{SigningKeys, StoredSigningKeys};
 pub use vault::{Vault, VaultError};

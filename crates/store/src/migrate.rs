@@ -55,6 +55,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/postgres/0015_keys.sql"),
     ),
     (
+        16,
+        include_str!("../migrations/sqlite/0016_sessions.sql"),
+        include_str!("../migrations/postgres/0016_sessions.sql"),
+    ),
+    (
         17,
         include_str!("../migrations/sqlite/0017_provider_tokens.sql"),
         include_str!("../migrations/postgres/0017_provider_tokens.sql"),
