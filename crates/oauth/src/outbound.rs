@@ -45,7 +45,7 @@ pub use config::{
 };
 pub(crate) use entra_app::{EntraApp, own_scope};
 pub use entra_app::{EntraAppConfig, EntraMeans};
-pub use linking::{Linkable, Linking};
+pub use linking::{Linkable, Linking, Unlinked};
 pub use obo::EntraObo;
 pub use revoke::Revoked;
 pub use secret::SecretCredential;

@@ -26,7 +26,9 @@ use super::{
 use crate::{
     Fetch, SecretRef, SubjectTokens,
     facade::{Asked, Person},
-    outbound::{self, Assertions, Credential, Linking, Made, Means, Refused, Retry, Secrets, Unobtainable},
+    outbound::{
+        self, Assertions, Credential, Linking, Made, Means, Refused, Retry, Secrets, Unlinked, Unobtainable,
+    },
 };
 
 const UP: &str = "https://up.example/mcp";
