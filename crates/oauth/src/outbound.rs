@@ -38,6 +38,7 @@ use crate::{Fetch, SecretRef, StepUp, SubjectTokens, signin::ReadSecret};
 
 pub use asking::Asking;
 pub use assertions::Assertions;
+pub(crate) use assertions::Renews;
 pub use client_credentials::ClientCredentials;
 pub use config::{
     ClientCredentialsConfig, CredentialConfig, EntraOboConfig, SecretConfig, TokenExchangeConfig,

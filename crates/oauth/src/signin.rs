@@ -52,10 +52,12 @@ use crate::{
 
 pub use config::{
     AssertionKey, BrowserConfig, CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig,
+    RecheckBy, RecheckConfig,
 };
 pub use decisions::{Decisions, Held, Standing, Undecided};
 pub use desk::{Desk, Unanswerable};
 pub use local::mint_link;
+pub use provider::Recheck;
 pub use reply::Noted;
 
 use browser::Jar;
@@ -291,5 +293,6 @@ fn owner(at: bartizan_model::Timestamp) -> Person {
         at,
         roles: Default::default(),
         groups: Default::default(),
+        sign_in: None,
     }
 }

@@ -89,6 +89,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/sqlite/0023_admins.sql"),
         include_str!("../migrations/postgres/0023_admins.sql"),
     ),
+    (
+        24,
+        include_str!("../migrations/sqlite/0024_sign_ins.sql"),
+        include_str!("../migrations/postgres/0024_sign_ins.sql"),
+    ),
 ];
 
 /// Any number will do, as long as nobody else takes it.

@@ -213,8 +213,8 @@ impl Rotation<'_> {
                 self.person(row, &links::of_grant(&account, &upstream), &old, made).await
             }
             Content::ProviderTokens => {
-                let (issuer, subject) = (text("issuer")?, text("subject")?);
-                let context = provider_tokens::context(&issuer, &subject);
+                let (issuer, subject, id) = (text("issuer")?, text("subject")?, text("sign_in")?);
+                let context = provider_tokens::context(&issuer, &subject, &id);
                 self.person(row, &context, &old, time(row, "kept_at")?).await
             }
             Content::Browser => {
@@ -367,7 +367,7 @@ const TABLES: &[Table] = &[
         "sign-ins at the provider",
         "provider_tokens",
         "sealed",
-        &["issuer", "subject"],
+        &["issuer", "subject", "sign_in"],
         Content::ProviderTokens,
     ),
     table("browsers", "browsers", "person", &["id"], Content::Browser),

@@ -76,6 +76,7 @@ fn person(subject: &str) -> Person {
         at: Timestamp::from_unix(NOW - 60),
         roles: Default::default(),
         groups: Default::default(),
+        sign_in: None,
     }
 }
 
