@@ -144,6 +144,13 @@ pub enum CredentialConfig {
         /// Where it is kept; read at each sign-in.
         assertion: SecretRef,
     },
+    /// An assertion of the identity that Azure manages for this machine, which the registration trusts as a federated
+    /// credential: no secret is kept anywhere. For Entra.
+    ManagedIdentity {
+        /// The client id of the identity, where the machine has several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity_client_id: Option<String>,
+    },
     /// An assertion that the gate signs (RFC 7523).
     PrivateKeyJwt(AssertionKey),
 }
@@ -271,6 +278,9 @@ impl OidcProviderConfig {
         }
         if self.algorithms.is_empty() {
             found.push(format!("{name}: `algorithms` is empty"));
+        }
+        if matches!(self.credential, CredentialConfig::ManagedIdentity { .. }) {
+            found.push(format!("{name}: `credential.method = \"managed_identity\"` is for kind = \"entra\""));
         }
         if self.recheck.as_ref().is_some_and(|recheck| recheck.grace_s > 86_400) {
             found.push(format!("{name}: `recheck.grace_s` is from 0 to 86400"));
