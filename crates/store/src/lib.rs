@@ -25,6 +25,8 @@
 //! * [`vault`]: secrets that the configuration names.
 //!
 //! [`seal`] is for values that go out into other hands and for sealed columns; [`persons`] for those that are somebody's.
+//! [`lines`] are files of sealed lines, for what is kept outside the database.
+//!
 //! The keys are in a file of their own ([`keyfile`]), wrapped by a root key ([`root`]); [`reseal`] changes them, and
 //! [`erase`] forgets a person.
 
@@ -41,6 +43,7 @@ pub mod erase;
 pub mod flows;
 pub mod grants;
 pub mod keyfile;
+pub mod lines;
 pub mod links;
 mod migrate;
 pub mod pending;
@@ -71,6 +74,7 @@ pub use digest::{Digest, InvalidDigest};
 pub use flows::{Flows, StoredFlows};
 pub use grants::{Grants, StoredGrants};
 pub use keyfile::{Contents, KeyFile, KeysError};
+pub use lines::SealedLines;
 pub use links::{Links, StoredLinks};
 pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
