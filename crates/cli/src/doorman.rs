@@ -22,9 +22,12 @@ use bartizan_oauth::{
     Denied, DenyList, DpopNonces, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings,
     Fetch, Graph, GroupSource, Ledger, MemoryReplays, ResourceServer, ResourceSettings, SecretRef,
     SubjectTokens, Surroundings,
-    facade::{Asked, Directory, Person, Registration},
+    facade::{Asked, Directory, DirectoryUnavailable, Person, Registration, Standing},
     outbound::{Assertions, EntraMeans, Linking},
-    signin::{BrowserConfig, Decisions, Described, SignIn, SignInSettings, SignInSurroundings},
+    signin::{
+        BrowserConfig, Decisions, Described, ProviderConfig, Recheck, SignIn, SignInSettings,
+        SignInSurroundings,
+    },
 };
 use bartizan_store::{
     Browsers, Database, DatabaseError, OsEntropy, Responses, Sealer, StoredBrowsers, StoredConsents,
@@ -51,6 +54,9 @@ const PROOFS: usize = 100_000;
 const LOCAL_SESSION_S: u64 = 600;
 /// The longest that a token can live: the most that `max_token_lifetime_s` may say.
 const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The longest that something can come of a sign-in: a browser stays signed in for 30 days at most, and what is granted there
+/// lasts 366.
+const LONGEST_SIGN_IN: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// How often expired browsers and sign-ins are forgotten.
 const SWEEP: Duration = Duration::from_secs(300);
 /// What a client gets that asks for nothing in particular, where the operator names no scopes.
@@ -218,9 +224,7 @@ impl Doorman {
                     )),
                     sealer: Arc::clone(&self.sealer),
                     denied: Arc::clone(&self.denied),
-                    directory: graph
-                        .filter(|_| identity.graph.as_ref().is_some_and(|graph| graph.people))
-                        .map(|graph| graph as Arc<dyn Directory>),
+                    directory: self.directory(config, base, &egress, graph),
                     ledger: Arc::clone(&ledger),
                 };
                 let mut all: Vec<_> = resources.iter().map(|resource| offered(config, resource)).collect();
@@ -323,10 +327,37 @@ impl Doorman {
             groups,
             ledger,
             decisions: Some(Arc::clone(&self.decisions)),
-            assertions: Some(self.assertions.clone())
-                .filter(|_| config.servers.iter().any(|server| server.credential.takes_sign_ins())),
+            assertions: Some(self.assertions.clone()).filter(|_| keeps_sign_ins(config)),
         };
         SignIn::new(settings, surroundings).map_err(problems)
+    }
+
+    /// Who knows whether people are still there, if anybody is to be asked.
+    fn directory(
+        &self,
+        config: &Config,
+        base: &Path,
+        egress: &Egress,
+        graph: Option<Arc<Graph>>,
+    ) -> Option<Arc<dyn Directory>> {
+        let mut all: Vec<Arc<dyn Directory>> = Vec::new();
+        if config.identity.graph.as_ref().is_some_and(|graph| graph.people) {
+            all.extend(graph.map(|graph| graph as Arc<dyn Directory>));
+        }
+        if let (Mode::Facade, Some(ProviderConfig::Oidc(provider))) =
+            (config.identity.mode, &config.identity.provider)
+        {
+            let means = EntraMeans {
+                fetch: way_to_issuer(egress, base, provider.ca.as_deref()),
+                secret: secrets::reader(base),
+                clock: Arc::new(SystemClock),
+                entropy: Arc::new(OsEntropy),
+            };
+            let recheck = Recheck::new(provider, self.assertions.clone(), means);
+            all.extend(recheck.map(|recheck| Arc::new(recheck) as Arc<dyn Directory>));
+        }
+        let browsers = self.browsers.clone();
+        (!all.is_empty()).then(|| Arc::new(Leaving { all, browsers }) as Arc<dyn Directory>)
     }
 
     /// Keeps the record of who comes in, with the servers of `config` by name.
@@ -349,7 +380,7 @@ impl Doorman {
             None => Vec::new(),
             Some((facade, sign_in)) => vec![
                 tokio::spawn(Arc::clone(facade).keep_up()).abort_handle(),
-                tokio::spawn(sweep(Arc::clone(sign_in))).abort_handle(),
+                tokio::spawn(sweep(Arc::clone(sign_in), self.assertions.clone())).abort_handle(),
             ],
         };
     }
@@ -398,6 +429,36 @@ impl Doorman {
 
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Directories; whoever one of them does not stand by is signed out here, too, or their browser would go on making grants.
+struct Leaving {
+    all: Vec<Arc<dyn Directory>>,
+    browsers: StoredBrowsers,
+}
+
+#[async_trait]
+impl Directory for Leaving {
+    async fn standing(&self, person: &Person) -> Result<Standing, DirectoryUnavailable> {
+        let standing = self.all.standing(person).await?;
+        if standing != Standing::Active
+            && let Err(error) = self.browsers.close_all(&person.issuer, &person.subject).await
+        {
+            tracing::error!(%error, "somebody who is gone was not signed out");
+            return Err(DirectoryUnavailable);
+        }
+        Ok(standing)
+    }
+}
+
+/// Whether what sign-ins at the provider leave is used by anybody.
+fn keeps_sign_ins(config: &Config) -> bool {
+    match &config.identity.provider {
+        Some(ProviderConfig::Oidc(provider)) => provider.recheck.is_some(),
+        Some(ProviderConfig::Entra(_)) | None => {
+            config.servers.iter().any(|server| server.credential.takes_sign_ins())
+        }
     }
 }
 
@@ -495,12 +556,15 @@ fn way_to_issuer(egress: &Egress, base: &Path, ca: Option<&Path>) -> Arc<dyn Fet
     Arc::new(EgressFetch::new(egress.clone(), tls))
 }
 
-async fn sweep(sign_in: Arc<SignIn>) {
+async fn sweep(sign_in: Arc<SignIn>, assertions: Assertions) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         if let Err(error) = sign_in.sweep().await {
             tracing::warn!(%error, "expired sign-ins were not forgotten");
+        }
+        if let Err(error) = assertions.sweep(LONGEST_SIGN_IN).await {
+            tracing::warn!(%error, "what long ago sign-ins left was not forgotten");
         }
     }
 }

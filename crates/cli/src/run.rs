@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bartizan_gateway::{
-    Gate, catalog,
+    Gate, catalog, legacy,
     listener::{Door, Listening, Names, Proxies, serve},
 };
 use bartizan_model::{Caller, Clock, Secret, SystemClock};
@@ -61,6 +61,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let base = base_of(path);
     secrets::prepare(&loaded.config, &base, &state).await?;
     let gate = state.gate("gate").await?;
+    state.keep_sessions(&gate).await?;
     let bundles = Arc::new(Bundles::new(Arc::clone(&gate), &state, &base).await?);
     bundles.adopt(bundles.prepare(&loaded.config).await?).await;
     let metrics = metrics_of(&gate);
@@ -125,6 +126,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let keeping_up = tokio::spawn(Arc::clone(&reviewing).keep_up());
     let (stop, stopped) = watch::channel(false);
     let tidying = tokio::spawn(tidy(Arc::clone(&gate)));
+    let keeping_sessions = tokio::spawn(legacy::keep(Arc::clone(&gate)));
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
     let revoking = tokio::spawn(end_revoked(Arc::clone(&gate), Arc::clone(doorman.denied())));
     let taking_back = tokio::spawn(take_back(Arc::clone(&gate), Arc::clone(&doorman)));
@@ -178,6 +180,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     stop.send_replace(true);
     serving.await?;
     tidying.abort();
+    keeping_sessions.abort();
     looking.abort();
     revoking.abort();
     taking_back.abort();

@@ -32,6 +32,8 @@ pub enum Remote {
     Azure(String),
     /// `{ hashicorp = "MOUNT/PATH#FIELD" }`
     Hashicorp(String),
+    /// `method = "managed_identity"`, with the identity's client id
+    Identity(Option<String>),
 }
 
 impl std::fmt::Display for Remote {
@@ -40,6 +42,8 @@ impl std::fmt::Display for Remote {
             Self::Vault(name) => write!(f, "the vault's secret {name}"),
             Self::Azure(name) => write!(f, "the secret {name} of Azure Key Vault"),
             Self::Hashicorp(address) => write!(f, "the secret {address} of HashiCorp Vault"),
+            Self::Identity(None) => f.write_str("the managed identity of this machine"),
+            Self::Identity(Some(client)) => write!(f, "the managed identity {client} of this machine"),
         }
     }
 }
@@ -91,6 +95,7 @@ pub fn read(from: &SecretRef, base: &Path) -> anyhow::Result<Secret> {
         SecretRef::Vault { vault } => Remote::Vault(vault.clone()),
         SecretRef::AzureKv { azure_kv } => Remote::Azure(azure_kv.clone()),
         SecretRef::Hashicorp { hashicorp } => Remote::Hashicorp(hashicorp.clone()),
+        SecretRef::ManagedIdentity { client_id } => Remote::Identity(client_id.clone()),
     };
     match fetched().get(&remote) {
         Some(Ok(secret)) => Ok(secret.clone()),

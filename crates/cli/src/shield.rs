@@ -27,6 +27,7 @@ use crate::{
     state::State,
 };
 use reports::Reports;
+pub use reports::lines as report_lines;
 
 #[derive(Subcommand)]
 pub enum ShieldCommand {

@@ -11,10 +11,11 @@ use std::{
 use anyhow::{Context, bail};
 use bartizan_audit::AuditFolder;
 use bartizan_gateway::{Gate, Kept, quarantine::Ward};
-use bartizan_model::{Entropy, Secret, SystemClock};
+use bartizan_model::{Clock, Entropy, Secret, SystemClock};
 use bartizan_store::{
-    Database, Keeper, OsEntropy, Sealer, StoredApprovals, StoredBundles, StoredFlows, StoredLinks,
-    StoredPins, StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews, create_once,
+    Database, Keeper, OsEntropy, Sealer, Sessions, StoredApprovals, StoredBundles, StoredFlows, StoredLinks,
+    StoredPins, StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews, StoredSessions,
+    create_once,
 };
 
 use crate::{
@@ -190,6 +191,19 @@ impl State {
         gate.open_ward(Ward::new(quarantine, clock));
         gate.read_by(crate::reader::readers()?);
         Ok(gate)
+    }
+
+    /// Gives the legacy sessions of `gate` rows, by the name of its log, which no other process has while it runs; what a
+    /// process that died left open by that name is closed first.
+    pub async fn keep_sessions(&self, gate: &Gate) -> anyhow::Result<()> {
+        let node = gate.recorder().log().origin().to_string();
+        let stored = StoredSessions::new(self.database().await?, node);
+        let left = stored.begin(SystemClock.now()).await?;
+        if left > 0 {
+            tracing::info!(left, "sessions of an earlier process of this node are over");
+        }
+        gate.keep_sessions(Arc::new(stored));
+        Ok(())
     }
 
     /// The audit folder.

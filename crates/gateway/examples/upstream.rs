@@ -159,6 +159,7 @@ impl Scene {
             at: Timestamp::from_unix(1),
             roles: Default::default(),
             groups: Default::default(),
+            sign_in: None,
         };
         let asker = Asker::new(Caller::new(&person.issuer, &person.subject, "conformance"));
         Ok(Self { server: Arc::new(Server::new(settings, recorder)), linking, asker, person, era })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bartizan_mcp::{Era, Kind, Message, Refusal, Revision, code, era, headers};
 use bartizan_policy::limits::Held;
+use bartizan_store::sessions::End;
 use http::{Method, Response};
 use tracing::Instrument;
 
@@ -250,7 +251,7 @@ fn listen(gate: &Arc<Gate>, asker: &Asker, received: &Received) -> Response<Answ
 fn end(gate: &Gate, asker: &Asker, received: &Received) -> Response<Answer> {
     match bind(gate, asker, received) {
         Ok(session) => {
-            gate.sessions().end(&session);
+            gate.sessions().end(&session, End::Client);
             respond::empty(204)
         }
         Err(refusal) => respond::refused(&refusal, None),

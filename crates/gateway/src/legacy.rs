@@ -2,6 +2,8 @@
 
 mod link;
 mod session;
+mod sessions;
 
 pub use link::{Errand, Link, Taken, Way, greet, shake_hands};
-pub use session::{Hub, Session, Sessions, exchange, initialize, refusal_of};
+pub use session::{Hub, Session, exchange, initialize, refusal_of};
+pub use sessions::{Sessions, keep};

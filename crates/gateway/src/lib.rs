@@ -52,7 +52,7 @@ use bartizan_audit::Log;
 use bartizan_mcp::{Refusal, code};
 use bartizan_model::{Clock, Entropy, ServerName};
 use bartizan_shield::Shield;
-use bartizan_store::{Approvals, Flows, Keeper, Sealer};
+use bartizan_store::{Approvals, Flows, Keeper, Sealer, sessions::End};
 
 use catalog::Catalog;
 use documents::Readers;
@@ -187,12 +187,16 @@ impl Gate {
         let is_current =
             |server: &Arc<Server>| fleet.0.get(server.name()).is_some_and(|now| Arc::ptr_eq(now, server));
         let is_cut_off = |session: &legacy::Session| {
-            let all_quarantined = !session.links().is_empty()
-                && session.links().iter().all(|link| self.responses.is_quarantined(link.server().name()));
-            all_quarantined || self.responses.is_revoked(&session.asker().caller)
+            !session.links().is_empty()
+                && session.links().iter().all(|link| self.responses.is_quarantined(link.server().name()))
         };
         self.sessions.sweep(|session| {
-            is_cut_off(session) || session.links().iter().any(|link| !is_current(link.server()))
+            if self.responses.is_revoked(&session.asker().caller) {
+                return Some(End::Revoked);
+            }
+            let is_over =
+                is_cut_off(session) || session.links().iter().any(|link| !is_current(link.server()));
+            is_over.then_some(End::Server)
         });
     }
 
@@ -245,6 +249,12 @@ impl Gate {
         self.readers.get().cloned().unwrap_or_default()
     }
 
+    /// Gives each legacy session a row in `stored`, which [`legacy::keep`] brings up to date; without, sessions are this
+    /// process's alone. The first one stays.
+    pub fn keep_sessions(&self, stored: Arc<dyn bartizan_store::Sessions>) {
+        self.sessions.keep_in(stored, Arc::clone(&self.clock));
+    }
+
     /// Who may do what.
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -277,7 +287,7 @@ impl Gate {
 
     /// Ends the sessions that were opened by a token which has been taken back since.
     pub fn end_revoked(&self) {
-        self.sessions.sweep(|session| session.asker().is_revoked());
+        self.sessions.sweep(|session| session.asker().is_revoked().then_some(End::Revoked));
     }
 
     /// Where unguessable bytes come from.
@@ -311,6 +321,9 @@ impl Gate {
     /// Closes, and waits until the processes are gone; the ladder gives them some seconds (spec.md C-39).
     pub async fn close_and_wait(&self) {
         let counts = self.close();
+        if let Err(error) = self.sessions.settle().await {
+            tracing::warn!(%error, "that the sessions are over could not be noted");
+        }
         for _ in 0..100 {
             if counts.iter().all(|c| c.load(Ordering::Relaxed) == 0) {
                 return;

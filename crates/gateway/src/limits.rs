@@ -55,6 +55,12 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub const SESSIONS: usize = 50_000;
 /// A legacy session ends when it was not used for this long.
 pub const SESSION_IDLE: Duration = Duration::from_secs(30 * 60);
+/// How often it is looked which sessions others have ended in the store.
+pub const ENDED_AGE: Duration = Duration::from_secs(1);
+/// How often it is noted in the store which sessions were used.
+pub const SEEN_EVERY: Duration = Duration::from_secs(60);
+/// How often rows of sessions that ended long ago are looked for.
+pub const SESSION_ROWS_KEPT: Duration = Duration::from_secs(60 * 60);
 /// Bytes that one stream keeps for a client that comes back (spec.md B-24).
 pub const REPLAY_BYTES: usize = 1024 * 1024;
 /// Events that one stream keeps.

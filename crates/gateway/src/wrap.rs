@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bartizan_mcp::{Era, Id, Kind, Message, Refusal, code, era};
+use bartizan_store::sessions::End;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     sync::mpsc,
@@ -65,7 +66,7 @@ pub async fn serve(
     client.tasks.shutdown().await;
     client.telling.shutdown().await;
     if let Some(session) = client.session.take() {
-        client.gate.sessions().end(&session);
+        client.gate.sessions().end(&session, End::Client);
     }
     drop(client);
     // It ends with the last of those who write to it.

@@ -244,6 +244,13 @@ pub enum SecretRef {
         /// `MOUNT/PATH#FIELD`
         hashicorp: String,
     },
+    /// An assertion of the identity that Azure manages for this machine. It stands in no configuration: it is what
+    /// `method = "managed_identity"` reads.
+    #[serde(skip)]
+    ManagedIdentity {
+        /// Which identity, where the machine has several.
+        client_id: Option<String>,
+    },
 }
 
 impl SecretRef {
@@ -255,6 +262,7 @@ impl SecretRef {
             Self::Vault { vault } => format!("vault's secret {vault}"),
             Self::AzureKv { azure_kv } => format!("Azure Key Vault's secret {azure_kv}"),
             Self::Hashicorp { hashicorp } => format!("HashiCorp Vault's secret {hashicorp}"),
+            Self::ManagedIdentity { .. } => "managed identity of this machine".to_owned(),
         }
     }
 }

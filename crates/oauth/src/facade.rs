@@ -99,11 +99,36 @@ pub struct FacadeResource {
 /// The identity provider's directory: who is still somebody there. It is asked at each refresh (spec.md F-37, B-51).
 #[async_trait]
 pub trait Directory: Send + Sync {
-    /// Whether this person may still sign in.
+    /// Whether this person is still somebody, and the sign-in they are known by still good.
     ///
     /// # Errors
     /// [`DirectoryUnavailable`]: nobody can say, so there is no token now.
-    async fn is_active(&self, issuer: &str, subject: &str) -> Result<bool, DirectoryUnavailable>;
+    async fn standing(&self, person: &Person) -> Result<Standing, DirectoryUnavailable>;
+}
+
+/// What a directory says of a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They may go on, or are not this directory's to judge.
+    Active,
+    /// They may not sign in any more: nothing that was granted in their name holds.
+    Gone,
+    /// This sign-in is over; they may sign in anew.
+    SignInOver,
+}
+
+/// Several directories, each of which has to stand by a person.
+#[async_trait]
+impl Directory for Vec<Arc<dyn Directory>> {
+    async fn standing(&self, person: &Person) -> Result<Standing, DirectoryUnavailable> {
+        for directory in self {
+            match directory.standing(person).await? {
+                Standing::Active => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Standing::Active)
+    }
 }
 
 /// The directory cannot be asked at the moment.

@@ -48,6 +48,11 @@ pub trait Fetch: Send + Sync {
     /// GETs a document.
     fn get<'a>(&'a self, url: &'a Url, named_by: NamedBy) -> Fetching<'a>;
 
+    /// GETs a document at an endpoint the operator named, with this `Authorization`.
+    fn get_as<'a>(&'a self, _url: &'a Url, _authorization: &'a Secret) -> Fetching<'a> {
+        Box::pin(async { Err(ONLY_READS) })
+    }
+
     /// POSTs a form to an endpoint the operator named, with this `Authorization` if there is one.
     fn post<'a>(&'a self, _url: &'a Url, _authorization: Option<&'a Secret>, _form: Secret) -> Fetching<'a> {
         Box::pin(async { Err(ONLY_READS) })
@@ -135,14 +140,19 @@ impl Fetch for EgressFetch {
         })
     }
 
+    fn get_as<'a>(&'a self, url: &'a Url, authorization: &'a Secret) -> Fetching<'a> {
+        Box::pin(async move {
+            let mut headers = json_wanted();
+            headers.insert(header::AUTHORIZATION, line_of(authorization)?);
+            self.ask(url, Method::GET, headers, Bytes::new()).await
+        })
+    }
+
     fn post<'a>(&'a self, url: &'a Url, authorization: Option<&'a Secret>, form: Secret) -> Fetching<'a> {
         Box::pin(async move {
             let mut headers = json_wanted();
             if let Some(authorization) = authorization {
-                let mut line = HeaderValue::from_str(authorization.reveal())
-                    .map_err(|_| bartizan_egress::Error::Url("its credential is no header value"))?;
-                line.set_sensitive(true);
-                headers.insert(header::AUTHORIZATION, line);
+                headers.insert(header::AUTHORIZATION, line_of(authorization)?);
             }
             let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(header::CONTENT_TYPE, kind);
@@ -186,6 +196,14 @@ impl Fetch for EgressFetch {
             Ok(if refuses { lines.collect() } else { HeaderMap::new() })
         })
     }
+}
+
+/// A credential as a header line that no log shows.
+fn line_of(authorization: &Secret) -> Result<HeaderValue, bartizan_egress::Error> {
+    let mut line = HeaderValue::from_str(authorization.reveal())
+        .map_err(|_| bartizan_egress::Error::Url("its credential is no header value"))?;
+    line.set_sensitive(true);
+    Ok(line)
 }
 
 fn json_wanted() -> HeaderMap {

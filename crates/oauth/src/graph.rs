@@ -21,7 +21,7 @@ use url::Url;
 use crate::{
     Fetch, GroupSource, NamedBy, Resolving, Sent,
     config::problems::{check_url, is_guid},
-    facade::{Directory, DirectoryUnavailable},
+    facade::{Directory, DirectoryUnavailable, Person, Standing},
     outbound::{EntraApp, EntraAppConfig, EntraMeans, token::Tokens},
 };
 
@@ -230,21 +230,23 @@ impl GroupSource for Graph {
 
 #[async_trait]
 impl Directory for Graph {
-    async fn is_active(&self, issuer: &str, subject: &str) -> Result<bool, DirectoryUnavailable> {
+    async fn standing(&self, person: &Person) -> Result<Standing, DirectoryUnavailable> {
         // Somebody else's people: their own issuer answers for them.
-        if issuer != self.app.issuer {
-            return Ok(true);
+        if person.issuer != self.app.issuer {
+            return Ok(Standing::Active);
         }
-        let object = self.member(issuer, subject).ok_or(DirectoryUnavailable)?;
+        let object = self.member(&person.issuer, &person.subject).ok_or(DirectoryUnavailable)?;
         let request = json!({
             "id": "1", "method": "GET", "url": format!("/users/{object}?$select=id,accountEnabled"),
         });
         match self.ask(request).await {
             Ok((200, body)) if body.get("id").and_then(Value::as_str) == Some(object) => {
-                body.get("accountEnabled").and_then(Value::as_bool).ok_or(DirectoryUnavailable)
+                let is_enabled = body.get("accountEnabled").and_then(Value::as_bool);
+                let is_enabled = is_enabled.ok_or(DirectoryUnavailable)?;
+                Ok(if is_enabled { Standing::Active } else { Standing::Gone })
             }
             // Deleted.
-            Ok((404, _)) => Ok(false),
+            Ok((404, _)) => Ok(Standing::Gone),
             other => {
                 let why = other.map_or_else(|why| why, |(status, _)| format!("it answered {status}"));
                 tracing::warn!(why, "Microsoft Graph does not say whether somebody is still there");

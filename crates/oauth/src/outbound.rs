@@ -38,6 +38,7 @@ use crate::{Fetch, SecretRef, StepUp, SubjectTokens, signin::ReadSecret};
 
 pub use asking::Asking;
 pub use assertions::Assertions;
+pub(crate) use assertions::Renews;
 pub use client_credentials::ClientCredentials;
 pub use config::{
     ClientCredentialsConfig, CredentialConfig, EntraOboConfig, SecretConfig, TokenExchangeConfig,
@@ -45,7 +46,7 @@ pub use config::{
 };
 pub(crate) use entra_app::{EntraApp, own_scope};
 pub use entra_app::{EntraAppConfig, EntraMeans};
-pub use linking::{Linkable, Linking};
+pub use linking::{Linkable, Linking, Unlinked};
 pub use obo::EntraObo;
 pub use revoke::Revoked;
 pub use secret::SecretCredential;

@@ -35,6 +35,10 @@ pub(crate) const GRANT: &str = "grant_id";
 /// The claim of a token of ours that says, by `true`, that roles and groups are too many for it and stand in the grant.
 pub(crate) const GROUPS_IN_GRANT: &str = "groups_in_grant";
 
+/// The claim of a token of ours that names the sign-in it goes back to (OpenID Connect Front-Channel Logout §3), where
+/// something of it is kept.
+pub(crate) const SIGN_IN: &str = "sid";
+
 /// An issuer that follows RFC 9068, more or less.
 pub(crate) struct Oidc {
     pub issuer: String,
@@ -138,7 +142,11 @@ impl Facade {
                 Some(_) => return Err(Error::ClaimMalformed(GROUPS_IN_GRANT)),
             },
             reads_claims_challenges: false,
-            ours: Some(Ours { issuer: self.issuer.clone(), grant: claims.text(GRANT)?.map(str::to_owned) }),
+            ours: Some(Ours {
+                issuer: self.issuer.clone(),
+                grant: claims.text(GRANT)?.map(str::to_owned),
+                sign_in: claims.text(SIGN_IN)?.map(str::to_owned),
+            }),
         })
     }
 }

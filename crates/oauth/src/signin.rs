@@ -53,10 +53,12 @@ use crate::{
 
 pub use config::{
     AssertionKey, BrowserConfig, CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig,
+    RecheckBy, RecheckConfig,
 };
 pub use decisions::{Decisions, Entered, Held, Standing, Undecided};
 pub use desk::{Desk, Unanswerable};
 pub use local::mint_link;
+pub use provider::Recheck;
 pub use reply::Noted;
 pub use withheld::Withheld;
 
@@ -305,5 +307,6 @@ fn owner(at: bartizan_model::Timestamp) -> Person {
         at,
         roles: Default::default(),
         groups: Default::default(),
+        sign_in: None,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bartizan_model::{Caller, Timestamp};
+use bartizan_store::provider_tokens::SignIn;
 
 use crate::{Error, StepUp, binding::Binding, cache::CacheKey};
 
@@ -54,6 +55,8 @@ pub(crate) struct Ours {
     pub issuer: String,
     /// The grant it stands on, if a person gave one.
     pub grant: Option<String>,
+    /// The sign-in it goes back to, if something of that is kept.
+    pub sign_in: Option<String>,
 }
 
 /// How the person signed in (OpenID Connect Core §2; RFC 9068 §2.2.1).
@@ -144,6 +147,14 @@ impl VerifiedToken {
     /// Whose token it is: the issuer that signed it or vouched for it.
     pub(crate) fn signed_by(&self) -> &str {
         self.identity.ours.as_ref().map_or(self.identity.caller.issuer(), |ours| &ours.issuer)
+    }
+
+    /// The sign-in that the token goes back to, if something of that is kept: never another of the same person's, which may
+    /// have shown more (attacks.md TP-02).
+    pub(crate) fn sign_in(&self) -> Option<SignIn> {
+        let id = self.identity.ours.as_ref()?.sign_in.clone()?;
+        let caller = self.caller();
+        Some(SignIn { issuer: caller.issuer().to_owned(), subject: caller.subject().to_owned(), id })
     }
 
     /// Whether our own authorization server issued it.

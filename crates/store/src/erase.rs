@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bartizan_model::Timestamp;
 
-use crate::{Database, DatabaseError, columns::seconds, persons::TENANT};
+use crate::{Database, DatabaseError, columns::seconds, persons::TENANT, sessions};
 
 /// How much there was of a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Erased {
     pub links: u64,
     /// Browsers in which the person was signed in.
     pub browsers: u64,
-    /// What else there was: consents, withheld results, requests that waited, labels of what was read.
+    /// What else there was: consents, withheld results, requests that waited, labels of what was read, sessions.
     pub other: u64,
 }
 
@@ -41,7 +41,7 @@ pub async fn keys_of(database: &Database, issuer: &str, subject: &str) -> Result
     Ok(ids.bind(TENANT).bind(issuer).bind(subject).fetch_all(database.pool()).await?)
 }
 
-/// Deletes every row of a person, and revokes every token that speaks for them and was issued until `now`, for as long as
+/// Deletes every row of a person (a session's stays without them until its node has closed it), and revokes every token that speaks for them and was issued until `now`, for as long as
 /// `remembered`: gates that run know within seconds.
 ///
 /// # Errors
@@ -98,6 +98,7 @@ pub async fn erase(
     }
     // Whoever remembers what of theirs was on record must look again.
     sqlx::query("UPDATE flow_resets SET resets = resets + 1").execute(&mut *transaction).await?;
+    erased.other += sessions::erase(&mut transaction, issuer, subject, now).await?;
     let keys = sqlx::query_scalar(
         "DELETE FROM person_keys WHERE tenant = $1 AND issuer = $2 AND subject = $3 RETURNING id",
     );

@@ -351,12 +351,27 @@ impl KeyFile {
         Ok(())
     }
 
+    /// Keeps every other rotation of these keys out for as long as the answer lives; `None` if one is under way.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub(crate) fn only_rotation(&self) -> Result<Option<fs::File>, KeyError> {
+        let path = self.path.with_extension("rotating");
+        let lock = || {
+            let file = lock_file(&path)?;
+            match file.try_lock() {
+                Ok(()) => Ok(Some(file)),
+                Err(fs::TryLockError::WouldBlock) => Ok(None),
+                Err(fs::TryLockError::Error(error)) => Err(error),
+            }
+        };
+        lock().map_err(|source| KeyError::Io { path: path.clone(), source })
+    }
+
     fn lock(&self) -> Result<fs::File, KeyError> {
         let path = self.path.with_extension("lock");
         let lock = || {
-            let mut options = fs::OpenOptions::new();
-            options.create(true).truncate(false).write(true).mode(0o600);
-            let file = options.open(&path)?;
+            let file = lock_file(&path)?;
             file.lock()?;
             Ok(file)
         };
@@ -407,4 +422,9 @@ fn contents(inside: &Inside) -> Option<Contents> {
         erased: inside.erased,
     };
     (!contents.gate.is_empty() && !contents.persons.is_empty()).then_some(contents)
+}
+
+fn lock_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600).open(path)
 }

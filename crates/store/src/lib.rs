@@ -18,12 +18,15 @@
 //! * [`links`]: accounts that people linked at servers, and who the gate is at their authorization servers.
 //! * [`provider_tokens`]: what the identity provider gave at a sign-in, for acting in that person's name.
 //! * [`bundles`]: the newest bundle of the shield's that was taken up.
+//! * [`sessions`]: live sessions of the legacy era, which any node can end;
 //! * [`grants`]: what people granted clients, and what of it was revoked; [`clients`] that registered themselves;
 //!   [`signing`] keys.
 //!
 //! * [`vault`]: secrets that the configuration names.
 //!
 //! [`seal`] is for values that go out into other hands and for sealed columns; [`persons`] for those that are somebody's.
+//! [`lines`] are files of sealed lines, for what is kept outside the database.
+//!
 //! The keys are in a file of their own ([`keyfile`]), wrapped by a root key ([`root`]); [`reseal`] changes them, and
 //! [`erase`] forgets a person.
 
@@ -40,6 +43,7 @@ pub mod erase;
 pub mod flows;
 pub mod grants;
 pub mod keyfile;
+pub mod lines;
 pub mod links;
 mod migrate;
 pub mod pending;
@@ -55,6 +59,7 @@ pub mod reviews;
 mod ring;
 pub mod root;
 pub mod seal;
+pub mod sessions;
 pub mod signing;
 pub mod vault;
 
@@ -69,6 +74,7 @@ pub use digest::{Digest, InvalidDigest};
 pub use flows::{Flows, StoredFlows};
 pub use grants::{Grants, StoredGrants};
 pub use keyfile::{Contents, KeyFile, KeysError};
+pub use lines::SealedLines;
 pub use links::{Links, StoredLinks};
 pub use pending::{Pending, PendingKind, StoredPending};
 pub use pins::{Keeper, PinSet, Pins, StoredPins};
@@ -80,5 +86,6 @@ pub use reviews::{Reviews, StoredReviews};
 pub use ring::{KEY, KeyBytes};
 pub use root::{FileRoot, RootError, RootKey};
 pub use seal::{KeyError, OsEntropy, Sealer, create_once};
+pub use sessions::{Sessions, StoredSessions};
 pub use signing::{SigningKeys, StoredSigningKeys};
 pub use vault::{Vault, VaultError};

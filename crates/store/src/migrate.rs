@@ -55,6 +55,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/postgres/0015_keys.sql"),
     ),
     (
+        16,
+        include_str!("../migrations/sqlite/0016_sessions.sql"),
+        include_str!("../migrations/postgres/0016_sessions.sql"),
+    ),
+    (
         17,
         include_str!("../migrations/sqlite/0017_provider_tokens.sql"),
         include_str!("../migrations/postgres/0017_provider_tokens.sql"),
@@ -83,6 +88,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         23,
         include_str!("../migrations/sqlite/0023_admins.sql"),
         include_str!("../migrations/postgres/0023_admins.sql"),
+    ),
+    (
+        24,
+        include_str!("../migrations/sqlite/0024_sign_ins.sql"),
+        include_str!("../migrations/postgres/0024_sign_ins.sql"),
     ),
     (
         28,

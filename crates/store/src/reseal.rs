@@ -1,18 +1,19 @@
 //! Sealing everything again under newer keys, while gates go on.
 //!
 //! Each row is read, opened, sealed anew and put back only if nobody changed it meanwhile; whoever is stopped and starts
-//! again finds what is left by the ids of the keys. A row that does not open is left as it is: it counted for nothing before.
+//! again finds what is left by the ids of the keys. A row that does not open, or cannot be read, is left as it is: it counted
+//! for nothing before.
 //!
 //! What lives for minutes only, sign-ins under way, is left to end by itself: the gate's older key opens for a day more
 //! ([`crate::keyfile::RETIRED`]).
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bartizan_model::{ServerName, Timestamp};
 use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 
 use crate::{
-    Database, DatabaseError, Sealer, StoredBundles, admins, approvals, bundles,
+    Database, DatabaseError, SealedLines, Sealer, StoredBundles, admins, approvals, bundles,
     columns::{digest, time},
     consents, grants,
     keyfile::{Contents, KeyFile, KeysError},
@@ -28,6 +29,17 @@ const PAGE: i64 = 200;
 /// Why a rotation stopped. It goes on where it was when it is begun again.
 #[derive(Debug, thiserror::Error)]
 pub enum RotationError {
+    /// Another process rotates the same keys.
+    #[error("another rotation of these keys is under way; wait until it is finished")]
+    Busy,
+    /// A file of sealed lines.
+    #[error("cannot seal {path} again: {source}")]
+    Lines {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -52,6 +64,13 @@ pub enum Progress {
     Published,
     /// New keys seal; gates learn of it.
     Promoted,
+    /// A row cannot be read, and was left as it is. Nobody else can read it either.
+    Malformed {
+        /// What it is.
+        what: &'static str,
+        /// What names it, escaped: text of somebody else's may be among it.
+        row: String,
+    },
     /// A kind of rows was sealed again: `done` of them, and `lost` that do not open were left as they are.
     Resealed {
         /// What they are.
@@ -77,6 +96,8 @@ pub struct Rotation<'a> {
     pub pins: &'a StoredPins,
     /// What was taken up of bundles, with the file beside it.
     pub bundles: &'a StoredBundles,
+    /// What is kept outside the database, and what it is.
+    pub lines: &'a [(&'static str, SealedLines)],
     /// How long gates take to learn of a change of the key file.
     pub patience: Duration,
     /// Destroy the gate's older key at once, not after a day: what it sealed for other hands (session ids, cursors, forms)
@@ -85,11 +106,14 @@ pub struct Rotation<'a> {
 }
 
 impl Rotation<'_> {
-    /// Rotates, or goes on with a rotation that was stopped.
+    /// Rotates, or goes on with a rotation that was stopped. Two of them at once would each destroy what the other seals by:
+    /// the second is refused.
     ///
     /// # Errors
     /// [`RotationError`]; to be begun again.
     pub async fn run(&self, now: Timestamp, say: &mut dyn FnMut(Progress)) -> Result<(), RotationError> {
+        let only = self.file.only_rotation().map_err(KeysError::from)?;
+        let _only = only.ok_or(RotationError::Busy)?;
         if self.file.read().await?.rotating().is_none() {
             self.file.root().renew().await.map_err(KeysError::from)?;
         }
@@ -102,6 +126,12 @@ impl Rotation<'_> {
         say(Progress::Promoted);
         tokio::time::sleep(self.patience).await;
         self.reseal(say).await?;
+        for (what, lines) in self.lines {
+            let path = || lines.path().to_owned();
+            let sealed = lines.reseal(&self.sealer);
+            let (done, lost) = sealed.map_err(|source| RotationError::Lines { path: path(), source })?;
+            say(Progress::Resealed { what: *what, done, lost });
+        }
         self.pins.renew_seen()?;
         self.bundles.renew_seen()?;
         let root = self.sealer.persons_id().ok_or(DatabaseError::Locked)?;
@@ -131,9 +161,15 @@ impl Rotation<'_> {
                     break;
                 }
                 for row in &rows {
-                    match self.renewed(table, row).await? {
-                        None => lost += 1,
-                        Some(text) => done += self.put(table, row, &text).await?,
+                    match self.again(table, row).await {
+                        Ok(Some(count)) => done += count,
+                        Ok(None) => lost += 1,
+                        // One row that somebody spoilt must not keep the others under a key that got out.
+                        Err(error) if self.is_of_row(&error) => {
+                            lost += 1;
+                            say(Progress::Malformed { what: table.what, row: table.name_of(row) });
+                        }
+                        Err(error) => return Err(error.into()),
                     }
                 }
                 if i64::try_from(rows.len()).is_ok_and(|read| read == PAGE) {
@@ -143,6 +179,25 @@ impl Rotation<'_> {
             say(Progress::Resealed { what: table.what, done, lost });
         }
         Ok(())
+    }
+
+    /// Seals a row again; how many were changed, `None` if it does not open.
+    async fn again(&self, table: &Table, row: &AnyRow) -> Result<Option<u64>, DatabaseError> {
+        match self.renewed(table, row).await? {
+            None => Ok(None),
+            Some(text) => self.put(table, row, &text).await.map(Some),
+        }
+    }
+
+    /// Whether an error says something of one row, and nothing of the database or the keys: a value that is not one, or a
+    /// person's key under a root that the key file does not have.
+    fn is_of_row(&self, error: &DatabaseError) -> bool {
+        match error {
+            DatabaseError::Value(_) => true,
+            DatabaseError::Locked => !self.sealer.is_locked(),
+            DatabaseError::Failed(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => true,
+            _ => false,
+        }
     }
 
     /// Rows that older keys sealed; the first `skip` of them do not open.
@@ -216,8 +271,8 @@ impl Rotation<'_> {
                 self.person(row, &links::of_grant(&account, &upstream), &old, made).await
             }
             Content::ProviderTokens => {
-                let (issuer, subject) = (text("issuer")?, text("subject")?);
-                let context = provider_tokens::context(&issuer, &subject);
+                let (issuer, subject, id) = (text("issuer")?, text("subject")?, text("sign_in")?);
+                let context = provider_tokens::context(&issuer, &subject, &id);
                 self.person(row, &context, &old, time(row, "kept_at")?).await
             }
             Content::Browser => {
@@ -348,6 +403,13 @@ enum Content {
 }
 
 impl Table {
+    /// What names a row, for the operator.
+    fn name_of(&self, row: &AnyRow) -> String {
+        let value = |key: &&str| row.try_get::<String, _>(*key).unwrap_or_else(|_| "?".to_owned());
+        let named = self.keys.iter().map(|key| format!("{key} {:?}", value(key)));
+        named.collect::<Vec<_>>().join(", ")
+    }
+
     fn is_personal(&self) -> bool {
         matches!(
             self.content,
@@ -385,7 +447,7 @@ const TABLES: &[Table] = &[
         "sign-ins at the provider",
         "provider_tokens",
         "sealed",
-        &["issuer", "subject"],
+        &["issuer", "subject", "sign_in"],
         Content::ProviderTokens,
     ),
     table("browsers", "browsers", "person", &["id"], Content::Browser),

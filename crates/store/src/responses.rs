@@ -12,6 +12,7 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 use crate::{
     Database, DatabaseError,
     columns::{seconds, time},
+    sessions::{self, End, Whose},
 };
 
 /// Whom or what a response cuts off.
@@ -58,7 +59,8 @@ pub struct Response {
 /// Where responses are kept.
 #[async_trait]
 pub trait Responses: Send + Sync {
-    /// Puts `response` in force; `false` if one for its target is already, which stays as it is.
+    /// Puts `response` in force, and ends the live sessions that it cuts off; `false` if one for its target is in force
+    /// already, which stays as it is.
     ///
     /// # Errors
     /// [`DatabaseError`]; it is not in force then.
@@ -127,6 +129,7 @@ impl fmt::Display for Target {
 impl Responses for StoredResponses {
     async fn enforce(&self, response: &Response) -> Result<bool, DatabaseError> {
         let [kind, issuer, name, tool] = response.target.columns();
+        let mut transaction = self.0.write().await?;
         let added = sqlx::query(
             "INSERT INTO responses (kind, issuer, name, tool, why, done_by, done_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, issuer, name, tool) DO NOTHING",
@@ -138,8 +141,18 @@ impl Responses for StoredResponses {
         .bind(&response.why)
         .bind(&response.by)
         .bind(seconds(response.at))
-        .execute(self.0.pool())
+        .execute(&mut *transaction)
         .await?;
+        let cut_off = match &response.target {
+            Target::Client { issuer, client } => Some((Whose::Client { issuer, client }, End::Revoked)),
+            Target::Person { issuer, subject } => Some((Whose::Person { issuer, subject }, End::Revoked)),
+            Target::Server(server) => Some((Whose::Server(server.as_str()), End::Server)),
+            Target::Tool { .. } => None,
+        };
+        if let Some((whose, end)) = cut_off {
+            sessions::end(&mut transaction, whose, end, response.at).await?;
+        }
+        transaction.commit().await?;
         Ok(added.rows_affected() > 0)
     }
 

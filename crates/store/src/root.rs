@@ -245,10 +245,9 @@ pub const WITHIN: Duration = Duration::from_secs(15);
 impl Told {
     /// The JSON of a success.
     fn json(&self, what: &str) -> Result<serde_json::Value, RootError> {
-        let said = || {
-            let text = String::from_utf8_lossy(&self.body);
-            let short: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-            format!("{what}: HTTP {}: {short}", self.status)
+        let said = || match reason(&self.body) {
+            Some(reason) => format!("{what}: HTTP {}: {reason}", self.status),
+            None => format!("{what}: HTTP {}", self.status),
         };
         match self.status {
             200..=299 => serde_json::from_slice(&self.body)
@@ -260,6 +259,16 @@ impl Told {
     }
 }
 
+/// Why a provider refuses, where it says so in a few plain words: Azure's `error.code`, the first of Vault's `errors`. Whatever
+/// else an answer holds may quote what was sent, and is left out.
+fn reason(body: &[u8]) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let said = ["/error/code", "/errors/0"].iter().find_map(|place| answer.pointer(place)?.as_str())?;
+    let is_plain = |c: u8| c.is_ascii_alphanumeric() || b" .,:;'()_-".contains(&c);
+    let are_words = said.split(' ').all(|word| word.len() <= 24);
+    (said.len() <= 120 && said.bytes().all(is_plain) && are_words).then(|| said.to_owned())
+}
+
 #[cfg(test)]
 mod file_tests {
     use std::os::unix::fs::MetadataExt;
@@ -267,6 +276,32 @@ mod file_tests {
     use bartizan_model::SeededEntropy;
 
     use super::*;
+
+    #[test]
+    fn of_a_refusal_only_plain_words_are_repeated() {
+        let said = |body: &str| reason(body.as_bytes());
+        for (body, words) in [
+            (r#"{"errors":["permission denied"]}"#, "permission denied"),
+            (r#"{"error":{"code":"Forbidden","message":"the key s.9hUq... may not"}}"#, "Forbidden"),
+            (
+                r#"{"errors":["version is disallowed by policy (too old)"]}"#,
+                "version is disallowed by policy (too old)",
+            ),
+        ] {
+            assert_eq!(said(body).as_deref(), Some(words));
+        }
+        for body in [
+            "",
+            "<html>a page</html>",
+            r#"{"errors":[]}"#,
+            r#"{"errors":["bad ciphertext vault:v1:bm90IGEgc2VjcmV0IGJ1dCBsaWtlIG9uZQ"]}"#,
+            r#"{"errors":["line\nforged"]}"#,
+            r#"{"error":{"code":"\u001b[2J"}}"#,
+        ] {
+            assert_eq!(said(body), None, "{body}");
+        }
+        assert_eq!(said(&format!(r#"{{"errors":["{}"]}}"#, "a b ".repeat(60))), None);
+    }
 
     #[tokio::test]
     async fn a_file_unwraps_what_it_wrapped_until_it_forgets() {

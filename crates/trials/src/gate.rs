@@ -18,7 +18,7 @@ use crate::{Client, eventually};
 /// A running `bartizan run`.
 pub struct Gate {
     process: Child,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     log: Arc<Mutex<String>>,
     address: SocketAddr,
 }
@@ -83,7 +83,13 @@ impl Gate {
         let folder = tempfile::tempdir().expect("there is room for a folder");
         write_config(folder.path(), config);
         let (process, log, address) = launch(folder.path(), environment);
-        Self { process, folder, log, address }
+        Self { process, folder: Arc::new(folder), log, address }
+    }
+
+    /// Starts another gate in the same folder: one configuration and one store, on a port of its own.
+    pub fn beside(&self) -> Self {
+        let (process, log, address) = launch(self.folder.path(), &[]);
+        Self { process, folder: Arc::clone(&self.folder), log, address }
     }
 
     /// Kills it and starts it again in the same folder.

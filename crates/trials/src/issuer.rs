@@ -96,6 +96,7 @@ impl Issuer {
                     counted.fetch_add(1, Ordering::Relaxed);
                     pen.json(&jwk.to_string());
                 }
+                _ if script(heard, pen) => {}
                 _ => pen.empty("404 Not Found"),
             }
             true

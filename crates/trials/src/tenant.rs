@@ -69,9 +69,13 @@ impl Tenant {
 
     /// `app` for it: a registration whose secret is in this file.
     pub fn app(&self, secret: &std::path::Path) -> String {
+        self.app_with(&format!("{{ method = \"client_secret_post\", secret = {{ file = {secret:?} }} }}"))
+    }
+
+    /// `app` for it, with this credential.
+    pub fn app_with(&self, credential: &str) -> String {
         format!(
-            "{{ tenant = \"{ID}\", client_id = \"gate\", authority = \"{}\", credential = {{ method = \"client_secret_post\", secret = \
-             {{ file = {secret:?} }} }} }}",
+            "{{ tenant = \"{ID}\", client_id = \"gate\", authority = \"{}\", credential = {credential} }}",
             self.origin()
         )
     }

@@ -122,10 +122,15 @@ pub struct AzureVault {
     /// The vault: `https://contoso.vault.azure.net`.
     #[schemars(with = "String")]
     pub url: Url,
-    /// The directory (tenant) id.
-    pub tenant: String,
-    /// The application's (client) id.
-    pub client_id: String,
+    /// The directory (tenant) id; left out with `managed_identity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The application's (client) id; with `managed_identity`, that of the identity, for a machine that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Ask as the identity that Azure manages for this machine, in the place of `tenant` and a credential.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub managed_identity: bool,
     /// Where its secret is kept: not in a vault itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<SecretRef>,
@@ -143,6 +148,11 @@ pub struct AzureVault {
     /// The authorities to trust instead of the system's (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's own signature")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn public_cloud() -> Url {
@@ -216,8 +226,27 @@ pub fn problems(keys: &KeysConfig, vaults: &VaultsConfig) -> Vec<String> {
                 found.push(format!("[vaults.azure] {name} must be an https URL"));
             }
         }
-        if azure.client_secret.is_some() == azure.federated_token_file.is_some() {
-            found.push("[vaults.azure] needs `client_secret` or `federated_token_file`, one of them".into());
+        let has_proof = azure.client_secret.is_some() || azure.federated_token_file.is_some();
+        if azure.managed_identity {
+            if has_proof || azure.tenant.is_some() {
+                found.push(
+                    "[vaults.azure] managed_identity stands in the place of `tenant`, `client_secret` and `federated_token_file`: \
+                     leave them out"
+                        .into(),
+                );
+            }
+        } else {
+            if azure.client_secret.is_some() == azure.federated_token_file.is_some() {
+                found.push(
+                    "[vaults.azure] needs `client_secret`, `federated_token_file` or `managed_identity = true`, one of them"
+                        .into(),
+                );
+            }
+            if azure.tenant.is_none() || azure.client_id.is_none() {
+                found.push(
+                    "[vaults.azure] needs `tenant` and `client_id`, or `managed_identity = true`".into(),
+                );
+            }
         }
         bootstrap.extend(azure.client_secret.as_ref().map(|secret| ("[vaults.azure] client_secret", secret)));
     }
@@ -260,6 +289,11 @@ mod tests {
         assert!(found("[keys]\nprovider = \"hashicorp-transit\"\n")[0].contains("[vaults.hashicorp]"));
         let azure = format!("[keys]\nprovider = \"azure-key-vault\"\nkey = \"root\"\n{AZURE}");
         assert!(found(&azure)[0].contains("one of them"));
+        let managed = "[vaults.azure]\nurl = \"https://contoso.vault.azure.net\"\nmanaged_identity = true\n";
+        assert_eq!(found(managed), Vec::<String>::new());
+        assert!(found(&format!("{AZURE}managed_identity = true\n"))[0].contains("leave them out"));
+        let nobody = managed.replace("managed_identity = true", "client_secret = { env = \"S\" }");
+        assert!(found(&nobody)[0].contains("`tenant` and `client_id`"));
         let secret = format!("{azure}client_secret = {{ env = \"S\" }}\n");
         assert_eq!(found(&secret), Vec::<String>::new());
         assert!(

@@ -1,4 +1,5 @@
-//! Access tokens for Azure Key Vault: client credentials with a secret, or with a federated token (RFC 7523).
+//! Access tokens for Azure Key Vault: the machine's managed identity, or client credentials with a secret or a federated token
+//! (RFC 7523).
 
 use std::{
     path::{Path, PathBuf},
@@ -18,6 +19,7 @@ use tokio::sync::Mutex;
 use crate::{
     config::{Config, SecretRef},
     endpoints,
+    managed_identity::ManagedIdentity,
 };
 
 /// A token is not used in the last minutes of its life.
@@ -29,11 +31,20 @@ const LONGEST: usize = 64 << 10;
 /// Tokens for `[vaults.azure]`.
 pub fn tokens(config: &Config, base: &Path) -> anyhow::Result<Arc<dyn AzureTokens>> {
     let azure = config.vaults.azure.as_ref().context("[vaults.azure] is missing")?;
+    if azure.managed_identity {
+        let (egress, resource) = (endpoints::egress(config), azure.scope.trim_end_matches("/.default"));
+        let clock = Arc::new(SystemClock);
+        let identity = ManagedIdentity::new(&egress, resource, azure.client_id.as_deref(), clock);
+        return Ok(Arc::new(identity.context("[vaults.azure] managed_identity")?));
+    }
+    let missing = || anyhow::anyhow!("[vaults.azure] needs `tenant` and `client_id`");
+    let tenant = azure.tenant.as_deref().ok_or_else(missing)?;
+    let client_id = azure.client_id.clone().ok_or_else(missing)?;
     let mut url = azure.authority.clone();
     url.path_segments_mut()
         .map_err(|()| anyhow::anyhow!("[vaults.azure] authority takes no path"))?
         .pop_if_empty()
-        .extend([azure.tenant.as_str(), "oauth2", "v2.0", "token"]);
+        .extend([tenant, "oauth2", "v2.0", "token"]);
     let peer = Peer { url, tls: super::tls(base, azure.ca.as_deref()), dangerous_plaintext: false };
     let proof = match (&azure.client_secret, &azure.federated_token_file) {
         (Some(secret), _) => Proof::Secret(secret.clone()),
@@ -42,7 +53,7 @@ pub fn tokens(config: &Config, base: &Path) -> anyhow::Result<Arc<dyn AzureToken
     };
     Ok(Arc::new(EntraTokens {
         endpoint: endpoints::egress(config).endpoint(&peer).context("[vaults.azure] authority")?,
-        client_id: azure.client_id.clone(),
+        client_id,
         scope: azure.scope.clone(),
         proof,
         base: base.to_owned(),
@@ -75,6 +86,16 @@ struct Granted {
 #[derive(Deserialize)]
 struct Refused {
     error: String,
+}
+
+#[async_trait]
+impl AzureTokens for ManagedIdentity {
+    async fn token(&self, again: bool) -> Result<Secret, String> {
+        if again {
+            self.forget().await;
+        }
+        Self::token(self).await
+    }
 }
 
 #[async_trait]

@@ -41,7 +41,8 @@ pub enum KeysCommand {
     ///
     /// Every person gets a new data key, the gate gets one, and the root key is made anew where that is ours to do (file,
     /// keyring, PKCS#11); elsewhere rotate it at the provider first, and this wraps by the newest version. Gates go on and take the new
-    /// keys up within seconds. What is stopped half-way goes on when it is run again.
+    /// keys up within seconds. What is stopped half-way goes on when it is run again; a second rotation at the same time is
+    /// refused. Exit code 1 if rows that cannot be read were left as they are.
     #[command(after_help = "Examples:
   bartizan keys rotate
   bartizan keys rotate --compromised       # a key got out: cursors and session ids in clients' hands end too
@@ -132,22 +133,28 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         |from: &str, to: &str| Deed::new(Kind::KeyRotated, &who(), "keys", "all", Some(from), Some(to));
     // Recorded first: what is done and not recorded cannot be explained afterwards.
     journal.note(vec![rotated(&before, "new keys").because("begun")]).await?;
+    let lines = [("reports to the shield", crate::shield::report_lines(&state))];
     let rotation = Rotation {
         file: &keys.file,
         database: &database,
         sealer: Arc::clone(&keys.sealer),
         pins: &pins,
         bundles: &bundles,
+        lines: &lines,
         patience: PATIENCE,
         at_once: rotate.compromised,
     };
-    let mut lost = 0;
+    let (mut lost, mut malformed) = (0, 0_u32);
     let mut say = |progress| match progress {
         Progress::Published => say_error("new keys are made; gates learn of them\n"),
         Progress::Promoted => say_error("new keys seal\n"),
         Progress::Resealed { what, done, lost: rows } => {
             lost += rows;
             say_error(&format!("{what}: {done} sealed again{}\n", unopened(rows)));
+        }
+        Progress::Malformed { what, row } => {
+            malformed += 1;
+            say_error(&format!("{what}: the row of {row} cannot be read, and was left as it is\n"));
         }
         Progress::Ended => say_error("older keys are destroyed\n"),
     };
@@ -165,6 +172,13 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         say_error("rows that do not open counted for nothing before and were left as they are\n");
     }
     say_error(&format!("keep a copy of {}, apart from copies of the database\n", keys.file.path().display()));
+    if malformed > 0 {
+        say_error(&format!(
+            "the keys are rotated, and {malformed} row(s) that nobody can read are still in the database: delete them, or put \
+             them back as they were from a copy of it and of the keys of that time\n"
+        ));
+        return Ok(ExitCode::from(1));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -62,6 +62,8 @@ fn shown(upstream: &Upstream) -> Vec<(String, Option<bartizan_oauth::SecretRef>,
             Kept::Vault { vault } => format!("vault:{vault}"),
             Kept::AzureKv { azure_kv } => format!("azure_kv:{azure_kv}"),
             Kept::Hashicorp { hashicorp } => format!("hashicorp:{hashicorp}"),
+            // Shown to Entra alone; the platform renews it.
+            Kept::ManagedIdentity { .. } => return,
         };
         all.push((place, Some(kept), what));
     };

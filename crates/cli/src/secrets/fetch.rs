@@ -1,14 +1,14 @@
 //! Fetching secrets from vaults, and noticing new values.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use bartizan_model::Secret;
+use bartizan_model::{Secret, SystemClock};
 use bartizan_store::{
     Vault, VaultError,
     root::{
@@ -24,11 +24,18 @@ use crate::{
     config::{Config, SecretRef},
     endpoints,
     keys::{EgressWire, azure_tokens, tls, trimmed},
+    managed_identity::ManagedIdentity,
     state::State,
 };
 
 /// How often our own vault is looked at; it costs nothing.
 const OWN: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether an identity's token nears its end; a new one is had minutes before.
+const IDENTITIES: Duration = Duration::from_secs(60);
+
+/// For whom Azure's identities vouch to Entra: the audience of federated credentials.
+const FEDERATION: &str = "api://AzureADTokenExchange";
 
 /// What the configuration in force needs, and how it is fetched.
 static CURRENT: Mutex<Option<Arc<Fetcher>>> = Mutex::new(None);
@@ -39,6 +46,7 @@ struct Fetcher {
     own: Option<Vault>,
     azure: Option<(String, Arc<dyn AzureTokens>, EgressWire)>,
     hashicorp: Option<(Hashicorp, EgressWire)>,
+    identities: BTreeMap<Option<String>, ManagedIdentity>,
     ttl: Duration,
 }
 
@@ -85,7 +93,7 @@ pub async fn prepare(config: &Config, base: &Path, state: &State) -> anyhow::Res
 /// another than before.
 pub async fn watch(changed: mpsc::Sender<()>) {
     let mut ticks = tokio::time::interval(OWN);
-    let mut last = Instant::now();
+    let (mut last, mut last_identities) = (Instant::now(), Instant::now());
     loop {
         ticks.tick().await;
         let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -94,8 +102,17 @@ pub async fn watch(changed: mpsc::Sender<()>) {
         if is_due {
             last = Instant::now();
         }
+        let are_identities_due = last_identities.elapsed() >= IDENTITIES;
+        if are_identities_due {
+            last_identities = Instant::now();
+        }
+        let is_time = |remote: &&Remote| match remote {
+            Remote::Vault(_) => true,
+            Remote::Identity(_) => are_identities_due,
+            Remote::Azure(_) | Remote::Hashicorp(_) => is_due,
+        };
         let mut is_new = false;
-        for remote in fetcher.wanted.iter().filter(|r| is_due || matches!(r, Remote::Vault(_))) {
+        for remote in fetcher.wanted.iter().filter(is_time) {
             let now = match fetcher.fetch(remote).await {
                 Ok(secret) => Ok(secret),
                 Err(Missed::Gone(problem)) => Err(problem),
@@ -116,7 +133,8 @@ pub async fn watch(changed: mpsc::Sender<()>) {
                     Err(problem) => tracing::error!(problem, "a secret counts no more"),
                 }
                 known.insert(remote.clone(), now);
-                is_new = true;
+                // Whoever shows an identity's assertion reads it each time.
+                is_new |= !matches!(remote, Remote::Identity(_));
             }
         }
         if is_new {
@@ -151,7 +169,16 @@ impl Fetcher {
             };
             (settings, wire(vault.ca.as_deref()))
         });
-        Ok(Self { wanted, own, azure, hashicorp, ttl: Duration::from_secs(config.vaults.ttl_s) })
+        let mut identities = BTreeMap::new();
+        for remote in &wanted {
+            let Remote::Identity(client) = remote else { continue };
+            let egress = endpoints::egress(config);
+            let identity =
+                ManagedIdentity::new(&egress, FEDERATION, client.as_deref(), Arc::new(SystemClock));
+            identities.insert(client.clone(), identity.with_context(|| remote.to_string())?);
+        }
+        let ttl = Duration::from_secs(config.vaults.ttl_s);
+        Ok(Self { wanted, own, azure, hashicorp, identities, ttl })
     }
 
     async fn fetch(&self, remote: &Remote) -> Result<Secret, Missed> {
@@ -165,6 +192,11 @@ impl Fetcher {
             }
             Remote::Azure(name) => self.azure(remote, name).await,
             Remote::Hashicorp(address) => self.hashicorp(remote, address).await,
+            Remote::Identity(client) => {
+                let identity = self.identities.get(client);
+                let identity = identity.ok_or_else(|| Missed::Gone(format!("{remote} is not known")))?;
+                identity.token().await.map_err(Missed::Away)
+            }
         }
     }
 
@@ -243,6 +275,10 @@ fn collect(value: &Value, under: &str, found: &mut BTreeSet<Remote>) {
         Value::Object(fields) => {
             // Maps whose keys are the operator's words may have ours among them.
             let is_reference = fields.len() == 1 && !matches!(under, "set_env" | "scopes");
+            if under == "credential" && fields.get("method").is_some_and(|m| m == "managed_identity") {
+                let client = fields.get("identity_client_id").and_then(Value::as_str);
+                found.insert(Remote::Identity(client.map(str::to_owned)));
+            }
             for (key, value) in fields {
                 match (key.as_str(), value) {
                     ("vault", Value::String(name)) if is_reference => {
@@ -297,7 +333,7 @@ pub fn address_problems(config: &Config) -> Vec<String> {
                     problems.push(format!("{{ hashicorp = \"{address}\" }}: write MOUNT/PATH#FIELD"));
                 }
             }
-            Remote::Vault(_) => {}
+            Remote::Vault(_) | Remote::Identity(_) => {}
         }
     }
     problems
@@ -335,6 +371,20 @@ mod tests {
             );
             assert_eq!(address_problems(&toml::from_str(&config).unwrap()).len(), 1, "{bad}");
         }
+    }
+
+    #[test]
+    fn an_identity_is_wanted_where_a_credential_is_it_and_nowhere_else() {
+        let config: Config = toml::from_str(
+            "[identity]\nmode = \"facade\"\n[identity.provider]\nkind = \"entra\"\ntenant = \"t\"\nclient_id = \"c\"\n\
+             credential = { method = \"managed_identity\" }\n\
+             [identity.graph]\napp = { tenant = \"t\", client_id = \"d\", credential = { method = \"managed_identity\", \
+             identity_client_id = \"ours\" } }\n\
+             [[servers]]\nname = \"b\"\ncommand = [\"x\"]\nset_env = { method = \"managed_identity\" }\n",
+        )
+        .unwrap();
+        let found: Vec<_> = wanted(&config).unwrap().into_iter().collect();
+        assert_eq!(found, [Remote::Identity(None), Remote::Identity(Some("ours".into()))]);
     }
 
     #[test]

@@ -3,18 +3,12 @@
 //! Each report is a line of its own, sealed under the state folder's key, in a file for us alone: what was reported is text
 //! somebody withheld, or should have. `bartizan shield eval --reports` measures on them; nothing is sent anywhere.
 
-use std::{
-    fs::OpenOptions,
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use bartizan_model::{Clock, SystemClock};
 use bartizan_shield::{Category, Config, Fragment, Kind, Scene, Shield};
-use bartizan_store::{Quarantine, Sealer};
+use bartizan_store::{Quarantine, SealedLines, Sealer};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -68,42 +62,36 @@ pub struct Report {
 
 /// The reports of a state folder.
 pub struct Reports {
-    path: PathBuf,
+    lines: SealedLines,
     sealer: std::sync::Arc<Sealer>,
+}
+
+/// Where those of a state folder are kept.
+pub fn lines(state: &State) -> SealedLines {
+    SealedLines::new(state.folder().join(FILE), CONTEXT)
 }
 
 impl Reports {
     /// Those in `state`.
     pub async fn of(state: &State) -> anyhow::Result<Self> {
-        Ok(Self { path: state.folder().join(FILE), sealer: state.sealer().await? })
+        Ok(Self { lines: lines(state), sealer: state.sealer().await? })
     }
 
     /// Keeps one more; durable when this returns.
     fn add(&self, report: &Report) -> anyhow::Result<()> {
-        let sealed = self.sealer.seal(&[CONTEXT], &serde_json::to_vec(report)?);
-        let written =
-            OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path).and_then(|mut file| {
-                // One write, so that two at once leave two lines.
-                file.write_all(format!("{sealed}\n").as_bytes())?;
-                file.sync_data()
-            });
-        written.with_context(|| format!("cannot write {}", self.path.display()))
+        let written = self.lines.append(&self.sealer, &serde_json::to_vec(report)?);
+        written.with_context(|| format!("cannot write {}", self.lines.path().display()))
     }
 
     /// All of them, in order.
     pub fn read(&self) -> anyhow::Result<Vec<Report>> {
-        let text = match std::fs::read_to_string(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            text => text.with_context(|| format!("cannot read {}", self.path.display()))?,
+        let path = self.lines.path().display();
+        let lines = self.lines.read(&self.sealer).with_context(|| format!("cannot read {path}"))?;
+        let report = |(number, plain): (usize, Option<Vec<u8>>)| {
+            let report = plain.and_then(|plain| serde_json::from_slice(&plain).ok());
+            report.with_context(|| format!("{path}, line {}, is not as we wrote it", number + 1))
         };
-        let report = |(number, line): (usize, &str)| {
-            let plain =
-                self.sealer.open(&[CONTEXT], line).and_then(|plain| serde_json::from_slice(&plain).ok());
-            plain.with_context(|| {
-                format!("{}, line {}, is not as we wrote it", self.path.display(), number + 1)
-            })
-        };
-        text.lines().enumerate().map(report).collect()
+        lines.into_iter().enumerate().map(report).collect()
     }
 }
 
@@ -122,7 +110,7 @@ pub fn report(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     reports.add(&Report { text, label, kind, at: SystemClock.now().as_unix() })?;
     crate::say_error(&format!(
         "kept, sealed, in {}; `bartizan shield eval --reports` measures on all {}\n",
-        reports.path.display(),
+        reports.lines.path().display(),
         reports.read()?.len()
     ));
     Ok(ExitCode::SUCCESS)
@@ -193,12 +181,12 @@ mod tests {
             reports.add(report).unwrap();
         }
         assert_eq!(reports.read().unwrap(), both);
-        let about = std::fs::metadata(&reports.path).unwrap();
+        let about = std::fs::metadata(reports.lines.path()).unwrap();
         assert_eq!(about.mode() & 0o777, 0o600);
-        let text = std::fs::read_to_string(&reports.path).unwrap();
+        let text = std::fs::read_to_string(reports.lines.path()).unwrap();
         assert!(!text.contains("marmalade"));
         let (first, second) = text.split_once('\n').unwrap();
-        std::fs::write(&reports.path, format!("{}x\n{second}", first)).unwrap();
+        std::fs::write(reports.lines.path(), format!("{}x\n{second}", first)).unwrap();
         assert!(reports.read().is_err(), "an edited line is no report");
     }
 

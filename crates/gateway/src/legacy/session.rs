@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -13,104 +13,38 @@ use bartizan_mcp::{
     json::{Kind as Json, Value},
     message, unknown_method,
 };
-use bartizan_model::CallerKey;
 use bartizan_policy::limits::{Held, Slot};
 use bartizan_shield::Inspector;
-use bartizan_store::Sealer;
 use tokio::time::Instant;
 
-use super::link::{Link, NoLink, revision_of};
+use super::{
+    link::{Link, NoLink, revision_of},
+    sessions::Number,
+};
 use crate::{
     Asker, Gate, Target, badge,
     flow::{Replies, Reply},
     inspect::{self, Known, Passed},
-    limits::{REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE, SESSIONS},
+    limits::{REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE},
     merged, opinions,
     outbox::{Outbox, Reader, parse_event_id},
     record::Ending,
     upstream::stdio::lock,
 };
 
-/// The live sessions. A session id is a sealed row number, bound to its caller and endpoint: strangers are refused
-/// without a look-up, but the authority is the row (spec.md B-25, B-27, B-30).
-pub struct Sessions {
-    rows: Mutex<HashMap<[u8; 16], Arc<Session>>>,
-    sealer: Arc<Sealer>,
-}
-
 /// One session.
 pub struct Session {
-    row: [u8; 16],
+    number: Number,
     target: Target,
     asker: Asker,
     revision: Revision,
     hub: Arc<Hub>,
     links: Vec<Arc<Link>>,
     used: Mutex<Instant>,
+    /// Whether its row is written; until then its id is nobody's.
+    is_kept: AtomicBool,
     /// Its place among its caller's sessions.
     _slot: Slot,
-}
-
-impl Sessions {
-    /// No session yet.
-    pub fn new(sealer: Arc<Sealer>) -> Self {
-        Self { rows: Mutex::default(), sealer }
-    }
-
-    fn context<'a>(caller: &'a CallerKey, target: &'a Target) -> [&'a [u8]; 3] {
-        [b"session", caller.as_bytes(), target.key()]
-    }
-
-    fn add(&self, session: Session) -> Result<(Arc<Session>, String), Refusal> {
-        let id = self.sealer.seal(&Self::context(&session.asker.key, &session.target), &session.row);
-        let session = Arc::new(session);
-        let mut rows = lock(&self.rows);
-        if rows.len() >= SESSIONS {
-            return Err(Refusal::new(503, code::LIMIT, "too many sessions are open; try again later"));
-        }
-        rows.insert(session.row, Arc::clone(&session));
-        Ok((session, id))
-    }
-
-    /// The live session that `id` names, for this caller at this endpoint.
-    pub fn find(&self, id: &str, caller: &CallerKey, target: &Target) -> Option<Arc<Session>> {
-        let row: [u8; 16] = self.sealer.open(&Self::context(caller, target), id)?.try_into().ok()?;
-        let session = lock(&self.rows).get(&row).cloned()?;
-        *lock(&session.used) = Instant::now();
-        Some(session)
-    }
-
-    /// Ends a session; its id is unknown from now on.
-    pub fn end(&self, session: &Session) {
-        if lock(&self.rows).remove(&session.row).is_some() {
-            session.end();
-        }
-    }
-
-    /// Ends sessions that nobody used for a while, and those `is_gone` says have lost their servers.
-    pub fn sweep(&self, is_gone: impl Fn(&Session) -> bool) {
-        let ended: Vec<_> = {
-            let mut rows = lock(&self.rows);
-            let idle = |s: &Session| lock(&s.used).elapsed() > SESSION_IDLE && !s.hub.is_read();
-            let ended: Vec<_> = rows.values().filter(|s| idle(s) || is_gone(s)).cloned().collect();
-            ended.iter().for_each(|s| drop(rows.remove(&s.row)));
-            rows.shrink_to_fit();
-            rows.values().for_each(|s| s.hub.sweep());
-            ended
-        };
-        ended.iter().for_each(|s| s.end());
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        lock(&self.rows).len()
-    }
-
-    /// Ends them all.
-    pub fn end_all(&self) {
-        let all: Vec<_> = lock(&self.rows).drain().map(|(_, s)| s).collect();
-        all.iter().for_each(|s| s.end());
-    }
 }
 
 impl Session {
@@ -139,7 +73,43 @@ impl Session {
         self.links.iter().for_each(Link::listen);
     }
 
-    fn end(&self) {
+    /// Its number, which its sealed id holds.
+    pub(super) fn number(&self) -> Number {
+        self.number
+    }
+
+    /// Which endpoint it is of.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// It is used now.
+    pub(super) fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+    }
+
+    /// Whether somebody used it, or reads one of its streams, since `then`.
+    pub(super) fn is_used_since(&self, then: Instant) -> bool {
+        *lock(&self.used) >= then || self.hub.is_read()
+    }
+
+    /// Whether nobody used it for so long that it is over.
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.used).elapsed() > SESSION_IDLE && !self.hub.is_read()
+    }
+
+    /// Whether its row is written.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept.load(Ordering::Acquire)
+    }
+
+    /// Its row is written.
+    pub(super) fn keep(&self) {
+        self.is_kept.store(true, Ordering::Release);
+    }
+
+    /// Closes its streams and its conversations.
+    pub(super) fn end(&self) {
         self.hub.close();
         self.links.iter().for_each(|l| l.end());
     }
@@ -208,7 +178,7 @@ impl Hub {
         streams.kept.iter().chain(&streams.general).any(|o| o.is_read())
     }
 
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let mut streams = lock(&self.streams);
         streams.kept.retain(|o| !o.is_stale());
         streams.kept.shrink_to_fit();
@@ -320,12 +290,12 @@ pub async fn initialize(
         }
         _ => merged::initialize(gate, asker, &servers, &hub, &hello, &id).await?,
     };
-    let mut row = [0; 16];
-    gate.entropy.fill(&mut row);
-    let used = Mutex::new(Instant::now());
+    let mut number = [0; 16];
+    gate.entropy.fill(&mut number);
+    let (used, is_kept) = (Mutex::new(Instant::now()), AtomicBool::new(false));
     let (target, asker) = (target.clone(), asker.clone());
-    let session = Session { row, target, asker, revision, hub, links, used, _slot: slot };
-    let (session, sealed) = gate.sessions.add(session)?;
+    let session = Session { number, target, asker, revision, hub, links, used, is_kept, _slot: slot };
+    let (session, sealed) = gate.sessions.add(session).await?;
     Ok((session, sealed, text))
 }
 

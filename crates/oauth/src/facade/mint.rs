@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{Facade, Person, answer, refusal::Refusal};
 use crate::{
     Deed, Report,
-    profile::{GRANT, GROUPS_IN_GRANT, PERSON},
+    profile::{GRANT, GROUPS_IN_GRANT, PERSON, SIGN_IN},
 };
 
 /// Bytes of the longest access token that is given out: it has to fit into a header line with others.
@@ -171,6 +171,9 @@ impl Facade {
                 let [idp, idp_sub] = PERSON;
                 more.insert(idp.to_owned(), person.issuer.as_str().into());
                 more.insert(idp_sub.to_owned(), person.subject.as_str().into());
+                if let Some(sign_in) = &person.sign_in {
+                    more.insert(SIGN_IN.to_owned(), sign_in.as_str().into());
+                }
                 let listed =
                     person.roles.iter().chain(&person.groups).map(|word| word.len() + 3).sum::<usize>();
                 if mint.grant.is_some() && listed > MAX_LISTED {

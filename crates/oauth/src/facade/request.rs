@@ -89,6 +89,9 @@ pub struct Person {
     pub roles: BTreeSet<String>,
     /// Groups at the issuer: all of them.
     pub groups: BTreeSet<String>,
+    /// The gate's own name for the sign-in, where something of it is kept ([`bartizan_store::ProviderTokens`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_in: Option<String>,
 }
 
 mod seconds {

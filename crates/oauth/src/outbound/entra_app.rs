@@ -2,12 +2,17 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use async_trait::async_trait;
 use bartizan_model::{Clock, Entropy, Secret};
+use bartizan_store::provider_tokens::SignIn;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::{Url, form_urlencoded};
 
-use super::token::{self, Denied, Tokens};
+use super::{
+    assertions::Renews,
+    token::{self, Denied, Tokens},
+};
 use crate::{
     Fetch,
     config::{
@@ -125,10 +130,15 @@ impl EntraApp {
     pub async fn own(&self, scope: &str) -> Result<Tokens, Denied> {
         self.ask(&[("grant_type", "client_credentials"), ("scope", scope)]).await
     }
+}
 
-    /// The scope of tokens for the application itself.
-    pub fn own_scope(&self) -> String {
-        own_scope(&self.client_id)
+#[async_trait]
+impl Renews for EntraApp {
+    async fn renew(&self, refresh: &Secret, _: &SignIn) -> Result<Tokens, Denied> {
+        let scope = format!("{} offline_access", own_scope(&self.client_id));
+        let members =
+            [("grant_type", "refresh_token"), ("refresh_token", refresh.reveal()), ("scope", &scope)];
+        self.ask(&members).await
     }
 }
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-pub use self::accounts::Linkable;
+pub use self::accounts::{Linkable, Unlinked};
 use self::browser::{Query, cookie, is_cross_site};
 use super::{
     Means, UserOauth,
@@ -216,8 +216,8 @@ impl Linking {
             Some("link") => self.send_away(credential, &account).await,
             Some("unlink") => {
                 let gone = self.unlink(person, &account.server, asked.peer).await;
-                gone.map_err(|error| Stuck::Failed(error.to_string()))?;
-                Ok(self.page(StatusCode::OK, "Unlinked", "The gate has forgotten your account there.", None))
+                let gone = gone.map_err(|error| Stuck::Failed(error.to_string()))?;
+                Ok(self.page(StatusCode::OK, "Unlinked", gone.words(), None))
             }
             _ => Err(Stuck::Forged),
         }

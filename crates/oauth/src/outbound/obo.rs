@@ -17,7 +17,7 @@ use super::{
     exchange::{Exchanges, refused, subject},
     token::Tokens,
 };
-use crate::{Principal, subjects::Subject};
+use crate::{Principal, StepUp, subjects::Subject};
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
@@ -101,7 +101,9 @@ impl EntraObo {
         if !subject.verified.is_ours() {
             return Ok(subject.token.clone());
         }
-        self.means.assertions.current(&self.app, subject.verified.caller().subject()).await
+        let sign_in = subject.verified.sign_in();
+        let sign_in = sign_in.ok_or_else(|| Unobtainable::StepUp(StepUp::sign_in_again()))?;
+        self.means.assertions.current(&self.app, sign_in).await
     }
 }
 

@@ -13,7 +13,10 @@ use super::{
     refusal::Refusal,
     reply::Reply,
 };
-use crate::facade::{Asked, Person};
+use crate::{
+    facade::{Asked, Person},
+    outbound::Unlinked,
+};
 
 impl SignIn {
     /// `GET /account`
@@ -115,12 +118,21 @@ impl SignIn {
         Ok(reply.about_client(client).about_person(person))
     }
 
-    /// What the server's authorization server issued stays good there until it ends; the gate does not have it any more.
+    /// What the server's authorization server issued is revoked there, or the person is told that nobody did.
     async fn unlink(&self, person: &Person, server: &str, peer: IpAddr) -> Result<Reply, Refusal> {
         let server: ServerName = server.parse().map_err(|_| Refusal::Malformed)?;
         let linking = self.linking.as_ref().ok_or(Refusal::Malformed)?;
-        linking.unlink(person, &server, peer).await?;
-        Ok(Reply::redirect("/account".to_owned(), "account.unlinked").about_person(person))
+        let reply = match linking.unlink(person, &server, peer).await? {
+            Unlinked::Revoked | Unlinked::Nothing => {
+                Reply::redirect("/account".to_owned(), "account.unlinked")
+            }
+            forgotten @ Unlinked::Forgotten => {
+                let onward = Some(("/account", "Your account"));
+                let page = pages::Message { title: "Unlinked", words: forgotten.words(), onward };
+                Reply::page(&page, "account.unlinked")
+            }
+        };
+        Ok(reply.about_person(person))
     }
 
     fn goodbye(&self, session: &Session) -> Reply {

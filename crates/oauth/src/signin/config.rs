@@ -88,6 +88,41 @@ pub struct OidcProviderConfig {
     /// The only authorities to trust as the provider's TLS peer (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// Ask the provider at each refresh of a token whether the sign-in still holds there. Without, somebody who is gone there
+    /// keeps what was granted until `grant_s` ends or `bartizan respond revoke`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recheck: Option<RecheckConfig>,
+}
+
+/// `[identity.provider.recheck]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecheckConfig {
+    /// How it is asked.
+    pub by: RecheckBy,
+    /// For how many seconds after it last stood by a sign-in the provider may be out of reach before tokens are refreshed no
+    /// more: 0 to 86,400. With 0, nothing is refreshed while it cannot be asked.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub grace_s: u64,
+    /// With `by = "refresh-token"`: have the provider ask each person's consent (`prompt=consent`), as OpenID Connect Core §11
+    /// wants it for `offline_access`. Off for providers that give refresh tokens without.
+    #[serde(default = "yes")]
+    pub prompt_consent: bool,
+}
+
+/// How a provider is asked whether a sign-in still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecheckBy {
+    /// By the refresh token of the sign-in (`offline_access`), which is kept sealed: one that is refused ends what came of it.
+    RefreshToken,
+    /// By the access token of the sign-in at the userinfo endpoint. What came of the sign-in lasts no longer than that token.
+    Userinfo,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn profile() -> Vec<String> {
@@ -112,6 +147,13 @@ pub enum CredentialConfig {
     FederatedAssertion {
         /// Where it is kept; read at each sign-in.
         assertion: SecretRef,
+    },
+    /// An assertion of the identity that Azure manages for this machine, which the registration trusts as a federated
+    /// credential: no secret is kept anywhere. For Entra.
+    ManagedIdentity {
+        /// The client id of the identity, where the machine has several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity_client_id: Option<String>,
     },
     /// An assertion that the gate signs (RFC 7523).
     PrivateKeyJwt(AssertionKey),
@@ -255,6 +297,12 @@ impl EntraProviderConfig {
 }
 
 impl OidcProviderConfig {
+    /// Where its metadata is. `None` for what is among the problems.
+    pub(super) fn metadata(&self) -> Option<Url> {
+        let well_known = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
+        self.metadata_url.clone().or_else(|| Url::parse(&well_known).ok())
+    }
+
     fn problems(&self, found: &mut Vec<String>) {
         let name = "[identity.provider]";
         match Url::parse(&self.issuer) {
@@ -272,11 +320,18 @@ impl OidcProviderConfig {
         }
         if self.scopes.iter().any(|scope| scope == "offline_access") {
             found.push(format!(
-                "{name}: `offline_access` asks for a refresh token, which nobody here would use"
+                "{name}: `offline_access` asks for a refresh token, which nobody here would use; `recheck = {{ by = \"refresh-token\" \
+                 }}` asks for one and uses it"
             ));
         }
         if self.algorithms.is_empty() {
             found.push(format!("{name}: `algorithms` is empty"));
+        }
+        if matches!(self.credential, CredentialConfig::ManagedIdentity { .. }) {
+            found.push(format!("{name}: `credential.method = \"managed_identity\"` is for kind = \"entra\""));
+        }
+        if self.recheck.as_ref().is_some_and(|recheck| recheck.grace_s > 86_400) {
+            found.push(format!("{name}: `recheck.grace_s` is from 0 to 86400"));
         }
         for (field, path) in [("roles_claim", &self.roles_claim), ("groups_claim", &self.groups_claim)] {
             if path.is_empty() || path.iter().any(String::is_empty) {

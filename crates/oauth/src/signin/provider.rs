@@ -2,23 +2,29 @@
 //! Connect Core §3.1).
 //!
 //! Nothing of the provider's tokens leaves this module: the ID token becomes a [`Person`], the access token is dropped
-//! unread, and a refresh token is not asked for. The one exception is a tenant at which the gate acts in people's names
-//! (`kind = "entra-obo"`): then both are kept, sealed to the person, in [`Assertions`].
+//! unread, and a refresh token is not asked for. The exceptions are a tenant at which the gate acts in people's names
+//! (`kind = "entra-obo"`), and a provider that is asked whether somebody is still there ([`Recheck`]): then both are kept,
+//! sealed to the person and their sign-in, in [`Assertions`].
 
 pub(crate) mod credential;
 mod id_token;
 mod lost;
 mod metadata;
+mod recheck;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use bartizan_model::{Caller, Clock, Secret};
+use bartizan_model::{Caller, Clock, Entropy, Secret};
+use bartizan_store::provider_tokens::SignIn;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
-use super::{CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig, SignInSurroundings};
+use super::{
+    CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig, RecheckBy, RecheckConfig,
+    SignInSurroundings, random,
+};
 use crate::{
     Error, Fetch, GroupSource,
     discovery::{Fault, KeyPlace},
@@ -38,6 +44,7 @@ use id_token::Reading;
 pub(super) use id_token::SKEW;
 pub(super) use lost::Lost;
 use metadata::{Metadata, Places};
+pub use recheck::Recheck;
 
 /// Bytes of the longest code that is taken to the token endpoint; Entra's have about 2 KiB.
 const LONGEST_CODE: usize = 8 * 1024;
@@ -57,8 +64,13 @@ pub(super) struct Provider {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     groups: Option<Arc<dyn GroupSource>>,
-    /// Where it goes what a sign-in leaves for acting in the person's name, if somebody acts so.
+    /// Where it goes what a sign-in leaves, if somebody uses it.
     assertions: Option<Assertions>,
+    /// Whether the person is asked about by a refresh token.
+    rechecks: bool,
+    /// Whether the provider is to have the person agree to that (OpenID Connect Core §11).
+    asks_consent: bool,
+    entropy: Arc<dyn Entropy>,
 }
 
 /// What differs from one kind of provider to another.
@@ -73,6 +85,7 @@ struct Kind<'a> {
     algorithms: Vec<Algorithm>,
     reading: Reading,
     ca: Option<&'a Path>,
+    recheck: Option<&'a RecheckConfig>,
 }
 
 impl<'a> Kind<'a> {
@@ -98,21 +111,18 @@ impl<'a> Kind<'a> {
                 allow_guests: config.allow_guests,
             }),
             ca: config.ca.as_deref(),
+            recheck: None,
         })
     }
 
     /// `None` for what is among the problems already.
     fn of_oidc(config: &'a OidcProviderConfig) -> Option<Self> {
-        let well_known = format!("{}/.well-known/openid-configuration", config.issuer.trim_end_matches('/'));
         let mut scopes = vec!["openid"];
         scopes.extend(config.scopes.iter().map(String::as_str).filter(|scope| *scope != "openid"));
         Some(Self {
             issuer: config.issuer.clone(),
             host: Url::parse(&config.issuer).ok()?.host_str().unwrap_or_default().to_owned(),
-            metadata_url: match &config.metadata_url {
-                Some(url) => url.clone(),
-                None => Url::parse(&well_known).ok()?,
-            },
+            metadata_url: config.metadata()?,
             token_endpoint: config.token_endpoint.as_ref(),
             client_id: &config.client_id,
             credential: &config.credential,
@@ -123,6 +133,7 @@ impl<'a> Kind<'a> {
                 groups_claim: config.groups_claim.clone(),
             },
             ca: config.ca.as_deref(),
+            recheck: config.recheck.as_ref(),
         })
     }
 }
@@ -179,12 +190,15 @@ impl Provider {
         }
         let (fetch, clock) = ((surroundings.fetch)(kind.ca), Arc::clone(&surroundings.clock));
         let (issuer, place) = (kind.issuer, kind.metadata_url);
-        // Only a tenant's tokens for the gate can be shown to it again.
-        let assertions =
-            surroundings.assertions.clone().filter(|_| matches!(kind.reading, Reading::Entra(_)));
+        let recheck = kind.recheck;
+        // Only what somebody uses is kept: a tenant's tokens for the gate, or what the provider is to be asked by.
+        let is_entra = matches!(kind.reading, Reading::Entra(_));
+        let assertions = surroundings.assertions.clone().filter(|_| is_entra || recheck.is_some());
+        let by_refreshing = recheck.filter(|recheck| recheck.by == RecheckBy::RefreshToken);
         let scope = match &assertions {
-            Some(_) => format!("{} offline_access {}", kind.scope, own_scope(kind.client_id)),
-            None => kind.scope,
+            Some(_) if is_entra => format!("{} offline_access {}", kind.scope, own_scope(kind.client_id)),
+            Some(_) if by_refreshing.is_some() => format!("{} offline_access", kind.scope),
+            _ => kind.scope,
         };
         let key_place = KeyPlace::Metadata(vec![place.clone()]);
         let token_endpoint = kind.token_endpoint.cloned();
@@ -208,7 +222,10 @@ impl Provider {
             fetch,
             clock,
             groups: surroundings.groups.clone(),
+            rechecks: assertions.is_some() && by_refreshing.is_some(),
+            asks_consent: assertions.is_some() && by_refreshing.is_some_and(|recheck| recheck.prompt_consent),
             assertions,
+            entropy: Arc::clone(&surroundings.entropy),
         })
     }
 
@@ -236,6 +253,9 @@ impl Provider {
             .append_pair("nonce", &asking.nonce)
             .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(challenge))
             .append_pair("code_challenge_method", "S256");
+        if self.asks_consent {
+            query.append_pair("prompt", "consent");
+        }
         if let Some(seconds) = asking.max_age_s {
             query.append_pair("max_age", &seconds.to_string());
         }
@@ -282,13 +302,12 @@ impl Provider {
     pub async fn person(&self, code: &str, asking: &Asking) -> Result<Person, Lost> {
         let metadata = self.metadata().await?;
         let (text, tokens) = self.redeem(&metadata, code, asking).await?;
-        let expected = id_token::Expected {
+        let parties = id_token::Parties {
             issuer: &self.issuer,
             client_id: &self.client_id,
             algorithms: &self.algorithms,
-            asking,
         };
-        let claims = id_token::verify(text.reveal(), &expected, &self.keys, self.clock.now()).await?;
+        let claims = id_token::verify(text.reveal(), parties, asking, &self.keys, self.clock.now()).await?;
         let (mut person, groups_elsewhere) =
             self.reading.person(&claims, &self.issuer).map_err(Lost::IdToken)?;
         if groups_elsewhere {
@@ -297,9 +316,18 @@ impl Provider {
             person.groups = source.groups_of(&caller).await.ok_or(Lost::IdToken(Error::GroupsUnknown))?;
         }
         if let (Some(assertions), Some(tokens)) = (&self.assertions, tokens) {
-            // Without it the person is asked to sign in again where somebody is to act in their name.
-            if let Err(error) = assertions.keep(&person.issuer, &person.subject, &tokens).await {
-                tracing::error!(%error, "what a sign-in left for acting in the person's name was not kept");
+            if self.rechecks && tokens.refresh.is_none() {
+                tracing::warn!(
+                    "the identity provider gives no refresh token: nobody can be asked about, and every sign-in ends with its \
+                     first access token; see [identity.provider] recheck"
+                );
+            }
+            let id = random(&*self.entropy);
+            let sign_in = SignIn { issuer: person.issuer.clone(), subject: person.subject.clone(), id };
+            // Without it the person is asked to sign in again when it would be needed.
+            match assertions.keep(&sign_in, &tokens).await {
+                Ok(()) => person.sign_in = Some(sign_in.id),
+                Err(error) => tracing::error!(%error, "what a sign-in left was not kept"),
             }
         }
         Ok(person)

@@ -8,5 +8,6 @@ mod entra;
 mod local;
 mod pages;
 mod provider;
+mod recheck;
 mod records;
 pub(super) mod scene;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::scene::{NOW, Net, SharedNet};
 use crate::{
     Graph, GroupSource,
-    facade::{Directory, DirectoryUnavailable},
+    facade::{Directory, DirectoryUnavailable, Person, Standing},
     outbound::EntraMeans,
 };
 
@@ -46,6 +46,21 @@ impl Scene {
 
     fn answers(&self, status: u16, body: Value) {
         self.net.says(BATCH, 200, json!({ "responses": [{ "id": "1", "status": status, "body": body }] }));
+    }
+
+    async fn standing(&self, issuer: &str, subject: &str) -> Result<Standing, DirectoryUnavailable> {
+        let person = Person {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+            name: None,
+            methods: Vec::new(),
+            contexts: Vec::new(),
+            at: Timestamp::from_unix(NOW),
+            roles: Default::default(),
+            groups: Default::default(),
+            sign_in: None,
+        };
+        self.graph.standing(&person).await
     }
 
     async fn groups(&self, issuer: &str, subject: &str) -> Option<Vec<String>> {
@@ -123,18 +138,18 @@ async fn somebody_whose_account_is_off_or_gone_is_nobody() {
     let scene = Scene::new();
     let of = |enabled: Value| json!({ "id": ANN, "accountEnabled": enabled });
     for (status, body, active) in [
-        (200, of(json!(true)), Ok(true)),
-        (200, of(json!(false)), Ok(false)),
-        (404, json!({ "error": { "code": "Request_ResourceNotFound" } }), Ok(false)),
+        (200, of(json!(true)), Ok(Standing::Active)),
+        (200, of(json!(false)), Ok(Standing::Gone)),
+        (404, json!({ "error": { "code": "Request_ResourceNotFound" } }), Ok(Standing::Gone)),
         (200, of(json!("true")), Err(DirectoryUnavailable)),
         (200, json!({ "id": GROUP, "accountEnabled": true }), Err(DirectoryUnavailable)),
         (403, json!({}), Err(DirectoryUnavailable)),
     ] {
         scene.answers(status, body.clone());
-        assert_eq!(scene.graph.is_active(ISSUER, ANN).await, active, "{body}");
+        assert_eq!(scene.standing(ISSUER, ANN).await, active, "{body}");
     }
     scene.net.says(TOKENS, 401, json!({ "error": "invalid_client" }));
     scene.clock.advance(Duration::from_secs(4000));
-    assert_eq!(scene.graph.is_active(ISSUER, ANN).await, Err(DirectoryUnavailable));
-    assert_eq!(scene.graph.is_active("https://other.example", "bob").await, Ok(true));
+    assert_eq!(scene.standing(ISSUER, ANN).await, Err(DirectoryUnavailable));
+    assert_eq!(scene.standing("https://other.example", "bob").await, Ok(Standing::Active));
 }

@@ -26,7 +26,9 @@ use super::{
 use crate::{
     Fetch, SecretRef, SubjectTokens,
     facade::{Asked, Person},
-    outbound::{self, Assertions, Credential, Linking, Made, Means, Refused, Retry, Secrets, Unobtainable},
+    outbound::{
+        self, Assertions, Credential, Linking, Made, Means, Refused, Retry, Secrets, Unlinked, Unobtainable,
+    },
 };
 
 const UP: &str = "https://up.example/mcp";
@@ -74,6 +76,7 @@ fn person(subject: &str) -> Person {
         at: Timestamp::from_unix(NOW - 60),
         roles: Default::default(),
         groups: Default::default(),
+        sign_in: None,
     }
 }
 

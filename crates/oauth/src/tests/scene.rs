@@ -162,6 +162,12 @@ impl Fetch for SharedNet {
         self.0.answer(url)
     }
 
+    fn get_as<'a>(&'a self, url: &'a Url, authorization: &'a Secret) -> Fetching<'a> {
+        self.0.asked.lock().unwrap().push((url.to_string(), NamedBy::Operator));
+        self.0.posted.lock().unwrap().push((authorization.reveal().to_owned(), String::new()));
+        self.0.answer(url)
+    }
+
     fn post<'a>(&'a self, url: &'a Url, authorization: Option<&'a Secret>, form: Secret) -> Fetching<'a> {
         self.0.asked.lock().unwrap().push((url.to_string(), NamedBy::Operator));
         let line = authorization.map(|secret| secret.reveal().to_owned()).unwrap_or_default();

@@ -5,9 +5,9 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use bartizan_model::{Secret, SeededEntropy};
 use bartizan_store::{
     Admins, Browsers, Bundles, Consents, Contents, Database, DatabaseError, Digest, FileRoot, Grants,
-    KeyFile, KeysError, Links, Pins, RootError, Sealer, SigningKeys, StoredAdmins, StoredBrowsers,
-    StoredBundles, StoredConsents, StoredGrants, StoredLinks, StoredPins, StoredSigningKeys, Vault,
-    VaultError,
+    KeyFile, KeysError, Links, Pins, RootError, SealedLines, Sealer, SigningKeys, StoredAdmins,
+    StoredBrowsers, StoredBundles, StoredConsents, StoredGrants, StoredLinks, StoredPins, StoredSigningKeys,
+    Vault, VaultError,
     admins::Held,
     browsers::Browser,
     bundles::Taken,
@@ -15,7 +15,7 @@ use bartizan_store::{
     erase,
     grants::{FreshToken, Grant, RevokedKind},
     links::{self, Account},
-    reseal::{Progress, Rotation},
+    reseal::{Progress, Rotation, RotationError},
     signing::SigningKey,
 };
 
@@ -171,6 +171,7 @@ impl Desk {
             sealer: Arc::clone(&self.sealer),
             pins: &self.pins,
             bundles: &self.bundles,
+            lines: &[],
             patience: Duration::ZERO,
             at_once,
         }
@@ -400,6 +401,61 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         gate.sealer.adopt(&file.read().await.unwrap()).unwrap();
         assert!(gate.sealer.open(&[b"cursor"], &cursor).is_none());
         assert_eq!(gate.opens("late").await, [true; 5]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_rotations_at_once_the_second_is_refused() {
+    each(async |bench| {
+        let place = Place::new();
+        let (file, other) = (place.keys(1), place.keys(2));
+        let keys = file.open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 3), None).await;
+        desk.furnish("ann").await;
+        let (mut one, mut two) = (|_| {}, |_| {});
+        let slow = Rotation { patience: Duration::from_millis(200), ..desk.rotation(&file, false) };
+        let quick = desk.rotation(&other, false);
+        let (first, second) = tokio::join!(slow.run(at(10), &mut one), quick.run(at(10), &mut two));
+        assert!(matches!(second, Err(RotationError::Busy)), "{second:?}");
+        first.unwrap();
+        quick.run(at(11), &mut two).await.unwrap();
+        assert_eq!(desk.opens("ann").await, [true; 5]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_named_and_keeps_no_other_under_the_old_key() {
+    each(async |bench| {
+        let place = Place::new();
+        let file = place.keys(1);
+        let keys = file.open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 2), None).await;
+        for subject in ["ann", "bob", "eve"] {
+            desk.furnish(subject).await;
+        }
+        bench.meddle("UPDATE upstream_grants SET server = 'No Name' WHERE subject = 'bob'").await;
+        bench.meddle("UPDATE refresh_tokens SET until = -1 WHERE grant_id = 'grant of bob'").await;
+        let lines = [("reports", SealedLines::new(place.path("reports"), b"report"))];
+        lines[0].1.append(&desk.sealer, b"marmalade").unwrap();
+        let mut seen = Vec::new();
+        let rotation = Rotation { lines: &lines, ..desk.rotation(&file, true) };
+        rotation.run(at(10), &mut |progress| seen.push(progress)).await.unwrap();
+
+        let malformed = |what, row: &str| Progress::Malformed { what, row: row.to_owned() };
+        let token = format!("hash \"{}\"", refresh("bob"));
+        assert!(seen.contains(&malformed("refresh tokens", &token)), "{seen:?}");
+        let link = format!("issuer \"{ISSUER}\", subject \"bob\", server \"No Name\"");
+        assert!(seen.contains(&malformed("linked accounts", &link)), "{seen:?}");
+        let named = seen.iter().filter(|progress| matches!(progress, Progress::Malformed { .. }));
+        assert_eq!(named.count(), 2);
+        assert!(seen.contains(&Progress::Resealed { what: "linked accounts", done: 2, lost: 1 }), "{seen:?}");
+        assert!(seen.contains(&Progress::Resealed { what: "reports", done: 1, lost: 0 }), "{seen:?}");
+        for subject in ["ann", "eve"] {
+            assert_eq!(desk.opens(subject).await, [true; 5], "{subject}");
+        }
+        assert_eq!(lines[0].1.read(&desk.sealer).unwrap(), [Some(b"marmalade".to_vec())]);
     })
     .await;
 }

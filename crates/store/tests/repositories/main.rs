@@ -18,6 +18,7 @@ mod provider_tokens;
 mod quarantine;
 mod responses;
 mod reviews;
+mod sessions;
 mod signin;
 mod signing;
 mod watching;

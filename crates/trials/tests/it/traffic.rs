@@ -10,6 +10,7 @@ mod life;
 mod lossless;
 mod merged;
 mod metrics;
+mod nodes;
 pub mod records;
 mod recovery;
 mod reports;

@@ -92,6 +92,7 @@ impl Facade {
             at: authentication.at.unwrap_or(issued_at),
             roles: BTreeSet::new(),
             groups: BTreeSet::new(),
+            sign_in: None,
         };
         // Last of all that can fail, so that a request with a slip in it can be repeated.
         self.use_once(&claims, LIFE).await?;

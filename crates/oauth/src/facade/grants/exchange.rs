@@ -103,6 +103,7 @@ impl Facade {
             at: subject.authenticated_at().unwrap_or(subject.issued_at()),
             roles: subject.roles().clone(),
             groups: subject.groups().clone(),
+            sign_in: None,
         };
         let mint = Mint {
             who: Who::Person(&person),

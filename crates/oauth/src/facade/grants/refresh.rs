@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     Deed,
     facade::{
-        Facade,
+        Facade, Standing,
         authorize::Granted,
         mint::{Mint, Who},
         refusal::Refusal,
@@ -70,12 +70,15 @@ impl Facade {
             }
         };
         if let Some(directory) = &self.directory {
-            let (issuer, subject) = (&granted.person.issuer, &granted.person.subject);
-            match directory.is_active(issuer, subject).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.revoke_person(issuer, subject).await?;
+            match directory.standing(&granted.person).await {
+                Ok(Standing::Active) => {}
+                Ok(Standing::Gone) => {
+                    self.revoke_person(&granted.person.issuer, &granted.person.subject).await?;
                     return Err(Refusal::Grant("refresh.person"));
+                }
+                Ok(Standing::SignInOver) => {
+                    self.end(&Which::Grant(&grant.id)).await?;
+                    return Err(Refusal::Grant("refresh.sign-in"));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a token is not refreshed");

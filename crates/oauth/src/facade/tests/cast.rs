@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use url::Url;
 
 use super::stage::header_map;
-use crate::facade::{Directory, DirectoryUnavailable, FetchStranger, FetchingStranger};
+use crate::facade::{Directory, DirectoryUnavailable, FetchStranger, FetchingStranger, Person, Standing};
 
 /// Documents of strangers. What is not in it cannot be reached.
 #[derive(Default)]
@@ -56,16 +56,23 @@ impl FetchStranger for Strangers {
 #[derive(Default)]
 pub struct People {
     pub gone: Mutex<BTreeSet<String>>,
+    /// Whose sign-ins are over.
+    pub signed_out: Mutex<BTreeSet<String>>,
     pub is_down: AtomicBool,
 }
 
 #[async_trait::async_trait]
 impl Directory for People {
-    async fn is_active(&self, issuer: &str, subject: &str) -> Result<bool, DirectoryUnavailable> {
+    async fn standing(&self, person: &Person) -> Result<Standing, DirectoryUnavailable> {
         if self.is_down.load(Ordering::SeqCst) {
             return Err(DirectoryUnavailable);
         }
-        assert_eq!(issuer, "https://idp.example");
-        Ok(!self.gone.lock().unwrap().contains(subject))
+        assert_eq!(person.issuer, "https://idp.example");
+        let is_in = |set: &Mutex<BTreeSet<String>>| set.lock().unwrap().contains(&person.subject);
+        Ok(match (is_in(&self.gone), is_in(&self.signed_out)) {
+            (true, _) => Standing::Gone,
+            (false, true) => Standing::SignInOver,
+            (false, false) => Standing::Active,
+        })
     }
 }

@@ -79,6 +79,22 @@ async fn groups_that_are_too_many_for_a_token_are_all_known_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_token_says_which_sign_in_it_goes_back_to_and_no_other() {
+    let stage = Stage::new().await;
+    for sign_in in [None, Some("first".to_owned()), Some("second".to_owned())] {
+        let person = crate::facade::Person { sign_in: sign_in.clone(), ..ann() };
+        let request = stage.authorize(&[]).await.unwrap();
+        let location = stage.facade.complete(request, &person).await.unwrap();
+        let answer = stage.redeem(&super::stage::parameter(&location, "code").unwrap(), &[]).await;
+        let refreshed = stage.refresh(answer.text("refresh_token"), &[]).await;
+        for token in [answer.text("access_token"), refreshed.text("access_token")] {
+            let found = stage.show("/mcp/a", token).await.unwrap().sign_in();
+            assert_eq!(found.map(|sign_in| sign_in.id), sign_in);
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_subject_is_one_for_a_person_and_differs_between_people() {
     let stage = Stage::new().await;
     let sub = async |client: &str, person| {

@@ -176,6 +176,20 @@ async fn f_37_somebody_who_is_gone_from_the_directory_is_spoken_for_no_longer() 
 }
 
 #[tokio::test]
+async fn a_sign_in_that_is_over_ends_what_came_of_it_and_nothing_else() {
+    let stage = Stage::new().await;
+    let (access, refresh) = stage.tokens().await;
+    let (other_access, other) = stage.tokens().await;
+    stage.directory.signed_out.lock().unwrap().insert("ann".to_owned());
+    assert_eq!(stage.refresh(&refresh, &[]).await.error(), (400, "invalid_grant"));
+    assert_eq!(stage.show("/mcp/a", &access).await.unwrap_err(), Error::Denied);
+    stage.directory.signed_out.lock().unwrap().clear();
+    assert_eq!(stage.refresh(&refresh, &[]).await.error(), (400, "invalid_grant"), "it has ended");
+    assert!(stage.show("/mcp/a", &other_access).await.is_ok());
+    assert_eq!(stage.refresh(&other, &[]).await.status, 200, "another sign-in of the same person");
+}
+
+#[tokio::test]
 async fn a_scope_that_is_gone_is_not_refreshed() {
     let stage = Stage::new().await;
     let (_, refresh) = stage.tokens().await;

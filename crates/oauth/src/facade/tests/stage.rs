@@ -133,6 +133,7 @@ pub fn ann() -> Person {
         at: Timestamp::from_unix(NOW - 30),
         roles: BTreeSet::from(["developer".to_owned()]),
         groups: BTreeSet::from(["team-1".to_owned()]),
+        sign_in: None,
     }
 }
 

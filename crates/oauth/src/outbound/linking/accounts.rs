@@ -6,7 +6,7 @@ use bartizan_model::ServerName;
 use bartizan_store::links::{Account, LinkError, Linked};
 
 use super::Linking;
-use crate::{Deed, Report, facade::Person};
+use crate::{Deed, Report, facade::Person, outbound::Revoked};
 
 /// An account that a person has at a server, or could have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,33 @@ pub struct Linkable {
     pub host: Option<String>,
     /// What the gate may do there for the person, if they linked an account.
     pub linked: Option<Linked>,
+}
+
+/// What became of an account that a person unlinked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlinked {
+    /// Its authorization server took back what it had granted, and the gate has forgotten it.
+    Revoked,
+    /// The gate has forgotten it; what was granted ends by itself, or where the person takes it back.
+    Forgotten,
+    /// There was none.
+    Nothing,
+}
+
+impl Unlinked {
+    /// For the person.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Revoked => {
+                "The server has taken back what you allowed, and the gate has forgotten your account there."
+            }
+            Self::Forgotten => {
+                "The gate has forgotten your account there. The server did not confirm that it takes back what you allowed: if it \
+                 lists the applications you let in, remove this gate from that list."
+            }
+            Self::Nothing => "You have no account linked there.",
+        }
+    }
 }
 
 impl Linking {
@@ -45,26 +72,45 @@ impl Linking {
         Ok(accounts)
     }
 
-    /// Forgets the account of `person` at `server`, asked for from `peer`. Whether there was one.
+    /// Has what the account of `person` at `server` stands on revoked where it was granted (RFC 7009), and forgets it, asked
+    /// for from `peer`. It is forgotten even where nobody revokes it: here it is worth nothing from then on.
     ///
     /// # Errors
-    /// [`LinkError`]; nothing changed then.
+    /// [`LinkError`]; the account is linked still.
     pub async fn unlink(
         &self,
         person: &Person,
         server: &ServerName,
         peer: IpAddr,
-    ) -> Result<bool, LinkError> {
+    ) -> Result<Unlinked, LinkError> {
         let (issuer, subject) = (person.issuer.clone(), person.subject.clone());
         let account = Account { issuer, subject, server: server.clone() };
-        let was_linked = self.means.links.unlink(&account).await?;
-        if let Some(credential) = self.servers.get(server) {
-            credential.0.forget(&account);
-        }
-        if was_linked {
-            let report = Report::new(Deed::AccountUnlinked, "link.taken-back").by(person).at(peer);
-            self.ledger.mention(Report { server: Some(server.clone()), ..report });
-        }
-        Ok(was_linked)
+        let revoked = match self.servers.get(server) {
+            Some(credential) => credential.revoke(&account.issuer, &account.subject).await,
+            None => Err("the server takes linked accounts no more".to_owned()),
+        };
+        let unlinked = match revoked {
+            Ok(Revoked::Nothing) => return Ok(Unlinked::Nothing),
+            Ok(Revoked::Yes { left: None, .. }) => Unlinked::Revoked,
+            Ok(Revoked::Yes { left: Some(_), .. } | Revoked::NoWay { .. }) => Unlinked::Forgotten,
+            Err(why) => {
+                let was_linked = self.means.links.unlink(&account).await?;
+                if let Some(credential) = self.servers.get(server) {
+                    credential.0.forget(&account);
+                }
+                if !was_linked {
+                    return Ok(Unlinked::Nothing);
+                }
+                tracing::warn!(%server, why, "an account was unlinked, and not revoked where it was granted");
+                Unlinked::Forgotten
+            }
+        };
+        let reason = match unlinked {
+            Unlinked::Revoked => "link.taken-back",
+            Unlinked::Forgotten | Unlinked::Nothing => "link.forgotten",
+        };
+        let report = Report::new(Deed::AccountUnlinked, reason).by(person).at(peer);
+        self.ledger.mention(Report { server: Some(server.clone()), ..report });
+        Ok(unlinked)
     }
 }

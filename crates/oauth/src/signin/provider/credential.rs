@@ -101,6 +101,10 @@ impl Credential {
             CredentialConfig::FederatedAssertion { assertion } => {
                 asserted(Secret::new(self.read(assertion)?.reveal().trim().to_owned()))
             }
+            CredentialConfig::ManagedIdentity { identity_client_id } => {
+                let place = SecretRef::ManagedIdentity { client_id: identity_client_id.clone() };
+                asserted(self.read(&place)?)
+            }
             CredentialConfig::PrivateKeyJwt(key) => asserted(self.assert(key, token_endpoint)?),
         })
     }

@@ -24,12 +24,12 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// How far the provider's clock may be from ours when `max_age` is compared.
 pub(in crate::signin) const SKEW: u64 = 60;
 
-/// What an ID token must say.
-pub(super) struct Expected<'a> {
+/// By whom and for whom an ID token must be made.
+#[derive(Clone, Copy)]
+pub(super) struct Parties<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
     pub algorithms: &'a [Algorithm],
-    pub asking: &'a Asking,
 }
 
 /// The claims of an ID token that was made by the provider, for us, for this sign-in, now.
@@ -38,21 +38,22 @@ pub(super) struct Expected<'a> {
 /// [`Lost::IdToken`], [`Lost::Nonce`], [`Lost::NotRecent`].
 pub(super) async fn verify(
     text: &str,
-    expected: &Expected<'_>,
+    parties: Parties<'_>,
+    asking: &Asking,
     keys: &IssuerKeys,
     now: Timestamp,
 ) -> Result<Object, Lost> {
-    let claims = signed(text, expected, keys).await.map_err(Lost::IdToken)?;
+    let claims = signed(text, parties, keys).await.map_err(Lost::IdToken)?;
     let needed = times::Needed { issued_at: true, not_before: false };
     let (issued_at, _) = times::check(&claims, needed, MAX_LIFETIME, now).map_err(Lost::IdToken)?;
     if now.since(issued_at) > MAX_AGE {
         return Err(Lost::IdToken(Error::Expired));
     }
     let text = |name| claims.needed_text(name).map_err(|fault| Lost::IdToken(fault.into()));
-    if text("nonce")? != expected.asking.nonce {
+    if text("nonce")? != asking.nonce {
         return Err(Lost::Nonce);
     }
-    if let Some(max) = expected.asking.max_age_s {
+    if let Some(max) = asking.max_age_s {
         let signed_in = claims.time("auth_time").map_err(|fault| Lost::IdToken(fault.into()))?;
         let age = signed_in.map(|at| now.since(at).as_secs());
         if age.is_none_or(|age| age > max.saturating_add(SKEW)) {
@@ -62,7 +63,11 @@ pub(super) async fn verify(
     Ok(claims)
 }
 
-async fn signed(text: &str, expected: &Expected<'_>, keys: &IssuerKeys) -> Result<Object, Error> {
+/// The claims of an ID token that the provider signed for us, whenever that was.
+///
+/// # Errors
+/// [`Error`].
+pub(super) async fn signed(text: &str, expected: Parties<'_>, keys: &IssuerKeys) -> Result<Object, Error> {
     let unverified = Unverified::parse(text, KeyFrom::Issuer)?;
     // An access token or a logout token says what it is.
     if !matches!(unverified.kind.as_deref(), None | Some("jwt")) {
@@ -154,6 +159,7 @@ impl Reading {
             at: authentication.at.unwrap_or(Timestamp::from_unix(0)),
             roles,
             groups,
+            sign_in: None,
         };
         Ok((person, are_elsewhere))
     }

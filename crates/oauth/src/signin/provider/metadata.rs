@@ -26,6 +26,9 @@ const WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Metadata {
     pub authorization_endpoint: Url,
     pub token_endpoint: Url,
+    /// Where it tells about people (OpenID Connect Core §5.3), if at the origin of its metadata: a person's token is sent only
+    /// where the operator says.
+    pub userinfo_endpoint: Option<Url>,
     /// Whether its answers name it (RFC 9207 §3).
     pub names_itself: bool,
 }
@@ -133,6 +136,9 @@ impl Places {
         };
         Ok(Metadata {
             authorization_endpoint: endpoint("authorization_endpoint")?,
+            userinfo_endpoint: endpoint("userinfo_endpoint")
+                .ok()
+                .filter(|endpoint| endpoint.origin() == url.origin()),
             token_endpoint,
             names_itself,
         })

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bartizan_model::Caller;
-use bartizan_store::ProviderTokens;
+use bartizan_store::{ProviderTokens, provider_tokens::SignIn};
 use serde_json::{Value, json};
 
 use super::scene::{Browser, Departure, PUBLIC, Scene};
@@ -188,15 +188,22 @@ async fn a_sign_in_leaves_a_token_for_the_gate_only_where_somebody_acts_by_it() 
         );
         let back = format!("/oauth/callback?state={}&code=c", departure.of("state"));
         assert_eq!(browser.get(&back).await.reason, "consent.granted");
-        let left = scene.left.of(V2, "person").await.unwrap();
-        assert_eq!(left.is_some(), keeps);
-        if let Some(left) = left {
+        let id = scene.desk.granted.lock().unwrap().last().unwrap().1.sign_in.clone();
+        assert_eq!(id.is_some(), keeps, "what came of it says which sign-in it goes back to");
+        let of = |subject: &str, id: &str| SignIn {
+            issuer: V2.to_owned(),
+            subject: subject.to_owned(),
+            id: id.to_owned(),
+        };
+        if let Some(id) = id {
+            let left = scene.left.of(&of("person", &id)).await.unwrap().unwrap();
             let text = left.content.reveal().to_owned();
             assert!(
                 text.contains("for-the-gate") && text.contains("refresh"),
                 "sealed in the store, whole here"
             );
+            assert!(scene.left.of(&of("somebody else", &id)).await.unwrap().is_none());
+            assert!(scene.left.of(&of("person", "another")).await.unwrap().is_none());
         }
-        assert!(scene.left.of(V2, "somebody else").await.unwrap().is_none());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bartizan_store::provider_tokens::SignIn;
+
 use super::*;
 use crate::{
     Denied, DenyList, Principal, StepUp, VerifiedToken,
@@ -248,7 +250,10 @@ async fn aa_32_nobody_is_acted_for_but_people_of_the_tenant() {
 async fn behind_our_own_tokens_stands_what_a_sign_in_left() {
     let (scene, _) = scene(OBO).await;
     let mut ours = verified(V2, "ann", "our-token");
-    ours.identity.ours = Some(Ours { issuer: "https://gate.example".into(), grant: None });
+    let of_sign_in = |id: &str| {
+        Some(Ours { issuer: "https://gate.example".into(), grant: None, sign_in: Some(id.to_owned()) })
+    };
+    ours.identity.ours = of_sign_in("first");
     let ann = came(&scene, "our-token", ours.clone());
     let again = Err(Unobtainable::StepUp(StepUp::sign_in_again()));
     assert_eq!(line(&scene, &ann).await, again, "nothing was left yet");
@@ -260,7 +265,8 @@ async fn behind_our_own_tokens_stands_what_a_sign_in_left() {
         issued: None,
     };
     let assertions = &scene.means.assertions;
-    assertions.keep(V2, "ann", &left("entra-1", Some("refresh-1"), 100)).await.unwrap();
+    let first = SignIn { issuer: V2.to_owned(), subject: "ann".to_owned(), id: "first".to_owned() };
+    assertions.keep(&first, &left("entra-1", Some("refresh-1"), 100)).await.unwrap();
     scene.clock.advance(Duration::from_secs(6));
     scene.net.says(ENTRA, 200, tokens("up-ann", json!({ "expires_in": 200 })));
     assert_eq!(line(&scene, &ann).await.unwrap(), "Bearer up-ann");
@@ -279,12 +285,19 @@ async fn behind_our_own_tokens_stands_what_a_sign_in_left() {
     let mut bobs = verified(V2, "bob", "our-other-token");
     bobs.identity.ours = ours.identity.ours.clone();
     assert_eq!(line(&scene, &came(&scene, "our-other-token", bobs)).await, again);
+    // What the same person showed at another sign-in, for another client, lifts nothing.
+    let mut elsewhere = verified(V2, "ann", "our-third-token");
+    elsewhere.identity.ours = of_sign_in("second");
+    assert_eq!(line(&scene, &came(&scene, "our-third-token", elsewhere)).await, again);
+    let mut older = verified(V2, "ann", "our-fourth-token");
+    older.identity.ours = Some(Ours { issuer: "https://gate.example".into(), grant: None, sign_in: None });
+    assert_eq!(line(&scene, &came(&scene, "our-fourth-token", older)).await, again);
     // A sign-in that is over is done again, and what was forgotten is gone.
-    assertions.keep(V2, "ann", &left("entra-3", Some("refresh-3"), 0)).await.unwrap();
+    assertions.keep(&first, &left("entra-3", Some("refresh-3"), 0)).await.unwrap();
     scene.net.says(ENTRA, 400, json!({ "error": "invalid_grant" }));
     scene.clock.advance(Duration::from_secs(6));
     assert_eq!(line(&scene, &ann).await, again);
-    assertions.keep(V2, "ann", &left("entra-4", None, 300)).await.unwrap();
+    assertions.keep(&first, &left("entra-4", None, 300)).await.unwrap();
     assertions.forget(V2, "ann").await.unwrap();
     scene.clock.advance(Duration::from_secs(6));
     assert_eq!(line(&scene, &ann).await, again);

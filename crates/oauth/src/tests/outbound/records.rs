@@ -23,7 +23,7 @@ async fn linking_is_told_with_whose_account_where_and_what_it_may() {
             (Deed::AccountRefused, "link.other-browser", "bob".to_owned()),
             (Deed::AccountRefused, "link.mixed-up", "ann".to_owned()),
             (Deed::AccountLinked, "link.made", "ann".to_owned()),
-            (Deed::AccountUnlinked, "link.taken-back", "ann".to_owned()),
+            (Deed::AccountUnlinked, "link.forgotten", "ann".to_owned()),
         ]
     );
     let linked = &told[2];

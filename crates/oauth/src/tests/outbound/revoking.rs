@@ -92,3 +92,20 @@ async fn a_kind_of_token_that_is_not_revoked_is_named() {
     assert!(left.contains("access token"), "{left}");
     assert!(!is_linked(&scene, "ann").await);
 }
+
+#[tokio::test]
+async fn what_a_person_unlinks_is_revoked_and_forgotten_whether_or_not_it_could_be() {
+    for (revokes, status, unlinked) in
+        [(true, 200, Unlinked::Revoked), (true, 503, Unlinked::Forgotten), (false, 200, Unlinked::Forgotten)]
+    {
+        let scene = scene(revokes).await;
+        scene.net.says(REVOKE, status, "");
+        let Made::Personal(credential) = &scene.made else { panic!("nobody links anything here") };
+        let linking = Linking::new([credential.clone()], scene.means.clone(), scene.notebook.clone());
+        let peer = [192, 0, 2, 1].into();
+        assert_eq!(linking.unlink(&person("ann"), &name(), peer).await.unwrap(), unlinked);
+        assert_eq!(!revocations(&scene).is_empty(), revokes);
+        assert!(!is_linked(&scene, "ann").await && is_linked(&scene, "bob").await, "nobody else's");
+        assert_eq!(linking.unlink(&person("ann"), &name(), peer).await.unwrap(), Unlinked::Nothing);
+    }
+}

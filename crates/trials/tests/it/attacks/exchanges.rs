@@ -15,10 +15,14 @@ const ACCESS: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// A gate that takes tokens, and lets people of the group `people` do what they like.
 fn gate(identity: &str, issuer: &str, servers: &str) -> Gate {
-    Gate::start(&format!(
+    Gate::start(&config(identity, issuer, servers))
+}
+
+fn config(identity: &str, issuer: &str, servers: &str) -> String {
+    format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"{BASE}\"\n[identity]\nmode = \"resource-server\"\n{identity}\n{issuer}\
          [policy.roles.people]\ngroups = [\"people\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{servers}"
-    ))
+    )
 }
 
 /// A member of a form; what these trials send needs no decoding.
@@ -398,4 +402,80 @@ fn aa_13_groups_that_a_token_leaves_out_are_looked_up_or_their_person_is_refused
         let tenant = graph(code, body.clone());
         assert_eq!(status(&tenant, &asking(&tenant)), 403, "{body}");
     }
+}
+
+/// A platform that manages an identity for the gate's machine (App Service's contract).
+fn platform() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        let resource = match heard.target() {
+            target if target.contains("resource=api%3A%2F%2FAzureADTokenExchange") => "federation",
+            target if target.contains("resource=https%3A%2F%2Fvault.azure.net") => "vault",
+            _ => "",
+        };
+        let is_ours =
+            heard.line("x-identity-header") == Some("platform-secret") && heard.path() == "/msi/token";
+        if is_ours && !resource.is_empty() && heard.target().contains("client_id=ours") {
+            pen.json(
+                &json!({ "access_token": format!("machine-for-{resource}"), "expires_on": "4102444800" })
+                    .to_string(),
+            );
+        } else {
+            pen.empty("403 Forbidden");
+        }
+        true
+    })
+}
+
+/// No secret lies anywhere: the machine's identity is the gate's credential at the tenant and at the vault, and goes nowhere else.
+#[test]
+fn tp_01_the_machines_identity_stands_for_the_gates_secrets_and_is_shown_to_nobody_else() {
+    let (tenant, platform) = (tenant(), platform());
+    let vault = Upstream::modern(|heard, pen| {
+        if heard.line("authorization") == Some("Bearer machine-for-vault") && heard.path() == "/secrets/KEY" {
+            pen.json(r#"{"value":"from-the-vault"}"#);
+        } else {
+            pen.empty("403 Forbidden");
+        }
+        true
+    });
+    let (new, plain) = (guarded(true), Upstream::modern(|_, _| false));
+    let identity = "{ method = \"managed_identity\", identity_client_id = \"ours\" }";
+    let app = tenant.app_with(identity);
+    let tables = [
+        new.config(
+            "new",
+            &format!(
+                "audience = [\"api-of-new\"]\ncredential = {{ kind = \"entra-obo\", scopes = [\"api://up/.default\"], app = {app} }}"
+            ),
+        ),
+        plain.config(
+            "plain",
+            "audience = [\"api-of-plain\"]\ncredential = { kind = \"secret\", value = { azure_kv = \"KEY\" } }",
+        ),
+        format!("[vaults.azure]\nurl = \"{}\"\nmanaged_identity = true\nclient_id = \"ours\"\n", vault.origin()),
+    ]
+    .concat();
+    let config = config("allow_applications = true", &tenant.config(), &tables);
+    let place = format!("{}/msi/token", platform.origin());
+    let environment = [("IDENTITY_ENDPOINT", &*place), ("IDENTITY_HEADER", "platform-secret")];
+    let gate = Gate::start_with(&config, &environment);
+
+    let ann = tenant.token("ann", "api-of-new", json!({}));
+    let answer = gate.bearer(ann).call("/mcp/new", "echo", "{}");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let form = tenant.forms().pop().unwrap();
+    assert_eq!(member(&form, "client_assertion"), Some("machine-for-federation"));
+    assert_eq!(
+        member(&form, "client_assertion_type"),
+        Some("urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer")
+    );
+    assert_eq!(member(&form, "client_secret"), None);
+    let bob = tenant.token("bob", "api-of-plain", json!({}));
+    assert_eq!(gate.bearer(bob).call("/mcp/plain", "echo", "{}").status, 200);
+    let called = plain.heard_of("tools/call");
+    assert_eq!(called[0].line("authorization"), Some("Bearer from-the-vault"));
+    for heard in new.heard().iter().chain(&plain.heard()) {
+        assert!(!heard.lines().contains("machine-for") && !heard.body.contains("machine-for"));
+    }
+    assert!(!gate.log().contains("machine-for") && !gate.log().contains("platform-secret"));
 }

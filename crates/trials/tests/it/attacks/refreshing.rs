@@ -1,6 +1,6 @@
 //! Refresh tokens: one use each (RFC 9700 §4.14, OAuth 2.1 §4.3.1).
 
-use bartizan_trials::{Answer, Facade, field};
+use bartizan_trials::{Answer, Facade, Idp, field};
 
 fn error(answer: &Answer) -> (u16, String) {
     (answer.status, answer.json()["error"].as_str().unwrap_or_default().to_owned())
@@ -77,4 +77,56 @@ fn aa_25_what_a_person_takes_back_is_over_at_once() {
     assert_eq!(facade.refresh(&other, &[]).status, 200);
     let page = browser.get(&Facade::query(&[]));
     assert!(field(&page, "form").is_some(), "and it is asked for again: {}", page.text());
+}
+
+/// Somebody who is gone at the identity provider is spoken for no longer than the access token they hold (spec.md F-37).
+#[test]
+fn somebody_who_is_gone_at_the_provider_refreshes_nothing_and_is_signed_out() {
+    for recheck in ["by = \"refresh-token\"", "by = \"userinfo\""] {
+        let facade = Facade::on(Idp::start(7).rechecked(recheck), "", "", &[]);
+        let mut browser = facade.browser();
+        let location = facade.grant(&mut browser, "ann", &[]);
+        let code = bartizan_trials::parameter(&location, "code").unwrap();
+        let mut ann = member(&facade.redeem(&code, &[]), "refresh_token");
+        let (_, mut bob) = facade.tokens("bob");
+        for refresh in [&mut ann, &mut bob] {
+            let next = facade.refresh(refresh, &[]);
+            assert_eq!(next.status, 200, "{recheck}: {}", next.text());
+            *refresh = member(&next, "refresh_token");
+        }
+
+        facade.idp.be_down(true);
+        let silent = facade.refresh(&ann, &[]);
+        assert_eq!(error(&silent), (503, "temporarily_unavailable".to_owned()), "{recheck}");
+        facade.idp.be_down(false);
+        let next = facade.refresh(&ann, &[]);
+        assert_eq!(next.status, 200, "{recheck}: it may be asked again: {}", next.text());
+        let (access, refresh) = (member(&next, "access_token"), member(&next, "refresh_token"));
+        assert_eq!(facade.shows("a", &access), 200);
+
+        facade.idp.dismiss("ann");
+        assert_eq!(error(&facade.refresh(&refresh, &[])), invalid(), "{recheck}");
+        assert_eq!(facade.shows("a", &access), 401, "{recheck}: what came of it has ended");
+        assert_eq!(error(&facade.refresh(&refresh, &[])), invalid());
+        let page = facade.allow(&mut browser, &[]);
+        assert!(page.starts_with(&facade.idp.name()), "her browser is signed out here, too");
+        assert_eq!(facade.refresh(&bob, &[]).status, 200, "{recheck}: nobody else's");
+    }
+}
+
+#[test]
+fn a_provider_that_is_silent_is_borne_with_for_as_long_as_the_operator_says() {
+    let idp = Idp::start(7).rechecked("by = \"refresh-token\", grace_s = 3600");
+    let facade = Facade::on(idp, "", "", &[]);
+    let (_, refresh) = facade.tokens("ann");
+    facade.idp.be_down(true);
+    let next = facade.refresh(&refresh, &[]);
+    assert_eq!(next.status, 200, "{}", next.text());
+    facade.idp.be_down(false);
+    facade.idp.dismiss("ann");
+    assert_eq!(
+        error(&facade.refresh(&member(&next, "refresh_token"), &[])),
+        invalid(),
+        "a no is a no at once"
+    );
 }

@@ -1,0 +1,293 @@
+//! Live sessions of the legacy era: whose each is, which node holds its conversation, and whether it has ended.
+//!
+//! The conversation itself is in one node's memory, so nobody else can go on with it; what the row adds is that everybody
+//! can end it. A node opens its rows before it gives their ids out, closes what others ended ([`Sessions::ended`]), and
+//! notes in batches what was used. The number of a session is kept as a digest: whoever reads the rows cannot ask for one.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bartizan_model::{Caller, ServerName, Timestamp};
+use sqlx::AnyConnection;
+
+use crate::{Database, DatabaseError, Dialect, Digest, columns::seconds};
+
+/// Rows that one transaction changes at most. It saves SQLite a sync for each, while others wait for its lock; in Postgres,
+/// rows that are locked together could wait for others' in a circle.
+const fn batch(dialect: Dialect) -> usize {
+    match dialect {
+        Dialect::Postgres => 1,
+        Dialect::Sqlite => 200,
+    }
+}
+
+/// How long an ended session is remembered, and how long one may go without a sign of its node before it counts as lost.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A session, as it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The digest of its number.
+    pub id: Digest,
+    /// Whose it is.
+    pub caller: Caller,
+    /// The server it is with; `None` for all of them.
+    pub server: Option<ServerName>,
+    /// The protocol revision that was negotiated.
+    pub revision: String,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its client said so.
+    Client,
+    /// The person was erased.
+    Erased,
+    /// Nobody used it for a while.
+    Idle,
+    /// Its node died.
+    Lost,
+    /// Its token was taken back, or the person or client was cut off.
+    Revoked,
+    /// Its server is cut off, gone, or another by now.
+    Server,
+    /// Its node stopped.
+    Stopped,
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Erased => "erased",
+            Self::Idle => "idle",
+            Self::Lost => "lost",
+            Self::Revoked => "revoked",
+            Self::Server => "server",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Where one node keeps the rows of its sessions.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// Closes what an earlier process of this node's name left open, for that process is gone; the answer is how many there
+    /// were. To be asked before the node opens any.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    async fn begin(&self, now: Timestamp) -> Result<u64, DatabaseError>;
+
+    /// Opens a session of this node.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; its id must not be given out then.
+    async fn open(&self, session: &Session, now: Timestamp) -> Result<(), DatabaseError>;
+
+    /// Notes that these sessions of this node were used; the answer is which of them are not live any more.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; some may be noted.
+    async fn seen(&self, ids: &[Digest], now: Timestamp) -> Result<Vec<Digest>, DatabaseError>;
+
+    /// The sessions of this node that were ended, and whose conversation it has not closed.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    async fn ended(&self) -> Result<Vec<Digest>, DatabaseError>;
+
+    /// Notes that the conversations of these sessions of this node are over, for this reason unless they had ended before.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; some may be noted. Noting one twice changes nothing.
+    async fn close(&self, sessions: &[(Digest, End)], now: Timestamp) -> Result<(), DatabaseError>;
+
+    /// Forgets sessions that ended a day ago, and ends those of nodes that have given no sign for a day; the answer is how
+    /// many were forgotten.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    async fn tidy(&self, now: Timestamp) -> Result<u64, DatabaseError>;
+}
+
+/// [`Sessions`] in a [`Database`].
+#[derive(Clone, Debug)]
+pub struct StoredSessions {
+    database: Database,
+    node: String,
+}
+
+impl StoredSessions {
+    /// Those that the node `node` holds, in `database`. No two processes may go by one name at a time.
+    pub fn new(database: Database, node: impl Into<String>) -> Self {
+        Self { database, node: node.into() }
+    }
+}
+
+#[async_trait]
+impl Sessions for StoredSessions {
+    async fn begin(&self, now: Timestamp) -> Result<u64, DatabaseError> {
+        let closed = sqlx::query(
+            "UPDATE sessions SET closed_at = $2, ended_at = COALESCE(ended_at, $2), ended_by = COALESCE(ended_by, 'lost') \
+             WHERE node = $1 AND closed_at IS NULL",
+        )
+        .bind(&self.node)
+        .bind(seconds(now))
+        .execute(self.database.pool())
+        .await?;
+        Ok(closed.rows_affected())
+    }
+
+    async fn open(&self, session: &Session, now: Timestamp) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "INSERT INTO sessions (id, node, issuer, subject, client, server, revision, opened_at, seen_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+        )
+        .bind(session.id.to_string())
+        .bind(&self.node)
+        .bind(session.caller.issuer())
+        .bind(session.caller.subject())
+        .bind(session.caller.client())
+        .bind(session.server.as_ref().map_or("", ServerName::as_str))
+        .bind(&session.revision)
+        .bind(seconds(now))
+        .execute(self.database.pool())
+        .await?;
+        Ok(())
+    }
+
+    async fn seen(&self, ids: &[Digest], now: Timestamp) -> Result<Vec<Digest>, DatabaseError> {
+        let mut gone = Vec::new();
+        for batch in ids.chunks(batch(self.database.dialect())) {
+            let mut transaction = self.database.write().await?;
+            for id in batch {
+                let noted = sqlx::query(
+                    "UPDATE sessions SET seen_at = $3 WHERE id = $1 AND node = $2 AND ended_at IS NULL",
+                )
+                .bind(id.to_string())
+                .bind(&self.node)
+                .bind(seconds(now))
+                .execute(&mut *transaction)
+                .await?;
+                if noted.rows_affected() == 0 {
+                    gone.push(*id);
+                }
+            }
+            transaction.commit().await?;
+        }
+        Ok(gone)
+    }
+
+    async fn ended(&self) -> Result<Vec<Digest>, DatabaseError> {
+        let ids: Vec<String> = sqlx::query_scalar(
+            "SELECT id FROM sessions WHERE node = $1 AND ended_at IS NOT NULL AND closed_at IS NULL",
+        )
+        .bind(&self.node)
+        .fetch_all(self.database.pool())
+        .await?;
+        ids.iter().map(|id| id.parse().map_err(|_| DatabaseError::Value("id"))).collect()
+    }
+
+    async fn close(&self, sessions: &[(Digest, End)], now: Timestamp) -> Result<(), DatabaseError> {
+        for batch in sessions.chunks(batch(self.database.dialect())) {
+            let mut transaction = self.database.write().await?;
+            for (id, end) in batch {
+                sqlx::query(
+                    "UPDATE sessions SET closed_at = $3, ended_at = COALESCE(ended_at, $3), \
+                     ended_by = COALESCE(ended_by, $4) WHERE id = $1 AND node = $2 AND closed_at IS NULL",
+                )
+                .bind(id.to_string())
+                .bind(&self.node)
+                .bind(seconds(now))
+                .bind(end.name())
+                .execute(&mut *transaction)
+                .await?;
+            }
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn tidy(&self, now: Timestamp) -> Result<u64, DatabaseError> {
+        let now = seconds(now);
+        let then = now.saturating_sub(i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX));
+        // This node's own it knows itself, however long the machine slept.
+        sqlx::query(
+            "UPDATE sessions SET ended_at = $3, ended_by = 'lost' WHERE ended_at IS NULL AND seen_at < $1 AND node <> $2",
+        )
+        .bind(then)
+        .bind(&self.node)
+        .bind(now)
+        .execute(self.database.pool())
+        .await?;
+        let forgotten = sqlx::query("DELETE FROM sessions WHERE seen_at < $1 AND ended_at < $1")
+            .bind(then)
+            .execute(self.database.pool())
+            .await?;
+        Ok(forgotten.rows_affected())
+    }
+}
+
+/// Whose sessions end.
+pub(crate) enum Whose<'a> {
+    Client { issuer: &'a str, client: &'a str },
+    Person { issuer: &'a str, subject: &'a str },
+    Server(&'a str),
+}
+
+/// Ends sessions of every node, in a transaction; each closes its own within seconds. The answer is how many there were.
+pub(crate) async fn end(
+    transaction: &mut AnyConnection,
+    whose: Whose<'_>,
+    end: End,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let (statement, issuer, name) = match whose {
+        Whose::Client { issuer, client } => (
+            "UPDATE sessions SET ended_at = $3, ended_by = $4 \
+             WHERE client = $2 AND ($1 = '' OR issuer = $1) AND ended_at IS NULL",
+            issuer,
+            client,
+        ),
+        Whose::Person { issuer, subject } => (
+            "UPDATE sessions SET ended_at = $3, ended_by = $4 \
+             WHERE issuer = $1 AND subject = $2 AND ended_at IS NULL",
+            issuer,
+            subject,
+        ),
+        Whose::Server(server) => (
+            "UPDATE sessions SET ended_at = $3, ended_by = $4 \
+             WHERE server = $2 AND $1 = '' AND ended_at IS NULL",
+            "",
+            server,
+        ),
+    };
+    let ended = sqlx::query(statement)
+        .bind(issuer)
+        .bind(name)
+        .bind(seconds(now))
+        .bind(end.name())
+        .execute(transaction)
+        .await?;
+    Ok(ended.rows_affected())
+}
+
+/// Ends the sessions of a person who is erased, and takes the person out of their rows.
+pub(crate) async fn erase(
+    transaction: &mut AnyConnection,
+    issuer: &str,
+    subject: &str,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    end(transaction, Whose::Person { issuer, subject }, End::Erased, now).await?;
+    let erased = sqlx::query(
+        "UPDATE sessions SET issuer = '', subject = '', client = '' WHERE issuer = $1 AND subject = $2",
+    )
+    .bind(issuer)
+    .bind(subject)
+    .execute(transaction)
+    .await?;
+    Ok(erased.rows_affected())
+}

@@ -1,0 +1,133 @@
+//! Rows of live sessions.
+
+use bartizan_store::{
+    Database, Digest, Responses, Sessions, StoredResponses, StoredSessions, erase,
+    responses::{Response, Target},
+    sessions::{End, Session},
+};
+
+use crate::bench::{Bench, at, caller, each, server};
+
+fn session(number: u8, who: &str, with: Option<&str>) -> Session {
+    Session {
+        id: Digest::of(&[number]),
+        caller: caller(who),
+        server: with.map(server),
+        revision: "2025-11-25".to_owned(),
+    }
+}
+
+async fn node(bench: &Bench, name: &str) -> StoredSessions {
+    StoredSessions::new(bench.open().await, name)
+}
+
+async fn cut_off(database: Database, target: Target) {
+    let response = Response { target, why: String::new(), by: "ada".to_owned(), at: at(10) };
+    StoredResponses::new(database).enforce(&response).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_anybody_ends_is_closed_by_its_node_once() {
+    each(async |bench| {
+        let (one, two) = (node(bench, "one").await, node(bench, "two").await);
+        let open = [
+            session(0, "ann", Some("files")),
+            session(1, "ann", None),
+            session(2, "bob", Some("files")),
+            session(3, "bob", Some("mail")),
+        ];
+        for (at_node, session) in [&one, &two, &one, &two].into_iter().zip(&open) {
+            at_node.open(session, at(0)).await.unwrap();
+        }
+        assert!(one.open(&open[0], at(1)).await.is_err(), "an id is one session's");
+        assert!(one.ended().await.unwrap().is_empty() && two.ended().await.unwrap().is_empty());
+        let ids = open.each_ref().map(|s| s.id);
+        assert!(one.seen(&[ids[0], ids[2]], at(2)).await.unwrap().is_empty(), "both are live");
+        assert_eq!(one.seen(&[ids[1]], at(2)).await.unwrap(), [ids[1]], "it is another node's");
+
+        let person = |subject: &str| Target::Person {
+            issuer: "https://id.example".to_owned(),
+            subject: subject.to_owned(),
+        };
+        cut_off(bench.open().await, person("nobody")).await;
+        assert!(one.ended().await.unwrap().is_empty());
+        cut_off(bench.open().await, person("ann")).await;
+        assert_eq!((one.ended().await.unwrap(), two.ended().await.unwrap()), (vec![ids[0]], vec![ids[1]]));
+        assert_eq!(one.seen(&[ids[0], ids[2]], at(11)).await.unwrap(), [ids[0]], "the other one is live");
+        two.close(&[(ids[0], End::Idle)], at(11)).await.unwrap();
+        assert_eq!(one.ended().await.unwrap(), [ids[0]], "nobody else closes it");
+        one.close(&[(ids[0], End::Idle)], at(12)).await.unwrap();
+        assert!(one.ended().await.unwrap().is_empty());
+
+        cut_off(bench.open().await, Target::Tool { server: server("mail"), tool: "send".to_owned() }).await;
+        assert_eq!(two.ended().await.unwrap(), [ids[1]], "a tool's quarantine ends no session");
+        cut_off(bench.open().await, Target::Server(server("mail"))).await;
+        assert_eq!(two.ended().await.unwrap().len(), 2);
+        let client = |issuer: &str| Target::Client { issuer: issuer.to_owned(), client: "editor".to_owned() };
+        cut_off(bench.open().await, client("https://other.example")).await;
+        assert!(one.ended().await.unwrap().is_empty(), "another issuer's client of that id");
+        cut_off(bench.open().await, client("")).await;
+        assert_eq!(one.ended().await.unwrap(), [ids[2]]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_node_left_open_is_closed_when_it_begins_again() {
+    each(async |bench| {
+        let (one, two) = (node(bench, "one").await, node(bench, "two").await);
+        let (mine, other) = (session(0, "ann", None), session(1, "ann", None));
+        one.open(&mine, at(0)).await.unwrap();
+        two.open(&other, at(0)).await.unwrap();
+        let again = node(bench, "one").await;
+        assert_eq!(again.begin(at(5)).await.unwrap(), 1);
+        assert_eq!(again.begin(at(6)).await.unwrap(), 0);
+        assert!(again.ended().await.unwrap().is_empty(), "there is no conversation left to close");
+        assert_eq!(again.seen(&[mine.id], at(7)).await.unwrap(), [mine.id]);
+        assert!(two.seen(&[other.id], at(7)).await.unwrap().is_empty(), "the other node lives");
+        let why = "UPDATE sessions SET closed_at = 0 WHERE ended_by = 'lost'";
+        assert_eq!(bench.meddle(why).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rows_are_forgotten_a_day_after_the_end_and_lost_nodes_end() {
+    each(async |bench| {
+        const DAY: u64 = 24 * 60 * 60;
+        let (one, two) = (node(bench, "one").await, node(bench, "two").await);
+        let (mine, other, fresh) =
+            (session(0, "ann", None), session(1, "bob", None), session(2, "eve", None));
+        one.open(&mine, at(0)).await.unwrap();
+        two.open(&other, at(0)).await.unwrap();
+        two.open(&fresh, at(DAY)).await.unwrap();
+        assert_eq!(one.tidy(at(DAY)).await.unwrap(), 0);
+        assert!(two.ended().await.unwrap().is_empty());
+        assert_eq!(one.tidy(at(DAY + 1)).await.unwrap(), 0);
+        assert_eq!(two.ended().await.unwrap(), [other.id], "its node gave no sign for a day");
+        assert!(one.ended().await.unwrap().is_empty(), "of its own a node knows more");
+        one.close(&[(mine.id, End::Client)], at(DAY + 1)).await.unwrap();
+        assert_eq!(one.tidy(at(2 * DAY + 1)).await.unwrap(), 0, "not yet a day");
+        assert_eq!(one.tidy(at(2 * DAY + 2)).await.unwrap(), 2);
+        assert_eq!(bench.meddle("DELETE FROM sessions").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn somebody_erased_has_no_session_and_is_in_no_row() {
+    each(async |bench| {
+        let one = node(bench, "one").await;
+        let (ann, bob) = (session(0, "ann", None), session(1, "bob", None));
+        one.open(&ann, at(0)).await.unwrap();
+        one.open(&bob, at(0)).await.unwrap();
+        let database = bench.open().await;
+        let remembered = std::time::Duration::from_secs(60);
+        let erased = erase::erase(&database, "https://id.example", "ann", at(1), remembered).await.unwrap();
+        assert_eq!(erased.other, 1);
+        assert_eq!(one.ended().await.unwrap(), [ann.id]);
+        assert_eq!(bench.meddle("DELETE FROM sessions WHERE subject = 'ann'").await, 0);
+        assert!(one.seen(&[bob.id], at(2)).await.unwrap().is_empty());
+    })
+    .await;
+}
