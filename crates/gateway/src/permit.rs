@@ -4,6 +4,7 @@
 //! permitted.
 
 pub mod approvals;
+pub mod attributes;
 mod questions;
 pub mod shown;
 
@@ -121,6 +122,8 @@ struct Ready {
     /// Whether the operator wrote any policy of his own; without, the owner sees all there is.
     is_own: bool,
     window: Duration,
+    /// What of whoever asks is recorded.
+    relevant: Arc<attributes::Relevant>,
 }
 
 /// The proof that a request was permitted, and by what.
@@ -128,9 +131,21 @@ pub struct Permitted {
     policies: Vec<String>,
     approvals: Vec<Approval>,
     labels: Vec<&'static str>,
+    attributes: Option<String>,
 }
 
 impl Permitted {
+    /// The same, with what it was decided by, as JSON.
+    #[must_use]
+    pub fn with_attributes(self, attributes: Option<String>) -> Self {
+        Self { attributes, ..self }
+    }
+
+    /// What it was decided by, as JSON, if that is not all in the clear.
+    pub fn attributes(&self) -> Option<&str> {
+        self.attributes.as_deref()
+    }
+
     /// What the call leaves in its caller's window: `private`, `untrusted`, `destructive`.
     pub fn labels(&self) -> &[&'static str] {
         &self.labels
@@ -576,9 +591,12 @@ fn permitted(
     because: &str,
 ) -> Result<Permitted, Refusal> {
     match decision {
-        Decision::Permit(permit) => {
-            Ok(Permitted { policies: permit.policies().to_vec(), approvals: Vec::new(), labels: Vec::new() })
-        }
+        Decision::Permit(permit) => Ok(Permitted {
+            policies: permit.policies().to_vec(),
+            approvals: Vec::new(),
+            labels: Vec::new(),
+            attributes: None,
+        }),
         Decision::Deny(denial) => {
             tracing::warn!(server = %server.name(), reason = denial.reason.code(), policies = %denial.policies.join(" "), "denied");
             Err(denied(&denial, asker, server, era, because))
@@ -693,6 +711,7 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         trust: rules.servers.clone(),
         is_own: !rules.policies.is_empty() || !rules.config.grants.is_empty(),
         window: rules.config.flow.window(),
+        relevant: Arc::new(attributes::Relevant::of(&rules.config, &rules.policies)),
     };
     Ok((ready, loaded.warnings))
 }
@@ -728,7 +747,13 @@ fn is_hidden(ready: &Ready, query: &Query<'_>, decision: &Decision) -> bool {
 impl Ready {
     /// The same at another version of the pins.
     fn at(&self, pins: u64) -> Self {
-        Self { pins, bundle: Arc::clone(&self.bundle), trust: self.trust.clone(), ..*self }
+        Self {
+            pins,
+            bundle: Arc::clone(&self.bundle),
+            trust: self.trust.clone(),
+            relevant: Arc::clone(&self.relevant),
+            ..*self
+        }
     }
 }
 
