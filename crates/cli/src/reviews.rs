@@ -15,10 +15,10 @@ use bartizan_audit::{
     event::{Finding as Noted, Pseudonym, Severity},
     search::{Filter, Term, walk},
 };
-use bartizan_gateway::Gate;
+use bartizan_gateway::{Gate, permit::attributes::Attributes};
 use bartizan_model::{Clock, SystemClock, Timestamp};
 use bartizan_policy::{
-    Bundle, Claims, Era, ReviewConfig,
+    Bundle, Era, ReviewConfig,
     record::{RecordedAction, RecordedPrompt, RecordedQuery},
     review::{Options, Review, Reviewer, Use},
 };
@@ -44,8 +44,8 @@ pub fn options(since: u64) -> Options {
     }
 }
 
-/// Calls `each` with every use that the logs in `folder` recorded since `since`. Groups and roles of a person stand in no log:
-/// who has a role by them has none here.
+/// Calls `each` with every use that the logs in `folder` recorded since `since`. Groups and roles of a person are sealed in the log:
+/// whoever was erased, and so has no key, has a role by neither.
 ///
 /// # Errors
 /// What the system says.
@@ -71,14 +71,21 @@ pub fn uses(folder: &Path, since: Timestamp, bundle: &Bundle, mut each: impl FnM
 /// The use that an opened call is.
 fn used(entry: Entry, people: &HashMap<Pseudonym, Arc<Person>>, bundle: &Bundle) -> Option<Use> {
     let pseudonym = entry.person?;
-    let claims = match people.get(&pseudonym) {
+    let person = people.get(&pseudonym);
+    let sealed = entry.details.attributes.as_ref().zip(person);
+    let opened = sealed.and_then(|(sealed, person)| serde_json::from_slice(&person.open(sealed)?).ok());
+    let Attributes { mut claims, approved } = opened.unwrap_or_default();
+    match person {
         Some(person) => {
             let identity = person.identity();
-            let (issuer, subject) = (identity.issuer.clone(), identity.subject.clone());
-            Claims { issuer, subject, ..Claims::default() }
+            (claims.issuer, claims.subject) = (identity.issuer.clone(), identity.subject.clone());
         }
-        None => Claims { subject: pseudonym.to_string(), ..Claims::default() },
-    };
+        None => claims.subject = pseudonym.to_string(),
+    }
+    if !bundle.reads_time() {
+        // Each sign-in would be another person to the review.
+        claims.auth_time = None;
+    }
     let Details { server, method, tool, resource, protocol, policies, .. } = entry.details;
     let server = server?.to_string();
     let name = tool.map(|tool| tool.to_string()).unwrap_or_default();
@@ -103,7 +110,7 @@ fn used(entry: Entry, people: &HashMap<Pseudonym, Arc<Person>>, bundle: &Bundle)
         time: entry.time.timestamp().as_unix(),
         era: if is_modern { Era::Modern } else { Era::Legacy },
         flow: Default::default(),
-        approved: Vec::new(),
+        approved,
     };
     Some(Use {
         query,

@@ -4,6 +4,7 @@
 //! permitted.
 
 pub mod approvals;
+pub mod attributes;
 mod questions;
 mod resets;
 pub mod shown;
@@ -128,6 +129,8 @@ struct Ready {
     window: Duration,
     /// Whose holders may release what was withheld.
     release_role: Option<String>,
+    /// What of whoever asks is recorded.
+    relevant: Arc<attributes::Relevant>,
 }
 
 /// The proof that a request was permitted, and by what.
@@ -135,9 +138,21 @@ pub struct Permitted {
     policies: Vec<String>,
     approvals: Vec<Approval>,
     labels: Vec<&'static str>,
+    attributes: Option<String>,
 }
 
 impl Permitted {
+    /// The same, with what it was decided by, as JSON.
+    #[must_use]
+    pub fn with_attributes(self, attributes: Option<String>) -> Self {
+        Self { attributes, ..self }
+    }
+
+    /// What it was decided by, as JSON, if that is not all in the clear.
+    pub fn attributes(&self) -> Option<&str> {
+        self.attributes.as_deref()
+    }
+
     /// What the call leaves in its caller's window: `private`, `untrusted`, `destructive`.
     pub fn labels(&self) -> &[&'static str] {
         &self.labels
@@ -594,9 +609,12 @@ fn permitted(
     because: &str,
 ) -> Result<Permitted, Refusal> {
     match decision {
-        Decision::Permit(permit) => {
-            Ok(Permitted { policies: permit.policies().to_vec(), approvals: Vec::new(), labels: Vec::new() })
-        }
+        Decision::Permit(permit) => Ok(Permitted {
+            policies: permit.policies().to_vec(),
+            approvals: Vec::new(),
+            labels: Vec::new(),
+            attributes: None,
+        }),
         Decision::Deny(denial) => {
             tracing::warn!(server = %server.name(), reason = denial.reason.code(), policies = %denial.policies.join(" "), "denied");
             Err(denied(&denial, asker, server, era, because))
@@ -712,6 +730,7 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         is_own: !rules.policies.is_empty() || !rules.config.grants.is_empty(),
         window: rules.config.flow.window(),
         release_role: rules.config.release_role.clone(),
+        relevant: Arc::new(attributes::Relevant::of(&rules.config, &rules.policies)),
     };
     let mut warnings = loaded.warnings;
     if let Some(role) = ready.release_role.as_ref().filter(|role| !rules.config.roles.0.contains_key(*role)) {
@@ -760,6 +779,7 @@ impl Ready {
             bundle: Arc::clone(&self.bundle),
             trust: self.trust.clone(),
             release_role: self.release_role.clone(),
+            relevant: Arc::clone(&self.relevant),
             ..*self
         }
     }

@@ -109,6 +109,7 @@ impl Recorder {
             labels: permitted.labels().iter().map(|label| Text::new(label)).collect(),
             arguments,
             sealed_arguments,
+            attributes: permitted.attributes().and_then(|json| self.log.seal(&asker.caller, json.as_bytes())),
             ..self.about(asker, server.name(), era, message)
         };
         let event = Event::new(Kind::CallOpened).by(&asker.caller).at(asker.address).with(details);

@@ -69,6 +69,8 @@ pub async fn enter(
             for approval in permitted.approvals() {
                 gate.recorder.redeemed(asker, server, approval);
             }
+            let attributes = gate.policy.attributes(asker, &permitted);
+            let permitted = permitted.with_attributes(attributes);
             let rule = gate.content.load().of(server.name(), is_merged, message).cloned();
             let told = rule.and_then(|rule| rule.arguments(&gate.shield.load(), server, message));
             let opening = gate.recorder.open(asker, server, era, message, &permitted, told);

@@ -235,7 +235,7 @@ impl Bundle {
     }
 
     /// Whether any policy looks at the time, so that the same query may be answered differently later.
-    pub(crate) fn reads_time(&self) -> bool {
+    pub fn reads_time(&self) -> bool {
         self.policies.values().any(|p| p.reads.time || p.reads.auth_age)
     }
 

@@ -34,7 +34,7 @@ pub struct ReviewArgs {
     #[command(flatten)]
     policies: Policies,
     /// Recorded uses (JSON lines); `-` reads standard input. By default the audit log of the gate that runs from the
-    /// configuration; groups of people stand in no log, so what was allowed by them is not asked again.
+    /// configuration; what its log tells no more of, because people were erased, is not asked again.
     #[arg(long, value_name = "FILE")]
     uses: Option<PathBuf>,
     /// How far back to look: `90d`, `12h`.

@@ -6,6 +6,7 @@ mod doctor;
 mod eras;
 mod exports;
 mod identities;
+mod kills;
 mod life;
 mod lossless;
 mod merged;

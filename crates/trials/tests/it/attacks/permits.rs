@@ -269,5 +269,6 @@ fn ii_14_a_window_is_shown_and_reset_and_nothing_is_lost() {
         .unwrap();
     let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
     assert!(audit.contains("on their account page"), "{audit}");
-    assert_eq!(audit.lines().filter(|line| line.contains("ada: a new conversation")).count(), 3, "{audit}");
+    let told = |line: &&str| line.contains("\"ada (uid ") && line.contains("): a new conversation\"");
+    assert_eq!(audit.lines().filter(told).count(), 3, "{audit}");
 }

@@ -21,7 +21,8 @@ fn shield(gate: &Gate, arguments: &[&str], input: &str) -> (Option<i32>, String,
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // Where it refuses before it has read, nobody is left to read.
+    let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
     let done = process.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (done.status.code(), text(done.stdout), text(done.stderr))

@@ -2,8 +2,10 @@
 
 use std::{fs, process::Command};
 
-use bartizan_trials::{Gate, Upstream, binary, eventually};
+use bartizan_trials::{Gate, Issuer, Upstream, binary, eventually};
 use serde_json::{Value, json};
+
+use super::records::{entries, of_kind};
 
 const POLICIES: &str = r#"
     @id("mine") permit (principal in Role::"owner", action in Action::"use", resource in Server::"s");
@@ -76,4 +78,34 @@ fn a_gate_reviews_rights_and_people_decide_about_what_it_finds() {
             .unwrap();
         String::from_utf8_lossy(&done.stdout).contains("unused:idle").then_some(())
     });
+}
+
+#[test]
+fn what_was_allowed_by_a_group_is_asked_again_and_the_group_stands_sealed_in_the_log() {
+    let (up, folder, issuer) =
+        (Upstream::modern(|_, _| false), tempfile::tempdir().unwrap(), Issuer::start(3));
+    let policy = r#"@id("mine") permit (principal in Role::"people", action in Action::"use", resource in Server::"s");"#;
+    fs::write(folder.path().join("a.cedar"), policy).unwrap();
+    let gate = Gate::start(&format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\npublic_url = \"https://gate.example\"\n\
+         [identity]\nmode = \"resource-server\"\n{}\
+         [policy]\ndir = {:?}\n[policy.roles.people]\ngroups = [\"group-canary\"]\nissuers = [\"{}\"]\n\
+         [[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\n",
+        issuer.config(),
+        folder.path(),
+        issuer.name(),
+        up.url()
+    ));
+    let groups = json!({ "groups": ["group-canary", "group-of-no-policy"] });
+    let ann = gate.bearer(issuer.token("ann", "https://gate.example/mcp/s", groups));
+    assert_eq!(ann.modern("/mcp/s", "tools/list", "").send().status, 200);
+    assert_eq!(ann.call("/mcp/s", "echo", "{}").status, 200);
+
+    let (_, review) = bartizan(&gate, &["policy", "review"]);
+    assert!(!review.contains(" 0 distinct queries") && review.contains(" 0 broken"), "{review}");
+    assert!(!review.contains("denied today"), "all of it is repeatable: {review}");
+    let found = entries(&gate);
+    let opened = of_kind(&found, "call.opened");
+    assert!(opened.len() >= 2 && opened.iter().all(|entry| entry["attributes"].is_string()), "{opened:#?}");
+    assert!(!serde_json::to_string(&found).unwrap().contains("group-"), "sealed");
 }
