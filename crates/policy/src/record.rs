@@ -151,3 +151,21 @@ impl RecordedQuery {
         use_it(bundle, &query)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_prompt_stands_in_a_record_by_its_name_or_with_what_it_was_given() {
+        let read = |value| serde_json::from_value::<RecordedAction>(json!({ "get": value }));
+        let (named, given) =
+            (read(json!("p")).unwrap(), read(json!({ "prompt": "p", "arguments": "{}" })).unwrap());
+        assert_eq!(named.as_action(), Action::Get { prompt: "p", arguments: None });
+        assert_eq!(given.as_action(), Action::Get { prompt: "p", arguments: Some("{}") });
+        assert_eq!(serde_json::to_value(&named).unwrap(), json!({ "get": "p" }));
+        assert!(read(json!({ "prompt": "p", "argument": "{}" })).is_err());
+    }
+}
