@@ -25,7 +25,7 @@ lint:
     cargo clippy --workspace --all-targets -- -D warnings
     cargo deny check bans licenses sources
 
-# The official conformance suite, real peers and a real browser, directly and through the gate; two gates at one Redis (127.0.0.1:6379); the audit log at real receivers
+# The official conformance suite, real peers and a real browser, directly and through the gate; two gates at one Redis (127.0.0.1:6379); a page that has a file sent out, and does not; the audit log at real receivers
 interop:
     interop/setup.sh
     cargo build -p bartizan-cli -p bartizan-trials --features bartizan-cli/keyring
@@ -37,6 +37,7 @@ interop:
     target/interop/venv/bin/python interop/browser.py
     target/interop/venv/bin/python interop/soc.py
     target/interop/venv/bin/python interop/limits.py
+    target/interop/venv/bin/python interop/story.py
     target/interop/venv/bin/python interop/keys.py
 
 # The store's suite on Postgres too (127.0.0.1:5432, or BARTIZAN_TEST_POSTGRES)

@@ -93,10 +93,10 @@ def fixture(binary, log):
 
 
 class Gate:
-    """A gate that answers: where, and with which token."""
+    """A gate that answers: where, with which token, and in which process."""
 
-    def __init__(self, port, token, config):
-        self.port, self.token, self.config = port, token, config
+    def __init__(self, port, token, config, child=None):
+        self.port, self.token, self.config, self.child = port, token, config, child
         self.origin = f"http://localhost:{port}"
 
     def endpoint(self, server=None):
@@ -135,7 +135,7 @@ def gate(binary, servers, log, more="", **extra):
             token = subprocess.run(
                 [binary, "token", "--config", config], cwd=scratch, env=env, check=True, capture_output=True, timeout=START
             )
-            yield Gate(port, token.stdout.decode().strip(), config)
+            yield Gate(port, token.stdout.decode().strip(), config, child)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

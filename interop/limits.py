@@ -4,12 +4,15 @@
     interop/limits.py [--redis redis://127.0.0.1:6379] [--gate BIN] [--fixture BIN]
 
 The rates of both gates are in Redis under digests, no names. Then Redis goes away (a relay in front of it closes), and
-both gates refuse; it comes back, and they serve. Exit 0 if all of it holds, 1 otherwise.
+both gates refuse; it comes back, and they serve. What is under way at once is counted together too: a place is free when
+its request ends, and when the gate that had it died. Exit 0 if all of it holds, 1 otherwise.
 """
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -20,7 +23,10 @@ import urllib.request
 import harness
 
 LIMITS = 'caller = {{ per_minute = 12, burst = 6 }}\nshared = "redis://127.0.0.1:{port}/{database}"'
+PLACES = 'server = {{ concurrent = 2 }}\nshared = "redis://127.0.0.1:{port}/{database}"'
 DATABASE = 9
+# How long a place counts that nobody renews, and how often it is renewed, seconds.
+LEASE, RENEWED = 30, 10
 REST = 1.2
 
 
@@ -80,16 +86,45 @@ def redis(to, *words):
         return answer.decode()
 
 
-def rates(to):
+def keys_of(to, what="*"):
     """The names of the gates' keys."""
-    lines = redis(to, "KEYS", "{bartizan}:rate:*").split("\r\n")
+    lines = redis(to, "KEYS", f"{{bartizan}}:{what}:*").split("\r\n")
     return [line for line in lines if line.startswith("{bartizan}:")]
 
 
-def call(gate):
-    """Calls a method by `gate`; the status and the error's data."""
+def under_way(to):
+    """How many places at the server are taken, by all gates."""
+    return sum(int(redis(to, "ZCARD", key).split(":")[-1]) for key in keys_of(to, "held:server"))
+
+
+def until(holds, seconds, what):
+    """Waits until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.1)
+
+
+def slow(gate, seconds):
+    """A call that takes so long, in a thread of its own; what it answered comes into a list."""
+    answers = []
+
+    def ask():
+        try:
+            answers.append(call(gate, "slow_compute", {"seconds": seconds}, 2 * seconds)[0])
+        except OSError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    return thread, answers
+
+
+def call(gate, tool=None, arguments=None, seconds=10):
+    """Calls a tool by `gate`, or asks for the list of them; the status and the error's data."""
     meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
+    method, params = ("tools/call", {"name": tool, "arguments": arguments}) if tool else ("tools/list", {})
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta} | params}
     request = urllib.request.Request(
         gate.endpoint("fixture"),
         json.dumps(body).encode(),
@@ -98,11 +133,14 @@ def call(gate):
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
             "MCP-Protocol-Version": "2026-07-28",
-            "Mcp-Method": "tools/list",
-        },
+            "Mcp-Method": method,
+        }
+        | ({"Mcp-Name": tool} if tool else {}),
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=seconds) as response:
+            # It is under way until all of it is there.
+            response.read()
             return response.status, {}, None
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)["error"]["data"], error.headers["Retry-After"]
@@ -121,7 +159,9 @@ def main():
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     relay = Relay(to)
-    limits = "[limits]\n" + LIMITS.format(port=relay.port, database=DATABASE)
+    limits, places_only = (
+        "[limits]\n" + text.format(port=relay.port, database=DATABASE) for text in (LIMITS, PLACES)
+    )
     # It may be somebody else's Redis: nothing is written beside what is there, and only our own keys are removed.
     if redis(to, "DBSIZE").split("\r\n")[-2] != ":0":
         raise SystemExit(f"database {DATABASE} of {options.redis} is in use; name a Redis where it is empty")
@@ -133,8 +173,16 @@ def main():
                 harness.gate(gate, [server], logs / "two.log", more=limits) as two,
             ):
                 trial(one, two, relay, to)
+            # What was counted up to another limit.
+            for key in keys_of(to):
+                redis(to, "DEL", key)
+            with (
+                harness.gate(gate, [server], logs / "three.log", more=places_only) as one,
+                harness.gate(gate, [server], logs / "four.log", more=places_only) as two,
+            ):
+                places(one, two, to)
     finally:
-        for key in rates(to):
+        for key in keys_of(to):
             redis(to, "DEL", key)
     print("limits: two gates count as one")
     return 0
@@ -147,7 +195,7 @@ def trial(one, two, relay, to):
     status, data, wait = call(two)
     assert (status, data["reason"], data["scope"]) == (429, "limits.rate", "caller"), data
     assert 1 <= int(wait) <= 5, wait
-    keys = rates(to)
+    keys = keys_of(to, "rate")
     assert [key[:-64] for key in keys] == ["{bartizan}:rate:caller:"], f"a digest and no name: {keys}"
     assert ":-1" not in redis(to, "PTTL", keys[0]), "keys expire"
     time.sleep(int(wait) + 0.2)
@@ -161,6 +209,36 @@ def trial(one, two, relay, to):
     relay.open()
     time.sleep(5 + REST)
     assert call(one)[0] == 200, "it counts again"
+
+
+def places(one, two, to):
+    calls = [slow(gate, 4) for gate in (one, two)]
+    until(lambda: under_way(to) == 2, 10, "both calls are under way")
+    for gate in (one, two):
+        status, data, wait = call(gate)
+        assert (status, data["reason"], data["scope"]) == (429, "limits.concurrent", "server"), data
+        assert int(wait) >= 1, wait
+    names = keys_of(to, "held")
+    scopes = sorted(name[:-64] for name in names)
+    assert scopes == ["{bartizan}:held:caller:", "{bartizan}:held:server:"], f"digests and no names: {names}"
+    for thread, answers in calls:
+        thread.join(20)
+        assert answers == [200], answers
+    until(lambda: under_way(to) == 0, 10, "places are given back")
+    assert [call(one)[0], call(two)[0]] == [200, 200]
+
+    # A gate that dies gives nothing back, and renews nothing; the other goes on with what it has.
+    until(lambda: under_way(to) == 0, 10, "places are given back")
+    long = slow(one, LEASE + 3 * RENEWED)
+    slow(two, 10 * LEASE)
+    until(lambda: under_way(to) == 2, 10, "both calls are under way")
+    os.killpg(two.child.pid, signal.SIGKILL)
+    assert call(one)[0] == 429, "the place of the gate that died is taken for a while"
+    until(lambda: call(one)[0] == 200, LEASE + RENEWED, "the place of the gate that died becomes free")
+    until(lambda: under_way(to) == 1, 10, "what goes on is renewed")
+    long[0].join(2 * LEASE)
+    assert long[1] == [200], long[1]
+    until(lambda: under_way(to) == 0, 10, "and given back")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-//! The pages on which people decide about held calls, and what stands behind them: the gate's requests for approval, read and
-//! decided about by whoever is signed in.
+//! The pages on which people decide about held calls, withheld results and what has entered their own windows, and what stands
+//! behind them.
+
+mod results;
+mod windows;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,7 +17,7 @@ use bartizan_gateway::{
 use bartizan_model::Caller;
 use bartizan_oauth::{
     facade::Person,
-    signin::{Decisions, Held, Standing, Undecided},
+    signin::{Decisions, Entered, Held, Standing, Undecided, Withheld},
 };
 use bartizan_policy::Claims;
 use bartizan_shield::drift::visible;
@@ -28,6 +31,28 @@ pub struct Requests(pub Arc<Gate>);
 
 #[async_trait]
 impl Decisions for Requests {
+    async fn withheld(&self, person: &Person) -> Result<Vec<Withheld>, Undecided> {
+        results::waiting(&self.0, &self.approver(person).await?).await
+    }
+
+    async fn show_withheld(&self, id: &str, person: &Person) -> Result<Withheld, Undecided> {
+        results::show(&self.0, id, &self.approver(person).await?).await
+    }
+
+    async fn decide_withheld(&self, id: &str, release: bool, person: &Person) -> Result<Withheld, Undecided> {
+        results::decide(&self.0, id, release, &self.approver(person).await?).await
+    }
+
+    async fn entered(&self, person: &Person) -> Result<Vec<Entered>, Undecided> {
+        windows::entered(&self.0, person).await
+    }
+
+    async fn reset_entered(&self, client: &str, person: &Person) -> Result<(), Undecided> {
+        // Whoever was cut off does nothing here.
+        self.approver(person).await?;
+        windows::reset(&self.0, client, person).await
+    }
+
     async fn waiting(&self, person: &Person) -> Result<Vec<Held>, Undecided> {
         let approver = self.approver(person).await?;
         let waiting = self.0.policy().waiting_for(&approver).await.map_err(unavailable)?;

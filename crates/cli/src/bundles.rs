@@ -21,9 +21,13 @@ use bartizan_gateway::Gate;
 use bartizan_model::{Clock, SystemClock, Timestamp};
 use bartizan_shield::{
     Shield,
-    bundle::{Arms, BundleConfig, Envelope, KeyId, Manifest, PublicKey, Refusal, Verified},
+    bundle::{Arms, BundleConfig, Chain, Envelope, KeyId, Manifest, PublicKey, Refusal, Verified},
 };
-use bartizan_store::{Bundles as Stored, Digest, StoredBundles, bundles::Taken};
+use bartizan_store::{
+    Bundles as Stored, DatabaseError, Digest, StoredBundles,
+    bundles::{Followed, Taken},
+};
+use http::HeaderValue;
 
 use crate::{config::Config, opinions, state::State};
 
@@ -35,6 +39,9 @@ pub const KEPT: &str = "shield-bundle.json";
 
 /// How often the file, the feed's due time and the age are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How soon a bundle is tried again that was refused for a fault of ours.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Why a bundle is not taken up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +70,14 @@ impl Unfit {
             Self::Store(_) => "bundle.store",
         }
     }
+
+    /// Whether the same bundle may be good in a while: what was wrong is ours, or may be our clock.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreadable(_) | Self::Unreachable(_) | Self::Store(_) => true,
+            Self::Refused(refusal) => matches!(refusal, Refusal::Future { .. } | Refusal::Expired { .. }),
+        }
+    }
 }
 
 /// A bundle that passed every check.
@@ -70,7 +85,10 @@ impl Unfit {
 struct Loaded {
     manifest: Manifest,
     digest: [u8; 32],
-    signers: Vec<KeyId>,
+    /// The keys of the configuration that led to it.
+    root: String,
+    /// How many of the keys that counted signed it.
+    signatures: usize,
     arms: Arms,
 }
 
@@ -106,14 +124,22 @@ pub struct Prepared {
     was: Option<[u8; 32]>,
 }
 
+/// Where bytes come from, and what they are called there.
+enum Origin {
+    File(Option<Stamp>),
+    Feed(Option<HeaderValue>),
+}
+
 /// What one look at a time may change.
 #[derive(Default)]
 struct Watch {
     config: Config,
     settings: Option<Settings>,
     loaded: Option<Loaded>,
-    /// What the file was when it was last looked at.
+    /// What the file was when it was last examined.
     stamp: Option<Stamp>,
+    /// When it is examined again even so.
+    retry: Option<Timestamp>,
     /// When the feed is asked next.
     due: Option<Timestamp>,
     /// What was refused last, so that it is told once.
@@ -138,7 +164,7 @@ impl Bundles {
             gate,
             base: base.to_owned(),
             kept: state.folder().join(KEPT),
-            store: StoredBundles::new(state.database().await?),
+            store: state.bundles(state.database().await?).await?,
             clock: Arc::new(SystemClock),
             watch: tokio::sync::Mutex::default(),
             standing: Mutex::default(),
@@ -186,11 +212,13 @@ impl Bundles {
     async fn first(&self, settings: &Settings, watch: &mut Watch) -> Option<Loaded> {
         if let Some(path) = &settings.config.path {
             let path = self.base.join(path);
-            watch.stamp = Stamp::of(&path);
+            let stamp = Stamp::of(&path);
             let taken = match read(&path).await {
                 Ok(bytes) => self.examine(bytes, settings, watch).await,
                 Err(unfit) => Err((None, unfit)),
             };
+            let may_pass = matches!(&taken, Err((_, unfit)) if unfit.may_pass());
+            self.examined(watch, settings, Origin::File(stamp), may_pass);
             match taken {
                 Ok(Some(loaded)) => return Some(loaded),
                 Ok(None) => return watch.loaded.clone(),
@@ -261,12 +289,12 @@ impl Bundles {
 
     async fn look(&self, watch: &mut Watch) {
         let Some(settings) = watch.settings.take() else { return };
-        let found = self.news(&settings, watch).await;
-        let taken = match found {
-            Ok(Some(bytes)) => self.examine(bytes, &settings, watch).await,
-            Ok(None) => Ok(None),
-            Err(unfit) => Err((None, unfit)),
+        let (taken, origin) = match self.news(&settings, watch).await {
+            Ok(Some((bytes, origin))) => (self.examine(bytes, &settings, watch).await, Some(origin)),
+            Ok(None) => (Ok(None), None),
+            Err(unfit) => (Err((None, unfit)), None),
         };
+        let mut may_pass = matches!(&taken, Err((_, unfit)) if unfit.may_pass());
         match taken {
             Ok(Some(loaded)) => {
                 let shield = opinions::shield(&watch.config, &self.base, &loaded.arms);
@@ -278,33 +306,57 @@ impl Bundles {
                         self.gate.arm(shield);
                         self.tell_loaded(watch, from);
                     }
-                    Err(error) => tracing::error!("[shield.bundle]: the shield stays as it was: {error:#}"),
+                    Err(error) => {
+                        may_pass = true;
+                        tracing::error!("[shield.bundle]: the shield stays as it was: {error:#}");
+                    }
                 }
             }
             Ok(None) => {}
             Err((digest, unfit)) => self.refuse(watch, &settings, digest, unfit),
         }
+        if let Some(origin) = origin {
+            self.examined(watch, &settings, origin, may_pass);
+        }
         watch.settings = Some(settings);
     }
 
-    /// What the file or the feed has, if it may be new.
-    async fn news(&self, settings: &Settings, watch: &mut Watch) -> Result<Option<Vec<u8>>, Unfit> {
+    /// Remembers that what is at `origin` was examined, unless it was refused for what may pass: then it is tried again.
+    fn examined(&self, watch: &mut Watch, settings: &Settings, origin: Origin, may_pass: bool) {
+        watch.retry = may_pass.then(|| self.clock.now().plus(RETRY));
+        match origin {
+            Origin::File(stamp) => watch.stamp = stamp,
+            Origin::Feed(tag) => {
+                if let Some(retry) = watch.retry {
+                    watch.due = watch.due.map(|due| due.min(retry));
+                } else if let Some(feed) = &settings.feed {
+                    feed.examined(tag);
+                }
+            }
+        }
+    }
+
+    /// What the file or the feed has, if it may be new, and what that is called there.
+    async fn news(&self, settings: &Settings, watch: &mut Watch) -> Result<Option<(Vec<u8>, Origin)>, Unfit> {
+        let now = self.clock.now();
         if let Some(path) = &settings.config.path {
             let path = self.base.join(path);
             let stamp = Stamp::of(&path);
-            if stamp == watch.stamp {
+            if stamp == watch.stamp && watch.retry.is_none_or(|retry| now < retry) {
                 return Ok(None);
             }
             let bytes = read(&path).await?;
-            watch.stamp = stamp;
-            return Ok(Some(bytes));
+            return Ok(Some((bytes, Origin::File(stamp))));
         }
-        let now = self.clock.now();
         if let Some(feed) = &settings.feed
             && watch.due.is_some_and(|due| due <= now)
         {
             watch.due = Some(now.plus(settings.config.poll.0));
-            return feed.fetch().await;
+            let fetched = feed.fetch().await?;
+            return Ok(fetched.map(|fetched| {
+                let (bytes, tag) = fetched.into_parts();
+                (bytes, Origin::Feed(tag))
+            }));
         }
         Ok(None)
     }
@@ -319,7 +371,7 @@ impl Bundles {
         let whole = Digest::of(&bytes);
         let unfit = |unfit: Unfit| (Some(whole), unfit);
         let checked = check(&bytes, &settings.config, &settings.keys, &self.store, self.clock.now()).await;
-        let verified = checked.map_err(unfit)?;
+        let Checked { verified, root, chain } = checked.map_err(unfit)?;
         if watch.loaded.as_ref().is_some_and(|loaded| loaded.digest == verified.digest()) {
             return Ok(None);
         }
@@ -329,7 +381,11 @@ impl Bundles {
         let signers: Vec<KeyId> = verified.signers().iter().cloned().collect();
         let keys = names(&signers);
         let taken = Taken { version: verified.version(), digest: Digest(verified.digest()) };
-        let advanced = self.store.advance(&keys, taken, self.clock.now()).await;
+        let links = chain.to_json();
+        let last =
+            chain.digest(chain.len()).map(|digest| Taken { version: chain.len(), digest: Digest(digest) });
+        let chain = last.map(|last| (root.as_str(), last, links.as_str()));
+        let advanced = self.store.advance(&keys, taken, chain, self.clock.now()).await;
         if !advanced.map_err(|error| unfit(Unfit::Store(error.to_string())))? {
             // Another gate was faster, with a newer one.
             let (found, known) = (taken.version, taken.version + 1);
@@ -339,7 +395,7 @@ impl Bundles {
             tracing::warn!(%error, "[shield.bundle]: no copy of the bundle can be kept");
         }
         let (manifest, digest) = (verified.manifest().clone(), verified.digest());
-        Ok(Some(Loaded { manifest, digest, signers, arms }))
+        Ok(Some(Loaded { manifest, digest, root, signatures: signers.len(), arms }))
     }
 
     fn refuse(&self, watch: &mut Watch, settings: &Settings, digest: Option<Digest>, unfit: Unfit) {
@@ -412,10 +468,45 @@ impl Bundles {
     }
 }
 
-/// Whether the keys that count by now signed it.
+/// Whether it was taken up by the keys that the configuration has by now.
 fn counts(loaded: &Loaded, settings: &Settings) -> bool {
-    let signed = settings.keys.iter().filter(|key| loaded.signers.contains(&key.id())).count();
-    signed >= settings.config.threshold.max(1)
+    loaded.root == Chain::root(&settings.keys) && loaded.signatures >= settings.config.threshold.max(1)
+}
+
+/// What a gate of `config` with the state folder `state` judges by: the configured file if it is good, or else the copy of the
+/// last good bundle, or else the build's own rules and model. Nothing is taken up; `say` hears why something is not used.
+pub async fn active(config: &Config, base: &Path, state: &State, say: impl Fn(&str)) -> anyhow::Result<Arms> {
+    let Some(settings) = &config.shield.bundle else { return Ok(Arms::shipped()) };
+    let keys = settings.public_keys().map_err(anyhow::Error::msg).context("[shield.bundle]")?;
+    let store = state.bundles(state.database().await?).await?;
+    let kept = state.folder().join(KEPT);
+    let paths = settings.path.iter().map(|path| base.join(path)).chain(kept.exists().then_some(kept));
+    for path in paths {
+        let proven = async {
+            let bytes = read(&path).await?;
+            let checked = check(&bytes, settings, &keys, &store, SystemClock.now()).await?;
+            let proving = tokio::task::spawn_blocking(move || checked.verified.prove());
+            let proven = proving.await.map_err(|error| Refusal::SelfTest(error.to_string()))?;
+            Ok::<_, Unfit>(proven?)
+        };
+        match proven.await {
+            Ok(arms) => return Ok(arms),
+            Err(unfit) => say(&format!("[shield.bundle] {}: refused: {unfit}\n", path.display())),
+        }
+    }
+    say("[shield.bundle]: no good bundle; the build's own rules and model judge\n");
+    Ok(Arms::shipped())
+}
+
+/// A bundle that is rightly signed, and how that was found out.
+#[derive(Debug)]
+pub struct Checked {
+    /// The bundle.
+    pub verified: Verified,
+    /// The keys of the configuration, as chains that begin there are known by.
+    pub root: String,
+    /// The chain of keys from there to those that signed it.
+    pub chain: Chain,
 }
 
 /// Reads, verifies and dates a bundle; what is left is its own tests.
@@ -425,11 +516,25 @@ pub async fn check(
     keys: &[PublicKey],
     store: &StoredBundles,
     now: Timestamp,
-) -> Result<Verified, Unfit> {
-    let verified = Envelope::read(bytes)?.verify(keys, config.threshold)?;
-    // Of all keys, not of its signers alone: whoever leaves a signature out goes back no further.
-    let ids: Vec<KeyId> = keys.iter().map(PublicKey::id).collect();
-    let known = store.newest(&names(&ids)).await.map_err(|error| Unfit::Store(error.to_string()))?;
+) -> Result<Checked, Unfit> {
+    let unknown = |error: DatabaseError| Unfit::Store(error.to_string());
+    let envelope = Envelope::read(bytes)?;
+    let root = Chain::root(keys);
+    let followed = store.followed(&root).await.map_err(unknown)?;
+    let chain = longest(&envelope, followed.as_ref())?;
+    let current = chain.follow(keys, config.threshold)?;
+    // Of all keys there ever were, not of its signers alone: whoever leaves a signature out goes back no further, nor does
+    // whoever has a key that was replaced.
+    let all: Vec<PublicKey> = keys.iter().chain(chain.keys()).copied().collect();
+    let former: Vec<PublicKey> = all.iter().filter(|key| !current.contains(key)).copied().collect();
+    let retired = envelope.signed_by(&former).next().map(PublicKey::id);
+    let verified =
+        envelope.verify(&current, config.threshold).map_err(|refusal| match (refusal, retired) {
+            (Refusal::Signature { .. }, Some(retired)) => Refusal::Retired(retired),
+            (refusal, _) => refusal,
+        })?;
+    let ids: Vec<KeyId> = all.iter().map(PublicKey::id).collect();
+    let known = store.newest(&names(&ids)).await.map_err(unknown)?;
     let found = verified.version();
     match known {
         Some(known) if found < known.version => {
@@ -442,7 +547,31 @@ pub async fn check(
         Some(known) if found == known.version => {}
         _ => verified.current(now)?,
     }
-    Ok(verified)
+    Ok(Checked { verified, root, chain })
+}
+
+/// The chain of keys to go by: the longer one of the bundle's and the one that was followed before, which it must not leave.
+fn longest(envelope: &Envelope, followed: Option<&Followed>) -> Result<Chain, Refusal> {
+    let own = envelope.chain().clone();
+    let Some(followed) = followed else { return Ok(own) };
+    let stored = followed.links.as_ref().map(|links| Chain::read(links.as_bytes())).transpose()?;
+    let chain = match stored {
+        Some(stored) if stored.len() >= own.len() => stored,
+        _ => own,
+    };
+    let last = followed.last;
+    match chain.digest(last.version) {
+        Some(digest) if digest == last.digest.0 => Ok(chain),
+        Some(_) => Err(Refusal::Keys(format!(
+            "link {} of its chain of keys is another than the one that was followed before",
+            last.version
+        ))),
+        None => Err(Refusal::Keys(format!(
+            "its chain of keys has {} links, and {} were followed before",
+            chain.len(),
+            last.version
+        ))),
+    }
 }
 
 /// Why a bundle is stale, if it is.

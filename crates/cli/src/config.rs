@@ -5,8 +5,11 @@ pub mod alerts;
 pub mod audit;
 pub mod content;
 pub mod keys;
+mod part;
 pub mod respond;
 pub mod witness;
+
+pub use part::{load_audit, load_shield};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -398,21 +401,6 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
     }
 }
 
-/// Reads and checks what of a configuration is about the audit log, for `bartizan wrap`, which has its server from elsewhere.
-///
-/// # Errors
-/// [`Problems`], all at once.
-pub fn load_audit(path: &Path) -> Result<Config, Problems> {
-    let shown = path.display().to_string();
-    let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
-    let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
-    let config: Config =
-        toml::from_str(&text).map_err(|error| one(error.to_string().trim_end().replace('\n', "\n    ")))?;
-    let mut found = config.audit.problems();
-    found.extend(alerts::problems(&config.alerts));
-    if found.is_empty() { Ok(config) } else { Err(Problems { shown, found }) }
-}
-
 /// What `bartizan run` serves without a file: the sample server, on loopback.
 fn embedded(name: ServerName) -> Config {
     let sample = Upstream {
@@ -543,21 +531,7 @@ impl Config {
                 ));
             }
         }
-        let of_bundle = self.shield.bundle.iter().flat_map(bartizan_shield::bundle::BundleConfig::problems);
-        found.extend(of_bundle.map(|problem| format!("[shield.bundle] {problem}")));
-        for (name, opinion) in &self.shield.second_opinion {
-            if name.is_empty()
-                || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            {
-                found.push(format!("[shield.second_opinion] `{name}`: a name is made of a-z, 0-9 and -"));
-            }
-            if Url::parse(&opinion.url()).is_err() {
-                found.push(format!("[shield.second_opinion.{name}] endpoint is no URL"));
-            }
-            found.extend(
-                opinion.problems().into_iter().map(|p| format!("[shield.second_opinion.{name}] {p}")),
-            );
-        }
+        found.extend(self.shield_problems());
         found
     }
 }

@@ -513,6 +513,7 @@ fn browsers(config: &Config) -> BrowserConfig {
         Mode::Local => BrowserConfig {
             idle_timeout_s: browsers.idle_timeout_s.min(LOCAL_SESSION_S),
             lifetime_s: browsers.lifetime_s.min(LOCAL_SESSION_S),
+            ..browsers
         },
         Mode::Facade | Mode::ResourceServer => browsers,
     }

@@ -9,7 +9,7 @@ use bartizan_gateway::quota::{Place, Shared};
 use bartizan_gateway::server::{Pinning, ServerSettings, Transport};
 use bartizan_gateway::upstream::scrub::Scrub;
 use bartizan_mcp::Era;
-use bartizan_model::{Secret, ServerName, SystemClock};
+use bartizan_model::{Entropy, Secret, ServerName, SystemClock};
 use bartizan_oauth::{
     EgressFetch, Fetch, Ledger, SubjectTokens,
     outbound::{self, Assertions, Credential, EntraAppConfig, Linking, Made, Means},
@@ -73,7 +73,10 @@ pub fn shared_limits(config: &Config, base: &Path) -> anyhow::Result<Option<Shar
         }
         None => None,
     };
-    Ok(Some(Shared::new(place, password, egress(config))))
+    // Of this process and configuration alone: what two gates have under way must not be taken for one another's.
+    let mut gate = [0; 16];
+    OsEntropy.fill(&mut gate);
+    Ok(Some(Shared::new(place, password, egress(config), Digest::of(&gate).to_string())))
 }
 
 /// Every server, ready to be reached. Relative paths start at `base`.

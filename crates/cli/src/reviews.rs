@@ -19,7 +19,7 @@ use bartizan_gateway::{Gate, permit::attributes::Attributes};
 use bartizan_model::{Clock, SystemClock, Timestamp};
 use bartizan_policy::{
     Bundle, Era, ReviewConfig,
-    record::{RecordedAction, RecordedQuery},
+    record::{RecordedAction, RecordedPrompt, RecordedQuery},
     review::{Options, Review, Reviewer, Use},
 };
 use bartizan_store::{Reviews, StoredReviews};
@@ -92,7 +92,7 @@ fn used(entry: Entry, people: &HashMap<Pseudonym, Arc<Person>>, bundle: &Bundle)
     let uri = resource.map(|uri| uri.to_string()).unwrap_or_default();
     let action = match method?.to_string().as_str() {
         "tools/call" => RecordedAction::Call { tool: at_server(&name, &server, bundle), arguments: None },
-        "prompts/get" => RecordedAction::Get(name),
+        "prompts/get" => RecordedAction::Get(RecordedPrompt::Named(name)),
         "resources/read" => RecordedAction::Read(uri),
         "resources/subscribe" | "resources/unsubscribe" => RecordedAction::SubscribeResource(uri),
         "subscriptions/listen" => RecordedAction::SubscribeServer,

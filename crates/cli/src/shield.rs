@@ -13,13 +13,17 @@ use std::{
 use anyhow::Context;
 use bartizan_shield::{
     Config, Decision, Fragment, Kind, Scene, Severity, Shield, Trust, Verdict,
+    bundle::Arms,
     eval::{Figures, Row, Sample, score},
     json,
 };
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
-    bundles::command::{BundleCommand, bundle},
+    bundles::{
+        active,
+        command::{BundleCommand, bundle},
+    },
     state::State,
 };
 use reports::Reports;
@@ -53,6 +57,10 @@ pub struct TestArgs {
     /// How far the server is trusted.
     #[arg(long, value_enum, default_value = "untrusted")]
     trust: TrustLevel,
+    /// Judge as the gate of this configuration would: by its `[shield]`, and by the bundle that is in use. Without it the
+    /// build's own rules, model and actions judge.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// How to print it.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -66,6 +74,8 @@ pub struct EvalArgs {
     /// What you reported with `bartizan shield report`, too.
     #[arg(long)]
     reports: bool,
+    /// Judge as the gate of this configuration would: by its `[shield]`, and by the bundle that is in use. Its state folder
+    /// has the reports.
     #[command(flatten)]
     config: crate::ConfigFile,
     /// Judge every text as of this kind, whatever the data set says.
@@ -137,13 +147,27 @@ fn test(arguments: &TestArgs) -> anyhow::Result<ExitCode> {
     let kind = arguments.kind.into();
     let fragments = fragments(&text, kind);
     let scene = Scene { trust: arguments.trust.into(), ..Scene::default() };
-    let verdict = Shield::shipped(Config::default()).inspect(&scene, &fragments);
+    let verdict = shield_of(arguments.config.as_deref())?.inspect(&scene, &fragments);
     let shown = match arguments.format {
         Format::Text => as_text(&verdict),
         Format::Json => serde_json::to_string_pretty(&as_json(&verdict))? + "\n",
     };
     crate::print(&shown)?;
     Ok(ExitCode::from(u8::from(!verdict.findings.is_empty())))
+}
+
+/// The shield of a gate with this configuration, without others' opinions; the build's own without one.
+fn shield_of(config: Option<&Path>) -> anyhow::Result<Shield> {
+    let Some(path) = config else { return Ok(Shield::shipped(Config::default())) };
+    let loaded = crate::config::load_shield(path)?;
+    let arms = match &loaded.shield.bundle {
+        None => Arms::shipped(),
+        Some(_) => crate::runtime()?.block_on(async {
+            let (base, state) = (crate::run::base_of(Some(path)), State::for_config(Some(path))?);
+            active(&loaded, &base, &state, crate::say_error).await
+        })?,
+    };
+    Ok(Shield::armed(loaded.shield, &arms))
 }
 
 /// Every string of a JSON document, or a text as it is.
@@ -205,7 +229,7 @@ fn action(decision: Decision) -> String {
 }
 
 fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
-    let shield = Shield::shipped(Config::default());
+    let shield = shield_of(arguments.config.config.as_deref())?;
     let mut samples = Vec::new();
     for file in &arguments.files {
         let set = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
@@ -290,7 +314,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let file = file.path().to_owned();
-        test(&TestArgs { file, kind, trust: TrustLevel::Untrusted, format: Format::Json }).unwrap()
+        test(&TestArgs { file, kind, trust: TrustLevel::Untrusted, config: None, format: Format::Json })
+            .unwrap()
     }
 
     #[test]
@@ -308,6 +333,7 @@ mod tests {
                 file: "/nowhere".into(),
                 kind: TextKind::Code,
                 trust: TrustLevel::Trusted,
+                config: None,
                 format: Format::Text
             })
             .is_err()

@@ -13,8 +13,8 @@ use bartizan_audit::AuditFolder;
 use bartizan_gateway::{Gate, Kept, quarantine::Ward};
 use bartizan_model::{Entropy, Secret, SystemClock};
 use bartizan_store::{
-    Database, Keeper, OsEntropy, Sealer, StoredApprovals, StoredFlows, StoredLinks, StoredPins,
-    StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews, create_once,
+    Database, Keeper, OsEntropy, Sealer, StoredApprovals, StoredBundles, StoredFlows, StoredLinks,
+    StoredPins, StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews, create_once,
 };
 
 use crate::{
@@ -143,6 +143,12 @@ impl State {
     /// The pins in `database`; a file beside it notices when an older one is put in its place.
     pub async fn pins(&self, database: Database) -> anyhow::Result<StoredPins> {
         Ok(StoredPins::new(database, self.sealer().await?, Some(self.folder.join("pins.seen"))))
+    }
+
+    /// What was taken up of the shield's bundles, in `database`; a file beside it notices when an older one is put in its
+    /// place.
+    pub async fn bundles(&self, database: Database) -> anyhow::Result<StoredBundles> {
+        Ok(StoredBundles::new(database, self.sealer().await?, Some(self.folder.join("bundles.seen"))))
     }
 
     /// The results in `database` that wait for a person.

@@ -24,6 +24,7 @@ use clap::Args;
 
 use crate::{
     alerts::Watching,
+    bundles::Bundles,
     config::MayAsk,
     exports::{self, Exporters},
     state::State,
@@ -53,6 +54,10 @@ pub struct WrapArgs {
     /// A configuration file, of which `[audit]` (exporters, a witness) and `[[alerts]]` count here, and nothing else.
     #[arg(long, value_name = "FILE")]
     audit_config: Option<PathBuf>,
+    /// A configuration file, of which `[shield]` counts here, its bundle too. A section that cannot be is an error; a bundle
+    /// that is refused leaves the last good one in use, or the build's own rules.
+    #[arg(long, value_name = "FILE")]
+    shield_config: Option<PathBuf>,
     /// The server's command and its arguments. No shell reads them.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -67,6 +72,16 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     let gate = state.gate("wrap").await?;
     let watched = match &arguments.audit_config {
         Some(path) => Some(Watched::begin(path, &state, &gate)?),
+        None => None,
+    };
+    let looking_for_bundles = match &arguments.shield_config {
+        Some(path) => {
+            let config = crate::config::load_shield(path)?;
+            let base = crate::run::base_of(Some(path));
+            let bundles = Arc::new(Bundles::new(Arc::clone(&gate), &state, &base).await?);
+            bundles.adopt(bundles.prepare(&config).await?).await;
+            Some(tokio::spawn(bundles.watch()))
+        }
         None => None,
     };
     let (program, rest) = arguments.command.split_first().context("no command after `--`")?;
@@ -116,6 +131,9 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
     serve(Arc::clone(&gate), asker, target, tokio::io::stdin(), tokio::io::stdout()).await?;
     looking.abort();
+    if let Some(looking) = looking_for_bundles {
+        looking.abort();
+    }
     // The server's process stops by the ladder, whose last rung needs us alive.
     gate.close_and_wait().await;
     if let Some(watched) = watched {

@@ -1,5 +1,8 @@
 //! One request under way: what goes up, and what may come back down.
 
+mod rounds;
+pub mod tasks;
+
 use std::{borrow::Cow, sync::Arc};
 
 use aws_lc_rs::digest;
@@ -9,8 +12,9 @@ use bartizan_mcp::{
     json::{Kind as Json, Value, quote},
     message,
 };
-use bartizan_model::Entropy;
+use bartizan_model::{Clock, Entropy};
 use bartizan_shield::{Finding, Inspector, Shield, schema::Contract};
+use tasks::Tasks;
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -74,6 +78,10 @@ pub struct Call {
     is_released: bool,
     /// What the tool that is called takes and gives.
     contract: Option<Arc<Contract>>,
+    tasks: Arc<Tasks>,
+    /// The task it asks about, as its server calls it.
+    task: Option<String>,
+    clock: Arc<dyn Clock>,
     /// How it ends, for the audit log.
     pub ending: Ending,
     /// What of it is recorded in words.
@@ -88,6 +96,10 @@ pub struct Call {
     capabilities: String,
     log_level: Option<u8>,
     interests: Option<Interests>,
+    /// What was refused in the rounds before this one.
+    round: Option<rounds::Round>,
+    /// What of the answer's questions its client does not see.
+    refused: Vec<rounds::Refused>,
 }
 
 /// What a `subscriptions/listen` asked to be told (26/sub; spec.md A-82).
@@ -154,7 +166,7 @@ impl Call {
             caller_trace: told.map(|told| Text::new(&told)),
             ..Ending::default()
         };
-        Self {
+        let mut call = Self {
             server,
             asker,
             era,
@@ -168,6 +180,9 @@ impl Call {
             stay,
             is_released: false,
             contract,
+            tasks: Arc::clone(&gate.tasks),
+            task: None,
+            clock: Arc::clone(&gate.clock),
             catalog: Arc::clone(&gate.catalog),
             policy: Arc::clone(&gate.policy),
             responses: Arc::clone(&gate.responses),
@@ -187,8 +202,12 @@ impl Call {
                 .unwrap_or_default(),
             log_level: request.meta("io.modelcontextprotocol/logLevel").and_then(level),
             interests: (method == "subscriptions/listen").then(|| Interests::of(request)),
+            round: None,
+            refused: Vec::new(),
             method,
-        }
+        };
+        call.task = call.task_of(request);
+        call
     }
 
     fn open(&self, kind: Handle<'_>, sealed: &str, what: &str) -> Result<String, Refusal> {
@@ -215,7 +234,9 @@ impl Call {
     ///
     /// # Errors
     /// -32602 for a handle that was never this caller's.
-    pub fn outgoing(&self, request: &Message) -> Result<String, Refusal> {
+    pub fn outgoing(&mut self, request: &Message) -> Result<String, Refusal> {
+        let resumed = self.resumed(request)?;
+        let request = resumed.as_ref().unwrap_or(request);
         let mut splice = request.splice();
         splice.put(request.root(), request.id_value(), "id", self.id.to_string());
         self.parameters_up(request, &mut splice)?;
@@ -235,7 +256,8 @@ impl Call {
             let opened = self.open(kind, &cursor.as_str().unwrap_or_default(), "cursor")?;
             splice.replace(cursor, quote(&opened));
         }
-        if let Some(state) = params.get("requestState") {
+        // One that belongs to a refusal of ours is the server's own again already.
+        if let Some(state) = params.get("requestState").filter(|_| self.round.is_none()) {
             let text = state
                 .as_str()
                 .ok_or_else(|| Refusal::new(400, code::INVALID_PARAMS, "`requestState` must be a string"))?;
@@ -310,7 +332,7 @@ impl Call {
                 tracing::error!(server = %self.server.name(), %error, "a list was withheld");
                 Failure::Limit("the approvals of its definitions cannot be read now".into())
             })?;
-            vetted.hidden = self.policy.hidden(&self.asker, &self.server, kind, list);
+            vetted.hidden = self.policy.hidden(&self.asker, &self.server, self.era, kind, list);
             if kind == DefinitionKind::Tool {
                 let names = list.elements().map(|tool| Some(tool.get("name")?.as_str()?.into_owned()));
                 vetted.hidden.extend(self.responses.hidden(self.server.name(), names));
@@ -322,7 +344,7 @@ impl Call {
             judged = Some("instructions");
         }
         if !self.is_released {
-            let documents = self.reading.of(message, &self.readers).await?;
+            let documents = self.reading.of(self.server.name(), message, &self.readers).await?;
             let found = self.second_opinions(message, judged, &documents).await?;
             self.reading = Reading::Fresh;
             let inspected = inspect::answer(
@@ -357,6 +379,11 @@ impl Call {
                 self.ending.contradicted_itself();
             }
         }
+        if let Err(failure) = self.vet_task(vetted.changed.as_ref().unwrap_or(message)) {
+            self.ending.broke_promise();
+            return Err(failure);
+        }
+        self.remember_task(message);
         if self.method == "server/discover"
             && let Some(text) = message.field("instructions").and_then(Value::as_str)
         {
@@ -397,7 +424,11 @@ impl Call {
     /// [`Failure::Protocol`] for a response the protocol does not allow.
     pub fn incoming(&mut self, message: &Message, vetted: &Vetted) -> Result<Down, Failure> {
         match message.kind() {
-            Kind::Response => self.response(message, vetted).map(Down::Final),
+            Kind::Response => {
+                let (text, refused) = self.response(message, vetted)?;
+                self.refused = refused;
+                Ok(Down::Final(text))
+            }
             Kind::Notification => Ok(self.notification(message)),
             // Legacy requests are their session's business; modern servers have none to send (A-69, C-37).
             Kind::Request => {
@@ -485,12 +516,21 @@ impl Call {
         is_task || self.method.starts_with("tasks/") || message.method().starts_with("notifications/tasks")
     }
 
-    fn response(&self, message: &Message, vetted: &Vetted) -> Result<String, Failure> {
+    /// Questions that were left out of the answer. They are told once.
+    pub fn refused(&mut self) -> Vec<rounds::Refused> {
+        std::mem::take(&mut self.refused)
+    }
+
+    fn response(
+        &self,
+        message: &Message,
+        vetted: &Vetted,
+    ) -> Result<(String, Vec<rounds::Refused>), Failure> {
         let mut splice = message.splice();
         splice.put(message.root(), message.id_value(), "id", self.client_id.clone());
         let Some(result) = message.result() else {
             self.error_down(message, &mut splice);
-            return Ok(splice.finish());
+            return Ok((splice.finish(), Vec::new()));
         };
         if result.kind() != Json::Object {
             return Err(Failure::Protocol("its result is no object".into()));
@@ -501,9 +541,10 @@ impl Call {
             splice.replace(cursor, sealed);
         }
         self.common(message, &mut splice);
-        if self.era == Era::Modern {
-            self.modern_result(message, result, &mut splice)?;
-        }
+        let refused = match self.era {
+            Era::Modern => self.modern_result(message, result, &mut splice)?,
+            Era::Legacy => Vec::new(),
+        };
         self.shown_list(message, vetted, &mut splice);
         if vetted.hides_instructions
             && let Some(instructions) = message.field("instructions")
@@ -513,7 +554,7 @@ impl Call {
         if self.is_merged {
             merged::result_down(message, self.server.name(), &mut splice);
         }
-        Ok(splice.finish())
+        Ok((splice.finish(), refused))
     }
 
     fn error_down<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) {
@@ -536,7 +577,7 @@ impl Call {
         message: &'a Message,
         result: Value<'a>,
         splice: &mut Splice<'a>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<rounds::Refused>, Failure> {
         let protocol = |text: &str| Failure::Protocol(text.to_owned());
         let kind = match message.field("resultType") {
             None => {
@@ -550,11 +591,13 @@ impl Call {
                 if era::is_cacheable(&self.method) {
                     self.cache_fields(message, result, splice);
                 }
-                Ok(())
+                Ok(Vec::new())
             }
             "input_required" => self.input_required(message, splice),
             // Only as the answer to a call whose client asked for it (A-110, C-10).
-            "task" if self.method == "tools/call" && self.declares(&["extensions", era::TASKS]) => Ok(()),
+            "task" if self.method == "tools/call" && self.declares(&["extensions", era::TASKS]) => {
+                Ok(Vec::new())
+            }
             "task" => Err(protocol("it made a task of a request that did not ask for one")),
             _ => Err(protocol("its `resultType` is unknown")),
         }
@@ -572,42 +615,10 @@ impl Call {
         let now = message.field("cacheScope");
         let scope = now.and_then(Value::as_str);
         if !matches!(scope.as_deref(), Some("public" | "private"))
-            || (scope.as_deref() == Some("public") && self.is_merged)
+            || (scope.as_deref() == Some("public") && (self.is_merged || self.policy.shows_by_caller()))
         {
             splice.put(result, now, "cacheScope", "\"private\"");
         }
-    }
-
-    fn input_required<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) -> Result<(), Failure> {
-        let protocol = |text: &str| Failure::Protocol(text.to_owned());
-        if !era::may_need_input(&self.method) {
-            return Err(protocol("it asks for input where this method has none"));
-        }
-        let (asked, state) = (message.field("inputRequests"), message.field("requestState"));
-        if asked.is_none() && state.is_none() {
-            return Err(protocol("it asks for input and names none"));
-        }
-        for question in asked.into_iter().flat_map(Value::members) {
-            if is_ours(&question.key()) {
-                return Err(protocol("it asks in the gateway's name"));
-            }
-            let params = question.value.get("params");
-            let method = question.value.get("method").and_then(Value::as_str).unwrap_or_default();
-            let kind = Question::of(&method)
-                .ok_or_else(|| protocol("it asks for input by a method that cannot ask"))?;
-            if !kind.is_declared(self.declared(), params) {
-                return Err(protocol("it asks for input of a kind that the client did not declare"));
-            }
-            let client = self.asker.caller.client();
-            if let Err(refusal) = self.policy.may_ask(&self.server, client, self.era, kind, params) {
-                return Err(Failure::Question { method: method.into_owned(), refusal: Box::new(refusal) });
-            }
-        }
-        if let Some(state) = state {
-            let sealed = self.seal(Handle::State { request: &self.request }, state);
-            splice.replace(state, sealed.ok_or_else(|| protocol("its `requestState` is no string"))?);
-        }
-        Ok(())
     }
 
     /// What the client declared on this request.

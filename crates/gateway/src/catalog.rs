@@ -345,6 +345,17 @@ impl Catalog {
         set.get(server.name(), Kind::Tool, bare).map(|pinned| self.contracts.of(pinned.hash, &pinned.text))
     }
 
+    /// What every approved tool of `server` takes and gives.
+    pub fn contracts(&self, server: &Server) -> Vec<Arc<Contract>> {
+        if !is_pinned(server) || !server.settings().validates {
+            return Vec::new();
+        }
+        let set = self.keeper.approved();
+        set.of(server.name(), Kind::Tool)
+            .map(|(_, pinned)| self.contracts.of(pinned.hash, &pinned.text))
+            .collect()
+    }
+
     /// Why a definition that was offered before is withheld.
     async fn held(&self, server: &Server, kind: Kind, bare: &str) -> Result<Option<Refusal>, Refusal> {
         let (name, what) = (server.name(), kind.as_str());

@@ -93,11 +93,16 @@ pub fn arguments(contract: &Contract, server: &Server, era: Era, message: &Messa
 /// # Errors
 /// [`Failure::Withheld`], which names the schema's place and nothing of the answer.
 pub fn result(contract: &Contract, server: &Server, message: &Message) -> Result<(), Failure> {
-    let (Some(output), Some(structure)) = (&contract.output, structure(message)) else { return Ok(()) };
-    let withheld = |words: String, rule: &str| {
-        tracing::warn!(server = %server.name(), rule, "an answer was withheld: it is not what its tool promised");
-        Failure::Withheld { words, data: data("schema_result", server, "", rule), suspect: None }
-    };
+    message.result().map_or(Ok(()), |result| fits(contract, server, result))
+}
+
+/// The same for the result of a call (`CallToolResult`), wherever it stands.
+///
+/// # Errors
+/// As [`result`].
+pub fn fits(contract: &Contract, server: &Server, result: Value<'_>) -> Result<(), Failure> {
+    let (Some(output), Some(structure)) = (&contract.output, structure_of(result)) else { return Ok(()) };
+    let withheld = |words: String, rule: &str| withheld(server, words, rule);
     let output = output.as_ref().map_err(|unusable| {
         withheld(
             format!("the `outputSchema` of this tool {unusable}, so its structured result cannot be checked"),
@@ -110,6 +115,31 @@ pub fn result(contract: &Contract, server: &Server, message: &Message) -> Result
             &rule,
         )
     })
+}
+
+/// Compares the structured part of a result, of which nobody knows any more which tool gave it, with what the tools of
+/// `contracts` give: it must fit one of those that promise anything.
+///
+/// # Errors
+/// As [`result`].
+pub fn fits_some(contracts: &[Arc<Contract>], server: &Server, result: Value<'_>) -> Result<(), Failure> {
+    let Some(structure) = structure_of(result) else { return Ok(()) };
+    let mut outputs = contracts.iter().filter_map(|contract| contract.output.as_ref()).peekable();
+    if outputs.peek().is_none() {
+        return Ok(());
+    }
+    let text = structure.text();
+    if outputs.any(|output| output.as_ref().is_ok_and(|schema| compare(schema, text).is_ok())) {
+        return Ok(());
+    }
+    let words = "nobody knows any more which tool its task came from, and its structured result fits the `outputSchema` \
+                 of no approved tool";
+    Err(withheld(server, words.to_owned(), ""))
+}
+
+fn withheld(server: &Server, words: String, rule: &str) -> Failure {
+    tracing::warn!(server = %server.name(), rule, "an answer was withheld: it is not what its tool promised");
+    Failure::Withheld { words, data: data("schema_result", server, "", rule), suspect: None }
 }
 
 /// Whether an answer says one thing as structure and another as text: a text that is JSON is meant as its copy (26/tools).
@@ -137,11 +167,14 @@ pub fn contradicts(message: &Message) -> bool {
 
 /// `structuredContent`, where it has to fit.
 fn structure(message: &Message) -> Option<Value<'_>> {
-    message.result()?;
-    if message.field("isError").and_then(Value::as_bool) == Some(true) {
+    structure_of(message.result()?)
+}
+
+fn structure_of(result: Value<'_>) -> Option<Value<'_>> {
+    if result.get("isError").and_then(Value::as_bool) == Some(true) {
         return None;
     }
-    message.field("structuredContent")
+    result.get("structuredContent")
 }
 
 /// Compares where it holds up nobody else's messages.

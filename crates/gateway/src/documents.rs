@@ -3,19 +3,26 @@
 //! Plain text is read here. What takes a parser is read by [`Readers`], processes that can do nothing else.
 
 mod readers;
+mod turns;
 
 use std::sync::Arc;
 
 use bartizan_mcp::{Message, json::Value};
+use bartizan_model::ServerName;
 use bartizan_shield::{
     Finding, Fragment, Kind, Role,
     document::{self, Hidden, Limits, Unread, Words},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use tokio::time::Instant;
+
 pub use readers::Readers;
 
-use crate::upstream::Failure;
+use crate::{
+    limits::{MESSAGE_DOCUMENTS, READING_WAIT},
+    upstream::Failure,
+};
 
 /// One document of a message.
 #[derive(Debug)]
@@ -68,18 +75,23 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// What is in the documents of `message`, read once by `readers`.
+    /// What is in the documents of `message` of `server`, read once by `readers`.
     ///
     /// # Errors
     /// [`Failure::Limit`] if the reading was lost.
-    pub async fn of(&mut self, message: &Message, readers: &Arc<Readers>) -> Result<Arc<Read>, Failure> {
+    pub async fn of(
+        &mut self,
+        server: &ServerName,
+        message: &Message,
+        readers: &Arc<Readers>,
+    ) -> Result<Arc<Read>, Failure> {
         if matches!(self, Self::Fresh) {
             let documents = documents(message);
             *self = if documents.is_empty() {
                 Self::Done(Arc::default())
             } else {
-                let readers = Arc::clone(readers);
-                Self::Begun(tokio::spawn(async move { read(documents, &readers).await }))
+                let (server, readers) = (server.clone(), Arc::clone(readers));
+                Self::Begun(tokio::spawn(async move { read(&server, documents, &readers).await }))
             };
         }
         if let Self::Begun(task) = self {
@@ -138,15 +150,22 @@ fn is_mail(media_type: &str) -> bool {
     media_type.trim_start().get(..8).is_some_and(|kind| kind.eq_ignore_ascii_case("message/"))
 }
 
-async fn read(documents: Vec<Document>, readers: &Readers) -> Read {
-    let limits = Limits::default();
+/// Reads the documents of one message of `server`. All of them have one deadline, and there are only so many that take a
+/// reader: the others are said to be unread.
+async fn read(server: &ServerName, documents: Vec<Document>, readers: &Readers) -> Read {
+    let (limits, deadline) = (Limits::default(), Instant::now() + READING_WAIT);
+    let mut left = MESSAGE_DOCUMENTS;
     let mut read = Vec::with_capacity(documents.len());
     for Document { at, media_type, bytes } in documents {
         let words = match bytes {
             None => Words::unread(Unread::Damaged),
             Some(bytes) => match document::plain(&bytes, &media_type, limits) {
                 Some(words) => words,
-                None => readers.read(bytes, media_type, limits).await,
+                None if left == 0 => Words::unread(Unread::TooMuch),
+                None => {
+                    left -= 1;
+                    readers.read(server, bytes, media_type, limits, deadline).await
+                }
             },
         };
         read.push((at, words));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bartizan_mcp::{Era, Kind, Message, Refusal, Revision, code, era, headers};
 use bartizan_policy::limits::Held;
 use http::{Method, Response};
-use hyper::body::Incoming;
 use tracing::Instrument;
 
 use crate::{
     Asker, Gate,
+    body::Body,
     flow::{Replies, Reply},
     legacy,
     listener::{Admitted, Door, Peer, Received, admit},
@@ -21,7 +21,7 @@ use crate::{
 pub async fn exchange(
     gate: &Arc<Gate>,
     door: &Arc<Door>,
-    request: http::Request<Incoming>,
+    request: http::Request<Body>,
     peer: &Peer,
 ) -> Response<Answer> {
     let admitted = {

@@ -4,7 +4,6 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use bartizan_audit::{EventId, Lost, Receipt};
 use bartizan_mcp::{Era, Kind, Message, code, json::Value};
-use bartizan_policy::limits::Slot;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
@@ -17,6 +16,7 @@ use crate::{
     call::{Call, Down, Vetted},
     legacy::Errand,
     limits::{REQUEST_CAP, REQUEST_IDLE},
+    quota::Taken,
     record::{self, Recorder, Unasked},
     stages,
     upstream::{Answer, Failure, Item},
@@ -45,7 +45,7 @@ struct Closing {
     out: Out,
     recorded: Recording,
     /// The call counts as under way until its end is recorded.
-    _slot: Option<Slot>,
+    _slot: Option<Taken>,
 }
 
 /// One request and its answer. Dropping it cancels a modern request and only forgets a legacy one (spec.md A-74,
@@ -231,7 +231,12 @@ impl Flow {
                 return Ok(None);
             }
         }
-        Ok(match self.call.incoming(message, vetted)? {
+        let down = self.call.incoming(message, vetted)?;
+        for refused in self.call.refused() {
+            let server = self.call.server.name();
+            self.recorder.stopped(&self.call.asker.caller, server, &refused.method, &refused.refusal);
+        }
+        Ok(match down {
             Down::Drop => None,
             Down::Pass(text) => Some(Out::Message(text)),
             Down::Final(text) => {

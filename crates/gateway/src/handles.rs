@@ -18,6 +18,11 @@ pub enum Handle<'a> {
         /// The list's method.
         method: &'a str,
     },
+    /// The state of a multi round-trip request, with what the gate refused to ask in it.
+    Round {
+        /// Method and parameters of the request it belongs to, digested.
+        request: &'a [u8],
+    },
     /// The state of a multi round-trip request.
     State {
         /// Method and parameters of the request it belongs to, digested.
@@ -68,6 +73,7 @@ impl Handle<'_> {
     fn context(&self) -> (&[u8], &[u8]) {
         match self {
             Self::Cursor { method } => (b"cursor", method.as_bytes()),
+            Self::Round { request } => (b"round", request),
             Self::State { request } => (b"state", request),
             Self::Task => (b"task", b""),
         }

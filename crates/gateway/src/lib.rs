@@ -8,6 +8,7 @@ pub mod apps;
 mod asker;
 pub mod authenticator;
 pub mod badge;
+pub mod body;
 pub mod call;
 pub mod catalog;
 pub mod contract;
@@ -77,6 +78,7 @@ pub struct Gate {
     content: ArcSwap<ContentRules>,
     responses: Arc<Responses>,
     shield: Arc<ArcSwap<Shield>>,
+    tasks: Arc<call::tasks::Tasks>,
     clock: Arc<dyn Clock>,
     ward: OnceLock<Arc<Ward>>,
     readers: OnceLock<Arc<Readers>>,
@@ -163,6 +165,7 @@ impl Gate {
             content: ArcSwap::default(),
             responses: Arc::new(responses),
             shield,
+            tasks: Arc::default(),
             clock,
             ward: OnceLock::new(),
             readers: OnceLock::new(),
@@ -225,6 +228,11 @@ impl Gate {
     /// Keeps in `ward` what the shield wants quarantined; without one, that is withheld for good. The first one stays.
     pub fn open_ward(&self, ward: Ward) {
         let _ = self.ward.set(Arc::new(ward));
+    }
+
+    /// Where suspect answers wait, if they are kept.
+    pub fn ward(&self) -> Option<&Arc<Ward>> {
+        self.ward.get()
     }
 
     /// Has documents read by `readers`; without any, documents that take one are found to be unread. The first ones stay.

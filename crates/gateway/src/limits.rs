@@ -16,6 +16,8 @@ pub const HEAD_LINES: usize = 100;
 pub const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How long a request's body may take.
 pub const BODY_WAIT: Duration = Duration::from_secs(30);
+/// How long the rest of a request may take that was refused before it was read.
+pub const UNREAD_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take no byte of an answer that waits for it.
 pub const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// Connections at once.
@@ -77,8 +79,12 @@ pub const READER_DOCUMENTS: u32 = 64;
 pub const READER_START: Duration = Duration::from_secs(10);
 /// How long one may take over a document.
 pub const READER_WAIT: Duration = Duration::from_secs(10);
-/// How long a document may wait and be read.
+/// How long the documents of one message may wait and be read, all together.
 pub const READING_WAIT: Duration = Duration::from_secs(30);
+/// Documents of one message that readers read.
+pub const MESSAGE_DOCUMENTS: usize = 32;
+/// Messages of one server that wait for a reader.
+pub const READING_LINE: usize = 64;
 
 /// Processes of one server at once.
 pub const PROCESSES: usize = 64;
@@ -94,6 +100,11 @@ pub const CRASH_REST: Duration = Duration::from_secs(60);
 pub const PIPE_MESSAGES: usize = 1024;
 /// Bytes of one line of a process's standard error that are logged.
 pub const STDERR_LINE: usize = 4 * 1024;
+
+/// Tasks of one caller whose tool is remembered, and callers of whom any is.
+pub const TASKS_OF_CALLER: usize = 256;
+/// See [`TASKS_OF_CALLER`].
+pub const TASK_CALLERS: usize = 4096;
 
 /// Pages of one list that are followed.
 pub const PAGES: usize = 1000;

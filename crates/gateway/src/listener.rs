@@ -14,7 +14,6 @@ use arc_swap::ArcSwap;
 use bartizan_mcp::{Refusal, code, headers};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header, uri::Authority};
-use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
@@ -29,10 +28,11 @@ use tokio::{
 use crate::{
     Gate, Target,
     authenticator::{Authenticator, Shown},
+    body::Body,
     exchange::exchange,
     limits::{
-        BODY_WAIT, CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT,
-        HTTP2_STREAMS, WRITE_WAIT,
+        CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT, HTTP2_STREAMS,
+        WRITE_WAIT,
     },
     pages::{Pages, Visit},
     respond::{self, Answer},
@@ -190,7 +190,7 @@ pub struct Received {
     pub accepts_events: bool,
     /// The foreign origin to which the answer is readable.
     pub cors_origin: Option<HeaderValue>,
-    body: Option<Incoming>,
+    body: Option<Body>,
 }
 
 impl Received {
@@ -207,40 +207,13 @@ impl Received {
     /// The body, once, of at most `limit` bytes.
     ///
     /// # Errors
-    /// See [`read`].
+    /// See [`Body::read`].
     pub async fn body(&mut self, limit: usize) -> Result<Vec<u8>, Refusal> {
         match self.body.take() {
-            Some(body) => read(body, limit).await,
+            Some(body) => body.read(limit).await,
             None => Ok(Vec::new()),
         }
     }
-}
-
-/// Reads a body of at most `limit` bytes.
-///
-/// # Errors
-/// 413 over the limit, 408 if it comes too slowly, 400 if it breaks off.
-pub async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> {
-    let too_long = || Refusal::new(413, code::LIMIT, format!("the body is longer than {limit} bytes"));
-    let hint = http_body::Body::size_hint(&body).lower();
-    if hint > limit as u64 {
-        return Err(too_long());
-    }
-    let mut whole = Vec::with_capacity(usize::try_from(hint).unwrap_or(0));
-    let reading = async {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Refusal::new(400, code::INVALID_REQUEST, "the body broke off"))?;
-            if let Ok(data) = frame.into_data() {
-                if whole.len() + data.len() > limit {
-                    return Err(too_long());
-                }
-                whole.extend_from_slice(&data);
-            }
-        }
-        Ok(whole)
-    };
-    let slow = |_| Refusal::new(408, code::LIMIT, "the body came too slowly");
-    tokio::time::timeout(BODY_WAIT, reading).await.map_err(slow)?
 }
 
 /// Judges a request by everything but its body and its bearer.
@@ -248,7 +221,7 @@ pub async fn read(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Refusal> 
 /// # Errors
 /// The answer to a request that goes no further.
 #[expect(clippy::result_large_err, reason = "made once for a request that goes no further")]
-pub fn admit(door: &Door, request: Request<Incoming>, peer: &Peer) -> Result<Admitted, Response<Answer>> {
+pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitted, Response<Answer>> {
     let (head, body) = request.into_parts();
     let refuse =
         |status, text: &str| Err(respond::refused(&Refusal::new(status, code::FORBIDDEN, text), None));
@@ -508,9 +481,13 @@ async fn http1<I>(
     let service = service_fn(move |request: Request<Incoming>| {
         let (gate, door, peer) = (Arc::clone(&gate), Arc::clone(&door), peer.clone());
         let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let asked_first = request.headers().contains_key(header::EXPECT);
+        let (head, body) = request.into_parts();
+        let (body, unread) = Body::shared(body);
         async move {
-            let mut answer = exchange(&gate, &door, request, &peer).await;
-            if is_chunked {
+            let mut answer = exchange(&gate, &door, Request::from_parts(head, body), &peer).await;
+            let is_whole = unread.skip(asked_first).await;
+            if is_chunked || !is_whole {
                 // hyper hides a `Content-Length` beside it; what a proxy that goes by the length takes for the rest of
                 // this request must not become the next one (RFC 9112 §6.1; attacks.md PH-06).
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -541,8 +518,9 @@ async fn http2<I>(
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let (gate, door, peer) = (Arc::clone(&gate), Arc::clone(&door), peer.clone());
+        let request = request.map(Body::new);
         async move { Ok::<_, std::convert::Infallible>(exchange(&gate, &door, request, &peer).await) }
     });
     let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use bartizan_oauth::facade::Asked;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header, request::Parts};
-use hyper::body::Incoming;
 
 use crate::{
+    body::Body,
     limits::PAGE_BYTES,
-    listener::{Door, Peer, read},
+    listener::{Door, Peer},
     respond::{self, Answer},
 };
 
@@ -29,7 +29,7 @@ pub struct Visit {
     /// Who sent it, as far as the connection tells.
     pub sender: Peer,
     /// Its body, not read yet.
-    pub body: Incoming,
+    pub body: Body,
 }
 
 /// Answers a visit.
@@ -42,7 +42,7 @@ pub async fn answer(door: &Arc<Door>, visit: Visit) -> Response<Answer> {
     if pages.is_empty() {
         return respond::plain(404, "not found\n");
     }
-    let body = match read(body, PAGE_BYTES).await {
+    let body = match body.read(PAGE_BYTES).await {
         Ok(body) => body,
         Err(refusal) => return respond::refused(&refusal, None),
     };

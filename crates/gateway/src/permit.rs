@@ -6,9 +6,11 @@
 pub mod approvals;
 pub mod attributes;
 mod questions;
+mod resets;
 pub mod shown;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, Weak},
     time::Duration,
@@ -23,7 +25,7 @@ use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use bartizan_oauth::{AuthenticationRequired, Error, VerifiedToken};
 use bartizan_policy::{
     Action, Bundle, Catalog, Claims, Decision, Denial, FlowLabels, Hints, Obligation, PolicyConfig,
-    Principal, Query, Reason, Source, Sources, Surroundings, Tool, Trust, Version,
+    Principal, Prompt, Query, Reason, Sightings, Source, Sources, Surroundings, Tool, Trust, Version,
     flow::{FlowContext, Label},
 };
 use bartizan_store::{
@@ -37,6 +39,7 @@ pub use questions::Question;
 
 use approvals::Pending;
 use questions::{Listening, leaking};
+use resets::Resets;
 use url::Url;
 
 use crate::{
@@ -66,7 +69,9 @@ pub struct Policy {
     /// One bundle is made at a time; whoever waits finds it made.
     making: Mutex<Making>,
     recorded: Mutex<HashMap<CallerKey, Recorded>>,
+    resets: Resets,
     principals: Mutex<HashMap<CallerKey, Known>>,
+    sightings: Sightings,
     /// Where people reach the pages on which they decide, if there are any.
     pages: ArcSwapOption<Url>,
 }
@@ -93,8 +98,8 @@ struct Known {
 /// What of a caller's window this process knows to be on record.
 #[derive(Default)]
 struct Recorded {
-    /// How often the window had been reset before.
-    generation: i64,
+    /// How often windows had been reset before.
+    resets: i64,
     labels: BTreeMap<Label, Timestamp>,
 }
 
@@ -110,7 +115,7 @@ struct Ready {
     pins: u64,
     edition: u64,
     bundle: Arc<Bundle>,
-    /// The approved tools it speaks of.
+    /// The approved tools and prompts it speaks of.
     tools: Digest,
     /// Whether anything can be kept from going out by what has entered.
     minds_flow: bool,
@@ -122,6 +127,8 @@ struct Ready {
     /// Whether the operator wrote any policy of his own; without, the owner sees all there is.
     is_own: bool,
     window: Duration,
+    /// Whose holders may release what was withheld.
+    release_role: Option<String>,
     /// What of whoever asks is recorded.
     relevant: Arc<attributes::Relevant>,
 }
@@ -178,7 +185,9 @@ impl Policy {
             ready: ArcSwapOption::empty(),
             making: Mutex::default(),
             recorded: Mutex::default(),
+            resets: Resets::default(),
             principals: Mutex::default(),
+            sightings: Sightings::default(),
             pages: ArcSwapOption::empty(),
         }
     }
@@ -335,13 +344,13 @@ impl Policy {
         let is_known = self.is_recorded(asker, labels);
         // What is known to be on record is not any more once its owner has reset it (`bartizan policy flow reset`). Read
         // before anything is put there, so that a reset meanwhile is seen the next time.
-        let generation = match brought(labels).next() {
+        let resets = match brought(labels).next() {
             Some(_) if !(ready.reads_flow || asks_store && is_known) => {
-                Some(self.flows.generation(&asker.caller).await.map_err(unusable)?)
+                Some(self.resets.count(self.flows.as_ref()).await.map_err(unusable)?)
             }
             _ => None,
         };
-        let is_known = is_known && generation.is_none_or(|now| self.generation(asker) == now);
+        let is_known = is_known && resets.is_none_or(|now| self.resets_before(asker) == now);
         let must_record = asks_store || !is_known;
         let mut given: Vec<Approval> = Vec::new();
         loop {
@@ -365,8 +374,8 @@ impl Policy {
                 given = self.redeem(&ready, asker, server, era, call).await?;
                 continue;
             }
-            if let (true, true, Some(generation)) = (must_record, decision.is_permit(), generation) {
-                self.remember(asker, labels, generation, self.clock.now());
+            if let (true, true, Some(resets)) = (must_record, decision.is_permit(), resets) {
+                self.remember(asker, labels, resets, self.clock.now());
             }
             let permitted = permitted(decision, asker, server, era, &because)?;
             let labels = brought(labels).map(word).collect();
@@ -416,16 +425,16 @@ impl Policy {
         })
     }
 
-    /// How often the caller's window had been reset when something of it was last put on record here.
-    fn generation(&self, asker: &Asker) -> i64 {
-        lock(&self.recorded).get(&asker.key).map_or(0, |mine| mine.generation)
+    /// How often windows had been reset when something of the caller's was last put on record here.
+    fn resets_before(&self, asker: &Asker) -> i64 {
+        lock(&self.recorded).get(&asker.key).map_or(0, |mine| mine.resets)
     }
 
-    fn remember(&self, asker: &Asker, labels: FlowLabels, generation: i64, now: Timestamp) {
+    fn remember(&self, asker: &Asker, labels: FlowLabels, resets: i64, now: Timestamp) {
         let mut recorded = lock(&self.recorded);
         let mine = recorded.entry(asker.key.clone()).or_default();
-        if mine.generation != generation {
-            *mine = Recorded { generation, labels: BTreeMap::new() };
+        if mine.resets != resets {
+            *mine = Recorded { resets, labels: BTreeMap::new() };
         }
         mine.labels.extend(brought(labels).map(|label| (label, now)));
     }
@@ -451,6 +460,7 @@ impl Policy {
         &self,
         asker: &Asker,
         server: &Server,
+        era: Era,
         kind: DefinitionKind,
         list: Value<'_>,
     ) -> Vec<usize> {
@@ -460,34 +470,39 @@ impl Policy {
             return Vec::new();
         }
         let principal = self.principal(asker, &ready.bundle);
-        let sees = |name: &str| {
-            let action = match kind {
-                DefinitionKind::Tool => Action::Call { tool: name, arguments: None },
-                DefinitionKind::Prompt => Action::Get { prompt: name },
-                DefinitionKind::Resource => Action::Read { uri: name },
-                DefinitionKind::Template => Action::CompleteResource { uri: name },
-            };
-            ready.bundle.may_see(&Query {
-                principal: &principal,
-                client: asker.caller.client(),
-                server: server.name().as_str(),
-                action,
-                surroundings: Surroundings {
-                    address: asker.address,
-                    now: self.clock.now(),
-                    era: bartizan_policy::Era::Modern,
-                    flow: FlowContext::default(),
-                },
-                approved: &[],
+        let names: Vec<Option<Cow<'_, str>>> =
+            list.elements().map(|entry| entry.get(kind.key())?.as_str()).collect();
+        let named = names.iter().enumerate().filter_map(|(at, name)| Some((at, name.as_deref()?)));
+        let (places, actions): (Vec<usize>, Vec<Action<'_>>) = named
+            .map(|(at, name)| match kind {
+                DefinitionKind::Tool => (at, Action::Call { tool: name, arguments: None }),
+                DefinitionKind::Prompt => (at, Action::Get { prompt: name, arguments: None }),
+                DefinitionKind::Resource => (at, Action::Read { uri: name }),
+                DefinitionKind::Template => (at, Action::CompleteResource { uri: name }),
             })
+            .unzip();
+        let query = Query {
+            principal: &principal,
+            client: asker.caller.client(),
+            server: server.name().as_str(),
+            action: Action::List,
+            surroundings: Surroundings {
+                address: asker.address,
+                now: self.clock.now(),
+                era: policy_era(era),
+                flow: FlowContext::default(),
+            },
+            approved: &[],
         };
-        let entries = list.elements().enumerate();
-        entries
-            .filter(|(_, entry)| {
-                !entry.get(kind.key()).and_then(Value::as_str).is_some_and(|name| sees(&name))
-            })
-            .map(|(at, _)| at)
-            .collect()
+        let seen = self.sightings.of(&ready.bundle, &query, &actions);
+        let shown: BTreeSet<usize> =
+            places.into_iter().zip(seen.iter()).filter_map(|(at, seen)| seen.then_some(at)).collect();
+        (0..count).filter(|at| !shown.contains(at)).collect()
+    }
+
+    /// Whether two callers may be shown different lists, so that nothing may be kept for both (spec.md H-05).
+    pub fn shows_by_caller(&self) -> bool {
+        self.ready().is_none_or(|ready| ready.is_own)
     }
 }
 
@@ -518,7 +533,7 @@ enum Asked {
     Call { tool: String, arguments: Option<String> },
     CompletePrompt(String),
     CompleteResource(String),
-    Get(String),
+    Get { prompt: String, arguments: Option<String> },
     List,
     Read(String),
     Subscribe(String),
@@ -552,7 +567,10 @@ impl Asked {
                 tool: name(message.param("name")),
                 arguments: message.param("arguments").map(|a| a.text().to_owned()),
             },
-            "prompts/get" => Self::Get(name(message.param("name"))),
+            "prompts/get" => Self::Get {
+                prompt: name(message.param("name")),
+                arguments: message.param("arguments").map(|a| a.text().to_owned()),
+            },
             "resources/read" => Self::Read(uri(message.param("uri"))),
             "resources/subscribe" | "resources/unsubscribe" => Self::Subscribe(uri(message.param("uri"))),
             "subscriptions/listen" => Self::SubscribeServer,
@@ -573,7 +591,7 @@ impl Asked {
             Self::Call { tool, arguments } => Action::Call { tool, arguments: arguments.as_deref() },
             Self::CompletePrompt(prompt) => Action::CompletePrompt { prompt },
             Self::CompleteResource(uri) => Action::CompleteResource { uri },
-            Self::Get(prompt) => Action::Get { prompt },
+            Self::Get { prompt, arguments } => Action::Get { prompt, arguments: arguments.as_deref() },
             Self::List => Action::List,
             Self::Read(uri) => Action::Read { uri },
             Self::Subscribe(uri) => Action::SubscribeResource { uri },
@@ -711,9 +729,14 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         trust: rules.servers.clone(),
         is_own: !rules.policies.is_empty() || !rules.config.grants.is_empty(),
         window: rules.config.flow.window(),
+        release_role: rules.config.release_role.clone(),
         relevant: Arc::new(attributes::Relevant::of(&rules.config, &rules.policies)),
     };
-    Ok((ready, loaded.warnings))
+    let mut warnings = loaded.warnings;
+    if let Some(role) = ready.release_role.as_ref().filter(|role| !rules.config.roles.0.contains_key(*role)) {
+        warnings.push(format!("[policy] release_role: nobody has the role `{role}`; it is not configured"));
+    }
+    Ok((ready, warnings))
 }
 
 /// What policies are about: the servers of `rules` with the tools that are approved in `set`, labelled by the operator.
@@ -721,19 +744,23 @@ pub fn catalog_of(rules: &Rules, set: &PinSet) -> Catalog {
     let servers = rules.servers.iter().map(|(name, trust)| {
         let pinned = set.of(name, Kind::Tool);
         let tools = pinned.map(|(tool, pinned)| (tool.to_owned(), facts(&pinned.text))).collect();
-        (name.clone(), bartizan_policy::Server { trust: *trust, tools, ..Default::default() })
+        let pinned = set.of(name, Kind::Prompt);
+        let prompts = pinned.map(|(prompt, pinned)| (prompt.to_owned(), prompt_of(&pinned.text))).collect();
+        (name.clone(), bartizan_policy::Server { trust: *trust, tools, prompts, ..Default::default() })
     });
     let mut catalog = Catalog(servers.collect());
     rules.config.label(&mut catalog);
     catalog
 }
 
-/// Every approved tool of the servers that `rules` are about.
+/// Every approved tool and prompt of the servers that `rules` are about.
 fn tools_of(rules: &Rules, set: &PinSet) -> Digest {
     let mut all: Vec<String> = Vec::new();
-    for server in rules.servers.keys() {
-        let tools = set.of(server, Kind::Tool);
-        all.extend(tools.map(|(tool, pinned)| format!("{server}\0{tool}\0{}", pinned.hash)));
+    for (server, kind) in rules.servers.keys().flat_map(|s| [(s, Kind::Tool), (s, Kind::Prompt)]) {
+        let pinned = set.of(server, kind);
+        all.extend(
+            pinned.map(|(name, pinned)| format!("{server}\0{}\0{name}\0{}", kind.as_str(), pinned.hash)),
+        );
     }
     all.sort_unstable();
     Digest::of(all.join("\0").as_bytes())
@@ -751,6 +778,7 @@ impl Ready {
             pins,
             bundle: Arc::clone(&self.bundle),
             trust: self.trust.clone(),
+            release_role: self.release_role.clone(),
             relevant: Arc::clone(&self.relevant),
             ..*self
         }
@@ -777,6 +805,18 @@ fn facts(text: &str) -> Tool {
         },
         ..Tool::default()
     }
+}
+
+/// What a pinned definition says of a prompt (26/prompts).
+fn prompt_of(text: &str) -> Prompt {
+    let definition: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let named = |argument: &serde_json::Value| {
+        let name = argument.get("name")?.as_str()?.to_owned();
+        let required = argument.get("required").and_then(serde_json::Value::as_bool);
+        Some((name, required.unwrap_or(false)))
+    };
+    let arguments = definition.get("arguments").and_then(serde_json::Value::as_array);
+    Prompt { arguments: arguments.into_iter().flatten().filter_map(named).collect() }
 }
 
 /// The labels that a call leaves in the window.

@@ -34,6 +34,11 @@ impl Ward {
         Self { kept, clock }
     }
 
+    /// What is kept.
+    pub fn kept(&self) -> &dyn Quarantine {
+        self.kept.as_ref()
+    }
+
     /// The stay of a request's answer; `digest` is of its method and parameters.
     pub fn stay(
         self: &Arc<Self>,

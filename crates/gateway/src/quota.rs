@@ -1,9 +1,11 @@
 //! How much a caller may ask for: `[limits]` on the path of a request (attacks.md EP-06).
 //!
-//! Rates and places are counted in this process; with [`Shared`] the rates are counted in one place for several gates.
+//! Rates and places are counted in this process; with [`Shared`] they are counted in one place for several gates, but for
+//! sessions and listening streams, which are a process's own.
 //! A request over a limit is refused with 429 and the time to wait (RFC 6585 §4), inside the conversation where the
 //! protocol has one.
 
+mod leases;
 mod shared;
 
 use std::time::Duration;
@@ -19,6 +21,15 @@ use tokio::time::Instant;
 pub use shared::{Place, Shared, Unavailable};
 
 use crate::{Asker, merged, server::Server};
+
+use leases::Lease;
+
+/// A request's places among those under way, here and wherever they are counted; it has them until this is dropped.
+#[must_use = "the request counts as over when this is dropped"]
+pub struct Taken {
+    _slot: Slot,
+    _lease: Option<Lease>,
+}
 
 /// A tool's name that is longer is no tool's (spec.md A-59), and takes no memory here.
 const LONGEST_NAME: usize = 128;
@@ -58,7 +69,7 @@ impl Quotas {
         self.limits.load().config().answer_bytes.get()
     }
 
-    /// Lets a message in, to `server` if it is for one. It counts as under way until the slot is dropped.
+    /// Lets a message in, to `server` if it is for one. It counts as under way until what it has taken is dropped.
     ///
     /// # Errors
     /// 429 over a limit; 503 if it cannot be counted.
@@ -68,7 +79,7 @@ impl Quotas {
         server: Option<&Server>,
         is_merged: bool,
         message: &Message,
-    ) -> Result<Slot, Refusal> {
+    ) -> Result<Taken, Refusal> {
         let user = Claims::of_caller(&asker.caller).user();
         let tool = tool_of(is_merged, message);
         let load = Load {
@@ -78,16 +89,19 @@ impl Quotas {
             tool: tool.as_deref(),
         };
         let limits = self.limits.load_full();
-        let Some(shared) = self.shared.load_full() else {
-            return limits.enter(load, self.now()).map_err(over);
+        let alone = |limits: &Limits| {
+            let slot = limits.enter(load, self.now()).map_err(over)?;
+            Ok(Taken { _slot: slot, _lease: None })
         };
-        let (slot, rates) = limits.enter_but_rates(load, self.now()).map_err(over)?;
-        match shared.take(&rates).await {
-            Ok(Ok(())) => Ok(slot),
+        let Some(shared) = self.shared.load_full() else { return alone(&limits) };
+        // What is over here is over everywhere.
+        let (slot, rates, rooms) = limits.enter_but_rates(load, self.now()).map_err(over)?;
+        match shared.take(&rates, &rooms).await {
+            Ok(Ok(lease)) => Ok(Taken { _slot: slot, _lease: lease }),
             Ok(Err(over_limit)) => Err(over(over_limit)),
             Err(_) if limits.config().dangerous_fail_open => {
                 drop(slot);
-                limits.enter(load, self.now()).map_err(over)
+                alone(&limits)
             }
             Err(_) => Err(Refusal {
                 retry_after_s: Some(1),

@@ -11,7 +11,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bartizan_audit::{
     Details, Event, Kind, Log, Lost, Opened, Receipt, Text,
-    event::{Alteration, Decision, Digest, Finding, Outcome, Reason, Sealed, Severity},
+    event::{Alteration, Change, Decision, Digest, Finding, Outcome, Reason, Sealed, Severity},
 };
 use bartizan_mcp::{Era, Message, Refusal, code, json::Value};
 use bartizan_model::{Caller, Clock, ServerName};
@@ -19,6 +19,7 @@ use bartizan_shield::{Judged, Verdict};
 use bartizan_store::{
     approvals::{Approval, Standing},
     pins,
+    quarantine::Item,
 };
 
 use crate::{
@@ -211,6 +212,45 @@ impl Recorder {
         }));
     }
 
+    /// Records that `by` releases or discards a withheld result on a page: before it is done.
+    ///
+    /// # Errors
+    /// [`Lost`]; nothing may be done then.
+    pub async fn ruled(&self, by: &Caller, item: &Item, is_released: bool) -> Result<(), Lost> {
+        let (kind, verb, decision) = match is_released {
+            true => (Kind::ApprovalGranted, "released", Decision::Permit),
+            false => (Kind::ApprovalRejected, "discarded", Decision::Deny),
+        };
+        let event = Event::new(kind).by(by).with(Details {
+            server: Some(item.binding.server.clone()),
+            tool: Some(Text::new(&item.name)),
+            method: Some(Text::new(&item.method)),
+            decision: Some(decision),
+            message: Some(Text::new(&format!("{verb} the withheld result {}: {}", item.id, item.found))),
+            ..Details::default()
+        });
+        self.log.note(event).await.map(drop)
+    }
+
+    /// Records that a person forgets what has entered his window at `client`: before it is done.
+    ///
+    /// # Errors
+    /// [`Lost`]; nothing may be done then.
+    pub async fn forgot(&self, person: &Caller, labels: &str) -> Result<(), Lost> {
+        let event = Event::new(Kind::Responded).by(person).with(Details {
+            decision: Some(Decision::Permit),
+            change: Some(Change {
+                entity: Text::new("flow"),
+                name: Text::new(&format!("their own via {}", person.client())),
+                from: Some(Text::new(labels)),
+                to: Some(Text::new("reset")),
+            }),
+            message: Some(Text::new("on their account page")),
+            ..Details::default()
+        });
+        self.log.note(event).await.map(drop)
+    }
+
     /// Records that something else than a request was kept from going on: a server's question on its way to the client, or
     /// what a client told a server.
     pub fn stopped(&self, caller: &Caller, server: &ServerName, method: &str, refusal: &Refusal) {
@@ -266,7 +306,7 @@ impl Recorder {
             News::RolledBack => Kind::PinRolledBack,
             News::FirstSeen | News::Imported => Kind::PinRecorded,
         };
-        let change = bartizan_audit::event::Change {
+        let change = Change {
             entity: Text::new(key.kind.as_str()),
             name: Text::new(&key.name),
             from: None,

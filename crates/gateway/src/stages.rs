@@ -7,16 +7,14 @@ use std::sync::Arc;
 use bartizan_mcp::{Era, Message, Refusal};
 use tracing::Instrument;
 
-use bartizan_policy::limits::Slot;
-
-use crate::{Asker, Gate, badge, contract, opinions, server::Server};
+use crate::{Asker, Gate, badge, contract, opinions, quota::Taken, server::Server};
 
 /// A request that may be sent: it is within its limits, approved, fits its tool, is judged and permitted, and its beginning is
 /// durable in the audit log.
 pub struct Opened {
     call: bartizan_audit::Opened,
     /// Its place among the requests under way.
-    slot: Slot,
+    slot: Taken,
 }
 
 impl Opened {
@@ -31,7 +29,7 @@ impl Opened {
     }
 
     /// Gives the call up to be closed; its place is free when the slot is dropped.
-    pub fn into_parts(self) -> (bartizan_audit::Opened, Slot) {
+    pub fn into_parts(self) -> (bartizan_audit::Opened, Taken) {
         (self.call, self.slot)
     }
 }

@@ -92,7 +92,8 @@ fn readers(name: &str) -> Readers {
 }
 
 async fn ask(readers: &Readers, document: &[u8], media_type: &str) -> Words {
-    readers.read(document.to_vec(), media_type.to_owned(), Limits::default()).await
+    let (server, deadline) = ("s".parse().unwrap(), tokio::time::Instant::now() + Duration::from_secs(30));
+    readers.read(&server, document.to_vec(), media_type.to_owned(), Limits::default(), deadline).await
 }
 
 async fn they_read_as_we_would() {

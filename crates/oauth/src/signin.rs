@@ -33,6 +33,7 @@ mod reply;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod withheld;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -53,13 +54,15 @@ use crate::{
 pub use config::{
     AssertionKey, BrowserConfig, CredentialConfig, EntraProviderConfig, OidcProviderConfig, ProviderConfig,
 };
-pub use decisions::{Decisions, Held, Standing, Undecided};
+pub use decisions::{Decisions, Entered, Held, Standing, Undecided};
 pub use desk::{Desk, Unanswerable};
 pub use local::mint_link;
 pub use reply::Noted;
+pub use withheld::Withheld;
 
 use browser::Jar;
 use crowd::Crowd;
+use decisions::Matter;
 use provider::Provider;
 use refusal::Refusal;
 use reply::Reply;
@@ -164,6 +167,13 @@ impl SignIn {
             problems.push("[server] public_url has a path; sign-in needs an origin of its own".to_owned());
         }
         settings.browsers.problems(&mut problems);
+        if settings.provider.is_none() && settings.browsers.wants_factor() {
+            problems.push(
+                "[identity.browsers] `decision_methods` and `decision_contexts` need an identity provider: whoever signs in by \
+                 a link shows no factor"
+                    .to_owned(),
+            );
+        }
         let way = match settings.provider {
             None => Some(Way::Local),
             Some(config) => {
@@ -226,9 +236,13 @@ impl SignIn {
             ("/account", _) => Err(Refusal::Method("GET, POST")),
             ("/approvals", GET) => self.list_held(asked).await,
             ("/approvals", _) => Err(Refusal::Method(GET)),
-            (path, method) => match (decisions::request_of(path), method) {
-                (Some(id), GET) => self.show_held(asked, id).await,
-                (Some(id), POST) => self.decide_held(asked, id).await,
+            (path, method) => match (Matter::of(path), method) {
+                (Some(Matter::Call(id)), GET) => self.show_held(asked, id).await,
+                (Some(Matter::Call(id)), POST) => self.decide_held(asked, id).await,
+                (Some(Matter::Result(id)), GET) => self.show_withheld(asked, id).await,
+                (Some(Matter::Result(id)), POST) => self.decide_withheld(asked, id).await,
+                (Some(Matter::Results), GET) => self.list_withheld(asked).await,
+                (Some(Matter::Results), POST) => self.arrive_at_withheld(asked).await,
                 (Some(_), _) => Err(Refusal::Method("GET, POST")),
                 (None, _) => return None,
             },

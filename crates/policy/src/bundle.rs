@@ -43,6 +43,7 @@ pub struct Bundle {
     pub(crate) servers: HashMap<String, ServerEntry>,
     pub(crate) actions: HashMap<&'static str, ActionEntry>,
     pub(crate) catalog: Catalog,
+    reads_address: bool,
 }
 
 /// A server, ready.
@@ -51,6 +52,8 @@ pub(crate) struct ServerEntry {
     /// Its numbers as a resource and as a principal.
     pub keys: Vec<Key>,
     pub tools: HashMap<String, ToolEntry>,
+    /// What its pinned prompts take.
+    pub prompts: HashMap<String, Record>,
 }
 
 /// A pinned tool, ready.
@@ -182,6 +185,7 @@ impl Bundle {
             version: version(&policies, catalog, roles),
             servers: servers(catalog, &index, &types)?,
             actions: base_actions(&index, &types),
+            reads_address: policies.values().any(|p| p.reads.address),
             policies,
             index,
             schema,
@@ -233,6 +237,11 @@ impl Bundle {
     /// Whether any policy looks at the time, so that the same query may be answered differently later.
     pub fn reads_time(&self) -> bool {
         self.policies.values().any(|p| p.reads.time || p.reads.auth_age)
+    }
+
+    /// Whether any policy looks at the client's address.
+    pub(crate) fn reads_address(&self) -> bool {
+        self.reads_address
     }
 
     /// Makes an identity ready for decisions of this bundle.
@@ -314,12 +323,18 @@ fn servers(
             (tool.clone(), entry)
         });
         let tools = tools.collect();
+        let prompts = server.prompts.iter().map(|(prompt, facts)| {
+            let arguments = facts.arguments.iter().map(|(name, required)| (name, *required));
+            (prompt.clone(), Record::of_texts(arguments))
+        });
+        let prompts = prompts.collect();
         found.insert(
             name.to_string(),
             ServerEntry {
                 entity: Known::new(of_server.clone(), attributes, HashSet::from([fleet.clone()])),
                 keys,
                 tools,
+                prompts,
             },
         );
     }

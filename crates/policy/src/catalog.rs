@@ -91,7 +91,15 @@ pub struct Tool {
     pub hints: Hints,
 }
 
-/// One server as the operator describes it, with its pinned tools by name.
+/// One pinned prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prompt {
+    /// The names of its arguments, as pinned; each is a text. True for those that it needs.
+    pub arguments: BTreeMap<String, bool>,
+}
+
+/// One server as the operator describes it, with its pinned tools and prompts by name.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
@@ -104,6 +112,9 @@ pub struct Server {
     /// The pinned and approved tools. A tool that is not here cannot be called.
     #[serde(default)]
     pub tools: BTreeMap<String, Tool>,
+    /// The pinned and approved prompts. Nothing is known of the arguments of others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prompts: BTreeMap<String, Prompt>,
 }
 
 /// Every server of the gate.
@@ -112,6 +123,11 @@ pub struct Server {
 pub struct Catalog(pub BTreeMap<ServerName, Server>);
 
 impl Catalog {
+    /// Every pinned prompt.
+    pub(crate) fn prompts(&self) -> impl Iterator<Item = &Prompt> {
+        self.0.values().flat_map(|server| server.prompts.values())
+    }
+
     /// Every pinned tool with its server.
     pub fn tools(&self) -> impl Iterator<Item = (&ServerName, &Server, &str, &Tool)> {
         self.0.iter().flat_map(|(name, server)| {

@@ -24,6 +24,10 @@ pub struct PolicyConfig {
     pub grants: Vec<Grant>,
     /// Labels, by server and tool: `[policy.tools.mail.send]`.
     pub tools: BTreeMap<String, BTreeMap<String, ToolLabels>>,
+    /// The role whose holders may release, on the page `/quarantine`, results that the shield withheld from others. Without it
+    /// only commands on the gate's machine and the admin API release anything, and on a laptop its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_role: Option<String>,
     /// Information flow.
     pub flow: FlowConfig,
     /// Reviews of rights that nobody uses, by the running gate.

@@ -11,7 +11,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     arguments::{self, to_record, to_set},
-    bundle::{ActionEntry, Bundle, ServerEntry, ToolEntry},
+    bundle::{ActionEntry, Bundle, ServerEntry},
     canonical::{self, Ambiguous, Location},
     cedar::{Asked, Known},
     claims::Principal,
@@ -21,6 +21,7 @@ use crate::{
     query::{Action, Query, ServerAction, ServerQuery, Surroundings},
     reads::Reads,
     schema::{uid, within},
+    shape::Record,
 };
 
 /// The entries of a context.
@@ -51,22 +52,23 @@ impl Bundle {
     /// What this hides, [`Self::authorize`] denies for all arguments. What it shows may still be denied for some.
     pub fn may_see(&self, query: &Query<'_>) -> bool {
         let principal = self.current(query.principal);
-        self.subject(query.server, query.action).is_ok_and(|subject| self.sees(query, &principal, &subject))
+        self.subject(query.server, query.action).is_ok_and(|subject| self.sees(query, &principal, &subject).0)
     }
 
-    /// The tools among `tools` that a caller may know of; see [`Self::may_see`]. The action of `query` is ignored.
-    pub fn visible_tools<'t>(
-        &self,
-        query: &Query<'_>,
-        tools: impl IntoIterator<Item = &'t str>,
-    ) -> Vec<&'t str> {
+    /// Whether a caller may know of each of `actions`, in their order, and whether any of that may be different at another
+    /// time though all else is the same.
+    pub(crate) fn sees_each(&self, query: &Query<'_>, actions: &[Action<'_>]) -> (Vec<bool>, bool) {
         let principal = self.current(query.principal);
-        let sees = |tool: &&str| {
-            let query = Query { action: Action::Call { tool, arguments: None }, ..*query };
-            self.subject(query.server, query.action)
-                .is_ok_and(|subject| self.sees(&query, &principal, &subject))
+        let mut depends_on_time = false;
+        let sees = |action: &Action<'_>| {
+            let query = Query { action: *action, ..*query };
+            let Ok(subject) = self.subject(query.server, query.action) else { return false };
+            let (seen, is_timed) = self.sees(&query, &principal, &subject);
+            depends_on_time |= is_timed;
+            seen
         };
-        tools.into_iter().filter(sees).collect()
+        let seen = actions.iter().map(sees).collect();
+        (seen, depends_on_time)
     }
 
     /// Decides whether a server may have something of a client or of the gate. By default it may have nothing.
@@ -94,12 +96,17 @@ impl Bundle {
         found
     }
 
-    fn sees(&self, query: &Query<'_>, principal: &Principal, subject: &Subject<'_>) -> bool {
+    /// Whether the caller may know of it, and whether any policy asked for that looks at the time.
+    fn sees(&self, query: &Query<'_>, principal: &Principal, subject: &Subject<'_>) -> (bool, bool) {
         let drawers = self.index.open(&subject.action.keys, &subject.keys, &principal.keys);
         let reads = Reads { arguments: false, ..joined(&drawers, Mode::Loose) };
-        let Ok(asked) = self.ask_for_caller(query, principal, subject, &reads) else { return false };
+        let is_timed = reads.time || reads.auth_age;
+        let Ok(asked) = self.ask_for_caller(query, principal, subject, &reads) else {
+            return (false, is_timed);
+        };
         let matched = index::evaluate(&drawers, Mode::Loose, &asked);
-        matched.errors.is_empty() && matched.forbids.is_empty() && !matched.permits.is_empty()
+        let seen = matched.errors.is_empty() && matched.forbids.is_empty() && !matched.permits.is_empty();
+        (seen, is_timed)
     }
 
     /// The principal, made ready for this bundle if another one made it.
@@ -160,7 +167,8 @@ pub(crate) struct Subject<'b> {
     pub entity: Known,
     pub keys: Cow<'b, [Key]>,
     server: &'b ServerEntry,
-    tool: Option<&'b ToolEntry>,
+    /// What it takes, as pinned.
+    shape: Option<&'b Record>,
 }
 
 impl Bundle {
@@ -173,7 +181,7 @@ impl Bundle {
                 entity: server.entity.clone(),
                 keys: Cow::Borrowed(server.keys.as_slice()),
                 server,
-                tool: None,
+                shape: None,
             })
         };
         let made = |action: &str, entity: Known| {
@@ -184,7 +192,7 @@ impl Bundle {
                 entity,
                 keys: Cow::Owned(keys.into_iter().collect()),
                 server,
-                tool: None,
+                shape: None,
             })
         };
         match action {
@@ -195,12 +203,15 @@ impl Bundle {
                     entity: tool.entity.clone(),
                     keys: Cow::Borrowed(tool.keys.as_slice()),
                     server,
-                    tool: Some(tool),
+                    shape: Some(&tool.shape),
                 })
             }
             Action::CompletePrompt { prompt } => made("complete", self.prompt(name, server, prompt)),
             Action::CompleteResource { uri } => made("complete", self.resource(name, server, uri)?),
-            Action::Get { prompt } => made("get", self.prompt(name, server, prompt)),
+            Action::Get { prompt, arguments: _ } => {
+                let made = made("get", self.prompt(name, server, prompt))?;
+                Ok(Subject { shape: server.prompts.get(prompt), ..made })
+            }
             Action::List => of_server("list"),
             Action::Notify => of_server("notify"),
             Action::Read { uri } => made("read", self.resource(name, server, uri)?),
@@ -264,11 +275,13 @@ impl Bundle {
         if reads.time {
             context.push(("time".to_owned(), datetime(now)?));
         }
-        if let (Some(tool), Action::Call { arguments, .. }, true) =
-            (subject.tool, query.action, reads.arguments)
+        if let (Action::Call { arguments, .. } | Action::Get { arguments, .. }, true) =
+            (query.action, reads.arguments)
         {
-            let mapped = arguments::map(&tool.shape, arguments, &reads.paths, &reads.urls)
-                .map_err(Reason::Arguments)?;
+            // Of a prompt that nobody pinned nothing can be said.
+            let shape = subject.shape.ok_or(Reason::Unmapped)?;
+            let mapped =
+                arguments::map(shape, arguments, &reads.paths, &reads.urls).map_err(Reason::Arguments)?;
             if mapped.unmapped {
                 return Err(Reason::Unmapped);
             }

@@ -39,6 +39,7 @@ pub mod record;
 pub mod review;
 mod schema;
 mod shape;
+mod sightings;
 pub mod suggest;
 
 #[cfg(test)]
@@ -47,10 +48,11 @@ mod scene;
 pub use arguments::BadArguments;
 pub use bundle::{Bundle, Loaded, Problems, Sources, Version};
 pub use canonical::Ambiguous;
-pub use catalog::{Catalog, FlowLabels, Hints, Server, Tool, Trust};
+pub use catalog::{Catalog, FlowLabels, Hints, Prompt, Server, Tool, Trust};
 pub use claims::{Claims, Members, OWNER, Principal, Roles};
 pub use compile::{Grant, Source};
 pub use config::{FlowConfig, NoSpan, PolicyConfig, ReviewConfig, Span, ToolLabels};
 pub use decision::{Decision, Denial, Obligation, Permit, Reason};
 pub use query::{Action, Era, Query, ServerAction, ServerQuery, Surroundings};
 pub use schema::{SchemaError, publish as publish_schema};
+pub use sightings::Sightings;

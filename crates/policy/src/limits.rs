@@ -40,8 +40,9 @@ pub struct LimitsConfig {
     /// Bytes of everything that one request brings back, messages on the way and response together. Listening has no end
     /// and therefore no such limit.
     pub answer_bytes: NonZeroUsize,
-    /// A Redis server in which several gates count rates together: `redis://127.0.0.1:6379`, or `rediss://…` (TLS) on
-    /// another machine. What is under way at once is counted by each gate for itself.
+    /// A Redis server in which several gates count together: `redis://127.0.0.1:6379`, or `rediss://…` (TLS) on another
+    /// machine. What a gate that dies had under way counts for another 30 seconds. Sessions and streams are counted by each
+    /// gate for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<String>,
     /// A file with the password of `shared`.
@@ -190,6 +191,17 @@ pub struct Rate {
     pub ahead: Duration,
 }
 
+/// Room for requests under way at once that is counted elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Whose.
+    pub scope: Scope,
+    /// What is counted, among those of the same scope.
+    pub key: Box<str>,
+    /// How many there is room for.
+    pub most: NonZeroU32,
+}
+
 /// The limits of one node, in memory.
 pub struct Limits {
     config: LimitsConfig,
@@ -245,12 +257,21 @@ impl Limits {
         self.take(self.keyed(load), now)
     }
 
-    /// Lets a request in as far as what is under way at once is concerned; answers the rates it must fit besides.
+    /// Lets a request in as far as what is under way at once here is concerned; answers the rates and the rooms that it must
+    /// fit besides.
     ///
     /// # Errors
     /// [`OverLimit::Concurrent`].
-    pub fn enter_but_rates(&self, load: Load<'_>, now: Duration) -> Result<(Slot, Vec<Rate>), OverLimit> {
+    pub fn enter_but_rates(
+        &self,
+        load: Load<'_>,
+        now: Duration,
+    ) -> Result<(Slot, Vec<Rate>, Vec<Room>), OverLimit> {
         let keyed = self.keyed(load);
+        let rooms = keyed.iter().filter_map(|((scope, key), limit)| {
+            Some(Room { scope: *scope, key: key.clone(), most: limit.concurrent? })
+        });
+        let rooms = rooms.collect();
         let rates = keyed.iter().filter_map(|((scope, key), limit)| {
             let (interval, ahead) = limit.pace()?;
             Some(Rate { scope: *scope, key: key.clone(), interval, ahead })
@@ -258,7 +279,7 @@ impl Limits {
         let rates = rates.collect();
         let places = keyed.into_iter().filter(|(_, limit)| limit.concurrent.is_some());
         let places = places.map(|(key, limit)| (key, Limit { per_minute: None, ..limit })).collect();
-        Ok((self.take(places, now)?, rates))
+        Ok((self.take(places, now)?, rates, rooms))
     }
 
     /// Counts something that goes on until the answer is dropped.
@@ -458,9 +479,11 @@ mod tests {
     fn rates_that_are_counted_elsewhere_come_out_whole() {
         let limits =
             limits("caller = { per_minute = 60, burst = 3, concurrent = 1 }\nserver = { concurrent = 1 }");
-        let (slot, rates) = limits.enter_but_rates(load("ann", "t"), MS(0)).unwrap();
+        let (slot, rates, rooms) = limits.enter_but_rates(load("ann", "t"), MS(0)).unwrap();
         let caller = Rate { scope: Scope::Caller, key: "ann".into(), interval: MS(1000), ahead: MS(2000) };
         assert_eq!(rates, [caller]);
+        let room = |scope, key: &str| Room { scope, key: key.into(), most: NonZeroU32::MIN };
+        assert_eq!(rooms, [room(Scope::Caller, "ann"), room(Scope::Server, "s")]);
         assert!(limits.enter_but_rates(load("ann", "t"), MS(0)).is_err(), "places are counted here");
         drop(slot);
         for _ in 0..9 {

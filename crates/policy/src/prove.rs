@@ -197,6 +197,9 @@ fn fact_policy(bundle: &Bundle, kind: &RequestEnv) -> Result<Policy, ProveError>
     if *kind.resource() == types.resource || *kind.resource() == types.prompt {
         all.push(any(&|name| belongs(bundle, name)));
     }
+    if *kind.action() == types.action("get") {
+        all.push("context.unmapped == false".into());
+    }
     if *kind.resource() == types.server {
         all.push(any(&|name| format!("resource == {} && resource in {fleet}", server(name))));
     }

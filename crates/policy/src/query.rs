@@ -45,10 +45,12 @@ pub enum Action<'a> {
         /// The URI or its template's fixed beginning.
         uri: &'a str,
     },
-    /// `prompts/get`
+    /// `prompts/get`, with the JSON text of `arguments`.
     Get {
-        /// The prompt's name.
+        /// The prompt's name at its server.
         prompt: &'a str,
+        /// The JSON text of `arguments`, if there is one.
+        arguments: Option<&'a str>,
     },
     /// Any list of the server, and its greeting.
     List,

@@ -56,7 +56,7 @@ pub enum RecordedAction {
     /// Completion for a resource template.
     CompleteResource(String),
     /// A prompt.
-    Get(String),
+    Get(RecordedPrompt),
     /// A list.
     List,
     /// A notification.
@@ -71,6 +71,22 @@ pub enum RecordedAction {
     Task,
 }
 
+/// A prompt that somebody got.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum RecordedPrompt {
+    /// Its name alone.
+    Named(String),
+    /// With what it was given.
+    Given {
+        /// Its name.
+        prompt: String,
+        /// The JSON text of the arguments, where it was recorded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        arguments: Option<String>,
+    },
+}
+
 impl RecordedAction {
     /// The action as a decision takes it.
     pub fn as_action(&self) -> Action<'_> {
@@ -78,7 +94,10 @@ impl RecordedAction {
             Self::Call { tool, arguments } => Action::Call { tool, arguments: arguments.as_deref() },
             Self::CompletePrompt(prompt) => Action::CompletePrompt { prompt },
             Self::CompleteResource(uri) => Action::CompleteResource { uri },
-            Self::Get(prompt) => Action::Get { prompt },
+            Self::Get(RecordedPrompt::Named(prompt)) => Action::Get { prompt, arguments: None },
+            Self::Get(RecordedPrompt::Given { prompt, arguments }) => {
+                Action::Get { prompt, arguments: arguments.as_deref() }
+            }
             Self::List => Action::List,
             Self::Notify => Action::Notify,
             Self::Read(uri) => Action::Read { uri },

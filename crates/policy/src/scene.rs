@@ -20,7 +20,7 @@ pub fn catalog() -> Catalog {
                 "input_schema": { "type": "object", "required": ["path"], "properties": { "path": { "type": "string" } } },
                 "flow": { "destructive": true } },
         } },
-        "web": { "tools": {
+        "web": { "prompts": { "p": { "arguments": { "topic": false, "page": false } } }, "tools": {
             "fetch": { "input_schema": { "type": "object", "required": ["url"], "properties": {
                 "url": { "type": "string" }, "timeout": { "type": "integer" }, "weird": {} } } },
         } },

@@ -1,5 +1,7 @@
 //! The published Cedar schema: a fixed base, and one action for every pinned tool.
 
+use std::collections::BTreeSet;
+
 use cedar_policy::{EntityTypeName, EntityUid, Schema, SchemaFragment};
 use serde_json::{Map, Value, json};
 
@@ -45,13 +47,19 @@ pub(crate) fn build(catalog: &Catalog) -> Result<Schema, SchemaError> {
 }
 
 fn as_json(catalog: &Catalog) -> Value {
-    let mut actions = base_actions();
+    let mut actions = base_actions(&of_any_prompt(catalog));
     for (server, _, tool, facts) in catalog.tools() {
         let record = Record::of_schema(&facts.input_schema);
         let action = action(&[CALL], "User", &["Tool"], call_context(&record));
         actions.insert(call_action(server.as_str(), tool), action);
     }
     json!({ "": { "commonTypes": common_types(), "entityTypes": entity_types(), "actions": actions } })
+}
+
+/// What any pinned prompt takes: there is one action for all of them, so none of it is always there.
+fn of_any_prompt(catalog: &Catalog) -> Record {
+    let names = catalog.prompts().flat_map(|prompt| prompt.arguments.keys()).collect::<BTreeSet<_>>();
+    Record::of_texts(names.into_iter().map(|name| (name, false)))
 }
 
 fn entity_types() -> Value {
@@ -81,7 +89,7 @@ fn entity_types() -> Value {
     })
 }
 
-fn base_actions() -> Map<String, Value> {
+fn base_actions(of_any_prompt: &Record) -> Map<String, Value> {
     let caller = || context(json!({}));
     let server = |more: Value| {
         let mut attributes = json!({ "client": client(), "time": common("Time"), "era": text() });
@@ -97,7 +105,7 @@ fn base_actions() -> Map<String, Value> {
         (CALL, action(&[USE], "User", &["Tool"], call_context(&Record::default()))),
         ("list", action(&[USE], "User", &["Server"], caller())),
         ("read", action(&[USE], "User", &["Resource"], caller())),
-        ("get", action(&[USE], "User", &["Prompt"], caller())),
+        ("get", action(&[USE], "User", &["Prompt"], call_context(of_any_prompt))),
         ("complete", action(&[USE], "User", &["Prompt", "Resource"], caller())),
         ("subscribe", action(&[USE], "User", &["Resource", "Server"], caller())),
         ("task", action(&[USE], "User", &["Server"], caller())),

@@ -66,6 +66,21 @@ impl Record {
         Self { texts, ..record }
     }
 
+    /// The arguments of a prompt: a text each, `true` for those that it needs.
+    pub fn of_texts<'a>(arguments: impl IntoIterator<Item = (&'a String, bool)>) -> Self {
+        let mut record = Self::default();
+        for (name, required) in arguments.into_iter().take(MOST) {
+            record.fields.insert(name.clone(), Field { shape: Some(Shape::Text), required });
+        }
+        let text = |(name, field): (&String, &Field)| TextAt {
+            name: name.clone(),
+            path: vec![name.clone()],
+            required: field.required,
+            is_list: false,
+        };
+        Self { texts: record.fields.iter().map(text).collect(), ..record }
+    }
+
     fn find_texts(
         &self,
         path: &mut Vec<String>,
@@ -263,6 +278,14 @@ mod tests {
         assert_eq!((shape("either"), shape("free"), shape("loop")), (None, None, None));
         assert_eq!(record.texts().map(|(n, _)| n).collect::<Vec<_>>(), ["note", "path", "tags"]);
         assert_eq!(Record::of_schema(&Value::Null), Record::default());
+    }
+
+    #[test]
+    fn the_arguments_of_a_prompt_are_texts() {
+        let names = ["a.b".to_owned(), "topic".to_owned()];
+        let record = Record::of_texts(names.iter().map(|name| (name, name == "topic")));
+        assert_eq!(record.texts().collect::<Vec<_>>(), [("a.b", false), ("topic", true)]);
+        assert!(record.fields.values().all(|field| field.shape == Some(Shape::Text)) && !record.closed);
     }
 
     #[test]

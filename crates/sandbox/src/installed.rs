@@ -9,6 +9,7 @@
 //! only it can tell (`uvx` without `uv tool install`), images of containers, and an exchange in the moment between this look
 //! and the start.
 
+mod compiled;
 mod content;
 mod npm;
 mod python;

@@ -60,7 +60,8 @@ pub enum Error {
     NoFolder(PathBuf),
 }
 
-/// The environment of a child: [`BASIC_VARIABLES`] and `allow` from `ours`, then `set`.
+/// The environment of a child: [`BASIC_VARIABLES`] and `allow` from `ours`, then `set`. Unless one of these says otherwise,
+/// Python writes no compiled files, which are part of what a server is ([`Installed`]).
 pub fn clean_environment(
     ours: impl IntoIterator<Item = (OsString, OsString)>,
     allow: &[String],
@@ -69,7 +70,8 @@ pub fn clean_environment(
     let wanted = |name: &OsString| {
         name.to_str().is_some_and(|n| BASIC_VARIABLES.contains(&n) || allow.iter().any(|a| a == n))
     };
-    let mut clean: BTreeMap<_, _> = ours.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let mut clean = BTreeMap::from([(OsString::from("PYTHONDONTWRITEBYTECODE"), OsString::from("1"))]);
+    clean.extend(ours.into_iter().filter(|(name, _)| wanted(name)));
     clean.extend(set.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
     clean
 }

@@ -228,3 +228,88 @@ fn what_python_runs_is_found_in_its_environment() {
     assert_eq!(package(place.look(&["uvx", "--from", "mcp.time==0.4.0", "mcp-time"])).1, "0.4.0");
     assert_eq!(place.look(&["uvx", "mcp-time@0.5.0"]).package, None);
 }
+
+/// A compiled file (PEP 552) of `source`, whose code is `code`.
+fn compiled(source: &Path, flags: u32, is_fresh: bool, code: &str) -> Vec<u8> {
+    use std::os::unix::fs::MetadataExt;
+    let about = fs::metadata(source).unwrap();
+    let modified = u32::try_from(about.mtime()).unwrap() - u32::from(!is_fresh);
+    let size = u32::try_from(about.len()).unwrap();
+    let head = [flags, modified, size].map(u32::to_le_bytes).concat();
+    [b"\xcb\x0d\x0d\x0a", head.as_slice(), code.as_bytes()].concat()
+}
+
+/// The source is what was approved, and Python would run something else (attacks.md SC-13).
+#[test]
+fn what_python_would_load_in_the_place_of_a_source_is_part_of_what_is_run() {
+    let site = "venv/lib/python3.12/site-packages";
+    let module = format!("{site}/mcp_time/__init__.py");
+    let cached = format!("{site}/mcp_time/__pycache__/__init__.cpython-312.pyc");
+    let place = || {
+        let place = Place::new();
+        place.program("venv/bin/python", "python");
+        place.write("venv/pyvenv.cfg", "home = /usr/bin");
+        distribution(&place, site);
+        place.write(&format!("{site}/mcp_time/clock.py"), "import time");
+        place.write(&format!("{site}/other.py"), "another's");
+        let record = place.at(&format!("{site}/mcp_time-0.4.0.dist-info/RECORD"));
+        let listed = fs::read_to_string(&record).unwrap();
+        fs::write(&record, listed + "mcp_time/clock.py,sha256-c,11\nmcp_single.py,sha256-d,4\n").unwrap();
+        place.write(&format!("{site}/mcp_single.py"), "pass");
+        place
+    };
+    let look = |place: &Place| place.look(&["venv/bin/python", "-m", "mcp_time"]).package.unwrap();
+    let attack = |path: &str, content: &[u8]| {
+        let place = place();
+        let before = look(&place);
+        let path = place.write(&format!("{site}/{path}"), "");
+        fs::write(path, content).unwrap();
+        let after = look(&place);
+        assert_eq!(before.integrity, after.integrity, "the installer's list is as it was");
+        before.content.is_some() && after.content.is_some() && before.content != after.content
+    };
+    for (path, what) in [
+        ("mcp_time/clock.cpython-312-x86_64-linux-gnu.so", "an extension module comes before a source"),
+        ("mcp_time/clock/__init__.py", "so does a package"),
+        ("mcp_time/extra.pyc", "a compiled module without a source"),
+        ("mcp_single.abi3.so", "beside a module of its own"),
+        ("mcp_single/__init__.py", "a package in its place"),
+        ("evil.pth", "run at every start"),
+        ("sitecustomize.py", "run at every start"),
+    ] {
+        assert!(attack(path, b"steal"), "{path}: {what}");
+    }
+    for (path, what) in
+        [("other.cpython-312.so", "another's module"), ("third/__init__.py", "another's package")]
+    {
+        assert!(!attack(path, b"steal"), "{path}: {what}");
+    }
+
+    let place = place();
+    let before = look(&place);
+    let put = |flags, is_fresh, code: &str| {
+        let path = place.write(&cached, "");
+        fs::write(path, compiled(&place.at(&module), flags, is_fresh, code)).unwrap();
+        look(&place)
+    };
+    assert_eq!(put(0, false, "steal"), before, "Python compiles the source again");
+    let fresh = put(0, true, "pass");
+    assert_ne!(fresh, before, "it would be taken for the source");
+    assert_ne!(put(0, true, "steal"), fresh, "by its content");
+    for flags in [1, 3] {
+        assert_ne!(put(flags, false, "steal"), before, "known by a digest, {flags}");
+    }
+    fs::write(place.at(&cached), "short").unwrap();
+    assert_eq!(look(&place), before, "no compiled file");
+    place.write(&format!("{site}/mcp_time/__pycache__/gone.cpython-312.pyc"), "0123456789abcdef");
+    assert_eq!(look(&place), before, "without its source it is not looked for there");
+    // A module in the site's own folder.
+    let source = place.at(&format!("{site}/mcp_single.py"));
+    let path = place.write(&format!("{site}/__pycache__/mcp_single.cpython-312.pyc"), "");
+    fs::write(&path, compiled(&source, 0, true, "steal")).unwrap();
+    assert_ne!(look(&place), before);
+    fs::remove_file(&path).unwrap();
+    let path = place.write(&format!("{site}/__pycache__/other.cpython-312.pyc"), "");
+    fs::write(&path, compiled(&place.at(&format!("{site}/other.py")), 0, true, "anything")).unwrap();
+    assert_eq!(look(&place), before, "another's");
+}

@@ -81,7 +81,10 @@ async fn the_child_has_nothing_it_was_not_given() {
 
     let mut environment: Vec<_> = output(&launch("env", &[])).await.lines().map(str::to_owned).collect();
     environment.sort();
-    assert_eq!(environment, ["ALLOWED=yes", "LANG=C", "PATH=/usr/bin:/bin", "SET=here"]);
+    assert_eq!(
+        environment,
+        ["ALLOWED=yes", "LANG=C", "PATH=/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1", "SET=here"]
+    );
 
     // `ls` lists its own, and holds the folder open while it does.
     let fds = output(&launch("ls", &["-l", "/proc/self/fd"])).await;

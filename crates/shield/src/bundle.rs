@@ -12,6 +12,7 @@
 //!         read       signed     proven
 //! ```
 
+mod chain;
 mod config;
 mod content;
 mod keys;
@@ -24,6 +25,7 @@ use bartizan_model::Timestamp;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
+pub use chain::Chain;
 pub use config::{BundleConfig, Span};
 pub use content::{Arms, Difference, Vector};
 pub use keys::{InvalidKey, KeyId, PublicKey, SigningKey};
@@ -81,6 +83,12 @@ pub enum Refusal {
         /// How far, in seconds.
         ahead_s: u64,
     },
+    /// The chain of keys that it goes by is not one that can be followed from here.
+    #[error("{0}; see `bartizan shield bundle show`")]
+    Keys(String),
+    /// A key that has been replaced signed it.
+    #[error("its key {0} has been replaced: the chain of keys has gone on")]
+    Retired(KeyId),
     /// Its version is below one that was used before.
     #[error("its version {found} is older than {known}, which was used before")]
     Rollback {
@@ -110,6 +118,8 @@ impl Refusal {
             Self::Tampered(_) => "bundle.tampered",
             Self::Expired { .. } => "bundle.expired",
             Self::Future { .. } => "bundle.future",
+            Self::Keys(_) => "bundle.keys",
+            Self::Retired(_) => "bundle.retired",
             Self::Rollback { .. } => "bundle.rollback",
             Self::Equivocal(_) => "bundle.equivocal",
             Self::Content(_) => "bundle.content",
@@ -123,6 +133,8 @@ impl Refusal {
 #[serde(deny_unknown_fields)]
 struct Written {
     bundle: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    chain: Vec<chain::WrittenLink>,
     files: BTreeMap<String, String>,
     manifest: String,
     signatures: Vec<WrittenSignature>,
@@ -135,9 +147,26 @@ struct WrittenSignature {
     sig: String,
 }
 
+impl WrittenSignature {
+    fn of(signatures: &[(KeyId, Vec<u8>)]) -> Vec<Self> {
+        let write = |(key, sig): &(KeyId, Vec<u8>)| Self { key: key.to_string(), sig: STANDARD.encode(sig) };
+        signatures.iter().map(write).collect()
+    }
+}
+
+fn signatures(written: &[WrittenSignature]) -> Result<Vec<(KeyId, Vec<u8>)>, Refusal> {
+    let format = |what: &str| Refusal::Format(what.to_owned());
+    let read = |signature: &WrittenSignature| {
+        let key = signature.key.parse().map_err(|_| format("a signature's `key` is no key's id"))?;
+        Ok((key, STANDARD.decode(&signature.sig).map_err(|_| format("a signature is no Base64"))?))
+    };
+    written.iter().map(read).collect()
+}
+
 /// A bundle nobody has vouched for yet.
 #[derive(Clone, Debug)]
 pub struct Envelope {
+    chain: Chain,
     manifest: Manifest,
     /// The bytes that are signed.
     text: Vec<u8>,
@@ -167,15 +196,12 @@ impl Envelope {
         let text = decode(&written.manifest)?;
         let manifest = Manifest::read(&text)?;
         let files = written.files.iter().map(|(path, text)| Ok((path.clone(), decode(text)?)));
-        let signatures = written.signatures.iter().map(|signature| {
-            let key = signature.key.parse().map_err(|_| format("a signature's `key` is no key's id"))?;
-            Ok((key, decode(&signature.sig)?))
-        });
         Ok(Self {
+            chain: Chain::of(&written.chain)?,
             manifest,
             text,
             files: files.collect::<Result<_, Refusal>>()?,
-            signatures: signatures.collect::<Result<_, Refusal>>()?,
+            signatures: signatures(&written.signatures)?,
         })
     }
 
@@ -203,27 +229,36 @@ impl Envelope {
             version,
         };
         let text = manifest.canonical();
-        Ok(Self { manifest: Manifest::read(&text)?, text, files, signatures: Vec::new() })
+        let chain = Chain::default();
+        Ok(Self { chain, manifest: Manifest::read(&text)?, text, files, signatures: Vec::new() })
+    }
+
+    /// The same with `chain`, which leads gates from the keys they know to those that sign it.
+    #[must_use]
+    pub fn with_chain(self, chain: Chain) -> Self {
+        Self { chain, ..self }
+    }
+
+    /// The chain of keys it brings along; nobody has followed it.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
     }
 
     /// Signs it, beside whoever signed it before.
     pub fn sign(&mut self, key: &SigningKey) {
         let id = key.public().id();
         self.signatures.retain(|(known, _)| *known != id);
-        self.signatures.push((id, key.sign(&pre_authentication(&self.text))));
+        self.signatures.push((id, key.sign(&pre_authentication(PAYLOAD_TYPE, &self.text))));
     }
 
     /// The file.
     pub fn to_json(&self) -> String {
-        let signatures = self.signatures.iter().map(|(key, signature)| WrittenSignature {
-            key: key.to_string(),
-            sig: STANDARD.encode(signature),
-        });
         let written = Written {
             bundle: FORMAT.to_owned(),
+            chain: self.chain.written(),
             files: self.files.iter().map(|(path, bytes)| (path.clone(), STANDARD.encode(bytes))).collect(),
             manifest: STANDARD.encode(&self.text),
-            signatures: signatures.collect(),
+            signatures: WrittenSignature::of(&self.signatures),
         };
         // Strings and maps of strings have a JSON form.
         serde_json::to_string(&written).unwrap_or_default() + "\n"
@@ -244,20 +279,21 @@ impl Envelope {
         sha256(&self.text)
     }
 
+    /// Those of `keys` that signed it.
+    pub fn signed_by<'k>(&self, keys: &'k [PublicKey]) -> impl Iterator<Item = &'k PublicKey> {
+        let signed = pre_authentication(PAYLOAD_TYPE, &self.text);
+        keys.iter().filter(move |key| {
+            self.signatures.iter().any(|(id, sig)| *id == key.id() && key.verifies(&signed, sig))
+        })
+    }
+
     /// Believes it if at least `needed` (at least one) of `keys` signed it and every file is the signed one. Its dates are
     /// another question: [`Verified::current`].
     ///
     /// # Errors
     /// [`Refusal::Signature`] or [`Refusal::Tampered`].
     pub fn verify(self, keys: &[PublicKey], needed: usize) -> Result<Verified, Refusal> {
-        let signed = pre_authentication(&self.text);
-        let signers: BTreeSet<KeyId> = keys
-            .iter()
-            .filter(|key| {
-                self.signatures.iter().any(|(id, sig)| *id == key.id() && key.verifies(&signed, sig))
-            })
-            .map(PublicKey::id)
-            .collect();
+        let signers: BTreeSet<KeyId> = self.signed_by(keys).map(PublicKey::id).collect();
         let needed = needed.max(1);
         if signers.len() < needed {
             return Err(Refusal::Signature { found: signers.len(), needed });
@@ -340,8 +376,8 @@ impl Verified {
 }
 
 /// What a signature is over: DSSE's pre-authentication encoding, which keeps the signature from meaning anything elsewhere.
-fn pre_authentication(body: &[u8]) -> Vec<u8> {
-    let mut out = format!("DSSEv1 {} {PAYLOAD_TYPE} {} ", PAYLOAD_TYPE.len(), body.len()).into_bytes();
+fn pre_authentication(payload_type: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len()).into_bytes();
     out.extend_from_slice(body);
     out
 }

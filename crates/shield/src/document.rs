@@ -153,7 +153,7 @@ pub enum Unread {
     Late,
     /// Some of its letters are pictures: nobody can say which ones they are.
     Letters,
-    /// It is larger, or deeper, than the limits.
+    /// It is larger or deeper than the limits, or one too many.
     TooMuch,
 }
 
@@ -171,7 +171,7 @@ impl Unread {
             Self::Kind => ("document.unknown", "a document is of a kind that is not read"),
             Self::Late => ("document.too-slow", "a document takes too long to read"),
             Self::Letters => ("document.letters", "a document has letters that are only pictures"),
-            Self::TooMuch => ("document.too-large", "a document is larger than what is read"),
+            Self::TooMuch => ("document.too-large", "a document is more than what is read"),
         };
         finding(rule.to_owned(), title, Category::Unread, Severity::Medium, kind, at)
     }

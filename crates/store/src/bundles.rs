@@ -1,21 +1,46 @@
-//! Which bundles of the shield's were taken up: for each key the newest version it signed, which only rises.
+//! Which bundles of the shield's were taken up: for each key the newest version it signed, which only rises; and for each
+//! configuration how far the chain of its signing keys was followed, which only grows.
 //!
 //! *Attack.* Somebody serves last month's bundle, rightly signed, which does not know this week's attack (TUF's rollback
-//! attack). *Answer.* What is below the version a key was seen with is refused, on every gate of the database.
+//! attack), or one by a key that has been replaced. *Answer.* What is below the version a key was seen with is refused, and
+//! so is a chain that ends sooner than before, on every gate of the database. Rows carry the gate's mark, and a file beside
+//! the database remembers the same ([`seen`]), so that whoever writes to the database goes back no further.
+
+mod seen;
+
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bartizan_model::Timestamp;
-use sqlx::Row;
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use crate::{Database, DatabaseError, Digest, columns::seconds};
+use crate::{
+    Database, DatabaseError, Digest, Sealer,
+    columns::{digest, seconds},
+};
+use seen::Seen;
 
-/// What was taken up of one key.
+/// What is marked and remembered: the newest version of a key.
+pub(crate) const VERSION: &str = "bundle version";
+/// The last link of a chain.
+pub(crate) const CHAIN: &str = "bundle chain";
+
+/// What was taken up of one key, or of one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// The version.
+    /// The version; of a chain the number of its last link.
     pub version: u64,
     /// What tells its content from another's.
     pub digest: Digest,
+}
+
+/// How far a chain of keys was followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// Its last link.
+    pub last: Taken,
+    /// Its links, as whoever follows chains writes them. None if the database has lost them: they must be shown again.
+    pub links: Option<String>,
 }
 
 /// Where it is kept.
@@ -27,68 +52,235 @@ pub trait Bundles: Send + Sync {
     /// [`DatabaseError`]; nothing is to be taken up then.
     async fn newest(&self, keys: &[String]) -> Result<Option<Taken>, DatabaseError>;
 
-    /// Records that `taken`, which `keys` signed, is taken up at `now`. `false`, with nothing changed, if one of them has a
-    /// newer one by now, or another content of this version.
+    /// How far the chain that begins with `root` was followed.
     ///
     /// # Errors
     /// [`DatabaseError`]; nothing is to be taken up then.
-    async fn advance(&self, keys: &[String], taken: Taken, now: Timestamp) -> Result<bool, DatabaseError>;
+    async fn followed(&self, root: &str) -> Result<Option<Followed>, DatabaseError>;
+
+    /// Records that `taken`, which `keys` signed, is taken up at `now`, and with it the chain of keys that led there: its
+    /// root, its last link and its links. `false`, with nothing changed, if one of the keys has a newer one by now, or
+    /// another content of this version, or if the chain is longer by now, or another.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; nothing is to be taken up then.
+    async fn advance(
+        &self,
+        keys: &[String],
+        taken: Taken,
+        chain: Option<(&str, Taken, &str)>,
+        now: Timestamp,
+    ) -> Result<bool, DatabaseError>;
 }
 
 /// [`Bundles`] in a [`Database`].
 #[derive(Clone, Debug)]
-pub struct StoredBundles(Database);
+pub struct StoredBundles {
+    database: Database,
+    sealer: Arc<Sealer>,
+    seen: Arc<Seen>,
+}
 
 impl StoredBundles {
-    /// Bundles in `database`.
-    pub fn new(database: Database) -> Self {
-        Self(database)
+    /// Bundles in `database`. A row that `sealer` did not mark counts for nothing; the file `seen` remembers the same as
+    /// the rows of this gate.
+    pub fn new(database: Database, sealer: Arc<Sealer>, seen: Option<PathBuf>) -> Self {
+        Self { database, sealer, seen: Arc::new(Seen::new(seen)) }
     }
+
+    /// Writes the file beside the database again, under the key that marks now.
+    pub(crate) fn renew_seen(&self) -> Result<(), DatabaseError> {
+        self.seen.renew(&self.sealer)
+    }
+
+    /// What a row says, if it is ours.
+    fn ours(&self, what: &str, name: &str, row: &AnyRow, column: &'static str) -> Option<Taken> {
+        let taken = taken(row, column).ok()?;
+        let mark: String = row.try_get("mark").ok()?;
+        let is_ours = with_parts(what, name, taken, |parts| self.sealer.is_marked(parts, &mark));
+        if !is_ours {
+            tracing::error!(
+                what,
+                name,
+                "a row about bundles is not as it was written; it counts for nothing"
+            );
+        }
+        is_ours.then_some(taken)
+    }
+
+    fn mark(&self, what: &str, name: &str, taken: Taken) -> String {
+        with_parts(what, name, taken, |parts| self.sealer.mark(parts))
+    }
+
+    /// Raises the newest version of `key`. `false` if it has another or a newer one.
+    async fn raise(
+        &self,
+        database: &mut AnyConnection,
+        key: &str,
+        taken: Taken,
+        now: Timestamp,
+    ) -> Result<bool, DatabaseError> {
+        let row = sqlx::query("SELECT * FROM bundle_versions WHERE key_id = $1")
+            .bind(key)
+            .fetch_optional(&mut *database)
+            .await?;
+        if let Some(row) = &row
+            && self.ours(VERSION, key, row, "version").is_none()
+        {
+            forget(database, "DELETE FROM bundle_versions WHERE key_id = $1 AND mark = $2", key, row).await?;
+        }
+        // Rises, or stays with the same content; anything else changes no row.
+        let changed = sqlx::query(
+            "INSERT INTO bundle_versions (key_id, version, digest, taken_at, mark) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (key_id) DO UPDATE SET version = excluded.version, digest = excluded.digest, \
+             taken_at = excluded.taken_at, mark = excluded.mark WHERE bundle_versions.version < excluded.version \
+             OR (bundle_versions.version = excluded.version AND bundle_versions.digest = excluded.digest)",
+        )
+        .bind(key)
+        .bind(number(taken)?)
+        .bind(taken.digest.to_string())
+        .bind(seconds(now))
+        .bind(self.mark(VERSION, key, taken))
+        .execute(database)
+        .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
+    /// Follows the chain of `root` to `last`. `false` if it was followed further, or elsewhere.
+    async fn follow(
+        &self,
+        database: &mut AnyConnection,
+        (root, last, links): (&str, Taken, &str),
+        now: Timestamp,
+    ) -> Result<bool, DatabaseError> {
+        let row = sqlx::query("SELECT * FROM bundle_chains WHERE root = $1")
+            .bind(root)
+            .fetch_optional(&mut *database)
+            .await?;
+        if let Some(row) = &row
+            && self.ours(CHAIN, root, row, "number").is_none()
+        {
+            forget(database, "DELETE FROM bundle_chains WHERE root = $1 AND mark = $2", root, row).await?;
+        }
+        let changed = sqlx::query(
+            "INSERT INTO bundle_chains (root, number, digest, links, taken_at, mark) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (root) DO UPDATE SET number = excluded.number, \
+             digest = excluded.digest, links = excluded.links, taken_at = excluded.taken_at, mark = excluded.mark \
+             WHERE bundle_chains.number < excluded.number \
+             OR (bundle_chains.number = excluded.number AND bundle_chains.digest = excluded.digest)",
+        )
+        .bind(root)
+        .bind(number(last)?)
+        .bind(last.digest.to_string())
+        .bind(links)
+        .bind(seconds(now))
+        .bind(self.mark(CHAIN, root, last))
+        .execute(database)
+        .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+}
+
+/// Removes a row that is not ours, unless somebody wrote another meanwhile.
+async fn forget(
+    database: &mut AnyConnection,
+    statement: &'static str,
+    name: &str,
+    row: &AnyRow,
+) -> Result<(), DatabaseError> {
+    let mark: String = row.try_get("mark")?;
+    sqlx::query(statement).bind(name).bind(mark).execute(database).await?;
+    Ok(())
+}
+
+fn number(taken: Taken) -> Result<i64, DatabaseError> {
+    i64::try_from(taken.version).map_err(|_| DatabaseError::Value("version"))
+}
+
+/// What a row says, whoever wrote it; its number is in `column`.
+pub(crate) fn taken(row: &AnyRow, column: &'static str) -> Result<Taken, DatabaseError> {
+    let version: i64 = row.try_get(column)?;
+    let version = u64::try_from(version).map_err(|_| DatabaseError::Value(column))?;
+    Ok(Taken { version, digest: digest(row, "digest")? })
+}
+
+/// Hands `use_parts` everything about a row that must be as we wrote it.
+pub(crate) fn with_parts<T>(
+    what: &str,
+    name: &str,
+    taken: Taken,
+    use_parts: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    use_parts(&[what.as_bytes(), name.as_bytes(), &taken.version.to_be_bytes(), &taken.digest.0])
 }
 
 #[async_trait]
 impl Bundles for StoredBundles {
     async fn newest(&self, keys: &[String]) -> Result<Option<Taken>, DatabaseError> {
+        let seen = self.seen.read(&self.sealer)?;
         let mut newest: Option<Taken> = None;
         for key in keys {
-            let row = sqlx::query("SELECT version, digest FROM bundle_versions WHERE key_id = $1")
+            let row = sqlx::query("SELECT * FROM bundle_versions WHERE key_id = $1")
                 .bind(key)
-                .fetch_optional(self.0.pool())
+                .fetch_optional(self.database.pool())
                 .await?;
-            let Some(row) = row else { continue };
-            let version: i64 = row.try_get("version")?;
-            let version = u64::try_from(version).map_err(|_| DatabaseError::Value("version"))?;
-            let digest: String = row.try_get("digest")?;
-            let digest = digest.parse().map_err(|_| DatabaseError::Value("digest"))?;
-            if newest.is_none_or(|known| known.version < version) {
-                newest = Some(Taken { version, digest });
+            let row = row.and_then(|row| self.ours(VERSION, key, &row, "version"));
+            for taken in row.into_iter().chain(seen.get(VERSION, key)) {
+                if newest.is_none_or(|known| known.version < taken.version) {
+                    newest = Some(taken);
+                }
             }
         }
         Ok(newest)
     }
 
-    async fn advance(&self, keys: &[String], taken: Taken, now: Timestamp) -> Result<bool, DatabaseError> {
-        let version = i64::try_from(taken.version).map_err(|_| DatabaseError::Value("version"))?;
-        let mut transaction = self.0.write().await?;
-        for key in keys {
-            // Rises, or stays with the same content; anything else changes no row.
-            let changed = sqlx::query(
-                "INSERT INTO bundle_versions (key_id, version, digest, taken_at) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT (key_id) DO UPDATE SET version = excluded.version, digest = excluded.digest, \
-                 taken_at = excluded.taken_at WHERE bundle_versions.version < excluded.version \
-                 OR (bundle_versions.version = excluded.version AND bundle_versions.digest = excluded.digest)",
-            )
-            .bind(key)
-            .bind(version)
-            .bind(taken.digest.to_string())
-            .bind(seconds(now))
-            .execute(&mut *transaction)
+    async fn followed(&self, root: &str) -> Result<Option<Followed>, DatabaseError> {
+        let seen = self.seen.read(&self.sealer)?.get(CHAIN, root);
+        let row = sqlx::query("SELECT * FROM bundle_chains WHERE root = $1")
+            .bind(root)
+            .fetch_optional(self.database.pool())
             .await?;
-            if changed.rows_affected() == 0 {
+        let stored = match &row {
+            Some(row) => match self.ours(CHAIN, root, row, "number") {
+                Some(last) => Some(Followed { last, links: Some(row.try_get("links")?) }),
+                None => None,
+            },
+            None => None,
+        };
+        Ok(match (stored, seen) {
+            (Some(stored), Some(seen)) if stored.last.version < seen.version => {
+                Some(Followed { last: seen, links: None })
+            }
+            (None, Some(seen)) => Some(Followed { last: seen, links: None }),
+            (stored, _) => stored,
+        })
+    }
+
+    async fn advance(
+        &self,
+        keys: &[String],
+        taken: Taken,
+        chain: Option<(&str, Taken, &str)>,
+        now: Timestamp,
+    ) -> Result<bool, DatabaseError> {
+        let mut news: Vec<_> = keys.iter().map(|key| (VERSION, key.as_str(), taken)).collect();
+        news.extend(chain.map(|(root, last, _)| (CHAIN, root, last)));
+        if !self.seen.read(&self.sealer)?.permits(&news) {
+            return Ok(false);
+        }
+        let mut transaction = self.database.write().await?;
+        for key in keys {
+            if !self.raise(&mut transaction, key, taken, now).await? {
                 return Ok(false);
             }
         }
+        if let Some(chain) = chain
+            && !self.follow(&mut transaction, chain, now).await?
+        {
+            return Ok(false);
+        }
         transaction.commit().await?;
+        self.seen.remember(&self.sealer, &news)?;
         Ok(true)
     }
 }

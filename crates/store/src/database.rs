@@ -42,6 +42,9 @@ pub enum Dialect {
 /// Why the database could not be opened or used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
+    /// What is kept beside the database, so that an older one is noticed, is not as it was written.
+    #[error("a file beside the database cannot be used: {0}")]
+    Beside(String),
     /// The database refused or is out of reach.
     #[error("the database failed: {0}")]
     Failed(#[from] sqlx::Error),
@@ -107,6 +110,8 @@ impl Database {
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(WAIT)
+            // A file does not hang up: asking whether it is there would cost as much as asking what is in it.
+            .test_before_acquire(false)
             .after_connect(|connection, _| {
                 Box::pin(async move { connection.execute(PRAGMAS).await.map(|_| ()) })
             })

@@ -96,6 +96,8 @@ pub async fn erase(
         let gone = sqlx::query(statement).bind(issuer).bind(subject).execute(&mut *transaction).await?;
         erased.other += gone.rows_affected();
     }
+    // Whoever remembers what of theirs was on record must look again.
+    sqlx::query("UPDATE flow_resets SET resets = resets + 1").execute(&mut *transaction).await?;
     let keys = sqlx::query_scalar(
         "DELETE FROM person_keys WHERE tenant = $1 AND issuer = $2 AND subject = $3 RETURNING id",
     );

@@ -65,14 +65,14 @@ pub trait Flows: Send + Sync {
     /// [`DatabaseError`].
     async fn callers(&self, since: Timestamp) -> Result<Vec<Caller>, DatabaseError>;
 
-    /// How often a caller's flows were reset. Whoever remembers what is on record compares this with what it was *before* he
+    /// How often anybody's flows were reset. Whoever remembers what is on record compares this with what it was *before* he
     /// put it there: if it differs, it may not be on record any more.
     ///
     /// # Errors
     /// [`DatabaseError`]; nothing that is remembered counts then.
-    async fn generation(&self, caller: &Caller) -> Result<i64, DatabaseError>;
+    async fn resets(&self) -> Result<i64, DatabaseError>;
 
-    /// Forgets all of a caller's flows, as `by` wishes; the answer is how many there were. [`Self::generation`] is another
+    /// Forgets all of a caller's flows, as `by` wishes; the answer is how many there were. [`Self::resets`] is another
     /// from then on.
     ///
     /// # Errors
@@ -142,23 +142,15 @@ impl Flows for StoredFlows {
         rows.iter().map(caller).collect()
     }
 
-    async fn generation(&self, caller: &Caller) -> Result<i64, DatabaseError> {
-        let found = sqlx::query_scalar(
-            "SELECT generation FROM flow_owners WHERE issuer = $1 AND subject = $2 AND client = $3",
-        )
-        .bind(caller.issuer())
-        .bind(caller.subject())
-        .bind(caller.client())
-        .fetch_optional(self.0.pool())
-        .await?;
-        Ok(found.unwrap_or(0))
+    async fn resets(&self) -> Result<i64, DatabaseError> {
+        Ok(sqlx::query_scalar("SELECT resets FROM flow_resets").fetch_one(self.0.pool()).await?)
     }
 
     async fn reset(&self, caller: &Caller, by: &str, now: Timestamp) -> Result<u64, DatabaseError> {
         let mut transaction = self.0.write().await?;
         lock(&mut transaction, caller, now).await?;
         sqlx::query(
-            "UPDATE flow_owners SET reset_by = $4, reset_at = $5, generation = generation + 1 \
+            "UPDATE flow_owners SET reset_by = $4, reset_at = $5 \
              WHERE issuer = $1 AND subject = $2 AND client = $3",
         )
         .bind(caller.issuer())
@@ -168,6 +160,7 @@ impl Flows for StoredFlows {
         .bind(seconds(now))
         .execute(&mut *transaction)
         .await?;
+        sqlx::query("UPDATE flow_resets SET resets = resets + 1").execute(&mut *transaction).await?;
         let forgotten = sqlx::query("DELETE FROM flows WHERE issuer = $1 AND subject = $2 AND client = $3")
             .bind(caller.issuer())
             .bind(caller.subject())

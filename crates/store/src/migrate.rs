@@ -85,9 +85,24 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/postgres/0023_admins.sql"),
     ),
     (
+        28,
+        include_str!("../migrations/sqlite/0028_bundle_marks.sql"),
+        include_str!("../migrations/postgres/0028_bundle_marks.sql"),
+    ),
+    (
+        29,
+        include_str!("../migrations/sqlite/0029_bundle_chains.sql"),
+        include_str!("../migrations/postgres/0029_bundle_chains.sql"),
+    ),
+    (
         30,
         include_str!("../migrations/sqlite/0030_admin_marks.sql"),
         include_str!("../migrations/postgres/0030_admin_marks.sql"),
+    ),
+    (
+        32,
+        include_str!("../migrations/sqlite/0032_flow_resets.sql"),
+        include_str!("../migrations/postgres/0032_flow_resets.sql"),
     ),
 ];
 

@@ -12,7 +12,7 @@ use bartizan_model::{ServerName, Timestamp};
 use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 
 use crate::{
-    Database, DatabaseError, Sealer, admins, approvals,
+    Database, DatabaseError, Sealer, StoredBundles, admins, approvals, bundles,
     columns::{digest, time},
     consents, grants,
     keyfile::{Contents, KeyFile, KeysError},
@@ -75,6 +75,8 @@ pub struct Rotation<'a> {
     pub sealer: Arc<Sealer>,
     /// The pins, with the file beside them.
     pub pins: &'a StoredPins,
+    /// What was taken up of bundles, with the file beside it.
+    pub bundles: &'a StoredBundles,
     /// How long gates take to learn of a change of the key file.
     pub patience: Duration,
     /// Destroy the gate's older key at once, not after a day: what it sealed for other hands (session ids, cursors, forms)
@@ -101,6 +103,7 @@ impl Rotation<'_> {
         tokio::time::sleep(self.patience).await;
         self.reseal(say).await?;
         self.pins.renew_seen()?;
+        self.bundles.renew_seen()?;
         let root = self.sealer.persons_id().ok_or(DatabaseError::Locked)?;
         // Nothing opens by them any more; what still names one did not open before.
         sqlx::query("DELETE FROM person_keys WHERE root <> $1")
@@ -258,6 +261,14 @@ impl Rotation<'_> {
                 let approval = approvals::approval(row, &self.sealer)?;
                 approvals::with_words_context(&approval, |parts| self.row(parts, &old))
             }
+            Content::BundleMark => {
+                let (key, taken) = (text("key_id")?, bundles::taken(row, "version")?);
+                Ok(bundles::with_parts(bundles::VERSION, &key, taken, |parts| self.marked(parts, &old)))
+            }
+            Content::ChainMark => {
+                let (root, taken) = (text("root")?, bundles::taken(row, "number")?);
+                Ok(bundles::with_parts(bundles::CHAIN, &root, taken, |parts| self.marked(parts, &old)))
+            }
             Content::PinMark => {
                 let kept = pin_rows::pin(row, &self.sealer)?;
                 Ok(kept.is_ours.then(|| pin_rows::seal(&kept.pin, &self.sealer)))
@@ -320,6 +331,8 @@ enum Content {
     ApprovalMark,
     ApprovalWords,
     Browser,
+    BundleMark,
+    ChainMark,
     Client,
     ConsentMark,
     Grant,
@@ -389,4 +402,6 @@ const TABLES: &[Table] = &[
     table("withheld results", "quarantine", "sealed", &["id"], Content::Withheld),
     table("marks of withheld results", "quarantine", "mark", &["id"], Content::WithheldMark),
     table("pins", "pins", "seal", &["server", "kind", "name"], Content::PinMark),
+    table("versions of bundles", "bundle_versions", "mark", &["key_id"], Content::BundleMark),
+    table("chains of bundles' keys", "bundle_chains", "mark", &["root"], Content::ChainMark),
 ];

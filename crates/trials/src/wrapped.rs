@@ -22,8 +22,15 @@ pub struct Wrapped {
 impl Wrapped {
     /// Starts one whose state is in `home` and whose folder is `folder`; `arguments` are the prober's.
     pub fn start(home: &Path, folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(home, folder, &[], arguments)
+    }
+
+    /// The same with more `options` of `wrap`.
+    pub fn start_with(home: &Path, folder: &Path, options: &[&str], arguments: &[&str]) -> Self {
         let mut process = Command::new(gate::binary())
-            .args(["wrap", "--"])
+            .arg("wrap")
+            .args(options)
+            .arg("--")
             .arg(gate::prober_path())
             .args(arguments)
             .current_dir(folder)

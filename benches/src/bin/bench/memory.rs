@@ -1,4 +1,5 @@
-//! What the gate keeps in memory: idle, per idle legacy session, and after sessions came and went.
+//! What the gate keeps in memory: idle, per idle legacy session, and after sessions came and went. Of what is resident idle, the
+//! part of its own is told apart from pages of the program file, which any process that runs it shares.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::Error;
 use crate::cell::{Group, Kind};
 use crate::host::{Host, Proxy};
 
-/// Measures the gate (and the floor's idle size beside it); `null` without a gate. Sizes are KiB of `VmRSS` (proc(5)).
+/// Measures the gate (and the floor's idle size beside it); `null` without a gate. Sizes are KiB of `VmRSS` and `RssAnon` (proc(5)).
 pub fn measure(host: &Host, quick: bool) -> Result<Value, Error> {
     let (kept, rounds, passing) = if quick { (1_000, 2, 1_000) } else { (3_000, 4, 10_000) };
     let _upstream = host.upstream(&Group { era: "legacy", kind: Kind::Call })?;
@@ -17,7 +18,10 @@ pub fn measure(host: &Host, quick: bool) -> Result<Value, Error> {
 
     let Some(gate) = host.gate()? else { return Ok(json!({ "floor_idle_kib": floor_idle })) };
     let idle = resident(&gate)?;
-    println!("  gate idle                          {idle:>8} KiB");
+    let own = status(&gate, "RssAnon")?;
+    println!(
+        "  gate idle                          {idle:>8} KiB   ({own} KiB its own, the rest pages of its program)"
+    );
 
     // The first sessions also pay for what every process allocates once; they are not counted as sessions.
     sessions(host, &gate, 100, false)?;
@@ -40,6 +44,7 @@ pub fn measure(host: &Host, quick: bool) -> Result<Value, Error> {
     Ok(json!({
         "floor_idle_kib": floor_idle,
         "gate_idle_kib": idle,
+        "gate_idle_own_kib": own,
         "gate_per_1000_sessions_kib": each * 1000.0,
         "sessions_a_round": passing,
         "gate_after_rounds_kib": after_each,
@@ -60,9 +65,14 @@ fn sessions(host: &Host, gate: &Proxy, count: usize, close: bool) -> Result<u64,
 /// The resident set of `proxy` in KiB, once it had a moment to settle.
 fn resident(proxy: &Proxy) -> Result<u64, Error> {
     std::thread::sleep(Duration::from_millis(700));
+    status(proxy, "VmRSS")
+}
+
+/// What proc(5) says of `proxy` under `name`, in KiB.
+fn status(proxy: &Proxy, name: &str) -> Result<u64, Error> {
     let pid = proxy.pid().ok_or("no process to look at")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc/PID/status")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let value = value.ok_or_else(|| format!("no {name} in /proc/PID/status"))?;
+    Ok(value.trim().trim_end_matches(" kB").parse()?)
 }

@@ -14,10 +14,10 @@ use anyhow::{Context, bail};
 use bartizan_audit::event::Moment;
 use bartizan_model::{Clock, Entropy, SystemClock, Timestamp};
 use bartizan_shield::{
-    bundle::{Difference, Envelope, KeyId, Manifest, PublicKey, SigningKey, Span, Vector, fill_in},
+    bundle::{Chain, Difference, Envelope, KeyId, Manifest, PublicKey, SigningKey, Span, Vector, fill_in},
     classifier::Classifier,
 };
-use bartizan_store::{Digest, OsEntropy, StoredBundles};
+use bartizan_store::{Digest, OsEntropy};
 use clap::{Args, Subcommand};
 
 use crate::{config, state::State};
@@ -36,9 +36,24 @@ pub enum BundleCommand {
     /// of the build's takes its place; any other is added. The version must rise with every bundle you sign:
     ///   bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml --key acme.pem --out acme.json
     Make(MakeArgs),
-    /// Add a signature to a bundle.
+    /// Say that other keys sign from now on, in a chain of keys that goes with every bundle (`make --chain`).
+    ///
+    /// Gates follow it from the keys of their configuration. As many of the old keys as gates want signatures must sign, and
+    /// as many of the new ones; keys on other machines do so by `sign CHAIN`. A key that is not named signs nothing any more:
+    ///   bartizan shield bundle rotate acme.keys --next ed25519:… --key old.pem --key new.pem
+    Rotate {
+        /// The chain; begun if there is none.
+        chain: PathBuf,
+        /// A public key that signs from now on. May be repeated.
+        #[arg(long, value_name = "KEY", required = true)]
+        next: Vec<PublicKey>,
+        /// Sign it with this private key (PKCS #8, PEM). May be repeated.
+        #[arg(long, value_name = "FILE")]
+        key: Vec<PathBuf>,
+    },
+    /// Add a signature to a bundle, or to the last link of a chain of keys.
     Sign {
-        /// The bundle.
+        /// The bundle, or the chain.
         file: PathBuf,
         /// The private key (PKCS #8, PEM).
         #[arg(long, value_name = "FILE")]
@@ -46,9 +61,10 @@ pub enum BundleCommand {
     },
     /// Check a bundle as a gate would: signatures, files, dates, its own tests. Exit code 0 if it is good, 1 if not.
     Verify(VerifyArgs),
-    /// Show what a bundle says of itself and how it differs from the build. Nobody vouches for it: see `verify`.
+    /// Show what a bundle says of itself and how it differs from the build, or what a chain of keys says. Nobody vouches for
+    /// it: see `verify`.
     Show {
-        /// The bundle.
+        /// The bundle, or the chain.
         file: PathBuf,
     },
 }
@@ -76,6 +92,9 @@ pub struct MakeArgs {
     /// Sign it with this private key (PKCS #8, PEM). May be repeated.
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
+    /// The chain that leads from the keys gates know to those that sign, see `rotate`.
+    #[arg(long, value_name = "FILE")]
+    chain: Option<PathBuf>,
     /// Where it goes.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -100,6 +119,7 @@ pub fn bundle(command: BundleCommand) -> anyhow::Result<ExitCode> {
     match command {
         BundleCommand::Keygen { out } => keygen(&out),
         BundleCommand::Make(arguments) => make(&arguments),
+        BundleCommand::Rotate { chain, next, key } => rotate(&chain, &next, &key),
         BundleCommand::Sign { file, key } => sign(&file, &key),
         BundleCommand::Verify(arguments) => verify(&arguments),
         BundleCommand::Show { file } => show(&file),
@@ -145,12 +165,15 @@ fn make(arguments: &MakeArgs) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     let mut envelope =
         Envelope::new(&arguments.name, arguments.bundle_version, now, now.plus(arguments.expires.0), files)?;
+    if let Some(path) = &arguments.chain {
+        envelope =
+            envelope.with_chain(Chain::read(&read(path)?).with_context(|| path.display().to_string())?);
+    }
     let difference = tried(&envelope)?;
     for path in &arguments.key {
         envelope.sign(&read_key(path)?);
     }
-    std::fs::write(&arguments.out, envelope.to_json())
-        .with_context(|| format!("cannot write {}", arguments.out.display()))?;
+    write(&arguments.out, &envelope.to_json())?;
     let by = envelope.signers().count();
     crate::say_error(&format!(
         "{}: version {}, {by} signature(s)\n{}",
@@ -170,13 +193,53 @@ fn tried(envelope: &Envelope) -> anyhow::Result<Difference> {
 }
 
 fn sign(file: &Path, key: &Path) -> anyhow::Result<ExitCode> {
-    let mut envelope = Envelope::read(&read(file)?)?;
-    let key = read_key(key)?;
+    let (bytes, key) = (read(file)?, read_key(key)?);
+    if let Ok(mut chain) = Chain::read(&bytes) {
+        chain.sign(&key);
+        write(file, &chain.to_json())?;
+        crate::say_error(&described_chain(&chain));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut envelope = Envelope::read(&bytes)?;
     envelope.sign(&key);
-    std::fs::write(file, envelope.to_json()).with_context(|| format!("cannot write {}", file.display()))?;
+    write(file, &envelope.to_json())?;
     let ids: Vec<String> = envelope.signers().map(ToString::to_string).collect();
     crate::say_error(&format!("{}: signed by {}\n", file.display(), ids.join(", ")));
     Ok(ExitCode::SUCCESS)
+}
+
+fn rotate(path: &Path, next: &[PublicKey], keys: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let mut chain = match path.exists() {
+        true => Chain::read(&read(path)?).with_context(|| path.display().to_string())?,
+        false => Chain::default(),
+    };
+    chain.add(next, SystemClock.now())?;
+    for key in keys {
+        chain.sign(&read_key(key)?);
+    }
+    write(path, &chain.to_json())?;
+    crate::say_error(&described_chain(&chain));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn described_chain(chain: &Chain) -> String {
+    let mut text = String::new();
+    for ((created, keys, signers), number) in chain.links().zip(1..) {
+        let keys: Vec<String> = keys.iter().map(|key| format!("{key} ({})", key.id())).collect();
+        let signers: Vec<&str> = signers.iter().map(|id| id.as_str()).collect();
+        let by = if signers.is_empty() { "nobody".to_owned() } else { signers.join(", ") };
+        let _ = writeln!(
+            text,
+            "link {number}   {}: from then on {}; signed by {by}",
+            Moment::from(created),
+            keys.join(", ")
+        );
+    }
+    text
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
@@ -184,7 +247,10 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     let checked = match &arguments.config {
         None => Envelope::read(&bytes)
-            .and_then(|envelope| envelope.verify(&arguments.keys, arguments.threshold))
+            .and_then(|envelope| {
+                let keys = envelope.chain().follow(&arguments.keys, arguments.threshold)?;
+                envelope.verify(&keys, arguments.threshold)
+            })
             .and_then(|verified| verified.current(now).map(|()| verified))
             .map_err(super::Unfit::from),
         Some(path) => {
@@ -192,8 +258,10 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
             let settings = loaded.config.shield.bundle.context("the configuration has no [shield.bundle]")?;
             let keys = settings.public_keys().map_err(anyhow::Error::msg)?;
             crate::runtime()?.block_on(async {
-                let store = StoredBundles::new(State::for_config(Some(path))?.database().await?);
-                Ok::<_, anyhow::Error>(super::check(&bytes, &settings, &keys, &store, now).await)
+                let state = State::for_config(Some(path))?;
+                let store = state.bundles(state.database().await?).await?;
+                let checked = super::check(&bytes, &settings, &keys, &store, now).await;
+                Ok::<_, anyhow::Error>(checked.map(|checked| checked.verified))
             })?
         }
     };
@@ -221,8 +289,14 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn show(file: &Path) -> anyhow::Result<ExitCode> {
-    let envelope = Envelope::read(&read(file)?)?;
+    let bytes = read(file)?;
+    if let Ok(chain) = Chain::read(&bytes) {
+        crate::print(&described_chain(&chain))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let envelope = Envelope::read(&bytes)?;
     let mut text = described(envelope.manifest());
+    text.push_str(&described_chain(envelope.chain()));
     let ids: Vec<String> = envelope.signers().map(ToString::to_string).collect();
     let _ = writeln!(text, "digest   {}", Digest(envelope.digest()));
     let _ =

@@ -67,11 +67,24 @@ pub fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(fresh, path)
 }
 
+impl Fetched {
+    /// The content, and what it is called.
+    pub fn into_parts(self) -> (Vec<u8>, Option<HeaderValue>) {
+        (self.bytes, self.tag)
+    }
+}
+
 /// A feed, asked now and then.
 pub struct Feed {
     endpoint: Endpoint,
-    /// What it said the last answer was called.
+    /// What it said an answer was called that need not be looked at again.
     tag: Mutex<Option<HeaderValue>>,
+}
+
+/// What a feed had.
+pub struct Fetched {
+    bytes: Vec<u8>,
+    tag: Option<HeaderValue>,
 }
 
 impl Feed {
@@ -86,8 +99,8 @@ impl Feed {
         Ok(Self { endpoint, tag: Mutex::default() })
     }
 
-    /// What it has, unless it says that this is what it had the last time.
-    pub async fn fetch(&self) -> Result<Option<Vec<u8>>, Unfit> {
+    /// What it has, unless it says that this is what was [`Self::examined`] last.
+    pub async fn fetch(&self) -> Result<Option<Fetched>, Unfit> {
         let unreachable = |error: bartizan_egress::Error| match error {
             bartizan_egress::Error::TooLong => Unfit::Refused(Refusal::Size),
             error => Unfit::Unreachable(error.to_string()),
@@ -106,8 +119,12 @@ impl Feed {
             status => return Err(Unfit::Unreachable(format!("it answers {}", status.as_u16()))),
         }
         let tag = answer.headers().get(header::ETAG).filter(|tag| tag.len() <= TAG).cloned();
-        let body = answer.into_body().collect_within(BUNDLE_BYTES, WITHIN).await.map_err(unreachable)?;
+        let bytes = answer.into_body().collect_within(BUNDLE_BYTES, WITHIN).await.map_err(unreachable)?;
+        Ok(Some(Fetched { bytes, tag }))
+    }
+
+    /// That it is known what there is to know of what was called so: it need not be sent again.
+    pub fn examined(&self, tag: Option<HeaderValue>) {
         *self.tag.lock().unwrap_or_else(PoisonError::into_inner) = tag;
-        Ok(Some(body))
     }
 }

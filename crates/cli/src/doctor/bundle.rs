@@ -23,8 +23,9 @@ pub async fn checks(config: &Config, base: &Path, state: &State) -> Vec<Check> {
         Ok(keys) => keys,
         Err(problem) => return vec![Check::fail(id, problem, remedy)],
     };
-    let store = match state.database().await {
-        Ok(database) => StoredBundles::new(database),
+    let store = async { state.bundles(state.database().await?).await };
+    let store = match store.await {
+        Ok(store) => store,
         Err(error) => return vec![Check::unknown(id, format!("{error:#}"), "see the check `pins`")],
     };
     let (now, kept) = (SystemClock.now(), state.folder().join(KEPT));
@@ -67,5 +68,5 @@ async fn look(
     now: bartizan_model::Timestamp,
 ) -> Result<bartizan_shield::bundle::Manifest, bundles::Unfit> {
     let bytes = bundles::read(path).await?;
-    Ok(bundles::check(&bytes, settings, keys, store, now).await?.manifest().clone())
+    Ok(bundles::check(&bytes, settings, keys, store, now).await?.verified.manifest().clone())
 }

@@ -125,6 +125,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let keys = state.keys().await?;
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
+    let bundles = state.bundles(database.clone()).await?;
     let journal = OwnLog { state: &state, name: "keys" };
     let before = ids(&keys.file).await?;
     let rotated =
@@ -136,6 +137,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         database: &database,
         sealer: Arc::clone(&keys.sealer),
         pins: &pins,
+        bundles: &bundles,
         patience: PATIENCE,
         at_once: rotate.compromised,
     };

@@ -1,18 +1,20 @@
 //! Processes that read documents and can do nothing else.
 //!
 //! A reader is our own binary, started again by `sandbox`, in a cell ([`bartizan_sandbox::cell`]): it may use some memory
-//! and time, its standard input and output, and nothing else. Few run at once. One that fails, dawdles or answers what is no
-//! answer is killed; each is replaced after [`READER_DOCUMENTS`], so that what one document did to it does not last.
+//! and time, its standard input and output, and nothing else. Few run at once, and servers take turns at them ([`Turns`]).
+//! One that fails, dawdles or answers what is no answer is killed; each is replaced after [`READER_DOCUMENTS`], so that what
+//! one document did to it does not last.
 
 use std::{
     io,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use bartizan_model::ServerName;
 use bartizan_sandbox::{Child, Launch, cell::Cell};
 use bartizan_shield::document::{
     Limits, Unread, Words,
@@ -21,17 +23,17 @@ use bartizan_shield::document::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStdin, ChildStdout},
-    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
-use crate::limits::{READER_DOCUMENTS, READER_START, READER_WAIT, READERS, READING_WAIT};
+use super::turns::Turns;
+use crate::limits::{READER_DOCUMENTS, READER_START, READER_WAIT, READERS, READING_LINE};
 
 /// The processes of one gate that read documents.
 pub struct Readers {
     launch: Option<Launch>,
     idle: Mutex<Vec<Reader>>,
-    places: Semaphore,
+    turns: Arc<Turns>,
     /// Processes that died, dawdled or lied so far.
     failed: AtomicU64,
 }
@@ -57,7 +59,7 @@ impl Default for Readers {
         Self {
             launch: None,
             idle: Mutex::default(),
-            places: Semaphore::new(READERS),
+            turns: Turns::new(READERS, READING_LINE),
             failed: AtomicU64::default(),
         }
     }
@@ -90,13 +92,20 @@ impl Readers {
         Ok(self.start().await?.cell)
     }
 
-    /// The words of `document`, which is said to be of `media_type`. What goes wrong is a reason not to have read it.
-    pub async fn read(&self, document: Vec<u8>, media_type: String, limits: Limits) -> Words {
-        let deadline = Instant::now() + READING_WAIT;
+    /// The words of `document` of `server`, which is said to be of `media_type`, by `deadline`. What goes wrong is a reason
+    /// not to have read it.
+    pub async fn read(
+        &self,
+        server: &ServerName,
+        document: Vec<u8>,
+        media_type: String,
+        limits: Limits,
+        deadline: Instant,
+    ) -> Words {
         let Some(question) = wire::question(&document, &media_type) else {
             return Words::unread(Unread::TooMuch);
         };
-        let Ok(Ok(_place)) = timeout_at(deadline, self.places.acquire()).await else {
+        let Ok(Some(_turn)) = timeout_at(deadline, self.turns.take(server)).await else {
             return Words::unread(Unread::Late);
         };
         loop {

@@ -11,7 +11,7 @@ use std::{
 
 use bartizan_audit::EventId;
 use bartizan_mcp::{
-    Era, Id, Kind, Message, Refusal, Revision, code, era, headers,
+    Era, Id, Kind, Message, Refusal, Revision, code, era,
     json::{Value, quote},
     message,
 };
@@ -599,7 +599,7 @@ pub async fn shake_hands(
             };
             if answer.result().is_some() {
                 wire.revision = Some(revision_of(&answer)?);
-                wire.session = head.get(headers::SESSION_ID).cloned();
+                wire.enter_session(&head);
             }
             Ok((Way::Wire(wire), answer))
         }

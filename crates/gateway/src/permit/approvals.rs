@@ -9,13 +9,18 @@ use bartizan_mcp::{Era, Message, Refusal, code, json::quote};
 use bartizan_model::{Caller, ServerName, Timestamp};
 use bartizan_policy::{Claims, Decision, FlowLabels, Obligation};
 use bartizan_store::{
-    Approvals, Digest,
+    Approvals, DatabaseError, Digest,
     approvals::{Approval, ApprovalError, Binding, Redemption, Request, Standing},
+    flows::Flow,
     pins::Kind,
 };
 
-use super::{Policy, Ready, shown::Shown, unready};
-use crate::{Asker, call::answers_to_server, server::Server};
+use super::{
+    Policy, Ready,
+    shown::{Shown, forwarded},
+    unready,
+};
+use crate::{Asker, server::Server};
 
 /// How long a request waits, and its decision is good (attacks.md EP-08).
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -184,6 +189,39 @@ impl Policy {
         Approver { identity, roles: roles.unwrap_or_default(), is_operator: false }
     }
 
+    /// Whether `by` may release or discard what was withheld from `from`: who has the role that the operator named, and asked
+    /// not himself. On a laptop the owner may, who could by the command.
+    pub fn may_release(&self, by: &Approver, from: &Caller) -> bool {
+        let is =
+            |one: &Caller| (one.issuer(), one.subject()) == (by.identity.issuer(), by.identity.subject());
+        if is(&Caller::local_owner()) {
+            return true;
+        }
+        let role = self.ready().and_then(|ready| ready.release_role.clone());
+        !is(from) && role.is_some_and(|role| by.roles.contains(&role))
+    }
+
+    /// What has entered the windows of `person`, whichever the application, the oldest first.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn entered(&self, person: &Caller) -> Result<Vec<(Caller, Vec<Flow>)>, DatabaseError> {
+        let window = self.ready().map(|ready| ready.window).unwrap_or_default();
+        let since = Timestamp::from_unix(self.clock.now().as_unix().saturating_sub(window.as_secs()));
+        let mut found = Vec::new();
+        for caller in self.flows.callers(since).await? {
+            if (caller.issuer(), caller.subject()) != (person.issuer(), person.subject()) {
+                continue;
+            }
+            let mut flows = self.flows.window(&caller, since).await?;
+            flows.retain(|flow| !flow.labels.is_empty());
+            if !flows.is_empty() {
+                found.push((caller, flows));
+            }
+        }
+        Ok(found)
+    }
+
     /// One request, and whether the tool and the policy are still those it was asked under: its approval is worth nothing
     /// otherwise.
     ///
@@ -281,8 +319,8 @@ impl Policy {
     }
 }
 
-/// The digest of what is forwarded: the method and every parameter as written, but what is the gateway's: `_meta`, and the
-/// answers to its own questions.
+/// The digest of what is forwarded: the method, and everything of the message as written that the gate does not write anew
+/// for each attempt (see [`forwarded`]).
 fn bytes_of(message: &Message) -> Digest {
     let mut bytes = Vec::new();
     let mut add = |part: &str| {
@@ -290,14 +328,10 @@ fn bytes_of(message: &Message) -> Digest {
         bytes.extend_from_slice(part.as_bytes());
     };
     add(&message.method());
-    for member in message.fields().filter(|member| !member.is("_meta") && !member.is("inputResponses")) {
-        add(&member.key());
-        add(member.value.text());
-    }
-    for (key, answer) in answers_to_server(message).into_iter().flatten() {
-        add("inputResponses");
+    for (place, key, text) in forwarded(message) {
+        add(place.as_str());
         add(&key);
-        add(answer);
+        add(text);
     }
     Digest::of(&bytes)
 }
@@ -324,20 +358,27 @@ mod tests {
     }
 
     #[test]
-    fn another_byte_is_another_call_but_for_meta() {
+    fn another_byte_is_another_call_but_for_what_the_gate_writes() {
         let call_a = call(r#"{"name":"t","arguments":{"a":1}}"#);
-        assert_eq!(call_a, call(r#"{"name":"t","arguments":{"a":1},"_meta":{"progressToken":7}}"#));
+        let ours = r#"{"progressToken":7,"traceparent":"00-1","tracestate":"a=b","baggage":"c=d"}"#;
+        assert_eq!(call_a, call(&format!(r#"{{"name":"t","arguments":{{"a":1}},"_meta":{ours}}}"#)));
         for other in [
             r#"{"name":"t","arguments":{"a":2}}"#,
             r#"{"name":"t","arguments":{"a": 1}}"#,
             r#"{"name":"u","arguments":{"a":1}}"#,
             r#"{"name":"t","arguments":{"a":1},"more":0}"#,
+            r#"{"name":"t","arguments":{"a":1},"_meta":{"com.example/to":"mallory"}}"#,
+            r#"{"name":"t","arguments":{"a":1},"_meta":{"progressToken":7,"com.example/to":"mallory"}}"#,
             r#"{"name":"t","arguments":{"a":1},"inputResponses":{"q":{"action":"accept"}}}"#,
             r#"{"name":"t","arguments":{"a":1},"inputResponses":["bartizan/visit-1"]}"#,
             r#"{"name":"t","arguments":{"a":1},"inputResponses":{"bartizan/visit-1":{},"q":1}}"#,
         ] {
             assert_ne!(call_a, call(other), "{other}");
         }
+        let of_root = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","to":"mallory","params":{"name":"t","arguments":{"a":1}}}"#;
+        assert_ne!(call_a, bytes_of(&Message::parse(of_root.into()).unwrap()));
+        let of_meta = [r#"{"name":"t","_meta":{"x":1}}"#, r#"{"name":"t","x":1}"#].map(call);
+        assert_ne!(of_meta[0], of_meta[1], "each in its place");
         let shown =
             r#"{"name":"t","arguments":{"a":1},"inputResponses":{"bartizan/visit-1":{"action":"accept"}}}"#;
         assert_eq!(call_a, call(shown), "what is said to the gate is not forwarded");
@@ -345,8 +386,8 @@ mod tests {
 
     #[test]
     fn whatever_is_bound_is_shown() {
-        let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":1},
-            "vendor":{"to":"mallory"},"inputResponses":{"amount":{"content":9000},"bartizan/visit-1":{}}}}"#;
+        let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","beside":"root","params":{"name":"t","arguments":{"a":1},
+            "_meta":{"progressToken":77,"com.example/cc":"eve"},"vendor":{"to":"mallory"},"inputResponses":{"amount":{"content":9000},"bartizan/visit-1":{}}}}"#;
         let message = Message::parse(text.into()).unwrap();
         let call = Pending {
             tool: "t",
@@ -358,9 +399,10 @@ mod tests {
         };
         let shown = Shown::of_call(&call).arguments;
         assert!(shown.starts_with(r#"{"a":1}"#), "{shown}");
-        for part in ["mallory", "amount", "9000"] {
+        for part in ["mallory", "amount", "9000", "com.example/cc", "eve", "beside", "root"] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
+        assert!(!shown.contains("77"), "what the gate writes anew is nobody's to approve: {shown}");
         assert!(!shown.contains("bartizan/visit-1"), "what is said to the gate is not forwarded: {shown}");
     }
 

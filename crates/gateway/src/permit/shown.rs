@@ -1,6 +1,7 @@
 //! A held call as it is shown to whoever decides about it: every byte of its arguments, what the tool does, and why it was
 //! held. Nothing here is believed; it is what the caller wrote, kept sealed until the decision.
 
+use bartizan_mcp::{Message, json::Kind as Json};
 use bartizan_policy::FlowLabels;
 use bartizan_store::approvals::Approval;
 use serde::{Deserialize, Serialize};
@@ -27,16 +28,67 @@ pub struct Shown {
     pub because: String,
 }
 
+/// Where something stands in a message that is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In `inputResponses`.
+    Answer,
+    /// In `params._meta`.
+    Meta,
+    /// In `params`.
+    Parameter,
+    /// Beside `params`.
+    Root,
+}
+
+impl Place {
+    /// A word of its own.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Meta => "meta",
+            Self::Parameter => "parameter",
+            Self::Root => "root",
+        }
+    }
+}
+
+/// Members of `_meta` that a client writes anew for each attempt, and that the gate replaces or leaves out.
+const OURS_IN_META: [&str; 4] = ["progressToken", "traceparent", "tracestate", "baggage"];
+
+/// Everything of a message that its server gets as its client wrote it, by place and key: all but the id, what of `_meta` is
+/// the gate's, and the answers to its own questions.
+pub(super) fn forwarded(message: &Message) -> Vec<(Place, String, &str)> {
+    let mut found = Vec::new();
+    for member in message.fields().filter(|member| !member.is("inputResponses")) {
+        let (key, value) = (member.key().into_owned(), member.value);
+        if key == "_meta" && value.kind() == Json::Object {
+            let theirs = value.members().filter(|m| !OURS_IN_META.iter().any(|ours| m.is(ours)));
+            found.extend(theirs.map(|m| (Place::Meta, m.key().into_owned(), m.value.text())));
+        } else {
+            found.push((Place::Parameter, key, value.text()));
+        }
+    }
+    let answers = answers_to_server(message).into_iter().flatten();
+    found.extend(answers.map(|(key, answer)| (Place::Answer, key, answer)));
+    let known = ["jsonrpc", "id", "method", "params"];
+    let beside = message.root().members().filter(|m| !known.iter().any(|name| m.is(name)));
+    found.extend(beside.map(|m| (Place::Root, m.key().into_owned(), m.value.text())));
+    found
+}
+
 impl Shown {
     pub(super) fn of_call(call: &Pending<'_>) -> Self {
         let mut arguments = call.message.param("arguments").map_or("{}", |a| a.text()).to_owned();
         // Whatever else is forwarded and bound is shown too.
-        let beside = ["name", "arguments", "_meta", "inputResponses"];
-        for member in call.message.fields().filter(|member| !beside.iter().any(|name| member.is(name))) {
-            arguments += &format!("\n{}: {}", member.key(), member.value.text());
-        }
-        for (key, answer) in answers_to_server(call.message).into_iter().flatten() {
-            arguments += &format!("\nanswer to {key}: {answer}");
+        for (place, key, text) in forwarded(call.message) {
+            match place {
+                Place::Parameter if key == "name" || key == "arguments" => {}
+                Place::Parameter => arguments += &format!("\n{key}: {text}"),
+                Place::Meta => arguments += &format!("\n_meta {key}: {text}"),
+                Place::Answer => arguments += &format!("\nanswer to {key}: {text}"),
+                Place::Root => arguments += &format!("\nbeside the parameters, {key}: {text}"),
+            }
         }
         let shown: String = arguments.chars().take(ARGUMENTS).collect();
         Self {

@@ -1,13 +1,18 @@
-//! Rates that several gates count together, in Redis.
+//! Rates, and places among what is under way, that several gates count together, in Redis.
 //!
-//! One script reads and writes all the rates of a request at once, by Redis's own clock, so that gates need not agree on
-//! the time and a request that does not fit one rate counts against none. Redis learns digests, no names.
+//! One script reads and writes all the rates and places of a request at once, by Redis's own clock, so that gates need not
+//! agree on the time and a request that does not fit one of them counts against none. Redis learns digests, no names. How
+//! places are kept and given back is in [`super::leases`].
 
-use std::{num::TryFromIntError, time::Duration};
+use std::{
+    num::TryFromIntError,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bartizan_egress::{Egress, TlsOptions};
 use bartizan_model::Secret;
-use bartizan_policy::limits::{OverLimit, Rate};
+use bartizan_policy::limits::{OverLimit, Rate, Room, Scope};
 use bartizan_store::Digest;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, Script, aio::MultiplexedConnection};
 use tokio::{
@@ -16,26 +21,40 @@ use tokio::{
 };
 use url::Url;
 
+use super::leases::{LEASE, Lease, Leases};
+
 /// How long Redis may take to answer; to connect it has as long again.
-const WAIT: Duration = Duration::from_millis(500);
+pub(super) const WAIT: Duration = Duration::from_millis(500);
 /// How long it is left alone after it failed.
 const REST: Duration = Duration::from_secs(1);
 
-/// KEYS: when the next request of each rate is due, in microseconds of Redis's clock. ARGV: interval and lead of each, in
-/// microseconds. Answers the number of the rate that asks for the longest wait (0 if all let it pass), and that wait.
+/// KEYS: when the next request of each rate is due, in microseconds of Redis's clock; then the leases of each place, by when
+/// they end. ARGV: how many rates there are, the lease's name, how long it lives in microseconds; interval and lead of each
+/// rate, in microseconds; how many each place has room for. Answers the number of the key that asks for the longest wait (0 if
+/// all let it pass), and that wait.
 const TAKE: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local rates, name, lease = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local over, longest, due = 0, 0, {}
-for i, key in ipairs(KEYS) do
-  local at = math.max(tonumber(redis.call('GET', key) or '0'), now)
-  local wait = at - now - tonumber(ARGV[2 * i])
+for i = 1, rates do
+  local at = math.max(tonumber(redis.call('GET', KEYS[i]) or '0'), now)
+  local wait = at - now - tonumber(ARGV[2 * i + 3])
   if wait > longest then over, longest = i, wait end
-  due[i] = at + tonumber(ARGV[2 * i - 1])
+  due[i] = at + tonumber(ARGV[2 * i + 2])
+end
+for i = rates + 1, #KEYS do
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', string.format('%.0f', now))
+  if over == 0 and redis.call('ZCARD', KEYS[i]) >= tonumber(ARGV[rates + i + 3]) then over = i end
 end
 if over == 0 then
   for i, key in ipairs(KEYS) do
-    redis.call('SET', key, string.format('%.0f', due[i]), 'PX', math.ceil((due[i] - now) / 1000) + 1)
+    if i <= rates then
+      redis.call('SET', key, string.format('%.0f', due[i]), 'PX', math.ceil((due[i] - now) / 1000) + 1)
+    else
+      redis.call('ZADD', key, string.format('%.0f', now + lease), name)
+      redis.call('PEXPIRE', key, math.ceil(lease / 1000) + 1000)
+    end
   end
 end
 return {over, math.ceil(longest)}
@@ -114,12 +133,20 @@ impl From<TryFromIntError> for Unavailable {
     }
 }
 
-/// Rates in one Redis server.
+/// Rates and places in one Redis server.
 pub struct Shared {
+    /// What this process's leases begin with.
+    gate: String,
+    wire: Arc<Wire>,
+    script: Script,
+    leases: OnceLock<Leases>,
+}
+
+/// The connection.
+pub(super) struct Wire {
     place: Place,
     password: Option<Secret>,
     egress: Egress,
-    script: Script,
     line: Mutex<Line>,
 }
 
@@ -129,49 +156,90 @@ enum Line {
 }
 
 impl Shared {
-    /// Rates at `place`. It is connected to when the first request comes.
-    pub fn new(place: Place, password: Option<Secret>, egress: Egress) -> Self {
+    /// Rates and places at `place`, for the process that calls itself `gate` and no other does. It is connected to when the
+    /// first request comes.
+    pub fn new(place: Place, password: Option<Secret>, egress: Egress, gate: String) -> Self {
         let line = Mutex::new(Line::Down { until: Instant::now() });
-        Self { place, password, egress, script: Script::new(TAKE), line }
+        let wire = Arc::new(Wire { place, password, egress, line });
+        Self { gate, wire, script: Script::new(TAKE), leases: OnceLock::new() }
     }
 
-    /// Counts one request against all of `rates`, or against none.
+    /// Counts one request against all of `rates` and `rooms`, or against none. It has its places until the lease is dropped;
+    /// none where there is no room to have one in.
     ///
     /// # Errors
-    /// [`Unavailable`]: whether it counted is then unknown. Within: it is over a rate.
-    pub async fn take(&self, rates: &[Rate]) -> Result<Result<(), OverLimit>, Unavailable> {
-        if rates.is_empty() {
-            return Ok(Ok(()));
+    /// [`Unavailable`]: whether it counted is then unknown. Within: what it is over.
+    pub(super) async fn take(
+        &self,
+        rates: &[Rate],
+        rooms: &[Room],
+    ) -> Result<Result<Option<Lease>, OverLimit>, Unavailable> {
+        if rates.is_empty() && rooms.is_empty() {
+            return Ok(Ok(None));
         }
-        let taken = self.ask(rates).await;
-        match &taken {
-            Ok(_) | Err(Unavailable::Resting) => {}
+        let keys: Vec<String> = rooms.iter().map(|room| name("held", room.scope, &room.key)).collect();
+        let leases = || self.leases.get_or_init(|| Leases::new(self.gate.clone(), Arc::clone(&self.wire)));
+        let lease = (!keys.is_empty()).then(|| leases().ask(keys.clone()));
+        let asked = self.ask(rates, rooms, &keys, lease.as_ref().map_or("", Lease::name)).await;
+        match asked {
+            Ok(Ok(())) => Ok(Ok(lease.map(Lease::granted))),
+            Ok(Err(over)) => {
+                lease.into_iter().for_each(Lease::refused);
+                Ok(Err(over))
+            }
             Err(error) => {
-                tracing::error!(%error, "`[limits] shared` cannot be asked");
-                *self.line.lock().await = Line::Down { until: Instant::now() + REST };
+                if !matches!(error, Unavailable::Resting) {
+                    tracing::error!(%error, "`[limits] shared` cannot be asked");
+                    self.wire.rest().await;
+                }
+                Err(error)
             }
         }
-        taken
     }
 
-    async fn ask(&self, rates: &[Rate]) -> Result<Result<(), OverLimit>, Unavailable> {
-        let mut line = self.line().await?;
+    async fn ask(
+        &self,
+        rates: &[Rate],
+        rooms: &[Room],
+        keys: &[String],
+        lease: &str,
+    ) -> Result<Result<(), OverLimit>, Unavailable> {
+        let mut line = self.wire.line().await?;
+        let microseconds = |time: Duration| u64::try_from(time.as_micros());
         let mut invocation = self.script.prepare_invoke();
+        invocation.arg(rates.len()).arg(lease).arg(microseconds(LEASE)?);
         for rate in rates {
-            let key = Digest::of(rate.key.as_bytes());
-            // The braces keep all keys in one slot of a cluster.
-            invocation.key(format!("{{bartizan}}:rate:{}:{key}", rate.scope.as_str()));
-            let microseconds = |time: Duration| u64::try_from(time.as_micros());
+            invocation.key(name("rate", rate.scope, &rate.key));
             invocation.arg(microseconds(rate.interval)?.max(1)).arg(microseconds(rate.ahead)?);
+        }
+        for (room, key) in rooms.iter().zip(keys) {
+            invocation.key(key).arg(room.most.get());
         }
         let (over, wait): (usize, u64) = timeout(WAIT, invocation.invoke_async(&mut line)).await??;
         let Some(at) = over.checked_sub(1) else { return Ok(Ok(())) };
-        let rate = rates.get(at).ok_or(Unavailable::Answer)?;
-        Ok(Err(OverLimit::Rate { scope: rate.scope, retry_after: Duration::from_micros(wait) }))
+        match (rates.get(at), at.checked_sub(rates.len()).and_then(|at| rooms.get(at))) {
+            (Some(rate), _) => {
+                Ok(Err(OverLimit::Rate { scope: rate.scope, retry_after: Duration::from_micros(wait) }))
+            }
+            (None, Some(room)) => Ok(Err(OverLimit::Concurrent { scope: room.scope })),
+            (None, None) => Err(Unavailable::Answer),
+        }
+    }
+}
+
+/// What is counted for this key of this scope. The braces keep all keys in one slot of a cluster.
+fn name(what: &str, scope: Scope, key: &str) -> String {
+    format!("{{bartizan}}:{what}:{}:{}", scope.as_str(), Digest::of(key.as_bytes()))
+}
+
+impl Wire {
+    /// Leaves it alone for a while, after it failed.
+    pub async fn rest(&self) {
+        *self.line.lock().await = Line::Down { until: Instant::now() + REST };
     }
 
     /// The connection, made if there is none. Whoever comes meanwhile waits for it.
-    async fn line(&self) -> Result<MultiplexedConnection, Unavailable> {
+    pub async fn line(&self) -> Result<MultiplexedConnection, Unavailable> {
         let mut line = self.line.lock().await;
         match &*line {
             Line::Up(line) => return Ok(line.clone()),
@@ -239,16 +307,16 @@ mod tests {
         let place = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
         drop(listener);
         let place = Place::parse(&place, TlsOptions::default()).unwrap();
-        let shared = Shared::new(place, None, Egress::new(bartizan_egress::Config::default()));
+        let shared = Shared::new(place, None, Egress::new(bartizan_egress::Config::default()), "me".into());
         let rate = Rate {
-            scope: bartizan_policy::limits::Scope::Caller,
+            scope: Scope::Caller,
             key: "ann".into(),
             interval: Duration::from_secs(1),
             ahead: Duration::ZERO,
         };
         let rates = [rate];
-        assert!(matches!(shared.take(&rates).await, Err(Unavailable::Connect(_))));
-        assert!(matches!(shared.take(&rates).await, Err(Unavailable::Resting)));
-        assert!(matches!(shared.take(&[]).await, Ok(Ok(()))), "nothing to count");
+        assert!(matches!(shared.take(&rates, &[]).await, Err(Unavailable::Connect(_))));
+        assert!(matches!(shared.take(&rates, &[]).await, Err(Unavailable::Resting)));
+        assert!(matches!(shared.take(&[], &[]).await, Ok(Ok(None))), "nothing to count");
     }
 }

@@ -91,6 +91,13 @@ impl Wire {
         }
     }
 
+    /// From now on it speaks in the session that the head of an answer names, if it names one.
+    pub fn enter_session(&mut self, head: &HeaderMap) {
+        // Copied: the line shares memory with all that was read in one go with it, kilobytes for each session.
+        let named = head.get(headers::SESSION_ID).map(HeaderValue::as_bytes);
+        self.session = named.and_then(|id| HeaderValue::from_bytes(id).ok());
+    }
+
     fn session_headers(&self, to: &mut HeaderMap) {
         if let Some(session) = &self.session {
             to.insert(headers::SESSION_ID, session.clone());

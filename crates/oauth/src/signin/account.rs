@@ -35,14 +35,22 @@ impl SignIn {
             Some(linking) => linking.accounts(&session.person).await?,
             None => Vec::new(),
         };
-        let waiting = match &self.decisions {
-            // One's own page is there without them, too.
-            Some(decisions) => decisions.waiting(&session.person).await.map_or(0, |held| held.len()),
-            None => 0,
-        };
-        let page = pages::Account::new(&session.person, &given, &accounts, &self.resources, waiting, &csrf);
+        let standings = self.standings(&session.person).await;
+        let page =
+            pages::Account::new(&session.person, &given, &accounts, &self.resources, &standings, &csrf);
         let reply = Reply::page(&page, "account.shown").cookie(self.form_cookie(&visitor));
         Ok(reply.about_person(&session.person))
+    }
+
+    /// What waits for a person, and what has entered. One's own page is there without it, too.
+    async fn standings(&self, person: &Person) -> pages::Standings {
+        let Some(decisions) = &self.decisions else { return pages::Standings::default() };
+        let withheld = decisions.withheld(person).await.unwrap_or_default();
+        pages::Standings {
+            calls: decisions.waiting(person).await.map_or(0, |held| held.len()),
+            results: withheld.iter().filter(|one| !one.is_released).count(),
+            entered: decisions.entered(person).await.unwrap_or_default(),
+        }
     }
 
     /// `POST /account`
@@ -64,6 +72,20 @@ impl SignIn {
         };
         match action {
             "revoke" => self.revoke(&session.person, fields.needed("client")?).await,
+            "reset-flow" => {
+                let now = self.clock.now();
+                match (self.session.lacking(&session.person, now), &self.way) {
+                    (None, _) => self.reset_flow(&session.person, fields.needed("client")?).await,
+                    (Some(_), Way::Provider(_)) if self.crowd.is_too_big(asked.peer, now) => {
+                        Err(Refusal::Crowded)
+                    }
+                    // What lets private data out again is asked of the person who is there now.
+                    (Some(_), Way::Provider(_)) => {
+                        self.depart(Errand::Decision { path: "/account".to_owned() }, Leaving::Form).await
+                    }
+                    (Some(_), Way::Local) => Err(Refusal::NotSignedIn),
+                }
+            }
             "unlink" => self.unlink(&session.person, fields.needed("server")?, asked.peer).await,
             "sign-out" => {
                 self.browsers.close(&session.browser.id).await?;
@@ -82,6 +104,14 @@ impl SignIn {
         self.desk.withdraw(&person.issuer, &person.subject, client).await?;
         self.consents.withdraw(&person.issuer, &person.subject, client).await?;
         let reply = Reply::redirect("/account".to_owned(), "consent.withdrawn");
+        Ok(reply.about_client(client).about_person(person))
+    }
+
+    /// Forgets what has entered one's own window at an application: for a new conversation.
+    async fn reset_flow(&self, person: &Person, client: &str) -> Result<Reply, Refusal> {
+        let decisions = self.decisions.as_ref().ok_or(Refusal::Malformed)?;
+        decisions.reset_entered(client, person).await?;
+        let reply = Reply::redirect("/account".to_owned(), "account.flow-reset");
         Ok(reply.about_client(client).about_person(person))
     }
 

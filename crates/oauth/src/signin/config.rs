@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+use bartizan_model::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -10,9 +11,12 @@ use crate::{
     SecretRef, config,
     config::problems::{check_scheme, check_url, is_guid},
     entra::{self, PERSONAL_ACCOUNTS, TokenVersion},
+    facade::Person,
     key::Algorithm,
     scope::is_scope,
 };
+
+use super::provider::SKEW;
 
 /// Who signs people in.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -143,11 +147,36 @@ pub struct BrowserConfig {
     /// Seconds after the sign-in after which it is signed out in any case: 60 to 2,592,000.
     #[schemars(range(min = 60, max = 2_592_000))]
     pub lifetime_s: u64,
+    /// Seconds after the sign-in in which a person may decide about held calls and withheld results: 60 to 86,400. Later they
+    /// sign in again on the spot, with the roles that they have then.
+    #[schemars(range(min = 60, max = 86_400))]
+    pub decision_max_age_s: u64,
+    /// Values of `amr`, one of which such a sign-in must show: `["mfa"]`. Nothing for any sign-in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decision_methods: Vec<String>,
+    /// Values of `acr` (Entra: `c1` to `c99`), one of which it must show instead. The identity provider is asked for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decision_contexts: Vec<String>,
+}
+
+/// What a sign-in lacks for a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// It shows none of the factors that the operator wants.
+    Factor,
+    /// It was too long ago.
+    Freshness,
 }
 
 impl Default for BrowserConfig {
     fn default() -> Self {
-        Self { idle_timeout_s: 12 * 60 * 60, lifetime_s: 7 * 24 * 60 * 60 }
+        Self {
+            idle_timeout_s: 12 * 60 * 60,
+            lifetime_s: 7 * 24 * 60 * 60,
+            decision_max_age_s: 15 * 60,
+            decision_methods: Vec::new(),
+            decision_contexts: Vec::new(),
+        }
     }
 }
 
@@ -166,6 +195,25 @@ impl BrowserConfig {
                 found.push(format!("[identity.browsers] {name} is from 60 to 2592000"));
             }
         }
+        if !(60..=86_400).contains(&self.decision_max_age_s) {
+            found.push("[identity.browsers] decision_max_age_s is from 60 to 86400".to_owned());
+        }
+    }
+
+    /// Whether decisions want more of a sign-in than that it is fresh.
+    pub(super) fn wants_factor(&self) -> bool {
+        !self.decision_methods.is_empty() || !self.decision_contexts.is_empty()
+    }
+
+    /// What `person` lacks to decide about anything at `now`.
+    pub(super) fn lacking(&self, person: &Person, now: Timestamp) -> Option<Lacking> {
+        // As far apart as the provider's clock and ours may be.
+        if now.since(person.at).as_secs() > self.decision_max_age_s.saturating_add(SKEW) {
+            return Some(Lacking::Freshness);
+        }
+        let has_factor = person.methods.iter().any(|method| self.decision_methods.contains(method))
+            || person.contexts.iter().any(|context| self.decision_contexts.contains(context));
+        (self.wants_factor() && !has_factor).then_some(Lacking::Factor)
     }
 }
 

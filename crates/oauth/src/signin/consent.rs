@@ -14,10 +14,9 @@ use url::Url;
 use super::{
     PATIENCE, SignIn, Way,
     browser::{Session, Visitor},
-    decisions::path_of,
     fields::{Fields, is_visit},
     pages,
-    provider::{Asking, Returned},
+    provider::{Asking, Returned, Wanted},
     refusal::Refusal,
     reply::Reply,
     seen,
@@ -50,10 +49,10 @@ struct Departed {
 pub(super) enum Errand {
     /// To see their own page.
     Account,
-    /// To decide about a held call.
+    /// To decide about a held call or a withheld result.
     Decision {
-        /// The request's id.
-        id: String,
+        /// The path of its page.
+        path: String,
     },
     /// To grant this.
     Grant {
@@ -185,12 +184,22 @@ impl SignIn {
             Errand::Account | Errand::Decision { .. } => None,
             Errand::Grant { request, .. } => Some(request.as_ref()),
         };
+        let is_decision = matches!(errand, Errand::Decision { .. });
         let asking = Asking {
             nonce: self.random(),
             verifier: self.random(),
-            max_age_s: request.and_then(|r| r.max_age_s),
+            max_age_s: match is_decision {
+                true => Some(self.session.decision_max_age_s),
+                false => request.and_then(|r| r.max_age_s),
+            },
+            signs_in_anew: is_decision,
         };
-        let location = provider.address(&state, &asking, request).await?;
+        let wanted = match request {
+            Some(request) => Wanted { contexts: &request.contexts, claims: request.claims.as_deref() },
+            None if is_decision => Wanted { contexts: &self.session.decision_contexts, claims: None },
+            None => Wanted::default(),
+        };
+        let location = provider.address(&state, &asking, wanted).await?;
         let departed = Departed { cookie: cookie_digest(&cookie).to_string(), asking, errand };
         let body = serde_json::to_vec(&departed).map_err(|_| Refusal::Internal)?;
         let until = self.clock.now().plus(PATIENCE);
@@ -244,7 +253,7 @@ impl SignIn {
         let signed_in = self.session_cookie(&session);
         let reply = match departed.errand {
             Errand::Account => Reply::redirect("/account".to_owned(), "signin.done"),
-            Errand::Decision { id } => Reply::redirect(path_of(&id), "signin.done"),
+            Errand::Decision { path } => Reply::redirect(path, "signin.done"),
             Errand::Grant { request, allowed_by, was_asked } => {
                 let is_another =
                     allowed_by.is_some_and(|by| by != (person.issuer.clone(), person.subject.clone()));

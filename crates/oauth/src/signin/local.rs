@@ -9,7 +9,7 @@ use http::Method;
 use url::Url;
 
 use super::{
-    PATIENCE, SignIn, browser::Visitor, decisions::request_of, fields::Fields, owner, pages, random,
+    PATIENCE, SignIn, browser::Visitor, decisions::Matter, fields::Fields, owner, pages, random,
     refusal::Refusal, reply::Reply, seen,
 };
 use crate::facade::{Asked, AuthorizationRequest};
@@ -73,7 +73,7 @@ impl SignIn {
         let session = self.open_session(asked, &person, now).await?;
         let waiting = self.waiting(asked, now).await?;
         // A client's request is a query, which begins with no slash.
-        let onward = waiting.as_deref().filter(|waiting| request_of(waiting).is_some());
+        let onward = waiting.as_deref().filter(|waiting| Matter::of(waiting).is_some());
         let client = match &waiting {
             Some(query) if onward.is_none() => self.client_of(asked, query).await,
             _ => None,

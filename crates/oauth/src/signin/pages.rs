@@ -8,9 +8,11 @@ use url::Url;
 
 use super::{
     Described,
+    config::Lacking,
     consent::is_loopback,
-    decisions::{Held, Standing, path_of},
+    decisions::{Entered, Held, Matter, Standing},
     seen,
+    withheld::Withheld,
 };
 use crate::{
     facade::{AuthorizationRequest, Person},
@@ -146,15 +148,19 @@ pub(super) struct SignedIn<'a> {
     pub onward: Option<&'a str>,
 }
 
-/// A call waits, and nobody is signed in.
+/// Something waits, and nobody is signed in who may decide now.
 #[derive(Template)]
 #[template(path = "arrive_to_decide.html")]
 pub(super) struct ArriveToDecide<'a> {
     /// Where one signs in.
     pub host: Option<String>,
-    /// The page of the call.
+    /// The page of what waits.
     pub path: &'a str,
     pub csrf: &'a str,
+    /// What waits: "A call".
+    pub what: &'a str,
+    /// What the sign-in that there is lacks.
+    pub lacking: Option<Lacking>,
 }
 
 /// A held call, and the decision.
@@ -218,7 +224,7 @@ impl<'a> Decision<'a> {
             labels: &held.labels,
             policies: &held.policies,
             because: &held.because,
-            path: path_of(&held.id),
+            path: Matter::Call(&held.id).path(),
             form,
             whose,
             person: called(person),
@@ -248,9 +254,80 @@ impl<'a> Waiting<'a> {
             server: &held.server,
             asker: &held.asker,
             left: left(held, now),
-            path: path_of(&held.id),
+            path: Matter::Call(&held.id).path(),
         });
         Self { calls: calls.collect() }
+    }
+}
+
+/// Every result that was withheld and is somebody's to decide about.
+#[derive(Template)]
+#[template(path = "withheld.html")]
+pub(super) struct AllWithheld<'a> {
+    results: Vec<WithheldEntry<'a>>,
+}
+
+struct WithheldEntry<'a> {
+    name: &'a str,
+    server: &'a str,
+    asker: &'a str,
+    found: &'a [String],
+    path: String,
+}
+
+impl<'a> AllWithheld<'a> {
+    pub fn new(withheld: &'a [Withheld]) -> Self {
+        let results = withheld.iter().filter(|one| !one.is_released).map(|one| WithheldEntry {
+            name: if one.name.is_empty() { &one.method } else { &one.name },
+            server: &one.server,
+            asker: &one.asker,
+            found: &one.found,
+            path: Matter::Result(&one.id).path(),
+        });
+        Self { results: results.collect() }
+    }
+}
+
+/// A result that was withheld, and the decision.
+#[derive(Template)]
+#[template(path = "release.html")]
+pub(super) struct Release<'a> {
+    title: &'static str,
+    is_released: bool,
+    asker: &'a str,
+    issuer: &'a str,
+    client: &'a str,
+    server: &'a str,
+    method: &'a str,
+    name: &'a str,
+    date: String,
+    found: &'a [String],
+    excerpt: &'a str,
+    more_bytes: usize,
+    path: String,
+    form: &'a str,
+    person: String,
+}
+
+impl<'a> Release<'a> {
+    pub fn new(withheld: &'a Withheld, person: &Person, form: &'a str) -> Self {
+        Self {
+            title: if withheld.is_released { "A result that was released" } else { "Release this result?" },
+            is_released: withheld.is_released,
+            asker: &withheld.asker,
+            issuer: &withheld.issuer,
+            client: &withheld.client,
+            server: &withheld.server,
+            method: &withheld.method,
+            name: if withheld.name.is_empty() { &withheld.method } else { &withheld.name },
+            date: date(withheld.kept_at),
+            found: &withheld.found,
+            excerpt: &withheld.excerpt,
+            more_bytes: withheld.more_bytes,
+            path: Matter::Result(&withheld.id).path(),
+            form,
+            person: called(person),
+        }
     }
 }
 
@@ -279,9 +356,23 @@ pub(super) struct Account<'a> {
     is_local: bool,
     /// Calls that wait for this person's decision.
     waiting: usize,
+    /// Withheld results that do.
+    withheld: usize,
     applications: Vec<Allowed>,
     accounts: Vec<AccountAt>,
+    entered: &'a [Entered],
     csrf: &'a str,
+}
+
+/// What waits for a person, and what has entered their windows.
+#[derive(Default)]
+pub(super) struct Standings {
+    /// Calls that wait for them.
+    pub calls: usize,
+    /// Withheld results that do.
+    pub results: usize,
+    /// What has entered their windows.
+    pub entered: Vec<Entered>,
 }
 
 /// An application, and all it was allowed.
@@ -338,7 +429,7 @@ impl<'a> Account<'a> {
         given: &[Given],
         accounts: &[Linkable],
         resources: &[Described],
-        waiting: usize,
+        standings: &'a Standings,
         csrf: &'a str,
     ) -> Self {
         let mut applications: Vec<Allowed> = Vec::new();
@@ -366,9 +457,11 @@ impl<'a> Account<'a> {
             issuer: seen::address(&person.issuer),
             subject: seen::address(&person.subject),
             is_local: person.issuer == "local",
-            waiting,
+            waiting: standings.calls,
+            withheld: standings.results,
             applications,
             accounts: accounts.iter().map(AccountAt::new).collect(),
+            entered: &standings.entered,
             csrf,
         }
     }

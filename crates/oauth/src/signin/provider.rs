@@ -23,7 +23,7 @@ use crate::{
     Error, Fetch, GroupSource,
     discovery::{Fault, KeyPlace},
     entra::{self, Entra, TokenVersion},
-    facade::{AuthorizationRequest, Person},
+    facade::Person,
     json::Object,
     jwks::IssuerKeys,
     key::Algorithm,
@@ -35,6 +35,7 @@ use crate::{
 
 use credential::{Credential, Proof};
 use id_token::Reading;
+pub(super) use id_token::SKEW;
 pub(super) use lost::Lost;
 use metadata::{Metadata, Places};
 
@@ -135,6 +136,18 @@ pub(super) struct Asking {
     pub verifier: String,
     /// How long ago the person may have signed in, where the client cares.
     pub max_age_s: Option<u64>,
+    /// The person is to sign in anew, whatever the provider remembers of them.
+    #[serde(default)]
+    pub signs_in_anew: bool,
+}
+
+/// What a sign-in is to show.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wanted<'a> {
+    /// `acr_values`, in order of preference; for Entra authentication contexts.
+    pub contexts: &'a [String],
+    /// A `claims` parameter to relay (OpenID Connect Core §5.5).
+    pub claims: Option<&'a str>,
 }
 
 /// What the browser brings back.
@@ -204,17 +217,12 @@ impl Provider {
         self.host.clone()
     }
 
-    /// Where the browser goes to sign in (OpenID Connect Core §3.1.2.1). Of the client's request only the demands on the
+    /// Where the browser goes to sign in (OpenID Connect Core §3.1.2.1). Of a client's request only the demands on the
     /// sign-in go along; `resource` and `scope` are between the client and us.
     ///
     /// # Errors
     /// [`Lost::Unavailable`].
-    pub async fn address(
-        &self,
-        state: &str,
-        asking: &Asking,
-        request: Option<&AuthorizationRequest>,
-    ) -> Result<Url, Lost> {
+    pub async fn address(&self, state: &str, asking: &Asking, wanted: Wanted<'_>) -> Result<Url, Lost> {
         let metadata = self.metadata().await?;
         let mut url = metadata.authorization_endpoint.clone();
         let challenge = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, asking.verifier.as_bytes());
@@ -231,17 +239,18 @@ impl Provider {
         if let Some(seconds) = asking.max_age_s {
             query.append_pair("max_age", &seconds.to_string());
         }
-        if let Some(request) = request {
-            let (contexts, claims) = match &self.reading {
-                Reading::Entra(_) => (None, entra_claims(request)),
-                Reading::Oidc { .. } => (Some(request.contexts.join(" ")), request.claims.clone()),
-            };
-            if let Some(contexts) = contexts.filter(|contexts| !contexts.is_empty()) {
-                query.append_pair("acr_values", &contexts);
-            }
-            if let Some(claims) = claims {
-                query.append_pair("claims", &claims);
-            }
+        if asking.signs_in_anew {
+            query.append_pair("prompt", "login");
+        }
+        let (contexts, claims) = match &self.reading {
+            Reading::Entra(_) => (None, entra_claims(wanted)),
+            Reading::Oidc { .. } => (Some(wanted.contexts.join(" ")), wanted.claims.map(str::to_owned)),
+        };
+        if let Some(contexts) = contexts.filter(|contexts| !contexts.is_empty()) {
+            query.append_pair("acr_values", &contexts);
+        }
+        if let Some(claims) = claims {
+            query.append_pair("claims", &claims);
         }
         drop(query);
         Ok(url)
@@ -362,24 +371,24 @@ fn known(error: &str) -> &'static str {
 
 /// What Entra is to put into the ID token: authentication contexts that the client was challenged for. Challenges are about
 /// access tokens; ours comes from an ID token, so what they want is wanted there.
-fn entra_claims(request: &AuthorizationRequest) -> Option<String> {
+fn entra_claims(wanted: Wanted<'_>) -> Option<String> {
     let is_context = |value: &str| {
         let digits = value.strip_prefix('c').unwrap_or_default();
         matches!(digits.len(), 1..=2) && digits.bytes().all(|b| b.is_ascii_digit())
     };
-    let mut all: BTreeMap<String, Value> = match &request.claims {
+    let mut all: BTreeMap<String, Value> = match wanted.claims {
         None => BTreeMap::new(),
         // What is no object says nothing that Entra would understand.
         Some(text) => serde_json::from_str(text).unwrap_or_default(),
     };
     let challenged = all.get("access_token").and_then(|claims| claims.get("acrs")).cloned();
-    let asked: Vec<_> = request.contexts.iter().filter(|context| is_context(context)).collect();
-    let wanted = match (challenged, asked.is_empty()) {
+    let asked: Vec<_> = wanted.contexts.iter().filter(|context| is_context(context)).collect();
+    let essential = match (challenged, asked.is_empty()) {
         (Some(acrs), _) => Some(acrs),
         (None, false) => Some(json!({ "essential": true, "values": asked })),
         (None, true) => None,
     };
-    if let Some(acrs) = wanted
+    if let Some(acrs) = essential
         && let Some(claims) = all.entry("id_token".to_owned()).or_insert_with(|| json!({})).as_object_mut()
     {
         claims.entry("acrs").or_insert(acrs);

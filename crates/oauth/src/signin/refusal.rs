@@ -133,7 +133,7 @@ impl Refusal {
                 Undecided::Role => said(
                     403,
                     "Not yours to decide",
-                    "You do not have the role that decides about this call.",
+                    "You do not have the role that decides about this.",
                     "approval.role",
                 ),
                 Undecided::Unavailable(_) => said(

@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::select, strategy::ValueTree};
 
 use super::*;
 use crate::{
-    Claims,
+    Claims, Sightings,
     claims::OWNER,
     flow::FlowContext,
     scene::{load, owner, person, query, surroundings},
@@ -49,10 +49,14 @@ const CONDITIONS: &[&str] = &[
     "when { action == Action::\"call:files.read_file\" && context.paths.path.ancestors.contains(\"/data\") && principal.app }",
     "unless { action == Action::\"call:web.fetch\" && context.urls.url.domains.contains(\"a.test\") }",
     "when { action == Action::\"call:web.fetch\" && context.args has timeout && context.args.timeout * 9223372036854775807 > 0 }",
+    "when { action == Action::\"get\" && context.args has topic && context.args.topic like \"a*\" }",
+    "unless { action == Action::\"get\" && context.paths has page && context.paths.page.ancestors.contains(\"/data\") }",
     "when { resource is Tool && resource.sends_out }",
     "when { principal is User && context.time > datetime(\"2020-01-01\") }",
     "when { principal is User && context has address && context.address.isInRange(ip(\"192.0.2.0/24\")) }",
     "when { principal is User && context.flow.untrusted }",
+    "when { principal is User && context has auth_age_s && context.auth_age_s < 600 }",
+    "when { principal is User && context.era == \"legacy\" && context.client == Client::\"agent\" }",
 ];
 const NOTES: &[&str] = &["", "", "", "@step_up(\"s\")", "@approval(\"boss\")"];
 
@@ -106,6 +110,15 @@ const URLS: &[&str] = &[
     r#"{"url":"https://a.test/","weird":1}"#,
 ];
 
+const PROMPTS: &[Option<&str>] = &[
+    None,
+    Some(r#"{"topic":"animals","page":"/data/a"}"#),
+    Some(r#"{"topic":"birds","page":"/etc/b"}"#),
+    Some(r#"{"page":"/data/../a"}"#),
+    Some(r#"{"topic":7}"#),
+    Some(r#"{"other":"a"}"#),
+];
+
 pub(crate) fn asking() -> impl Strategy<Value = Asking> {
     prop_oneof![
         select(PATHS).prop_map(|a| ("files", Action::Call { tool: "read_file", arguments: Some(a) })),
@@ -113,7 +126,8 @@ pub(crate) fn asking() -> impl Strategy<Value = Asking> {
         select(URLS).prop_map(|a| ("web", Action::Call { tool: "fetch", arguments: Some(a) })),
         Just(("mail", Action::Call { tool: "search", arguments: None })),
         Just(("files", Action::List)),
-        Just(("web", Action::Get { prompt: "p" })),
+        select(PROMPTS).prop_map(|arguments| ("web", Action::Get { prompt: "p", arguments })),
+        Just(("web", Action::Get { prompt: "not pinned", arguments: None })),
         select(&["file:///data/a", "file:///etc/b"][..]).prop_map(|uri| ("files", Action::Read { uri })),
     ]
 }
@@ -124,6 +138,31 @@ pub(crate) fn around() -> impl Strategy<Value = Surroundings> {
         address: remote.then_some([192, 0, 2, 7].into()),
         ..surroundings()
     })
+}
+
+/// Where, when and through which application: few of each, so that much of it comes again.
+fn situation() -> impl Strategy<Value = (Surroundings, &'static str)> {
+    let now = select(&[0, 300, 900][..]);
+    (around(), now, any::<bool>(), select(&["agent", "other"][..])).prop_map(
+        |(around, later, old, client)| {
+            let now = Timestamp::from_unix(surroundings().now.as_unix() + later);
+            let era = if old { crate::Era::Legacy } else { crate::Era::Modern };
+            (Surroundings { now, era, ..around }, client)
+        },
+    )
+}
+
+/// A few lists, some of which are parts of others or the same in another order.
+fn listing() -> impl Strategy<Value = (&'static str, Vec<Action<'static>>)> {
+    let call = |tool| Action::Call { tool, arguments: None };
+    select(vec![
+        ("files", vec![call("read_file"), call("delete_file"), call("nothing")]),
+        ("files", vec![call("delete_file"), call("read_file")]),
+        ("files", vec![Action::Read { uri: "file:///data/a" }, Action::Read { uri: "file:///etc/b" }]),
+        ("web", vec![call("fetch"), call("read_file")]),
+        ("web", vec![Action::Get { prompt: "p", arguments: None }]),
+        ("mail", vec![call("search"), call("send")]),
+    ])
 }
 
 /// The question with every entity there is, as Cedar's own authorizer takes it, or `None` if it cannot be asked since the
@@ -190,6 +229,24 @@ proptest! {
     }
 
     #[test]
+    fn what_is_remembered_of_a_list_is_what_would_be_decided(
+        bundles in prop::collection::vec(bundle(), 1..3),
+        who in prop::collection::vec((claims(), prop::option::of(0..1000_u64)), 2),
+        asked in prop::collection::vec((any::<(prop::sample::Index, prop::sample::Index)>(), situation(), listing()), 32),
+    ) {
+        let memory = Sightings::default();
+        for ((of_bundle, of_person), (surroundings, client), (server, list)) in asked {
+            let bundle = &bundles[of_bundle.index(bundles.len())];
+            let (claims, signed_in) = who[of_person.index(who.len())].clone();
+            let auth_time = signed_in.map(|ago| crate::scene::surroundings().now.as_unix() - ago);
+            let principal = bundle.identify(Claims { auth_time, ..claims });
+            let asked = Query { surroundings, client, ..query(&principal, server, Action::List) };
+            let plain: Vec<bool> = list.iter().map(|action| bundle.may_see(&Query { action: *action, ..asked })).collect();
+            prop_assert_eq!(&*memory.of(bundle, &asked, &list), &*plain);
+        }
+    }
+
+    #[test]
     fn removing_a_permit_never_grants_more(bundle in bundle(), claims in claims(), all in prop::collection::vec((asking(), around()), 16), which in any::<prop::sample::Index>()) {
         let permits: Vec<String> = bundle.policies.values()
             .filter(|p| p.policy.effect() == cedar_policy::Effect::Permit).map(|p| p.id().to_owned()).collect();
@@ -232,7 +289,8 @@ fn conforming() -> impl Strategy<Value = Asking> {
     select(vec![
         ("files", Action::List),
         ("files", Action::Task),
-        ("web", Action::Get { prompt: "p" }),
+        ("web", Action::Get { prompt: "p", arguments: None }),
+        ("web", Action::Get { prompt: "p", arguments: Some(r#"{"topic":"/a","page":"/b"}"#) }),
         ("web", Action::CompletePrompt { prompt: "p" }),
         ("files", Action::Read { uri: "file:///data/a" }),
         ("web", Action::SubscribeResource { uri: "https://a.test/x" }),

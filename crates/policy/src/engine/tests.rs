@@ -19,7 +19,7 @@ fn by_default_nobody_may_do_anything_but_the_local_owner() {
         Action::Notify,
         Action::Task,
         Action::SubscribeServer,
-        Action::Get { prompt: "p" },
+        Action::Get { prompt: "p", arguments: None },
         Action::CompletePrompt { prompt: "p" },
         Action::CompleteResource { uri: "file:///a" },
         Action::SubscribeResource { uri: "file:///a" },
@@ -52,6 +52,45 @@ fn what_is_not_pinned_is_unknown_even_to_the_owner() {
     ] {
         assert_eq!(code(&call(&bundle, &owner(), server, tool, "{}")), "policy.unknown", "{server} {tool}");
     }
+}
+
+#[test]
+fn what_a_prompt_is_given_is_read_as_the_arguments_of_tools_are() {
+    let bundle = load(
+        "permit (principal in Role::\"reader\", action == Action::\"get\", resource)
+         when { context.args has topic && context.args.topic != \"secrets\" };
+         forbid (principal, action == Action::\"get\", resource)
+         when { context.paths has page && context.paths.page.any_ancestors.contains(\"/etc\") };",
+    );
+    let rita = bundle.identify(reader());
+    let get = |prompt: &'static str, arguments: &'static str| {
+        let action = Action::Get { prompt, arguments: Some(arguments) };
+        code(&bundle.authorize(&query(&rita, "web", action)))
+    };
+    assert_eq!(get("p", r#"{"topic":"animals","page":"/data/a"}"#), "permit");
+    for (arguments, expected) in [
+        (r#"{"topic":"secrets"}"#, "policy.no_permit"),
+        ("{}", "policy.no_permit"),
+        (r#"{"topic":"animals","page":"/etc/passwd"}"#, "policy.forbidden"),
+        (r#"{"topic":"animals","page":"/data/../etc/passwd"}"#, "policy.arguments"),
+        (r#"{"topic":"animals","topic":"secrets"}"#, "policy.arguments"),
+        (r#"{"topic":["animals"]}"#, "policy.unmapped"),
+        (r#"{"topic":"animals","more":"x"}"#, "policy.unmapped"),
+    ] {
+        assert_eq!(get("p", arguments), expected, "{arguments}");
+    }
+    assert_eq!(get("another", r#"{"topic":"animals"}"#), "policy.unmapped", "nobody pinned it");
+    // It is listed: some arguments let her use it.
+    assert!(bundle.may_see(&query(&rita, "web", Action::Get { prompt: "p", arguments: None })));
+    let schema = crate::publish_schema(&crate::scene::catalog()).unwrap();
+    assert!(schema.contains("topic") && schema.contains("page"), "{schema}");
+    assert!(
+        try_load(
+            "permit (principal, action == Action::\"get\", resource) when { context.args.nothing == \"x\" };",
+            Vec::new()
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -341,7 +380,9 @@ fn the_list_shows_what_some_arguments_or_a_stronger_sign_in_could_use() {
     );
     let rita = bundle.identify(reader());
     let seen = |server, tools: &[&'static str]| {
-        bundle.visible_tools(&query(&rita, server, Action::List), tools.iter().copied())
+        let sees =
+            |tool: &&str| bundle.may_see(&query(&rita, server, Action::Call { tool, arguments: None }));
+        tools.iter().copied().filter(sees).collect::<Vec<_>>()
     };
     assert_eq!(seen("files", &["read_file", "read_many", "delete_file", "unknown"]), ["read_file"]);
     assert!(seen("web", &["fetch"]).is_empty());

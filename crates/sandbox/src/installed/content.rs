@@ -16,7 +16,7 @@ use aws_lc_rs::digest;
 const SMALL: u64 = 16 << 20;
 
 /// Files of a package that are looked at.
-const FILES: usize = 4_000;
+pub const FILES: usize = 4_000;
 
 /// Bytes of a package that are looked at.
 const BYTES: u64 = 256 << 20;

@@ -1,12 +1,13 @@
 //! Packages that pip, uv and pipx installed (PyPA, "Recording installed projects").
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
 
-use super::{InstalledPackage, content};
+use super::{InstalledPackage, compiled, content};
 use crate::Launch;
 
 /// The module of `python -m MODULE`.
@@ -136,13 +137,18 @@ fn distribution(site: &Path, name: &str, is_it: impl Fn(&str) -> bool) -> Option
     let record = content::read_small(&folder.join("RECORD"));
     let text = record.as_ref().map(|record| String::from_utf8_lossy(record).into_owned());
     let files = text.iter().flat_map(|text| text.lines()).filter_map(|line| line.split(',').next());
-    let files = files.filter(|file| !file.is_empty() && !file.ends_with(".pyc"));
+    let files: BTreeSet<&str> = files.filter(|file| !file.is_empty() && !compiled::is_cached(file)).collect();
+    let loaded = compiled::loaded(site, files.iter().copied());
     Some(InstalledPackage {
         name: format!("pkg:pypi/{}", normalised(dist)),
         version: version.clone(),
         integrity: record.as_ref().map(|record| format!("sha256-{}", hex::encode(content::sha256(record)))),
         // `lib/pythonX.Y/site-packages`, and the scripts beside `lib`.
-        content: content::listed(site, site.ancestors().nth(3).unwrap_or(site), files),
+        content: loaded.and_then(|loaded| {
+            let all: BTreeSet<&str> =
+                files.iter().copied().chain(loaded.iter().map(String::as_str)).collect();
+            content::listed(site, site.ancestors().nth(3).unwrap_or(site), all.into_iter())
+        }),
         dependencies: None,
     })
 }

@@ -4,11 +4,13 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bartizan_model::{Secret, SeededEntropy};
 use bartizan_store::{
-    Admins, Browsers, Consents, Contents, Database, DatabaseError, Digest, FileRoot, Grants, KeyFile,
-    KeysError, Links, Pins, RootError, Sealer, SigningKeys, StoredAdmins, StoredBrowsers, StoredConsents,
-    StoredGrants, StoredLinks, StoredPins, StoredSigningKeys, Vault, VaultError,
+    Admins, Browsers, Bundles, Consents, Contents, Database, DatabaseError, Digest, FileRoot, Grants,
+    KeyFile, KeysError, Links, Pins, RootError, Sealer, SigningKeys, StoredAdmins, StoredBrowsers,
+    StoredBundles, StoredConsents, StoredGrants, StoredLinks, StoredPins, StoredSigningKeys, Vault,
+    VaultError,
     admins::Held,
     browsers::Browser,
+    bundles::Taken,
     consents::{Consent, Given},
     erase,
     grants::{FreshToken, Grant, RevokedKind},
@@ -64,6 +66,7 @@ struct Desk {
     signing: StoredSigningKeys,
     vault: Vault,
     pins: StoredPins,
+    bundles: StoredBundles,
 }
 
 async fn desk(bench: &Bench, sealer: Arc<Sealer>, seen: Option<std::path::PathBuf>) -> Desk {
@@ -76,6 +79,7 @@ async fn desk(bench: &Bench, sealer: Arc<Sealer>, seen: Option<std::path::PathBu
         consents: StoredConsents::new(of().0, of().1),
         signing: StoredSigningKeys::new(of().0, of().1),
         vault: Vault::new(of().0, of().1),
+        bundles: StoredBundles::new(of().0, of().1, seen.as_ref().map(|seen| seen.with_extension("bundles"))),
         pins: StoredPins::new(of().0, of().1, seen),
         database,
         sealer,
@@ -166,6 +170,7 @@ impl Desk {
             database: &self.database,
             sealer: Arc::clone(&self.sealer),
             pins: &self.pins,
+            bundles: &self.bundles,
             patience: Duration::ZERO,
             at_once,
         }
@@ -321,6 +326,8 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         assert!(published.rotating().is_none());
         let operator = desk(bench, sealer(&published, 3), Some(place.path("pins.seen"))).await;
         operator.pins.observe(&look([&tool]), at(2)).await.unwrap();
+        let (acme, bundle) = (["acme".to_owned()], Taken { version: 3, digest: Digest::of(b"three") });
+        assert!(operator.bundles.advance(&acme, bundle, Some(("root", bundle, "[]")), at(2)).await.unwrap());
         let mut seen = Vec::new();
         {
             let rotation = operator.rotation(&file, false);
@@ -353,6 +360,10 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         assert_eq!(gate.vault.read("API_KEY").await.unwrap().reveal(), "s3cret");
         assert_eq!(gate.pins.list(None).await.unwrap().len(), 1);
         assert_eq!(admins.of(ISSUER, "ann", at(5)).await.unwrap(), ["viewer"]);
+        for bundles in [&gate.bundles, &operator.bundles] {
+            assert_eq!(bundles.newest(&acme).await.unwrap(), Some(bundle));
+            assert_eq!(bundles.followed("root").await.unwrap().unwrap().last, bundle);
+        }
         assert_eq!(gate.sealer.open(&[b"cursor"], &cursor).unwrap(), b"page 2", "for a day");
         // Nothing is left under the old keys: they open nothing of what is in the database.
         let sealed = ended.ids().unwrap().0;
@@ -366,6 +377,8 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
             ("admin_roles", "seal"),
             ("refresh_tokens", "seal"),
             ("pins", "seal"),
+            ("bundle_versions", "mark"),
+            ("bundle_chains", "mark"),
         ] {
             assert_eq!(bench.meddle(&stale(table, column)).await, 0, "{table}");
         }
@@ -383,6 +396,7 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
 
         // A key that got out opens nothing at once.
         operator.rotation(&file, true).run(at(13), &mut |_| {}).await.unwrap();
+        assert_eq!(operator.bundles.newest(&acme).await.unwrap(), Some(bundle), "the file beside too");
         gate.sealer.adopt(&file.read().await.unwrap()).unwrap();
         assert!(gate.sealer.open(&[b"cursor"], &cursor).is_none());
         assert_eq!(gate.opens("late").await, [true; 5]);

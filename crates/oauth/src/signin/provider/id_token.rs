@@ -22,7 +22,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long ago the ID token may have been made: it comes straight from the token endpoint.
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// How far the provider's clock may be from ours when `max_age` is compared.
-const SKEW: u64 = 60;
+pub(in crate::signin) const SKEW: u64 = 60;
 
 /// What an ID token must say.
 pub(super) struct Expected<'a> {

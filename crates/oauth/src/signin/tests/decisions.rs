@@ -1,10 +1,10 @@
 //! Calls that wait for a person's decision (attacks.md EP-08).
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::scene::{Browser, Departure, Got, Scene};
-use crate::signin::Standing;
+use crate::{signin::Standing, tests::scene::NOW};
 
 /// Opens the page of a held call, and presses a button.
 async fn press(browser: &mut Browser<'_>, path: &str, button: &str) -> Got {
@@ -135,6 +135,157 @@ async fn a_browser_without_a_session_signs_in_and_comes_back() {
     assert_eq!((back.status, back.line("location")), (303, path.as_str()));
     assert_eq!(press(&mut browser, &path, "approve").await.reason, "approval.granted");
     assert_eq!(Browser::new(&scene).get("/approvals").await.line("location"), "/account");
+}
+
+/// Signs `subject` in from the page that says to, with a sign-in that says this.
+async fn sign_in_again(
+    browser: &mut Browser<'_>,
+    scene: &Scene,
+    page: &Got,
+    path: &str,
+    claims: Value,
+) -> Got {
+    let gone = browser.post(path, &[("csrf", &page.field("csrf"))]).await;
+    let departure = Departure(gone.onward().parse().unwrap());
+    assert_eq!((departure.of("prompt"), departure.of("max_age")), ("login".to_owned(), "900".to_owned()));
+    scene.vouches(&departure, json!({}), claims);
+    browser.get(&departure.back("")).await
+}
+
+#[tokio::test]
+async fn ep_08_who_decides_signed_in_a_short_while_ago() {
+    let scene = Scene::new().await;
+    let path = scene.held.hold("ann", &["bob"]);
+    let mut bob = scene.signed_in("bob").await;
+    scene.later(900);
+    let form = bob.get(&path).await.field("form");
+    scene.later(300);
+    let late = bob.post(&path, &[("form", &form), ("decision", "approve")]).await;
+    assert_eq!((late.status, late.reason), (200, "approval.arrive-again"));
+    assert_eq!(scene.held.standing(&path), Standing::Waiting);
+    let page = bob.get(&path).await;
+    assert_eq!(page.reason, "approval.arrive-again");
+    assert!(page.body.contains("too long ago") && !page.body.contains("send"), "{}", page.body);
+    let now = NOW + 1200;
+    let at = |auth_time: Value| json!({ "sub": "bob", "iat": now, "exp": now + 300, "auth_time": auth_time });
+    // A provider that does not ask again, or does not say when it did, is not believed.
+    for claims in [at(json!(NOW)), at(Value::Null)] {
+        let refused = sign_in_again(&mut bob, &scene, &page, &path, claims).await;
+        assert_eq!((refused.status, refused.reason), (403, "provider.not-recent"));
+    }
+    let back = sign_in_again(&mut bob, &scene, &page, &path, at(json!(now))).await;
+    assert_eq!((back.status, back.line("location")), (303, path.as_str()));
+    assert_eq!(press(&mut bob, &path, "approve").await.reason, "approval.granted");
+}
+
+#[tokio::test]
+async fn ep_08_decisions_show_a_second_factor_where_the_operator_wants_one() {
+    let mut scene = Scene::new().await;
+    scene.signin.session.decision_methods = vec!["hwk".to_owned(), "mfa".to_owned()];
+    scene.signin.session.decision_contexts = vec!["strong".to_owned()];
+    let path = scene.held.hold("ann", &["bob"]);
+    let mut bob = scene.signed_in("bob").await;
+    let page = bob.get(&path).await;
+    assert!(page.body.contains("second factor") && !page.body.contains("send"), "{}", page.body);
+    let gone = bob.post(&path, &[("csrf", &page.field("csrf"))]).await;
+    assert_eq!(Departure(gone.onward().parse().unwrap()).of("acr_values"), "strong");
+    let weak = json!({ "sub": "bob", "amr": ["pwd"], "acr": "weak" });
+    sign_in_again(&mut bob, &scene, &page, &path, weak).await;
+    let page = bob.get(&path).await;
+    assert_eq!(page.reason, "approval.arrive-again");
+    for strong in [json!({ "sub": "bob", "amr": ["pwd", "mfa"] }), json!({ "sub": "bob", "acr": "strong" })] {
+        let path = scene.held.hold("ann", &["bob"]);
+        let mut bob = scene.signed_in("bob").await;
+        let page = bob.get(&path).await;
+        sign_in_again(&mut bob, &scene, &page, &path, strong).await;
+        assert_eq!(press(&mut bob, &path, "approve").await.reason, "approval.granted");
+    }
+    assert_eq!(scene.held.standing(&path), Standing::Waiting);
+}
+
+#[tokio::test]
+async fn ii_03_a_withheld_result_is_released_or_discarded_by_whoever_may() {
+    let scene = Scene::new().await;
+    let (first, second) = (scene.held.withhold(&["bob"]), scene.held.withhold(&["bob"]));
+    let mut bob = scene.signed_in("bob").await;
+    assert!(bob.get("/account").await.body.contains("2 withheld results wait"));
+    let listed = bob.get("/quarantine").await;
+    assert_eq!((listed.status, listed.reason), (200, "quarantine.listed"));
+    assert!(listed.body.contains(&first) && listed.body.contains(&second), "{}", listed.body);
+    let page = bob.get(&first).await;
+    for words in ["ann", "fetch", "web", "injection.override", "⟨U+202E⟩", "77 bytes more"] {
+        assert!(page.body.contains(words), "{words}");
+    }
+    assert!(!page.body.contains("<img"), "what the server sent is no markup");
+    assert!(page.line("content-security-policy").starts_with("default-src 'none'"));
+    // Neither another browser, nor the form of another result, nor one of a call, nor twice.
+    let (form, other) = (page.field("form"), bob.get(&second).await.field("form"));
+    let mut eve = scene.signed_in("eve").await;
+    assert_eq!(eve.get(&first).await.reason, "approval.role");
+    assert_eq!(
+        eve.post(&first, &[("form", &form), ("decision", "release")]).await.reason,
+        "signin.form-foreign"
+    );
+    let call = scene.held.hold("ann", &["bob"]);
+    let of_call = bob.get(&call).await.field("form");
+    for (path, form) in [(&first, &other), (&first, &of_call), (&call, &form)] {
+        for button in ["release", "approve"] {
+            let got = bob.post(path, &[("form", form), ("decision", button)]).await;
+            assert_eq!(got.reason, "signin.form-foreign");
+        }
+    }
+    let fields = [("form", form.as_str()), ("decision", "release")];
+    let foreign = bob.post_with(&first, &fields, &[("sec-fetch-site", "cross-site")]).await;
+    assert_eq!(foreign.reason, "signin.other-site");
+    assert!(scene.held.1.lock().unwrap().iter().all(|(one, _)| !one.is_released));
+    assert_eq!(bob.post(&first, &fields).await.reason, "quarantine.released");
+    assert_eq!(bob.post(&first, &fields).await.reason, "signin.form-spent");
+    assert_eq!(press(&mut bob, &second, "discard").await.reason, "quarantine.discarded");
+    assert_eq!(bob.get(&second).await.reason, "approval.unknown");
+    assert_eq!(bob.send(&Method::PUT, &first, &[], "").await.status, 405);
+}
+
+#[tokio::test]
+async fn ii_03_who_releases_signed_in_a_short_while_ago() {
+    let scene = Scene::new().await;
+    let path = scene.held.withhold(&["bob"]);
+    let mut bob = scene.signed_in("bob").await;
+    scene.later(1200);
+    for path in [path.as_str(), "/quarantine"] {
+        let page = bob.get(path).await;
+        assert_eq!(page.reason, "approval.arrive-again");
+        assert!(!page.body.contains("fetch"), "{}", page.body);
+    }
+    let now = NOW + 1200;
+    let claims = json!({ "sub": "bob", "iat": now, "exp": now + 300, "auth_time": now });
+    let page = bob.get("/quarantine").await;
+    let back = sign_in_again(&mut bob, &scene, &page, "/quarantine", claims).await;
+    assert_eq!((back.status, back.line("location")), (303, "/quarantine"));
+    assert_eq!(press(&mut bob, &path, "release").await.reason, "quarantine.released");
+}
+
+#[tokio::test]
+async fn who_owns_a_window_forgets_what_has_entered_it() {
+    let scene = Scene::new().await;
+    let mut ann = scene.signed_in("ann").await;
+    assert!(!ann.get("/account").await.body.contains("reset-flow"));
+    scene.held.2.lock().unwrap().extend(["agent".to_owned(), "other".to_owned()]);
+    let page = ann.get("/account").await;
+    assert!(page.body.contains("untrusted: fetch of web") && page.body.contains("They have met"));
+    let csrf = page.field("csrf");
+    let fields = [("csrf", csrf.as_str()), ("action", "reset-flow"), ("client", "agent")];
+    let foreign = ann.post_with("/account", &fields, &[("sec-fetch-site", "cross-site")]).await;
+    assert_eq!(foreign.reason, "signin.other-site");
+    assert_eq!(ann.post("/account", &fields).await.reason, "account.flow-reset");
+    assert_eq!(*scene.held.2.lock().unwrap(), ["other"]);
+    assert_eq!(ann.post("/account", &fields).await.reason, "approval.unknown");
+    // Later the one who is there signs in first.
+    scene.later(1200);
+    let fields = [("csrf", csrf.as_str()), ("action", "reset-flow"), ("client", "other")];
+    let gone = ann.post("/account", &fields).await;
+    let departure = Departure(gone.onward().parse().unwrap());
+    assert_eq!(departure.of("prompt"), "login");
+    assert_eq!(*scene.held.2.lock().unwrap(), ["other"]);
 }
 
 #[tokio::test]

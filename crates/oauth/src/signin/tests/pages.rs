@@ -42,6 +42,10 @@ async fn all() -> Vec<(&'static str, String)> {
     pages.push(("account", browser.get("/account").await.body));
     let held = scene.held.hold("bob", &["ann"]);
     pages.push(("decision", browser.get(&held).await.body));
+    pages.push(("release", browser.get(&scene.held.withhold(&["ann"])).await.body));
+    pages.push(("withheld", browser.get("/quarantine").await.body));
+    scene.held.2.lock().unwrap().push("agent".to_owned());
+    pages.push(("account-windows", browser.get("/account").await.body));
     pages.push(("waiting", browser.get("/approvals").await.body));
     pages.push(("account-waiting", browser.get("/account").await.body));
     pages.push(("decision-own", browser.get(&scene.held.hold("ann", &[])).await.body));

@@ -21,8 +21,8 @@ use crate::{
     facade::{Application, Asked, AuthorizationRequest, Person},
     outbound::Assertions,
     signin::{
-        Decisions, Described, Desk, Held, Noted, ProviderConfig, SignIn, SignInSettings, SignInSurroundings,
-        Standing, Unanswerable, Undecided,
+        Decisions, Described, Desk, Entered, Held, Noted, ProviderConfig, SignIn, SignInSettings,
+        SignInSurroundings, Standing, Unanswerable, Undecided, Withheld,
     },
     tests::{
         notebook::Notebook,
@@ -99,9 +99,14 @@ impl Desk for FakeDesk {
     }
 }
 
-/// Calls that are held: each for the people it names, whoever asked.
+/// Calls that are held, and results that are withheld: each for the people it names, whoever asked. And the applications in
+/// whose windows something has entered.
 #[derive(Default)]
-pub struct HeldCalls(pub Mutex<Vec<(Held, Vec<String>)>>);
+pub struct HeldCalls(
+    pub Mutex<Vec<(Held, Vec<String>)>>,
+    pub Mutex<Vec<(Withheld, Vec<String>)>>,
+    pub Mutex<Vec<String>>,
+);
 
 impl HeldCalls {
     /// Holds a call that `asker` made, for `deciders`; the answer is the path of its page.
@@ -128,6 +133,29 @@ impl HeldCalls {
         };
         calls.push((held, deciders.iter().map(|name| (*name).to_owned()).collect()));
         format!("/approvals/{id}")
+    }
+
+    /// Withholds a result for `deciders`; the answer is the path of its page.
+    pub fn withhold(&self, deciders: &[&str]) -> String {
+        let mut results = self.1.lock().unwrap();
+        let id = format!("{:032x}", results.len() + 1);
+        let withheld = Withheld {
+            id: id.clone(),
+            asker: "ann".to_owned(),
+            issuer: ISSUER.to_owned(),
+            client: "https://app.example/client".to_owned(),
+            server: "web".to_owned(),
+            method: "tools/call".to_owned(),
+            name: "fetch".to_owned(),
+            found: vec!["injection.override".to_owned()],
+            excerpt: r#"{"text":"<img src=x> ignore ⟨U+202E⟩"}"#.to_owned(),
+            more_bytes: 77,
+            kept_at: Timestamp::from_unix(NOW),
+            expires_at: Timestamp::from_unix(NOW + 3600),
+            is_released: false,
+        };
+        results.push((withheld, deciders.iter().map(|name| (*name).to_owned()).collect()));
+        format!("/quarantine/{id}")
     }
 
     pub fn standing(&self, path: &str) -> Standing {
@@ -165,6 +193,48 @@ impl Decisions for HeldCalls {
         }
         held.standing = if approve { Standing::Approved } else { Standing::Denied };
         Ok(held.clone())
+    }
+
+    async fn withheld(&self, person: &Person) -> Result<Vec<Withheld>, Undecided> {
+        let results = self.1.lock().unwrap();
+        let mine = results.iter().filter(|(_, deciders)| deciders.contains(&person.subject));
+        Ok(mine.map(|(withheld, _)| withheld.clone()).collect())
+    }
+
+    async fn show_withheld(&self, id: &str, person: &Person) -> Result<Withheld, Undecided> {
+        let results = self.1.lock().unwrap();
+        let (withheld, deciders) = results.iter().find(|(one, _)| one.id == id).ok_or(Undecided::Unknown)?;
+        if deciders.contains(&person.subject) { Ok(withheld.clone()) } else { Err(Undecided::Role) }
+    }
+
+    async fn decide_withheld(&self, id: &str, release: bool, person: &Person) -> Result<Withheld, Undecided> {
+        let withheld = self.show_withheld(id, person).await?;
+        let mut results = self.1.lock().unwrap();
+        match release {
+            true => {
+                results.iter_mut().filter(|(one, _)| one.id == id).for_each(|(one, _)| one.is_released = true)
+            }
+            false => results.retain(|(one, _)| one.id != id),
+        }
+        Ok(withheld)
+    }
+
+    async fn entered(&self, _person: &Person) -> Result<Vec<Entered>, Undecided> {
+        let clients = self.2.lock().unwrap();
+        let entered = |client: &String| Entered {
+            client: client.clone(),
+            shown_client: client.clone(),
+            words: vec!["untrusted: fetch of web".to_owned(), "private: read of files".to_owned()],
+            have_met: true,
+        };
+        Ok(clients.iter().map(entered).collect())
+    }
+
+    async fn reset_entered(&self, client: &str, _person: &Person) -> Result<(), Undecided> {
+        let mut clients = self.2.lock().unwrap();
+        let before = clients.len();
+        clients.retain(|known| known != client);
+        if clients.len() < before { Ok(()) } else { Err(Undecided::Unknown) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bartizan_trials::{Answer, Browser, Client, Gate, Issuer, Upstream, eventually, field};
+use bartizan_trials::{Answer, Browser, Client, Gate, Issuer, Upstream, eventually, field, onward};
 use serde_json::{Value, json};
 
 const BASE: &str = "https://gate.example";
@@ -129,6 +129,46 @@ fn ep_08_whoever_was_cut_off_decides_nothing() {
     assert_eq!(office.send("bob").status, 200);
 }
 
+/// A browser that has been signed in for long decides nothing, with whatever roles it had then.
+#[test]
+fn ep_08_whoever_signed_in_long_ago_signs_in_again_with_the_roles_of_now() {
+    let office = Office::open();
+    let path = page(&office.send("bob"));
+    let mut bea = Browser::at(&office.gate);
+    let long_ago = json!({ "auth_time": 1 });
+    let arrived = bea.get("/account");
+    let fields = [("csrf", field(&arrived, "csrf").unwrap()), ("action", "sign-in".to_owned())];
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let departure = onward(&bea.post("/account", &fields)).unwrap();
+    let back = |departure: &str| {
+        let query = departure.split_once('?').unwrap().1;
+        let state = query.split('&').find_map(|pair| pair.strip_prefix("state=")).unwrap();
+        format!("/oauth/callback?state={state}&code=good")
+    };
+    office.issuer.signs_in_with(&departure, "bea", &["bosses"], long_ago.clone());
+    assert_eq!(bea.get(&back(&departure)).line("location"), Some("/account"));
+    let shown = bea.get(&path);
+    assert!(shown.text().contains("too long ago") && !shown.text().contains("bob"), "{}", shown.text());
+    let again = |bea: &mut Browser, shown: &Answer| {
+        let departure = onward(&bea.post(&path, &[("csrf", &field(shown, "csrf").unwrap())])).unwrap();
+        assert!(departure.contains("prompt=login") && departure.contains("max_age=900"), "{departure}");
+        departure
+    };
+    // A provider that does not ask her again is not believed.
+    let departure = again(&mut bea, &shown);
+    office.issuer.signs_in_with(&departure, "bea", &["bosses"], long_ago);
+    assert_eq!(bea.get(&back(&departure)).status, 403);
+    // She is no boss any more.
+    let departure = again(&mut bea, &shown);
+    office.issuer.signs_in(&departure, "bea", &["people"]);
+    assert_eq!(bea.get(&back(&departure)).line("location"), Some(path.as_str()));
+    assert_eq!(bea.get(&path).status, 403);
+    assert_eq!(office.calls(), 0);
+    let (mut ben, shown) = office.person("ben", &["bosses"], &path);
+    assert_eq!(press(&mut ben, &path, &shown, "approve").status, 200);
+    assert_eq!(office.send("bob").status, 200);
+}
+
 /// The approver sees the call, approves it, and it passes once.
 #[test]
 fn ep_08_somebody_who_holds_the_role_decides_on_a_page() {
@@ -212,24 +252,61 @@ fn ep_08_nobody_else_decides() {
         (&question["method"], &question["params"]["mode"]),
         (&json!("elicitation/create"), &json!("url"))
     );
-    assert_eq!(question["params"]["url"], format!("{BASE}{path}"));
+    let visit = question["params"]["url"].as_str().unwrap().strip_prefix(BASE).unwrap().to_owned();
+    assert_ne!(visit, path, "what a client declares goes to the server too, so this is another call");
     let claimed =
         ask(r#","inputResponses":{"bartizan/visit-1":{"action":"accept","content":{"approved":true}}}"#);
-    assert_eq!(page(&claimed), path);
+    assert_eq!(page(&claimed), visit);
     let form_only = office.caller("ann").modern_declaring(
         "/mcp/s",
         "tools/call",
         r#""name":"send","arguments":{"to":"bob"}"#,
         r#"{"elicitation":{}}"#,
     );
-    assert_eq!(page(&form_only.send()), path, "who shows no addresses reads the link");
+    page(&form_only.send());
     assert_eq!(office.calls(), 0);
 
-    assert_eq!(press(&mut boss, &path, &shown, "approve").status, 200);
+    let shown = boss.get(&visit);
+    assert_eq!(press(&mut boss, &visit, &shown, "approve").status, 200);
     let done = ask(r#","inputResponses":{"bartizan/visit-1":{"action":"accept"}}"#);
     assert_eq!(done.status, 200, "{}", done.text());
     let sent = office.up.heard_of("tools/call").pop().unwrap();
     assert!(!sent.body.contains("bartizan/visit"), "what is said to the gate goes no further: {}", sent.body);
+}
+
+/// What goes to the server beside the arguments is shown, and bound like them.
+#[test]
+fn ep_08_what_is_approved_is_what_was_shown() {
+    let office = Office::open();
+    let send = |meta: &str, root: &str| {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call"{root},"params":{{"name":"send","arguments":{{"to":"bob"}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{{"name":"test","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}{meta}}}}}}}"#
+        );
+        let ask = office.caller("ann").post("/mcp/s", body).line("MCP-Protocol-Version", "2026-07-28");
+        ask.line("Mcp-Method", "tools/call").line("Mcp-Name", "send").send()
+    };
+    let (vendor, trace) =
+        (r#","com.example/cc":"carol","progressToken":1"#, r#","com.example/cc":"carol","progressToken":2"#);
+    let path = page(&send(vendor, ""));
+    assert_eq!(page(&send(trace, "")), path, "what the gate writes anew is no other call");
+    let (mut boss, shown) = office.person("bea", &["bosses"], &path);
+    assert!(shown.text().contains("com.example/cc") && shown.text().contains("carol"), "{}", shown.text());
+    assert_eq!(press(&mut boss, &path, &shown, "approve").status, 200);
+    for (meta, root) in [
+        (r#","com.example/cc":"mallory""#, ""),
+        ("", ""),
+        (vendor, r#","com.example/bcc":"mallory""#),
+        (r#","com.example/cc":"carol","com.example/bcc":"mallory""#, ""),
+    ] {
+        let other = send(meta, root);
+        if other.code() == Some(FORBIDDEN) {
+            assert_ne!(page(&other), path, "{meta}{root}");
+        }
+        assert!(other.result().is_none(), "{meta}{root}: {}", other.text());
+    }
+    assert_eq!(office.calls(), 0);
+    assert_eq!(send(trace, "").status, 200);
+    assert!(office.up.heard_of("tools/call").pop().unwrap().body.contains("carol"));
 }
 
 /// An approval is for the tool and the policy that were looked at.

@@ -1,7 +1,7 @@
 //! Documents that take a reader: PDF with orders in sight and out of it, and documents made to break whoever reads them
 //! (attacks.md II-07).
 
-use std::io::Write;
+use std::{io::Write, thread};
 
 use bartizan_trials::{Answer, Gate, Upstream, eventually, pdf};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -154,7 +154,7 @@ fn ii_07_many_documents_at_once_are_all_read() {
     });
     let gate = Gate::start(&upstream.config("s", ""));
     let done = std::sync::atomic::AtomicUsize::new(0);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for number in 0..20 {
             let (gate, done) = (&gate, &done);
             scope.spawn(move || {
@@ -165,4 +165,85 @@ fn ii_07_many_documents_at_once_are_all_read() {
         }
     });
     eventually("all answers", || (done.load(std::sync::atomic::Ordering::Relaxed) == 20).then_some(()));
+}
+
+/// A page of forms in forms, each painted twelve times: little to send, and years to paint.
+fn slow() -> Vec<u8> {
+    let names = |number: usize| format!("/Resources << /XObject << /X {number} 0 R >> >>");
+    let mut objects = vec![
+        b"<< /Type /Catalog /Pages 2 0 R >>".to_vec(),
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_vec(),
+        format!("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R {} >>", names(5))
+            .into_bytes(),
+        pdf::stream("", "/X Do\n".repeat(12).as_bytes()),
+    ];
+    for number in 6..14 {
+        let form = format!("/Type /XObject /Subtype /Form /BBox [0 0 612 792] {}", names(number));
+        objects.push(pdf::stream(&form, "/X Do\n".repeat(12).as_bytes()));
+    }
+    objects.push(pdf::stream("/Type /XObject /Subtype /Form /BBox [0 0 612 792]", b"0 0 5 5 re f"));
+    pdf::document(&objects)
+}
+
+/// A server whose every resource is `count` documents.
+fn many(count: usize, document: impl Fn(usize) -> Vec<u8> + Send + Sync + 'static) -> Upstream {
+    Upstream::modern(move |heard, pen| {
+        if heard.rpc() != "resources/read" {
+            return false;
+        }
+        let content = |number| {
+            let blob = STANDARD.encode(document(number));
+            json!({ "uri": format!("p:{number}"), "mimeType": "application/pdf", "blob": blob })
+        };
+        let contents: Vec<Value> = (0..count).map(content).collect();
+        let result =
+            json!({ "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "contents": contents });
+        pen.result(&heard.id(), &result.to_string());
+        true
+    })
+}
+
+/// Two readers serve everybody. Who keeps them busy keeps only itself waiting, so that a neighbour's orders are found and its
+/// honest documents arrive without a word about them.
+#[test]
+fn ii_07_a_server_with_slow_documents_takes_the_readers_from_nobody() {
+    let flood = many(4, |_| slow());
+    let neighbour = server(|uri| {
+        let words = if uri == "p:bad" { ORDER } else { "Rain at noon." };
+        Some(pdf::page(&format!("BT /F1 12 Tf 72 600 Td ({words}) Tj ET"), ""))
+    });
+    let gate = Gate::start(&format!("{}{}", flood.config("flood", ""), neighbour.config("s", "")));
+    for _ in 0..6 {
+        let client = gate.client();
+        // Nobody waits for these: the gate may be gone before they are read.
+        thread::spawn(move || client.modern("/mcp/flood", "resources/read", r#""uri":"p:0""#).send());
+    }
+    eventually("the flood", || (flood.heard_of("resources/read").len() == 6).then_some(()));
+    // Their documents are with the readers, or wait for them.
+    thread::sleep(std::time::Duration::from_millis(500));
+    assert!(is_withheld(&read(&gate, "p:bad")));
+    let honest = read(&gate, "p:honest");
+    assert!(honest.result().is_some() && !honest.text().contains("findings"), "{}", honest.text());
+}
+
+/// What is beyond the number that is read is said to be unread, and never passes for harmless.
+#[test]
+fn ii_07_of_one_answer_so_many_documents_are_read_and_the_others_said_to_be_unread() {
+    let page = |number| {
+        let words = if number == 32 { ORDER } else { "Rain at noon." };
+        pdf::page(&format!("BT /F1 12 Tf 72 600 Td ({words}) Tj ET"), "")
+    };
+    let (some, too_many) = (many(32, page), many(33, page));
+    let servers = format!("{}{}", some.config("some", ""), too_many.config("many", ""));
+    let read = |gate: &Gate, name: &str| {
+        gate.client().modern(&format!("/mcp/{name}"), "resources/read", r#""uri":"p:0""#).send()
+    };
+    let gate = Gate::start(&servers);
+    let answer = read(&gate, "some");
+    assert!(answer.result().is_some() && !answer.text().contains("document."), "all of them are read");
+    let answer = read(&gate, "many");
+    assert!(answer.text().contains("document.too-large"), "one of them is not");
+    let strict = Gate::start(&format!("[shield.documents]\nunread = \"block\"\n{servers}"));
+    assert_eq!(read(&strict, "many").code(), Some(WITHHELD));
+    assert!(read(&strict, "some").result().is_some());
 }

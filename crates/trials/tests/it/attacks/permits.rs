@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bartizan_trials::{Gate, Upstream, eventually};
+use bartizan_trials::{Browser, Gate, Upstream, eventually, field};
 use serde_json::{Value, json};
 
 const FORBIDDEN: i64 = -31003;
@@ -246,12 +246,29 @@ fn ii_14_a_window_is_shown_and_reset_and_nothing_is_lost() {
         assert_eq!(code, Some(0), "{said}");
         assert_eq!(call("mail", "send").said(), "done", "at once");
     }
+    // The same by their own page: by nobody who is not signed in, by no other page, at once, and on record.
+    assert_eq!(call("web", "fetch").said(), "done");
+    assert_eq!(call("files", "open").said(), "done");
+    assert_eq!(call("mail", "send").code(), Some(FORBIDDEN));
+    let mut owner = Browser::owner(&gate);
+    let page = owner.get("/account");
+    assert!(page.text().contains("fetch of web") && page.text().contains("They have met"), "{}", page.text());
+    let csrf = field(&page, "csrf").unwrap();
+    let fields = [("csrf", csrf.as_str()), ("action", "reset-flow"), ("client", "local")];
+    assert_ne!(Browser::at(&gate).post("/account", &fields).status, 303);
+    let evil = [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")];
+    let foreign = owner.form_with("/account", &fields, &evil);
+    assert_eq!(owner.send(foreign).status, 403);
+    assert_eq!(call("mail", "send").code(), Some(FORBIDDEN));
+    assert_eq!(owner.post("/account", &fields).status, 303);
+    assert_eq!(call("mail", "send").said(), "done", "at once");
     let audit = std::process::Command::new(bartizan_trials::binary())
         .args(["audit", "search", "--kind", "response.acted", "--format", "json", "--dir"])
         .arg(gate.state().join("audit"))
         .output()
         .unwrap();
     let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
+    assert!(audit.contains("on their account page"), "{audit}");
     let told = |line: &&str| line.contains("\"ada (uid ") && line.contains("): a new conversation\"");
     assert_eq!(audit.lines().filter(told).count(), 3, "{audit}");
 }

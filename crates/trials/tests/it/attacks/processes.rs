@@ -30,7 +30,7 @@ fn ph_04_a_server_gets_only_what_it_was_given() {
     let seen = look(&gate, "/mcp/probe");
     let mut names: Vec<_> = seen["environment"].as_object().unwrap().keys().cloned().collect();
     names.sort();
-    assert_eq!(names, ["ALLOWED", "GIVEN", "HOME", "LANG", "PATH"]);
+    assert_eq!(names, ["ALLOWED", "GIVEN", "HOME", "LANG", "PATH", "PYTHONDONTWRITEBYTECODE"]);
     assert!(!seen["environment"].to_string().contains("canary"));
     let mut descriptors: Vec<_> =
         seen["descriptors"].as_array().unwrap().iter().map(|d| d.as_str().unwrap().to_owned()).collect();

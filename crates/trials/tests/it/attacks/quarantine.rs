@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use bartizan_trials::{Gate, Upstream, binary};
+use bartizan_trials::{Browser, Gate, Issuer, Upstream, binary, eventually, field};
 use serde_json::json;
 
 const WITHHELD: i64 = -31005;
@@ -100,4 +100,81 @@ fn ii_03_a_released_answer_reaches_an_old_client_too() {
     let given = call("2");
     assert!(given.said().contains("id_rsa"), "{}", given.text());
     assert_eq!(upstream.heard_of("tools/call").len(), 1);
+}
+
+/// Who holds the role sees what was withheld from somebody else, and releases it on a page; nobody else does, nor the one it was
+/// withheld from.
+#[test]
+fn ii_03_a_withheld_answer_is_released_on_a_page_by_whoever_holds_the_role() {
+    let (upstream, issuer) = (server(), Issuer::start(1));
+    let gate = Gate::start_with(
+        &format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://gate.example\"\n[identity]\nmode = \"facade\"\n{}{}\
+             [policy]\nrelease_role = \"readers\"\n[policy.roles.people]\ngroups = [\"people\"]\n\
+             [policy.roles.readers]\ngroups = [\"readers\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
+             [shield.result]\ncritical = \"quarantine\"\nhigh = \"quarantine\"\n{}",
+            issuer.provider(),
+            issuer.config(),
+            upstream.config("s", "")
+        ),
+        &[("PROVIDER_SECRET", "s3cret")],
+    );
+    let ann = gate.bearer(issuer.token(
+        "ann",
+        "https://gate.example/mcp/s",
+        json!({ "groups": ["people", "readers"] }),
+    ));
+    let ask = || ann.call("/mcp/s", "page", r#"{"city":"Oslo"}"#);
+    let withheld = eventually("the tool is pinned", || {
+        let answer = ask();
+        (answer.code() == Some(WITHHELD)).then_some(answer)
+    });
+    let id = withheld.json()["error"]["data"]["quarantine"].as_str().unwrap().to_owned();
+    let path = format!("/quarantine/{id}");
+    let person = |name: &str, groups: &[&str]| Browser::signed_in(&gate, &issuer, (name, groups), &path);
+    let (_, foreign) = person("eve", &["people"]);
+    assert_eq!(foreign.status, 403, "{}", foreign.text());
+    let (mut own, refused) = person("ann", &["people", "readers"]);
+    assert_eq!(refused.status, 403, "what was withheld from her is not hers to release: {}", refused.text());
+    assert!(!own.get("/quarantine").text().contains(&id));
+    let (mut rob, shown) = person("rob", &["readers"]);
+    for words in ["ann", "page", "id_rsa", "<pre"] {
+        assert!(shown.text().contains(words), "{words}: {}", shown.text());
+    }
+    assert!(shown.line("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    assert!(rob.get("/quarantine").text().contains(&path));
+    let form = field(&shown, "form").unwrap();
+    let fields = [("form", form.as_str()), ("decision", "release")];
+    let evil = [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")];
+    let foreign = rob.form_with(&path, &fields, &evil);
+    assert_eq!(rob.send(foreign).status, 403);
+    assert_ne!(own.post(&path, &fields).status, 200, "the form is good in one browser");
+    assert_eq!(ask().code(), Some(WITHHELD));
+    // The newest answer to the same request took the place of the one before.
+    let listed = rob.get("/quarantine").text();
+    let now = listed.split("href=\"/quarantine/").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let path = format!("/quarantine/{now}");
+    let shown = rob.get(&path);
+    let fields = [("form", field(&shown, "form").unwrap()), ("decision", "release".to_owned())];
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(rob.post(&path, &fields).status, 200);
+    assert_ne!(rob.post(&path, &fields).status, 200, "once");
+    assert!(ask().said().contains("id_rsa"));
+    let again = ask();
+    let id = again.json()["error"]["data"]["quarantine"].as_str().unwrap().to_owned();
+    let path = format!("/quarantine/{id}");
+    let shown = rob.get(&path);
+    let done = rob.post(&path, &[("form", &field(&shown, "form").unwrap()), ("decision", "discard")]);
+    assert_eq!((done.status, rob.get(&path).status), (200, 404));
+    let audit = Command::new(binary())
+        .args(["audit", "tail", "-n", "200", "--format", "json", "--dir"])
+        .arg(gate.state().join("audit"))
+        .output()
+        .unwrap();
+    let audit = String::from_utf8_lossy(&audit.stdout).into_owned();
+    for words in
+        [format!("released the withheld result {now}"), format!("discarded the withheld result {id}")]
+    {
+        assert!(audit.contains(&words), "{words}: {audit}");
+    }
 }

@@ -103,6 +103,88 @@ fn ii_02_people_are_sent_to_https_addresses_with_a_name_only() {
     assert!(ask(&gate, "elicitation/create", FORM).result().is_some());
 }
 
+/// A server that answers the tool `ask` by the questions in its arguments, and says `done` to whoever comes back with the
+/// answer to `q`.
+fn asking_more() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/call" || heard.tool() != "ask" {
+            return false;
+        }
+        let json = heard.json();
+        let answered = json.pointer("/params/inputResponses/q").is_some();
+        let arguments = json.pointer("/params/arguments").cloned().unwrap_or_default();
+        if answered && arguments["stubborn"] != true {
+            pen.result(&heard.id(), r#"{"resultType":"complete","content":[{"type":"text","text":"done"}]}"#);
+        } else {
+            let mut asked = serde_json::json!({ "resultType": "input_required", "inputRequests": arguments["questions"] });
+            if let Some(state) = arguments.get("state") {
+                asked["requestState"] = state.clone();
+            }
+            pen.result(&heard.id(), &asked.to_string());
+        }
+        true
+    })
+}
+
+#[test]
+fn ii_12_a_refused_question_fails_alone() {
+    let (up, folder) = (asking_more(), tempfile::tempdir().unwrap());
+    let rule = r#"forbid (principal == Server::"up", action == Action::"elicit", resource) when { context.mode == "url" };"#;
+    std::fs::write(folder.path().join("a.cedar"), rule).unwrap();
+    let policy = format!("[policy]\ndir = {:?}\n", folder.path());
+    let gate = Gate::start(&format!("{policy}{}", up.config("up", r#"may_ask = ["elicitation"]"#)));
+    let sampling = sampling("10", "");
+    let form = format!(r#"{{"method":"elicitation/create","params":{FORM}}}"#);
+    let bad = r#"{"method":"elicitation/create","params":{"mode":"url","message":"m","elicitationId":"e","url":"https://login.example.com/connect"}}"#;
+    let questions = format!(
+        r#"{{"q":{form},"bad":{bad},"s":{{"method":"sampling/createMessage","params":{sampling}}}}}"#
+    );
+    let call = |more: &str, rounds: &str| {
+        let call = format!(r#""name":"ask","arguments":{{"questions":{questions}{more}}}{rounds}"#);
+        gate.client().modern_declaring("/mcp/up", "tools/call", &call, CAN_ALL).send()
+    };
+    let heard = || up.heard_of("tools/call").last().unwrap().json()["params"].clone();
+    // The client answers what it was not asked, too.
+    let back = |answer: &Answer| {
+        let result = answer.result().unwrap_or_else(|| panic!("{}", answer.text()));
+        assert_eq!(
+            result["inputRequests"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["q"],
+            "{result}"
+        );
+        let accept = r#"{"action":"accept","content":{}}"#;
+        format!(
+            r#","requestState":{},"inputResponses":{{"q":{accept},"bad":{accept},"s":{{"role":"user"}}}}"#,
+            result["requestState"]
+        )
+    };
+    for (more, state) in [("", None), (r#","state":"\u00e4 \"1\"""#, Some("ä \"1\""))] {
+        let rounds = back(&call(more, ""));
+        assert_eq!(call(more, &rounds).said(), "done");
+        let params = heard();
+        assert_eq!(params.get("requestState").and_then(Value::as_str), state, "{params}");
+        let answers = params["inputResponses"].as_object().unwrap();
+        assert_eq!(answers["q"]["action"], "accept", "{params}");
+        assert_eq!(answers["bad"], serde_json::json!({ "action": "decline" }), "{params}");
+        assert!(!answers.contains_key("s"), "{params}");
+    }
+    // A state of one request is good for no other, and one that asks on for what has no answer gets no further.
+    let rounds = back(&call("", ""));
+    assert_eq!(call(r#","other":1"#, &rounds).code(), Some(-32602));
+    let rounds = back(&call(r#","stubborn":true"#, ""));
+    let answer = call(r#","stubborn":true"#, &rounds);
+    assert_eq!(answer.json()["error"]["data"]["reason"], "policy.question", "{}", answer.text());
+    eventually("the log says what was not asked", || {
+        let log = std::process::Command::new(binary())
+            .args(["audit", "tail", "-n", "100", "--format", "json", "--dir"])
+            .arg(gate.state().join("audit"))
+            .output()
+            .unwrap();
+        let log = String::from_utf8(log.stdout).unwrap();
+        (log.contains("policy.question") && log.contains("sampling/createMessage")).then_some(())
+    });
+}
+
 /// A legacy server that asks `question` when its tool is called, and keeps what it is answered.
 fn asking_legacy(question: &'static str) -> (Upstream, Arc<Mutex<Option<Value>>>) {
     let heard_back: Arc<Mutex<Option<Value>>> = Arc::default();

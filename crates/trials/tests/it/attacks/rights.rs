@@ -19,7 +19,7 @@ fn modern() -> Upstream {
     Upstream::modern(|heard, pen| {
         let result = match heard.rpc().as_str() {
             "tools/list" => {
-                json!({ "resultType": "complete", "tools": tools(), "ttlMs": 0, "cacheScope": "private" })
+                json!({ "resultType": "complete", "tools": tools(), "ttlMs": 60_000, "cacheScope": "public" })
             }
             "resources/read" => {
                 json!({ "resultType": "complete", "contents": [{ "uri": "file:///data/a", "text": "text" }] })
@@ -120,6 +120,64 @@ fn ep_03_a_name_is_that_name_to_the_byte() {
     assert!(up.heard_of("tools/call").is_empty());
     assert_eq!(direct.call("4", "read", "{}").send().said(), "{}");
     assert_eq!(merged.call("5", "s__read", "{}").send().said(), "{}");
+}
+
+#[test]
+fn ep_04_what_a_prompt_is_given_is_judged_as_what_a_tool_is_given() {
+    let up = Upstream::modern(|heard, pen| {
+        let result = match heard.rpc().as_str() {
+            "tools/list" => {
+                json!({ "resultType": "complete", "tools": tools(), "ttlMs": 0, "cacheScope": "private" })
+            }
+            "server/discover" => {
+                json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0,
+                "cacheScope": "public", "capabilities": { "tools": {}, "prompts": {} } })
+            }
+            "prompts/list" => {
+                json!({ "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "prompts": [
+                { "name": "letter", "arguments": [{ "name": "to", "required": true }, { "name": "template" }] },
+                { "name": "other", "arguments": [{ "name": "to" }] },
+            ] })
+            }
+            "prompts/get" => json!({ "resultType": "complete", "messages": [
+                { "role": "user", "content": { "type": "text", "text": "write it" } } ] }),
+            _ => return false,
+        };
+        pen.result(&heard.id(), &result.to_string());
+        true
+    });
+    let issuer = Issuer::start(1);
+    let rule = r#"@id("templates") forbid (principal, action == Action::"get", resource == Prompt::"s/letter")
+        unless { context.paths has template && context.paths.template.ancestors.contains("/srv/letters")
+                 && context.args has to && context.args.to like "*@example.com" };"#;
+    let (gate, _folder) = gate(&up, &[&issuer], rule);
+    let ann = client(&gate, &issuer, json!({}));
+    eventually("the prompts are pinned", || {
+        let listed = ann.modern("/mcp/s", "prompts/list", "").send();
+        (listed.text().contains("letter") && listed.text().contains("other")).then_some(())
+    });
+    let get = |name: &str, arguments: &str| {
+        let params = format!(r#""name":"{name}","arguments":{arguments}"#);
+        ann.modern("/mcp/s", "prompts/get", &params).send()
+    };
+    let honest = r#"{"to":"bob@example.com","template":"/srv/letters/a"}"#;
+    eventually("the honest one passes", || (get("letter", honest).status == 200).then_some(()));
+    let before = up.heard_of("prompts/get").len();
+    for bad in [
+        r#"{"to":"bob@evil.example","template":"/srv/letters/a"}"#,
+        r#"{"to":"bob@example.com","template":"/etc/passwd"}"#,
+        r#"{"to":"bob@example.com","template":"/srv/letters/../../etc/passwd"}"#,
+        r#"{"to":"bob@example.com","template":"/srv/letters/a","template":"/etc/passwd"}"#,
+        r#"{"to":"bob@example.com","template":["/srv/letters/a"]}"#,
+        r#"{"to":"bob@example.com","template":"/srv/letters/a","Template":"/etc/passwd"}"#,
+        r#"{"to":"bob@example.com"}"#,
+        "{}",
+    ] {
+        let answer = get("letter", bad);
+        assert!(answer.result().is_none(), "{bad}: {}", answer.text());
+    }
+    assert_eq!(up.heard_of("prompts/get").len(), before, "nothing of it reached the server");
+    assert_eq!(get("other", r#"{"to":"bob@evil.example"}"#).status, 200, "the rule is about one prompt");
 }
 
 #[test]
@@ -235,7 +293,18 @@ fn aa_37_no_decision_is_lent_to_another_token() {
     };
     let is_no = |answer: &Answer| matches!(answer.code(), Some(FORBIDDEN | UNKNOWN));
     eventually("the rule holds", || is_no(&write(&two, same_id(json!({})))).then_some(()));
+    // What is remembered of lists is lent to nobody either, neither here nor by whoever keeps answers on the way.
+    let list = |issuer: &Issuer, claims: Value| {
+        let answer = client(&gate, issuer, claims).modern("/mcp/s", "tools/list", "").send();
+        let result = answer.result().unwrap_or_default();
+        assert_eq!(result["cacheScope"], "private", "{}", answer.text());
+        result["tools"].as_array().unwrap().iter().any(|tool| tool["name"] == "write")
+    };
     for _ in 0..2 {
+        assert!(list(&one, same_id(json!({}))));
+        assert!(!list(&two, same_id(json!({}))), "the same subject of another issuer");
+        assert!(!list(&one, same_id(json!({ "sub": "bob" }))), "the same id of a token");
+        assert!(!list(&one, same_id(json!({ "scope": "r" }))), "the same person with fewer scopes");
         assert_eq!(write(&one, same_id(json!({}))).status, 200);
         assert!(is_no(&write(&two, same_id(json!({})))), "the same subject of another issuer");
         assert!(is_no(&write(&one, same_id(json!({ "sub": "bob" })))), "the same id of a token");
@@ -251,6 +320,7 @@ fn aa_37_no_decision_is_lent_to_another_token() {
     .unwrap();
     gate.reconfigure(&config(&up, &[&one, &two], folder.path(), ""));
     eventually("the other policy holds", || is_no(&write(&one, same_id(json!({})))).then_some(()));
+    assert!(!list(&one, same_id(json!({}))), "a list is remembered for one policy");
     fs::write(folder.path().join("a.cedar"), rule).unwrap();
     let whose = issuers_of(&format!("{}{}", one.config(), two.config()));
     let other = format!("[policy.roles.other]\ngroups = [\"x\"]\n{whose}");

@@ -1,7 +1,11 @@
 //! Schemas that reach out, never end or are not kept (attacks.md PO-06, PO-07, PO-17; spec.md A-60 to A-65; MCP basic
 //! §JSON Schema).
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use bartizan_trials::{Answer, Gate, Upstream};
 use serde_json::{Value, json};
@@ -198,4 +202,92 @@ fn po_07_a_schema_that_never_ends_holds_up_nobody() {
     assert!(upstream.heard_of("tools/call").is_empty());
     assert_eq!(gate.client().call("/mcp/s", "twice", r#"{"give":[[1]]}"#).status, 200);
     assert_eq!(gate.client().call("/mcp/s", "linear", r#"{"give":"aaaa"}"#).status, 200);
+}
+
+const TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+
+/// A server whose every call is a task, called as its argument `id` says; what comes of it is its argument `give`.
+fn tasking(tools: Value) -> Upstream {
+    let made: Mutex<HashMap<String, Value>> = Mutex::default();
+    Upstream::modern(move |heard, pen| {
+        let json = heard.json();
+        let text = |at: &str| json.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let now = "2026-11-29T12:00:00Z";
+        let task = |id: &str, status: &str| {
+            json!({
+                "taskId": id, "status": status, "createdAt": now, "lastUpdatedAt": now, "ttlMs": 1, "pollIntervalMs": 100,
+            })
+        };
+        let result = match heard.rpc().as_str() {
+            "tools/list" => {
+                json!({ "resultType": "complete", "tools": tools, "ttlMs": 0, "cacheScope": "private" })
+            }
+            "tools/call" => {
+                let id = text("/params/arguments/id");
+                let give = json.pointer("/params/arguments/give").cloned().unwrap_or_default();
+                made.lock().unwrap().insert(id.clone(), give);
+                let mut made = task(&id, "working");
+                made["resultType"] = json!("task");
+                made
+            }
+            "tasks/get" => {
+                let id = text("/params/taskId");
+                let mut got = task(&id, "completed");
+                got["resultType"] = json!("complete");
+                let give = made.lock().unwrap().get(&id).cloned().unwrap_or_default();
+                got["result"] = json!({ "content": [], "structuredContent": give, "isError": give.get("fails").is_some() });
+                got
+            }
+            _ => return false,
+        };
+        pen.result(&heard.id(), &result.to_string());
+        true
+    })
+}
+
+/// What a call became later is compared with what its tool promised, as if it had been answered at once.
+#[test]
+fn po_17_what_comes_of_a_task_is_what_its_tool_promised() {
+    let object = || json!({ "type": "object" });
+    let promise = |name: &str| json!({ "type": "object", "properties": { name: { "type": "integer" } }, "required": [name] });
+    let upstream = tasking(json!([
+        tool("counts", object(), Some(promise("count"))),
+        tool("weighs", object(), Some(promise("weight"))),
+        tool("does-not", object(), None),
+    ]));
+    let mut gate = gate(&upstream, "");
+    let ask = |gate: &Gate, method: &str, params: String| {
+        gate.client().modern_declaring("/mcp/s", method, &params, TASKS).send()
+    };
+    let make = |gate: &Gate, name: &str, id: &str, give: Value| {
+        let arguments = json!({ "id": id, "give": give });
+        let made = ask(gate, "tools/call", format!(r#""name":"{name}","arguments":{arguments}"#)).json();
+        made.pointer("/result/taskId").and_then(Value::as_str).unwrap().to_owned()
+    };
+    let get = |gate: &Gate, task: &str| ask(gate, "tasks/get", format!(r#""taskId":"{task}""#));
+    let count = || json!({ "count": 2 });
+    let good = make(&gate, "counts", "good", count());
+    assert_eq!(get(&gate, &good).json().pointer("/result/result/structuredContent"), Some(&count()));
+    let fails = make(&gate, "counts", "fails", json!({ "fails": 1 }));
+    assert!(get(&gate, &fails).result().is_some(), "errors have no schema");
+    let free = make(&gate, "does-not", "free", json!(["anything"]));
+    assert!(get(&gate, &free).result().is_some());
+
+    let other = make(&gate, "weighs", "other", count());
+    let bad = make(&gate, "counts", "bad", json!({ "obey these words": 1 }));
+    let refused = |answer: &Answer| {
+        answer.code() == Some(WITHHELD)
+            && reason(answer) == "schema_result"
+            && !answer.text().contains("obey")
+    };
+    assert!(refused(&get(&gate, &bad)) && refused(&get(&gate, &bad)), "however often it is asked");
+    assert!(refused(&get(&gate, &other)), "another tool's promise is not its own");
+    // Whatever the server makes of its name later, what was said first counts.
+    make(&gate, "does-not", "other", count());
+    assert!(refused(&get(&gate, &other)));
+
+    // Over a restart nobody knows which tool it was: it must fit what some tool of the server promises.
+    gate.restart();
+    assert!(get(&gate, &good).result().is_some());
+    assert!(refused(&get(&gate, &bad)));
 }

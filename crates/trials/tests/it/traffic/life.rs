@@ -1,6 +1,12 @@
 //! Changes and stops while requests are under way.
 
-use std::{os::unix::fs::PermissionsExt, sync::mpsc, thread};
+use std::{
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use bartizan_trials::{Client, Gate, PATIENCE, Upstream, prober};
 use rustix::process::Signal;
@@ -90,4 +96,44 @@ fn what_a_gate_keeps_is_its_own() {
     assert!(gate.token().len() >= 64, "256 bits");
     assert!(!gate.log().contains(&gate.token()), "a log is no place for it");
     assert_eq!(std::fs::read_to_string(gate.state().join(".gitignore")).unwrap(), "*\n");
+}
+
+/// Clients send a request's head and its body one after the other, and use the connection again (RFC 9112 §9.6).
+#[test]
+fn a_refusal_before_the_body_came_costs_no_connection() {
+    let gate = Gate::start(&prober("new", &[], ""));
+    let client = gate.client();
+    let stranger = client.modern("/mcp/new", "tools/list", "").without("Authorization");
+    let next = client.modern("/mcp/new", "tools/list", "").line("Connection", "close").bytes();
+    let refused = [
+        ("a stranger", stranger.bytes(), "401"),
+        ("a wrong path", client.post("/nothing", "{}").bytes(), "404"),
+        (
+            "a wrong type",
+            client.modern("/mcp/new", "tools/list", "").with("Content-Type", "text/x").bytes(),
+            "415",
+        ),
+        ("too long for a page", client.post("/nothing", vec![b' '; 70_000]).bytes(), "4"),
+    ];
+    for (name, bytes, status) in refused {
+        let mut socket = client.connect();
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        socket.write_all(&bytes[..end]).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        socket.write_all(&bytes[end..]).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        let _ = socket.write_all(&next);
+        let mut said = String::new();
+        let _ = socket.read_to_string(&mut said);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {said}");
+        assert!(said.contains("HTTP/1.1 200"), "{name}: {said}");
+    }
+    // Whoever asks before it sends a body is told at once, and that nothing comes after.
+    let asking = stranger.line("Expect", "100-continue").bytes();
+    let end = asking.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let mut socket = client.connect();
+    socket.write_all(&asking[..end]).unwrap();
+    let mut said = String::new();
+    socket.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 401") && said.contains("connection: close"), "{said}");
 }

@@ -1,0 +1,187 @@
+//! Which tool a task came from, so that what comes of it is compared with what that tool promised (attacks.md PO-17).
+//!
+//! It is kept in memory, for so many tasks of a caller and for a day. Of a task that nobody remembers (the gate was started
+//! anew, another gate made it, or there were too many) the structured result must fit what *some* approved tool of its
+//! server promises, if any promises anything: that is the most that can be asked without refusing every honest one.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bartizan_mcp::{Message, json::Value};
+use bartizan_model::{CallerKey, ServerName, Timestamp};
+use bartizan_shield::schema::Contract;
+
+use super::Call;
+use crate::{
+    contract,
+    handles::Handle,
+    limits::{TASK_CALLERS, TASKS_OF_CALLER},
+    merged,
+    upstream::{Failure, stdio::lock},
+};
+
+/// How long a task is remembered. What a server says of its tasks' life does not count: it could have them forgotten.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The tasks of one gate.
+#[derive(Default)]
+pub struct Tasks(Mutex<HashMap<CallerKey, VecDeque<Known>>>);
+
+/// One task.
+struct Known {
+    server: ServerName,
+    /// As the server calls it.
+    id: String,
+    /// What its tool promised when it was called; none if nothing is compared for it.
+    promised: Option<Arc<Contract>>,
+    until: Timestamp,
+}
+
+impl Tasks {
+    /// Remembers that a call of `caller` became the task `id` of `server`. What was said of it first counts.
+    fn remember(
+        &self,
+        caller: &CallerKey,
+        server: &ServerName,
+        id: &str,
+        promised: Option<Arc<Contract>>,
+        now: Timestamp,
+    ) {
+        let mut callers = lock(&self.0);
+        if callers.len() >= TASK_CALLERS && !callers.contains_key(caller) {
+            callers.retain(|_, known| {
+                known.retain(|task| now < task.until);
+                !known.is_empty()
+            });
+            if callers.len() >= TASK_CALLERS {
+                tracing::warn!(
+                    "tasks of too many callers are under way; those of another one are not remembered"
+                );
+                return;
+            }
+        }
+        let known = callers.entry(caller.clone()).or_default();
+        known.retain(|task| now < task.until);
+        if known.iter().any(|task| task.id == id && task.server == *server) {
+            return;
+        }
+        if known.len() >= TASKS_OF_CALLER {
+            known.pop_front();
+        }
+        known.push_back(Known { server: server.clone(), id: id.to_owned(), promised, until: now.plus(KEPT) });
+    }
+
+    /// What the tool of a task promised, if the task is known.
+    fn promised(
+        &self,
+        caller: &CallerKey,
+        server: &ServerName,
+        id: &str,
+        now: Timestamp,
+    ) -> Option<Option<Arc<Contract>>> {
+        let callers = lock(&self.0);
+        let is_it = |task: &&Known| task.id == id && task.server == *server && now < task.until;
+        callers.get(caller)?.iter().find(is_it).map(|task| task.promised.clone())
+    }
+}
+
+impl Call {
+    /// The task that `request` asks about, as its server calls it.
+    pub(super) fn task_of(&self, request: &Message) -> Option<String> {
+        if !matches!(self.method.as_str(), "tasks/get" | "tasks/result") {
+            return None;
+        }
+        let shown = request.param("taskId").and_then(Value::as_str)?;
+        let sealed = if self.is_merged { merged::split_task(&shown)?.1 } else { &shown };
+        self.handles.open(Handle::Task, &self.asker.key, self.server.name().as_str(), sealed)
+    }
+
+    /// Remembers the task that the answer `message` made of a call.
+    pub(super) fn remember_task(&self, message: &Message) {
+        if self.method != "tools/call" || message.result().is_none() {
+            return;
+        }
+        let is_task = message.field("resultType").and_then(Value::as_str).as_deref() == Some("task");
+        let modern = message.field("taskId").filter(|_| is_task);
+        let made = modern.or_else(|| message.field("task")?.get("taskId"));
+        if let Some(id) = made.and_then(Value::as_str) {
+            let (caller, server) = (&self.asker.key, self.server.name());
+            self.tasks.remember(caller, server, &id, self.contract.clone(), self.clock.now());
+        }
+    }
+
+    /// Compares the result of a task with what its tool promised: an answer of `tasks/result` is one, in one of `tasks/get`
+    /// and in a notification of its status it stands as `result` (ext-tasks).
+    ///
+    /// # Errors
+    /// [`Failure::Withheld`].
+    pub(super) fn vet_task(&self, message: &Message) -> Result<(), Failure> {
+        let (id, result) = if let Some(id) = &self.task {
+            let result = message.result();
+            let inside =
+                if self.method == "tasks/get" { result.and_then(|r| r.get("result")) } else { result };
+            (id.clone(), inside)
+        } else if message.method() == "notifications/tasks" {
+            let id = message.field("taskId").and_then(Value::as_str).unwrap_or_default();
+            (id.into_owned(), message.field("result"))
+        } else {
+            return Ok(());
+        };
+        let Some(result) = result.filter(|_| self.server.settings().validates) else { return Ok(()) };
+        let (caller, server) = (&self.asker.key, self.server.name());
+        match self.tasks.promised(caller, server, &id, self.clock.now()) {
+            Some(None) => Ok(()),
+            Some(Some(promised)) => contract::fits(&promised, &self.server, result),
+            None => contract::fits_some(&self.catalog.contracts(&self.server), &self.server, result),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_model::Caller;
+
+    use super::*;
+
+    fn caller(name: &str) -> CallerKey {
+        Caller::new("https://id.example", name, "editor").key()
+    }
+
+    #[test]
+    fn a_task_is_its_callers_and_its_servers_and_what_was_said_first_counts() {
+        let (tasks, now) = (Tasks::default(), Timestamp::from_unix(1_000));
+        let (one, two): (ServerName, ServerName) = ("one".parse().unwrap(), "two".parse().unwrap());
+        let contract = Arc::new(Contract::read("{}"));
+        let (ann, bob) = (caller("ann"), caller("bob"));
+        tasks.remember(&ann, &one, "t", Some(Arc::clone(&contract)), now);
+        tasks.remember(&ann, &one, "t", None, now);
+        assert!(tasks.promised(&ann, &one, "t", now).unwrap().is_some(), "a second call takes nothing back");
+        assert!(tasks.promised(&bob, &one, "t", now).is_none());
+        assert!(tasks.promised(&ann, &two, "t", now).is_none());
+        assert!(tasks.promised(&ann, &one, "t", now.plus(KEPT)).is_none());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_nobody_makes_anothers_be_forgotten() {
+        let (tasks, now) = (Tasks::default(), Timestamp::from_unix(1_000));
+        let server: ServerName = "one".parse().unwrap();
+        let (ann, bob) = (caller("ann"), caller("bob"));
+        tasks.remember(&bob, &server, "his", None, now);
+        for number in 0..=TASKS_OF_CALLER {
+            tasks.remember(&ann, &server, &number.to_string(), None, now);
+        }
+        assert!(tasks.promised(&ann, &server, "0", now).is_none(), "the oldest went");
+        assert!(tasks.promised(&ann, &server, "1", now).is_some());
+        assert!(tasks.promised(&bob, &server, "his", now).is_some());
+        for number in 0..TASK_CALLERS {
+            tasks.remember(&caller(&format!("crowd {number}")), &server, "t", None, now);
+        }
+        assert_eq!(lock(&tasks.0).len(), TASK_CALLERS);
+        assert!(tasks.promised(&bob, &server, "his", now).is_some());
+        tasks.remember(&caller("late"), &server, "t", None, now.plus(KEPT));
+        assert_eq!(lock(&tasks.0).len(), 1, "what has run out makes room");
+    }
+}
