@@ -8,6 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bartizan_model::{ServerName, Timestamp};
 use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 
@@ -37,6 +38,20 @@ pub enum RotationError {
     /// The file beside the pins.
     #[error(transparent)]
     Pins(#[from] crate::pins::PinError),
+}
+
+/// What is sealed outside the database, in a file of the state folder.
+#[async_trait]
+pub trait Outside: Send + Sync {
+    /// What it is, as [`Progress::Resealed`] tells it.
+    fn what(&self) -> &'static str;
+
+    /// Seals all of it again under the keys that seal now: how many were, and how many do not open and were left as they
+    /// are.
+    ///
+    /// # Errors
+    /// What the system or the database says; the rotation is not over then.
+    async fn reseal(&self) -> Result<(u64, u64), DatabaseError>;
 }
 
 impl From<sqlx::Error> for RotationError {
@@ -77,6 +92,8 @@ pub struct Rotation<'a> {
     pub pins: &'a StoredPins,
     /// What was taken up of bundles, with the file beside it.
     pub bundles: &'a StoredBundles,
+    /// What is sealed elsewhere.
+    pub outside: &'a [&'a dyn Outside],
     /// How long gates take to learn of a change of the key file.
     pub patience: Duration,
     /// Destroy the gate's older key at once, not after a day: what it sealed for other hands (session ids, cursors, forms)
@@ -141,6 +158,10 @@ impl Rotation<'_> {
                 }
             }
             say(Progress::Resealed { what: table.what, done, lost });
+        }
+        for outside in self.outside {
+            let (done, lost) = outside.reseal().await?;
+            say(Progress::Resealed { what: outside.what(), done, lost });
         }
         Ok(())
     }

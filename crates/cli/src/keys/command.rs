@@ -19,6 +19,7 @@ use crate::{
     print,
     run::base_of,
     say_error,
+    shield::kept::Reports,
     state::State,
 };
 
@@ -120,6 +121,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
     let bundles = state.bundles(database.clone()).await?;
+    let reports = Reports::of(&state).await?;
     let log = state.log("keys")?;
     // Recorded first: what is done and not recorded cannot be explained afterwards.
     let event = crate::secrets::changed("keys", "all", "rotated").by(&Caller::local_owner());
@@ -130,6 +132,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         sealer: Arc::clone(&keys.sealer),
         pins: &pins,
         bundles: &bundles,
+        outside: &[&reports],
         patience: PATIENCE,
         at_once: rotate.compromised,
     };

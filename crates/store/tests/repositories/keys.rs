@@ -169,6 +169,7 @@ impl Desk {
             sealer: Arc::clone(&self.sealer),
             pins: &self.pins,
             bundles: &self.bundles,
+            outside: &[],
             patience: Duration::ZERO,
             at_once,
         }
