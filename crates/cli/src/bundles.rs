@@ -372,7 +372,8 @@ impl Bundles {
         let unfit = |unfit: Unfit| (Some(whole), unfit);
         let checked = check(&bytes, &settings.config, &settings.keys, &self.store, self.clock.now()).await;
         let Checked { verified, root, chain } = checked.map_err(unfit)?;
-        if watch.loaded.as_ref().is_some_and(|loaded| loaded.digest == verified.digest()) {
+        let is_it = |loaded: &Loaded| loaded.digest == verified.digest() && loaded.root == root;
+        if watch.loaded.as_ref().is_some_and(is_it) {
             return Ok(None);
         }
         let proving = tokio::task::spawn_blocking(move || verified.prove().map(|arms| (arms, verified)));

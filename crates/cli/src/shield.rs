@@ -1,5 +1,6 @@
 //! `bartizan shield`: findings on any text, and figures on data sets.
 
+pub mod kept;
 mod reports;
 
 use std::{
@@ -26,8 +27,7 @@ use crate::{
     },
     state::State,
 };
-use reports::Reports;
-pub use reports::lines as report_lines;
+use kept::Reports;
 
 #[derive(Subcommand)]
 pub enum ShieldCommand {
@@ -247,7 +247,12 @@ fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
     }
     if arguments.reports {
         let state = State::for_config(arguments.config.config.as_deref())?;
-        for report in crate::runtime()?.block_on(Reports::of(&state))?.read()? {
+        let reported = crate::runtime()?.block_on(async { Reports::of(&state).await?.read().await })?;
+        let (reports, gone) = reported;
+        if gone > 0 {
+            crate::say_error(&format!("{gone} report(s) open no more: whose results they were is erased\n"));
+        }
+        for report in reports {
             let row = Row { text: report.text, label: report.label, kind: String::new() };
             let (sample, verdict) = judged(&shield, "reports", &row, &fragments(&row.text, report.kind));
             if arguments.wrong && sample.noticed != sample.attack {

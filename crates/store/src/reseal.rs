@@ -7,13 +7,14 @@
 //! What lives for minutes only, sign-ins under way, is left to end by itself: the gate's older key opens for a day more
 //! ([`crate::keyfile::RETIRED`]).
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bartizan_model::{ServerName, Timestamp};
 use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 
 use crate::{
-    Database, DatabaseError, SealedLines, Sealer, StoredBundles, admins, approvals, bundles,
+    Database, DatabaseError, Sealer, StoredBundles, admins, approvals, bundles,
     columns::{digest, time},
     consents, grants,
     keyfile::{Contents, KeyFile, KeysError},
@@ -32,14 +33,6 @@ pub enum RotationError {
     /// Another process rotates the same keys.
     #[error("another rotation of these keys is under way; wait until it is finished")]
     Busy,
-    /// A file of sealed lines.
-    #[error("cannot seal {path} again: {source}")]
-    Lines {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -49,6 +42,20 @@ pub enum RotationError {
     /// The file beside the pins.
     #[error(transparent)]
     Pins(#[from] crate::pins::PinError),
+}
+
+/// What is sealed outside the database, in a file of the state folder.
+#[async_trait]
+pub trait Outside: Send + Sync {
+    /// What it is, as [`Progress::Resealed`] tells it.
+    fn what(&self) -> &'static str;
+
+    /// Seals all of it again under the keys that seal now: how many were, and how many do not open and were left as they
+    /// are.
+    ///
+    /// # Errors
+    /// What the system or the database says; the rotation is not over then.
+    async fn reseal(&self) -> Result<(u64, u64), DatabaseError>;
 }
 
 impl From<sqlx::Error> for RotationError {
@@ -96,8 +103,8 @@ pub struct Rotation<'a> {
     pub pins: &'a StoredPins,
     /// What was taken up of bundles, with the file beside it.
     pub bundles: &'a StoredBundles,
-    /// What is kept outside the database, and what it is.
-    pub lines: &'a [(&'static str, SealedLines)],
+    /// What is sealed elsewhere.
+    pub outside: &'a [&'a dyn Outside],
     /// How long gates take to learn of a change of the key file.
     pub patience: Duration,
     /// Destroy the gate's older key at once, not after a day: what it sealed for other hands (session ids, cursors, forms)
@@ -126,12 +133,6 @@ impl Rotation<'_> {
         say(Progress::Promoted);
         tokio::time::sleep(self.patience).await;
         self.reseal(say).await?;
-        for (what, lines) in self.lines {
-            let path = || lines.path().to_owned();
-            let sealed = lines.reseal(&self.sealer);
-            let (done, lost) = sealed.map_err(|source| RotationError::Lines { path: path(), source })?;
-            say(Progress::Resealed { what: *what, done, lost });
-        }
         self.pins.renew_seen()?;
         self.bundles.renew_seen()?;
         let root = self.sealer.persons_id().ok_or(DatabaseError::Locked)?;
@@ -177,6 +178,10 @@ impl Rotation<'_> {
                 }
             }
             say(Progress::Resealed { what: table.what, done, lost });
+        }
+        for outside in self.outside {
+            let (done, lost) = outside.reseal().await?;
+            say(Progress::Resealed { what: outside.what(), done, lost });
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ use crate::{
     print,
     run::base_of,
     say_error,
+    shield::kept::Reports,
     state::State,
     tools::who,
 };
@@ -131,16 +132,16 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let before = ids(&keys.file).await?;
     let rotated =
         |from: &str, to: &str| Deed::new(Kind::KeyRotated, &who(), "keys", "all", Some(from), Some(to));
+    let reports = Reports::of(&state).await?;
     // Recorded first: what is done and not recorded cannot be explained afterwards.
     journal.note(vec![rotated(&before, "new keys").because("begun")]).await?;
-    let lines = [("reports to the shield", crate::shield::report_lines(&state))];
     let rotation = Rotation {
         file: &keys.file,
         database: &database,
         sealer: Arc::clone(&keys.sealer),
         pins: &pins,
         bundles: &bundles,
-        lines: &lines,
+        outside: &[&reports],
         patience: PATIENCE,
         at_once: rotate.compromised,
     };

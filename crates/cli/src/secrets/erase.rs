@@ -7,7 +7,11 @@ use bartizan_audit::{Event, event::Kind};
 use bartizan_model::{Caller, Clock, SystemClock};
 use bartizan_store::erase;
 
-use crate::{say_error, state::State};
+use crate::{
+    say_error,
+    shield::kept::{Reports, Whose},
+    state::State,
+};
 
 /// How long tokens that speak for the person are refused: none lives longer.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
@@ -32,18 +36,21 @@ pub async fn erase(state: &State, issuer: &str, subject: &str) -> anyhow::Result
     }
     let erased =
         erase::erase(&database, issuer, subject, SystemClock.now(), REMEMBERED).await.context(again)?;
+    let whose = Whose { issuer: issuer.to_owned(), subject: subject.to_owned() };
+    let reports = Reports::of(state).await?.forget(&whose).context(again)?;
     database.close().await;
     // A rotation that runs beside this may have made another key in between.
     let late: Vec<_> = erased.keys.iter().filter(|id| !ids.contains(id)).cloned().collect();
     if !late.is_empty() {
         keys.file.change(SystemClock.now(), |keys, _| keys.puncture(&late)).await.context(again)?;
     }
-    if erased.is_nothing() && !was_in_log {
+    if erased.is_nothing() && reports == 0 && !was_in_log {
         say_error("nothing of this person was there\n");
         return Ok(ExitCode::from(1));
     }
     say_error(&format!(
-        "erased: {} data key(s), {} grant(s), {} linked account(s), {} browser(s), {} other row(s){}\n\
+        "erased: {} data key(s), {} grant(s), {} linked account(s), {} browser(s), {} other row(s), \
+         {reports} report(s){}\n\
          A running gate refuses what speaks for them within seconds. Copies of the database hold nothing of them that opens,\n\
          as long as {} is put back from no older copy: replace those copies now.\n",
         erased.keys.len(),

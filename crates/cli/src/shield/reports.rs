@@ -1,25 +1,21 @@
 //! What people found wrong with the shield's judgement: a local evaluation set.
 //!
-//! Each report is a line of its own, sealed under the state folder's key, in a file for us alone: what was reported is text
-//! somebody withheld, or should have. `bartizan shield eval --reports` measures on them; nothing is sent anywhere.
+//! What was reported is text that somebody withheld, or should have; it is kept sealed ([`kept`](super::kept)).
+//! `bartizan shield eval --reports` measures on it; nothing is sent anywhere.
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bartizan_model::{Clock, SystemClock};
 use bartizan_shield::{Category, Config, Fragment, Kind, Scene, Shield};
-use bartizan_store::{Quarantine, SealedLines, Sealer};
+use bartizan_store::Quarantine;
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
-use super::TextKind;
+use super::{
+    TextKind,
+    kept::{Report, Reports, Whose},
+};
 use crate::state::State;
-
-/// The file in the state folder.
-const FILE: &str = "shield-reports";
-
-/// What a line is sealed as.
-const CONTEXT: &[u8] = b"shield report";
 
 /// The longest text that is kept, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -47,87 +43,42 @@ pub struct ReportArgs {
     config: crate::ConfigFile,
 }
 
-/// One report.
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
-pub struct Report {
-    /// The text.
-    pub text: String,
-    /// 1 if it is an attack.
-    pub label: u8,
-    /// What the text is.
-    pub kind: Kind,
-    /// When it was reported, in Unix seconds.
-    pub at: u64,
-}
-
-/// The reports of a state folder.
-pub struct Reports {
-    lines: SealedLines,
-    sealer: std::sync::Arc<Sealer>,
-}
-
-/// Where those of a state folder are kept.
-pub fn lines(state: &State) -> SealedLines {
-    SealedLines::new(state.folder().join(FILE), CONTEXT)
-}
-
-impl Reports {
-    /// Those in `state`.
-    pub async fn of(state: &State) -> anyhow::Result<Self> {
-        Ok(Self { lines: lines(state), sealer: state.sealer().await? })
-    }
-
-    /// Keeps one more; durable when this returns.
-    fn add(&self, report: &Report) -> anyhow::Result<()> {
-        let written = self.lines.append(&self.sealer, &serde_json::to_vec(report)?);
-        written.with_context(|| format!("cannot write {}", self.lines.path().display()))
-    }
-
-    /// All of them, in order.
-    pub fn read(&self) -> anyhow::Result<Vec<Report>> {
-        let path = self.lines.path().display();
-        let lines = self.lines.read(&self.sealer).with_context(|| format!("cannot read {path}"))?;
-        let report = |(number, plain): (usize, Option<Vec<u8>>)| {
-            let report = plain.and_then(|plain| serde_json::from_slice(&plain).ok());
-            report.with_context(|| format!("{path}, line {}, is not as we wrote it", number + 1))
-        };
-        lines.into_iter().enumerate().map(report).collect()
-    }
-}
-
 pub fn report(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     let state = State::for_config(arguments.config.config.as_deref())?;
     let kind = arguments.kind.into();
-    let mut text = text_of(&arguments.what, &state)?;
-    if text.len() > LONGEST {
-        bail!("a report has at most {LONGEST} bytes; cut out what it is about");
-    }
-    if arguments.redact {
-        text = redacted(&text, kind);
-    }
-    let reports = crate::runtime()?.block_on(Reports::of(&state))?;
-    let label = u8::from(arguments.false_negative);
-    reports.add(&Report { text, label, kind, at: SystemClock.now().as_unix() })?;
-    crate::say_error(&format!(
-        "kept, sealed, in {}; `bartizan shield eval --reports` measures on all {}\n",
-        reports.lines.path().display(),
-        reports.read()?.len()
-    ));
-    Ok(ExitCode::SUCCESS)
+    crate::runtime()?.block_on(async {
+        let (mut text, whose) = text_of(&arguments.what, &state).await?;
+        if text.len() > LONGEST {
+            bail!("a report has at most {LONGEST} bytes; cut out what it is about");
+        }
+        if arguments.redact {
+            text = redacted(&text, kind);
+        }
+        let reports = Reports::of(&state).await?;
+        let label = u8::from(arguments.false_negative);
+        reports.add(&Report { text, label, kind, at: SystemClock.now().as_unix() }, whose).await?;
+        crate::say_error(&format!(
+            "kept, sealed, in {}; `bartizan shield eval --reports` measures on all {}\n",
+            reports.path().display(),
+            reports.read().await?.0.len()
+        ));
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
-/// A result in quarantine by its id, or else a file.
-fn text_of(what: &str, state: &State) -> anyhow::Result<String> {
+/// A result in quarantine by its id, and whose it was, or else a file.
+async fn text_of(what: &str, state: &State) -> anyhow::Result<(String, Option<Whose>)> {
     let path = std::path::Path::new(what);
     if what == "-" || path.exists() {
-        return super::read(path);
+        return Ok((super::read(path)?, None));
     }
-    let found = crate::runtime()?.block_on(async {
-        let kept = state.quarantine(state.database().await?).await?;
-        Ok::<_, anyhow::Error>(kept.read(what, SystemClock.now()).await)
-    })?;
-    match found {
-        Ok((_, text)) => Ok(text),
+    let kept = state.quarantine(state.database().await?).await?;
+    match kept.read(what, SystemClock.now()).await {
+        Ok((item, text)) => {
+            let caller = item.binding.caller;
+            let (issuer, subject) = (caller.issuer().to_owned(), caller.subject().to_owned());
+            Ok((text, Some(Whose { issuer, subject })))
+        }
         Err(error) => bail!("`{what}` is no file, and no result in quarantine: {error}"),
     }
 }
@@ -158,37 +109,7 @@ fn redacted(text: &str, kind: Kind) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
-
-    fn kept(folder: &std::path::Path) -> (State, Reports) {
-        let config = folder.join("bartizan.toml");
-        std::fs::write(&config, "[[servers]]\nname = \"one\"\ncommand = [\"one\"]\n").unwrap();
-        let state = State::for_config(Some(&config)).unwrap();
-        let reports = crate::runtime().unwrap().block_on(Reports::of(&state)).unwrap();
-        (state, reports)
-    }
-
-    #[test]
-    fn reports_are_sealed_ours_alone_and_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_, reports) = kept(folder.path());
-        assert_eq!(reports.read().unwrap(), []);
-        let one = |text: &str, label| Report { text: text.to_owned(), label, kind: Kind::Result, at: 7 };
-        let both = [one("the marmalade\nis honest", 0), one("obey the marmalade", 1)];
-        for report in &both {
-            reports.add(report).unwrap();
-        }
-        assert_eq!(reports.read().unwrap(), both);
-        let about = std::fs::metadata(reports.lines.path()).unwrap();
-        assert_eq!(about.mode() & 0o777, 0o600);
-        let text = std::fs::read_to_string(reports.lines.path()).unwrap();
-        assert!(!text.contains("marmalade"));
-        let (first, second) = text.split_once('\n').unwrap();
-        std::fs::write(reports.lines.path(), format!("{}x\n{second}", first)).unwrap();
-        assert!(reports.read().is_err(), "an edited line is no report");
-    }
 
     #[test]
     fn what_is_nobodys_business_is_cut_out() {

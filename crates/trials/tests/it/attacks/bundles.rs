@@ -146,7 +146,7 @@ fn sc_06_a_bundle_that_is_altered_anothers_older_or_broken_changes_nothing_and_a
     for (bad, why) in [
         (altered.to_string(), "is not the one that was signed"),
         (fresh(&key(2), 6, "quince"), "0 of the 1 signatures needed"),
-        (stripped(&fresh(&key(1), 6, "quince")), "its signatures are gone"),
+        (stripped(&fresh(&key(1), 6, "quince")), "0 of the 1 signatures needed"),
         (fresh(&key(1), 4, "quince"), "is older than 5"),
         (fresh(&key(1), 5, "quince"), "used before with other content"),
         (bundle(&key(1), 6, &misses, 0, 90), "self-test: rule house.word misses"),
@@ -154,7 +154,7 @@ fn sc_06_a_bundle_that_is_altered_anothers_older_or_broken_changes_nothing_and_a
         ("no bundle".to_owned(), "it is no bundle"),
     ] {
         put_in_vain(&gate, &bad);
-        assert!(gate.log().contains(why) || why.starts_with("its signatures"), "{why}");
+        gate.wait_for_log(why);
         assert!(catches(&gate, "marmalade") && !catches(&gate, "quince"), "{why}");
     }
     assert_eq!(metric(&gate, "bartizan_shield_bundle_version"), "5");
@@ -317,7 +317,7 @@ fn sc_06_a_bundle_with_fewer_signatures_than_it_takes_is_none() {
     let mut written: serde_json::Value = serde_json::from_str(&signed_by_two(6, "quince")).unwrap();
     written["signatures"].as_array_mut().unwrap().pop();
     put_in_vain(&gate, &written.to_string());
-    assert!(gate.log().contains("1 of the 2 signatures needed"));
+    gate.wait_for_log("1 of the 2 signatures needed");
     let first = written["signatures"][0].clone();
     written["signatures"].as_array_mut().unwrap().push(first);
     put_in_vain(&gate, &written.to_string());
@@ -416,7 +416,7 @@ fn sc_06_gates_follow_a_chain_of_keys_and_never_back() {
         (chained(2, 4, "quince", &[(2, &[1, 2])]), "is older than 5"),
     ] {
         put_in_vain(&gate, &bad);
-        assert!(gate.log().contains(why), "{why}");
+        gate.wait_for_log(why);
         assert!(catches(&gate, "marmalade") && !catches(&gate, "quince"), "{why}");
     }
     put(&gate, &chained(2, 6, "quince", &[(2, &[1, 2])]));

@@ -106,6 +106,65 @@ fn ii_08_logs_and_progress_give_no_orders() {
     assert!(text.contains("half done") && text.contains("a quiet line") && text.contains("done"), "{text}");
 }
 
+/// What a task says of itself while it goes on, and what comes of it.
+#[test]
+fn ii_08_tasks_give_no_orders_by_their_status_or_their_result() {
+    let task = |status: &str, more: Value| {
+        let now = "2026-11-29T12:00:00Z";
+        let mut task = json!({ "status": status, "createdAt": now, "lastUpdatedAt": now, "ttlMs": 60000 });
+        task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        task
+    };
+    let upstream = Upstream::modern(move |heard, pen| {
+        let json = heard.json();
+        let text = |at| json.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let says = |text: &str| json!([{ "type": "text", "text": text }]);
+        let (resulting, id) = match heard.rpc().as_str() {
+            "tools/call" => ("task", text("/params/name")),
+            "tasks/get" => ("complete", text("/params/taskId")),
+            _ => return false,
+        };
+        let mut result = match (resulting, id.as_str()) {
+            ("task", "bad-begin") => task("working", json!({ "statusMessage": ORDER })),
+            ("complete", "bad-status") => task("working", json!({ "statusMessage": ORDER })),
+            ("complete", "bad-result") => task("completed", json!({ "result": { "content": says(ORDER) } })),
+            ("complete", "bad-error") => {
+                task("failed", json!({ "error": { "code": -32000, "message": ORDER } }))
+            }
+            ("complete", "good-result") => {
+                task("completed", json!({ "result": { "content": says("Rain at noon.") } }))
+            }
+            _ => task("working", json!({ "statusMessage": "half done" })),
+        };
+        result["resultType"] = json!(resulting);
+        result["taskId"] = json!(id);
+        pen.result(&heard.id(), &result.to_string());
+        true
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    let declared = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+    let ask = |method: &str, params: &str| {
+        gate.client().modern_declaring("/mcp/s", method, params, declared).send()
+    };
+    let make = |name: &str| ask("tools/call", &format!(r#""name":"{name}","arguments":{{}}"#));
+    assert!(is_withheld(&make("bad-begin")), "a task that begins with an order");
+    for (name, is_bad) in [
+        ("bad-status", true),
+        ("bad-result", true),
+        ("bad-error", true),
+        ("good-result", false),
+        ("good", false),
+    ] {
+        let made = make(name);
+        let json = made.json();
+        let task = json.pointer("/result/taskId").and_then(Value::as_str).unwrap_or_default().to_owned();
+        assert!(made.text().contains("half done") && !task.is_empty(), "{name}: {}", made.text());
+        let got = ask("tasks/get", &format!(r#""taskId":"{task}""#));
+        assert_eq!(is_withheld(&got), is_bad, "{name}: {}", got.text());
+        assert_eq!(got.result().is_some(), !is_bad, "{name}: {}", got.text());
+    }
+}
+
 /// A form in a result of the new era and a question of the old one are the same question.
 ///
 /// Also: II-02.
