@@ -28,7 +28,7 @@ lint:
 # The official conformance suite, real peers and a real browser, directly and through the gate; two gates at one Redis (127.0.0.1:6379); a page that has a file sent out, and does not; the audit log at real receivers
 interop:
     interop/setup.sh
-    cargo build -p bartizan-cli -p bartizan-trials --features bartizan-cli/keyring
+    cargo build -p bartizan-cli -p bartizan-trials
     cargo build -p bartizan-gateway --example upstream
     target/interop/venv/bin/python interop/conformance.py
     target/interop/venv/bin/python interop/upstream_auth.py

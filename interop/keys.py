@@ -133,9 +133,6 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         pkcs11(folder)
         print("ok pkcs11: made, rotated, kept from a wrong PIN and another token")
-    if sys.argv[1:] == ["pkcs11"]:
-        print("keyring: not tried; it is a feature that this build leaves out (`just interop` has it)")
-        return
     with tempfile.TemporaryDirectory() as folder:
         inside_session(folder)
         print("ok keyring: made, rotated, and a clear word where none answers")

@@ -21,7 +21,9 @@ use bartizan_gateway::Gate;
 use bartizan_model::{Clock, SystemClock, Timestamp};
 use bartizan_shield::{
     Shield,
-    bundle::{Arms, BundleConfig, Chain, Envelope, KeyId, Manifest, PublicKey, Refusal, Verified},
+    bundle::{
+        Arms, BUNDLE_BYTES, BundleConfig, Chain, Envelope, KeyId, Manifest, PublicKey, Refusal, Verified,
+    },
 };
 use bartizan_store::{
     Bundles as Stored, DatabaseError, Digest, StoredBundles,
@@ -210,21 +212,31 @@ impl Bundles {
 
     /// The bundle to begin with: the configured file, or the one in use, or the copy of the last good one.
     async fn first(&self, settings: &Settings, watch: &mut Watch) -> Option<Loaded> {
-        if let Some(path) = &settings.config.path {
-            let path = self.base.join(path);
-            let stamp = Stamp::of(&path);
-            let taken = match read(&path).await {
-                Ok(bytes) => self.examine(bytes, settings, watch).await,
-                Err(unfit) => Err((None, unfit)),
-            };
-            let may_pass = matches!(&taken, Err((_, unfit)) if unfit.may_pass());
-            self.examined(watch, settings, Origin::File(stamp), may_pass);
-            match taken {
-                Ok(Some(loaded)) => return Some(loaded),
-                Ok(None) => return watch.loaded.clone(),
-                Err((digest, unfit)) => self.refuse(watch, settings, digest, unfit),
+        let Some(path) = &settings.config.path else { return self.last_good(settings, watch).await };
+        let path = self.base.join(path);
+        let stamp = Stamp::of(&path);
+        let taken = match read(&path).await {
+            Ok(bytes) => self.examine(bytes, settings, watch).await,
+            Err(unfit) => Err((None, unfit)),
+        };
+        // The copy may know a chain of keys that the database has lost.
+        let may_pass = |unfit: &Unfit| unfit.may_pass() || matches!(unfit, Unfit::Refused(Refusal::Keys(_)));
+        let may_pass = matches!(&taken, Err((_, unfit)) if may_pass(unfit));
+        self.examined(watch, settings, Origin::File(stamp), may_pass);
+        match taken {
+            Ok(Some(loaded)) => Some(loaded),
+            Ok(None) => watch.loaded.clone(),
+            Err((digest, unfit)) => {
+                // Told last, when it is known what judges in its place.
+                let instead = self.last_good(settings, watch).await;
+                self.refuse(&mut watch.refused, instead.as_ref(), settings, digest, unfit);
+                instead
             }
         }
+    }
+
+    /// The bundle in use, if it still counts, or the copy of the last good one.
+    async fn last_good(&self, settings: &Settings, watch: &Watch) -> Option<Loaded> {
         if let Some(loaded) = watch.loaded.as_ref().filter(|loaded| counts(loaded, settings)) {
             return Some(loaded.clone());
         }
@@ -232,7 +244,7 @@ impl Bundles {
             return None;
         }
         let kept = match read(&self.kept).await {
-            Ok(bytes) => self.examine(bytes, settings, watch).await.map_err(|(_, unfit)| unfit),
+            Ok(bytes) => self.examine_kept(bytes, settings, watch).await,
             Err(unfit) => Err(unfit),
         };
         match kept {
@@ -242,6 +254,23 @@ impl Bundles {
                 None
             }
         }
+    }
+
+    async fn examine_kept(
+        &self,
+        bytes: Vec<u8>,
+        settings: &Settings,
+        watch: &Watch,
+    ) -> Result<Option<Loaded>, Unfit> {
+        let mut examined = self.examine(bytes.clone(), settings, watch).await;
+        if matches!(&examined, Err((_, Unfit::Refused(Refusal::Keys(_)))))
+            && let Ok(envelope) = Envelope::read(&bytes)
+        {
+            // The chain it was kept with may begin at keys that another configuration had.
+            let bare = envelope.with_chain(Chain::default()).to_json();
+            examined = self.examine(bare.into_bytes(), settings, watch).await;
+        }
+        examined.map_err(|(_, unfit)| unfit)
     }
 
     /// Puts a prepared shield in force.
@@ -313,7 +342,9 @@ impl Bundles {
                 }
             }
             Ok(None) => {}
-            Err((digest, unfit)) => self.refuse(watch, &settings, digest, unfit),
+            Err((digest, unfit)) => {
+                self.refuse(&mut watch.refused, watch.loaded.as_ref(), &settings, digest, unfit);
+            }
         }
         if let Some(origin) = origin {
             self.examined(watch, &settings, origin, may_pass);
@@ -385,29 +416,37 @@ impl Bundles {
         let links = chain.to_json();
         let last =
             chain.digest(chain.len()).map(|digest| Taken { version: chain.len(), digest: Digest(digest) });
-        let chain = last.map(|last| (root.as_str(), last, links.as_str()));
-        let advanced = self.store.advance(&keys, taken, chain, self.clock.now()).await;
+        let followed = last.map(|last| (root.as_str(), last, links.as_str()));
+        let advanced = self.store.advance(&keys, taken, followed, self.clock.now()).await;
         if !advanced.map_err(|error| unfit(Unfit::Store(error.to_string())))? {
             // Another gate was faster, with a newer one.
             let (found, known) = (taken.version, taken.version + 1);
             return Err(unfit(Refusal::Rollback { found, known }.into()));
         }
-        if let Err(error) = source::keep(&self.kept, &bytes) {
+        if let Err(error) = source::keep(&self.kept, &with_its_chain(bytes, chain)) {
             tracing::warn!(%error, "[shield.bundle]: no copy of the bundle can be kept");
         }
         let (manifest, digest) = (verified.manifest().clone(), verified.digest());
         Ok(Some(Loaded { manifest, digest, root, signatures: signers.len(), arms }))
     }
 
-    fn refuse(&self, watch: &mut Watch, settings: &Settings, digest: Option<Digest>, unfit: Unfit) {
+    /// Tells, once, that a bundle is refused and what judges: `instead`, or what the build has.
+    fn refuse(
+        &self,
+        refused: &mut Option<(Option<Digest>, Unfit)>,
+        instead: Option<&Loaded>,
+        settings: &Settings,
+        digest: Option<Digest>,
+        unfit: Unfit,
+    ) {
         let news = (digest, unfit);
-        if watch.refused.as_ref() == Some(&news) {
+        if refused.as_ref() == Some(&news) {
             return;
         }
         let (_, unfit) = &news;
-        let stays = match &watch.loaded {
+        let stays = match instead {
             Some(loaded) => format!("version {} stays", loaded.manifest.version),
-            None => "the build's own rules stay".to_owned(),
+            None => "the build's own rules and model judge".to_owned(),
         };
         let from = settings.config.url.clone();
         let from = from.or_else(|| settings.config.path.as_ref().map(|path| path.display().to_string()));
@@ -417,11 +456,11 @@ impl Bundles {
             decision: Some(Decision::Deny),
             reason: unfit.code().parse().ok(),
             message: Some(Text::new(&format!("{unfit}; {stays}"))),
-            change: Some(change(watch.loaded.as_ref().map(version_of), digest.map(|d| d.to_string()))),
+            change: Some(change(instead.map(version_of), digest.map(|d| d.to_string()))),
             findings: vec![finding(unfit.code(), Severity::High, "block")],
             ..Details::default()
         }));
-        watch.refused = Some(news);
+        *refused = Some(news);
     }
 
     fn tell_loaded(&self, watch: &Watch, from: Option<String>) {
@@ -474,10 +513,38 @@ fn counts(loaded: &Loaded, settings: &Settings) -> bool {
     loaded.root == Chain::root(&settings.keys) && loaded.signatures >= settings.config.threshold.max(1)
 }
 
+/// What a gate judges by, and whose it is.
+pub struct Active {
+    /// Rules and model.
+    pub arms: Arms,
+    /// The name and version of the bundle they are of. `None` is the build.
+    pub bundle: Option<(String, u64)>,
+}
+
+impl Active {
+    /// What the build has.
+    pub fn shipped() -> Self {
+        Self { arms: Arms::shipped(), bundle: None }
+    }
+}
+
+/// What is said of who judged: `{"bundle": NAME, "version": N}`, or `"build"`.
+pub fn judged_by(bundle: Option<&(String, u64)>) -> serde_json::Value {
+    match bundle {
+        Some((name, version)) => serde_json::json!({ "bundle": name, "version": version }),
+        None => "build".into(),
+    }
+}
+
 /// What a gate of `config` with the state folder `state` judges by: the configured file if it is good, or else the copy of the
 /// last good bundle, or else the build's own rules and model. Nothing is taken up; `say` hears why something is not used.
-pub async fn active(config: &Config, base: &Path, state: &State, say: impl Fn(&str)) -> anyhow::Result<Arms> {
-    let Some(settings) = &config.shield.bundle else { return Ok(Arms::shipped()) };
+pub async fn judging(
+    config: &Config,
+    base: &Path,
+    state: &State,
+    say: impl Fn(&str),
+) -> anyhow::Result<Active> {
+    let Some(settings) = &config.shield.bundle else { return Ok(Active::shipped()) };
     let keys = settings.public_keys().map_err(anyhow::Error::msg).context("[shield.bundle]")?;
     let store = state.bundles(state.database().await?).await?;
     let kept = state.folder().join(KEPT);
@@ -485,18 +552,19 @@ pub async fn active(config: &Config, base: &Path, state: &State, say: impl Fn(&s
     for path in paths {
         let proven = async {
             let bytes = read(&path).await?;
-            let checked = check(&bytes, settings, &keys, &store, SystemClock.now()).await?;
-            let proving = tokio::task::spawn_blocking(move || checked.verified.prove());
+            let verified = check(&bytes, settings, &keys, &store, SystemClock.now()).await?.verified;
+            let bundle = Some((verified.manifest().name.clone(), verified.version()));
+            let proving = tokio::task::spawn_blocking(move || verified.prove());
             let proven = proving.await.map_err(|error| Refusal::SelfTest(error.to_string()))?;
-            Ok::<_, Unfit>(proven?)
+            Ok::<_, Unfit>(Active { arms: proven?, bundle })
         };
         match proven.await {
-            Ok(arms) => return Ok(arms),
+            Ok(active) => return Ok(active),
             Err(unfit) => say(&format!("[shield.bundle] {}: refused: {unfit}\n", path.display())),
         }
     }
     say("[shield.bundle]: no good bundle; the build's own rules and model judge\n");
-    Ok(Arms::shipped())
+    Ok(Active::shipped())
 }
 
 /// A bundle that is rightly signed, and how that was found out.
@@ -522,7 +590,7 @@ pub async fn check(
     let envelope = Envelope::read(bytes)?;
     let root = Chain::root(keys);
     let followed = store.followed(&root).await.map_err(unknown)?;
-    let chain = longest(&envelope, followed.as_ref())?;
+    let chain = longest(&envelope, followed.as_ref(), keys, config.threshold)?;
     let current = chain.follow(keys, config.threshold)?;
     // Of all keys there ever were, not of its signers alone: whoever leaves a signature out goes back no further, nor does
     // whoever has a key that was replaced.
@@ -551,25 +619,46 @@ pub async fn check(
     Ok(Checked { verified, root, chain })
 }
 
+/// The bundle with the chain of keys by which it was found good: its copy counts though the database loses that chain.
+fn with_its_chain(bytes: Vec<u8>, chain: Chain) -> Vec<u8> {
+    match Envelope::read(&bytes) {
+        Ok(envelope) if envelope.chain().len() < chain.len() => {
+            let text = envelope.with_chain(chain).to_json();
+            if text.len() <= BUNDLE_BYTES { text.into_bytes() } else { bytes }
+        }
+        _ => bytes,
+    }
+}
+
 /// The chain of keys to go by: the longer one of the bundle's and the one that was followed before, which it must not leave.
-fn longest(envelope: &Envelope, followed: Option<&Followed>) -> Result<Chain, Refusal> {
-    let own = envelope.chain().clone();
-    let Some(followed) = followed else { return Ok(own) };
-    let stored = followed.links.as_ref().map(|links| Chain::read(links.as_bytes())).transpose()?;
-    let chain = match stored {
-        Some(stored) if stored.len() >= own.len() => stored,
-        _ => own,
-    };
+/// Whoever writes to the database has no say: links there that cannot be followed from `keys` to where they led are none.
+fn longest(
+    envelope: &Envelope,
+    followed: Option<&Followed>,
+    keys: &[PublicKey],
+    threshold: usize,
+) -> Result<Chain, Refusal> {
+    let own = envelope.chain();
+    let Some(followed) = followed else { return Ok(own.clone()) };
     let last = followed.last;
-    match chain.digest(last.version) {
-        Some(digest) if digest == last.digest.0 => Ok(chain),
+    let leads_on = |chain: &Chain| {
+        chain.digest(last.version) == Some(last.digest.0) && chain.follow(keys, threshold).is_ok()
+    };
+    let stored = followed.links.as_ref().and_then(|links| Chain::read(links.as_bytes()).ok());
+    if let Some(stored) = stored.filter(leads_on)
+        && (stored.len() > own.len() || (stored.len() == own.len() && !leads_on(own)))
+    {
+        return Ok(stored);
+    }
+    match own.digest(last.version) {
+        Some(digest) if digest == last.digest.0 => Ok(own.clone()),
         Some(_) => Err(Refusal::Keys(format!(
             "link {} of its chain of keys is another than the one that was followed before",
             last.version
         ))),
         None => Err(Refusal::Keys(format!(
             "its chain of keys has {} links, and {} were followed before",
-            chain.len(),
+            own.len(),
             last.version
         ))),
     }
@@ -607,4 +696,63 @@ fn change(from: Option<String>, to: Option<String>) -> Change {
 
 fn finding(rule: &str, severity: Severity, action: &str) -> Finding {
     Finding { rule: Text::new(rule), severity, place: Text::new("bundle"), action: Text::new(action) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bartizan_shield::bundle::SigningKey;
+
+    use super::*;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&[seed; 32])
+    }
+
+    /// A chain whose links name the first key, each signed by the second ones.
+    fn chain(links: &[(u8, &[u8])]) -> Chain {
+        let mut chain = Chain::default();
+        for (to, by) in links {
+            chain.add(&[key(*to).public()], Timestamp::from_unix(1)).unwrap();
+            by.iter().for_each(|seed| chain.sign(&key(*seed)));
+        }
+        chain
+    }
+
+    fn chosen(own: &Chain, last: &Chain, links: Option<&str>) -> Result<u64, Refusal> {
+        let (from, until) = (Timestamp::from_unix(1), Timestamp::from_unix(2));
+        let files = BTreeMap::from([("rules/house.toml".to_owned(), Vec::new())]);
+        let bundle = Envelope::new("house", 1, from, until, files).unwrap().with_chain(own.clone());
+        let digest = Digest(last.digest(last.len()).unwrap());
+        let last = Taken { version: last.len(), digest };
+        let followed = Followed { last, links: links.map(ToOwned::to_owned) };
+        let chosen = longest(&bundle, Some(&followed), &[key(1).public()], 1)?;
+        assert!(chosen.follow(&[key(1).public()], 1).is_ok(), "what is chosen can be followed");
+        Ok(chosen.len())
+    }
+
+    #[test]
+    fn links_of_the_database_that_lead_nowhere_are_none_and_the_bundles_own_count() {
+        let one = chain(&[(2, &[1, 2])]);
+        let two = chain(&[(2, &[1, 2]), (3, &[2, 3])]);
+        let none = Chain::default();
+        let forged = chain(&[(2, &[1, 2]), (9, &[9])]).to_json();
+        let unsigned = chain(&[(2, &[]), (3, &[2, 3])]).to_json();
+        let fork = chain(&[(9, &[1, 9]), (8, &[9, 8])]).to_json();
+        for bad in [None, Some("x"), Some(""), Some(&*forged), Some(&*unsigned), Some(&*fork)] {
+            assert_eq!(chosen(&one, &one, bad), Ok(1), "{bad:?}");
+            assert_eq!(chosen(&two, &one, bad), Ok(2), "{bad:?}");
+            // How far it was followed counts all the same.
+            assert!(matches!(chosen(&none, &one, bad), Err(Refusal::Keys(_))), "{bad:?}");
+            assert!(matches!(chosen(&one, &two, bad), Err(Refusal::Keys(_))), "{bad:?}");
+        }
+        // Good ones lead a bundle that brings none, fewer, or others of the same number.
+        assert_eq!(chosen(&none, &one, Some(&one.to_json())), Ok(1));
+        assert_eq!(chosen(&one, &two, Some(&two.to_json())), Ok(2));
+        assert_eq!(chosen(&chain(&[(9, &[1, 9])]), &one, Some(&one.to_json())), Ok(1));
+        assert_eq!(chosen(&chain(&[(2, &[])]), &one, Some(&one.to_json())), Ok(1));
+        let longer = chain(&[(9, &[1, 9]), (8, &[9, 8])]);
+        assert!(matches!(chosen(&longer, &one, Some(&one.to_json())), Err(Refusal::Keys(_))));
+    }
 }

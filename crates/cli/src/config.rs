@@ -556,7 +556,15 @@ impl Config {
                  own"
             )
         });
-        shared.chain(self.audit.warnings(&self.servers)).collect()
+        let policy = &self.policy;
+        let release = policy.release_role.as_ref().filter(|role| !policy.roles.0.contains_key(*role));
+        let release = release.map(|role| {
+            format!(
+                "[policy] release_role: nobody has the role `{role}`, for there is no [policy.roles.{role}]: add it, or name one that \
+                 there is"
+            )
+        });
+        shared.chain(self.audit.warnings(&self.servers)).chain(release).collect()
     }
 }
 
@@ -659,6 +667,48 @@ mod tests {
         let command =
             "[[servers]]\nname = \"c\"\ncommand = [\"x\"]\nset_env = { KEY = { file = \"one\" } }\n";
         assert_eq!(warnings(&format!("{}{command}", server("a", "one"))).len(), 1);
+    }
+
+    #[test]
+    fn a_role_that_nobody_has_releases_nothing_and_is_worth_a_warning() {
+        let warnings = |role: &str| {
+            let text = format!(
+                "[policy]\nrelease_role = \"{role}\"\n[policy.roles.readers]\ngroups = [\"readers\"]\n{GOOD}"
+            );
+            toml::from_str::<Config>(&text).unwrap().warnings()
+        };
+        assert_eq!(warnings("readers"), Vec::<String>::new());
+        let found = warnings("raeders");
+        assert!(found.len() == 1 && found[0].starts_with("[policy] release_role: nobody has"), "{found:?}");
+    }
+
+    #[test]
+    fn sign_in_is_checked_before_the_gate_starts() {
+        let facade = "[server]\npublic_url = \"https://mcp.example\"\n[identity]\nmode = \"facade\"\n";
+        let provider = "[identity.provider]\nkind = \"oidc\"\nissuer = \"https://id.example\"\nclient_id = \"gate\"\n\
+                        credential = { method = \"client_secret_basic\", secret = { env = \"S\" } }\n";
+        let good = format!("{facade}{provider}");
+        assert_eq!(problems(&format!("{good}{GOOD}")), Vec::<String>::new());
+        let only = |text: &str, word: &str| {
+            let found = problems(&format!("{text}{GOOD}"));
+            assert!(found.len() == 1 && found[0].contains(word), "`{word}` once: {found:#?}");
+        };
+        only(&format!("{good}recheck = {{ by = \"userinfo\", grace_s = 100000 }}\n"), "recheck.grace_s");
+        only(&good.replace("\"gate\"", "\"\""), "client_id");
+        only(facade, "needs [identity.provider]");
+        let browsers = |line: &str| format!("[identity.browsers]\n{line}\n");
+        // Without [identity], the mode is `local`.
+        for mode in [good.as_str(), ""] {
+            only(&format!("{mode}{}", browsers("decision_max_age_s = 0")), "decision_max_age_s");
+            only(&format!("{mode}{}", browsers("idle_timeout_s = 0")), "idle_timeout_s");
+        }
+        for name in ["decision_methods", "decision_contexts"] {
+            let values = |values: &str| browsers(&format!("{name} = {values}"));
+            assert_eq!(problems(&format!("{good}{}{GOOD}", values("[\"mfa\"]"))), Vec::<String>::new());
+            only(&format!("{good}{}", values("[\"mfa\", \"\"]")), &format!("{name} holds an empty value"));
+            only(&values("[\"mfa\"]"), "need an identity provider");
+            only(&format!("{facade}{}", values("[\"mfa\"]")), "needs [identity.provider]");
+        }
     }
 
     #[test]

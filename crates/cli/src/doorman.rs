@@ -299,11 +299,13 @@ impl Doorman {
                 None => all.clone(),
             },
             scopes: scopes(config, resource),
+            asks_each_time: false,
         });
         let administered = administered(config).map(|admin| Described {
             url: admin.url.to_string(),
             servers: Vec::new(),
             scopes: admin.scopes,
+            asks_each_time: admin.by_consent_only,
         });
         let settings = SignInSettings {
             public_url: config.public_url(address)?,
@@ -520,7 +522,8 @@ pub fn offered(config: &Config, resource: &ResourceSettings) -> FacadeResource {
         [] if config.identity.scopes.is_empty() => vec![USE.0.to_owned()],
         required => required.to_vec(),
     };
-    FacadeResource { name: resource.name.clone(), url: resource.url.clone(), scopes, default_scopes }
+    let (name, url) = (resource.name.clone(), resource.url.clone());
+    FacadeResource { name, url, scopes, default_scopes, by_consent_only: false }
 }
 
 /// The admin API as administrators ask for tokens for it.
@@ -532,6 +535,7 @@ fn administered(config: &Config) -> Option<FacadeResource> {
         url: resource.url,
         scopes: [(scope.to_owned(), words.to_owned())].into(),
         default_scopes: vec![scope.to_owned()],
+        by_consent_only: true,
     })
 }
 

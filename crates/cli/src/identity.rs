@@ -160,6 +160,8 @@ impl Config {
         let mut found = Vec::new();
         let identity = &self.identity;
         let listen = self.server.listen;
+        // That a facade without a provider needs one is said below.
+        found.extend(identity.browsers.problems(identity.mode == Mode::Facade));
         if identity.mode == Mode::Local {
             found.extend(self.local_problems());
             return found;
@@ -175,12 +177,15 @@ impl Config {
                 "[server] public_url is needed with [identity] mode = \"{mode}\": tokens are issued for the URL clients use"
             ));
         }
-        if identity.mode == Mode::Facade && identity.provider.is_none() {
-            found.push(
-                "[identity] mode = \"facade\" needs [identity.provider]: `kind = \"entra\"` with `tenant`, or `kind = \"oidc\"` with `issuer`, \
-                 and `client_id`"
-                    .into(),
-            );
+        if identity.mode == Mode::Facade {
+            match &identity.provider {
+                Some(provider) => found.extend(provider.problems()),
+                None => found.push(
+                    "[identity] mode = \"facade\" needs [identity.provider]: `kind = \"entra\"` with `tenant`, or `kind = \"oidc\"` with \
+                     `issuer`, and `client_id`"
+                        .into(),
+                ),
+            }
         }
         found.extend(self.confusable_roles());
         if let Some(graph) = &identity.graph {

@@ -71,12 +71,13 @@ impl Deed {
         event
     }
 
-    /// As it is recorded: the system's word for who it is stands beside the person's own.
+    /// As it is recorded: the system's word for who it is stands beside the person's own, where that is another.
     fn event(self) -> Event {
         let Self { mut event, by, why } = self;
-        let uid = rustix::process::getuid().as_raw();
+        let uid = format!("uid {}", rustix::process::getuid().as_raw());
+        let who = if by == uid { uid } else { format!("{by} ({uid})") };
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        event.details.message = Some(Text::new(&format!("{by} (uid {uid}){why}")));
+        event.details.message = Some(Text::new(&format!("{who}{why}")));
         event
     }
 }
@@ -144,5 +145,12 @@ pub mod tests {
         let change = event.details.change.unwrap();
         assert_eq!((change.from.unwrap().as_str(), change.to.unwrap().as_str()), ("value 1", "value 2"));
         assert_eq!(event.caller, Some(Caller::local_owner()));
+        let said = |by: &str| {
+            let event = Deed::new(Kind::SecretChanged, by, "secret", "KEY", None, None).event();
+            event.details.message.unwrap().to_string()
+        };
+        assert_eq!(said(&format!("uid {uid}")), format!("uid {uid}"), "once is enough");
+        let other = format!("uid {}", uid + 1);
+        assert_eq!(said(&other), format!("{other} (uid {uid})"), "nobody passes for another");
     }
 }

@@ -93,7 +93,7 @@ fn root(config: &Config, base: &Path, folder: &Path) -> anyhow::Result<Arc<dyn R
         Provider::Keyring => Arc::new(keyring::KeyringRoot::new(folder, &name)?),
         #[cfg(not(feature = "keyring"))]
         Provider::Keyring => anyhow::bail!(
-            "this build knows no keyring: build it with `--features keyring`, or choose another provider"
+            "this build knows no keyring: build it with its default features, or choose another provider"
         ),
         Provider::Pkcs11 => {
             let settings = keys.pkcs11.as_ref().context("`pkcs11` is missing")?;

@@ -57,9 +57,10 @@ enum Command {
     Run(ConfigFile),
     /// Guard one stdio server: standard input and output in, standard input and output out.
     ///
-    /// Put it in front of the command in your client's configuration:
-    ///   bartizan wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs
-    /// State is kept in $XDG_STATE_HOME/bartizan (~/.local/state/bartizan).
+    /// Put it in front of the command in your client's configuration. State is kept in $XDG_STATE_HOME/bartizan
+    /// (~/.local/state/bartizan).
+    #[command(after_help = "Example:
+  bartizan wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs")]
     Wrap(wrap::WrapArgs),
     /// Print the local token, which clients send as `Authorization: Bearer …`.
     Token(ConfigFile),

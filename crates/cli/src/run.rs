@@ -117,9 +117,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     let only_from =
         (!address.ip().is_loopback() && tls.is_none()).then(|| config.server.trusted_proxies.clone());
     gate.recorder().configured(&Caller::local_owner(), config.servers.len());
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
+    warn(config);
 
     let reviewing = Arc::new(state.reviewing(&gate).await?);
     reviewing.apply(config.policy.review);
@@ -209,6 +207,13 @@ fn exporters(gate: &Gate, state: &State) -> Arc<Exporters> {
     let log = gate.recorder().log().clone();
     let folder = state.log_folder(&log);
     Arc::new(Exporters::new(log, folder, clock()))
+}
+
+/// Says what works and is still not as it should be.
+fn warn(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Puts the policies in force; problems leave the old ones.
@@ -409,6 +414,7 @@ impl Reload {
         self.witnessing.apply(witness);
         self.api.store(api);
         self.gate.recorder().configured(&Caller::local_owner(), count);
+        warn(config);
         Ok(())
     }
 }

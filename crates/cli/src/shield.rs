@@ -14,7 +14,6 @@ use std::{
 use anyhow::Context;
 use bartizan_shield::{
     Config, Decision, Fragment, Kind, Scene, Severity, Shield, Trust, Verdict,
-    bundle::Arms,
     eval::{Figures, Row, Sample, score},
     json,
 };
@@ -22,8 +21,9 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
     bundles::{
-        active,
+        Active,
         command::{BundleCommand, bundle},
+        judged_by, judging,
     },
     state::State,
 };
@@ -38,9 +38,9 @@ pub enum ShieldCommand {
     /// A data set is JSON Lines with `text`, `label` (1 is an attack) and `kind`.
     Eval(EvalArgs),
     /// Report a text that the shield judged wrongly, into a sealed evaluation set of your own. Nothing is sent anywhere.
-    ///
-    ///   bartizan shield report --false-positive ID        a result that waits in quarantine
-    ///   bartizan shield report --false-negative FILE      a text that should have been stopped
+    #[command(after_help = "Examples:
+  bartizan shield report --false-positive ID       # a result that waits in quarantine
+  bartizan shield report --false-negative FILE     # a text that should have been stopped")]
     Report(reports::ReportArgs),
     /// Rules and a model in a signed file: make, sign, check and read one.
     #[command(subcommand)]
@@ -72,13 +72,14 @@ pub struct EvalArgs {
     /// The data sets.
     #[arg(required_unless_present = "reports")]
     files: Vec<PathBuf>,
-    /// What you reported with `bartizan shield report`, too.
+    /// What you reported with `bartizan shield report`, too: it is in the state folder beside --config, or without it where
+    /// that command keeps it (BARTIZAN_CONFIG).
     #[arg(long)]
     reports: bool,
-    /// Judge as the gate of this configuration would: by its `[shield]`, and by the bundle that is in use. Its state folder
-    /// has the reports.
-    #[command(flatten)]
-    config: crate::ConfigFile,
+    /// Judge as the gate of this configuration would: by its `[shield]`, and by the bundle that is in use. Without it the
+    /// build's own rules, model and actions judge.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Judge every text as of this kind, whatever the data set says.
     #[arg(long, value_enum)]
     kind: Option<TextKind>,
@@ -148,27 +149,29 @@ fn test(arguments: &TestArgs) -> anyhow::Result<ExitCode> {
     let kind = arguments.kind.into();
     let fragments = fragments(&text, kind);
     let scene = Scene { trust: arguments.trust.into(), ..Scene::default() };
-    let verdict = shield_of(arguments.config.as_deref())?.inspect(&scene, &fragments);
+    let (shield, bundle) = shield_of(arguments.config.as_deref())?;
+    let verdict = shield.inspect(&scene, &fragments);
     let shown = match arguments.format {
         Format::Text => as_text(&verdict),
-        Format::Json => serde_json::to_string_pretty(&as_json(&verdict))? + "\n",
+        Format::Json => serde_json::to_string_pretty(&as_json(&verdict, judged_by(bundle.as_ref())))? + "\n",
     };
     crate::print(&shown)?;
     Ok(ExitCode::from(u8::from(!verdict.findings.is_empty())))
 }
 
-/// The shield of a gate with this configuration, without others' opinions; the build's own without one.
-fn shield_of(config: Option<&Path>) -> anyhow::Result<Shield> {
-    let Some(path) = config else { return Ok(Shield::shipped(Config::default())) };
+/// The shield of a gate with this configuration, without others' opinions, and the bundle that it judges by; the build's own
+/// without one.
+fn shield_of(config: Option<&Path>) -> anyhow::Result<(Shield, Option<(String, u64)>)> {
+    let Some(path) = config else { return Ok((Shield::shipped(Config::default()), None)) };
     let loaded = crate::config::load_shield(path)?;
-    let arms = match &loaded.shield.bundle {
-        None => Arms::shipped(),
+    let active = match &loaded.shield.bundle {
+        None => Active::shipped(),
         Some(_) => crate::runtime()?.block_on(async {
             let (base, state) = (crate::run::base_of(Some(path)), State::for_config(Some(path))?);
-            active(&loaded, &base, &state, crate::say_error).await
+            judging(&loaded, &base, &state, crate::say_error).await
         })?,
     };
-    Ok(Shield::armed(loaded.shield, &arms))
+    Ok((Shield::armed(loaded.shield, &active.arms), active.bundle))
 }
 
 /// Every string of a JSON document, or a text as it is.
@@ -199,7 +202,7 @@ fn as_text(verdict: &Verdict) -> String {
     out
 }
 
-fn as_json(verdict: &Verdict) -> serde_json::Value {
+fn as_json(verdict: &Verdict, judged_by: serde_json::Value) -> serde_json::Value {
     let findings: Vec<serde_json::Value> = verdict
         .findings
         .iter()
@@ -219,7 +222,7 @@ fn as_json(verdict: &Verdict) -> serde_json::Value {
             })
         })
         .collect();
-    serde_json::json!({ "action": action(verdict.decision), "findings": findings })
+    serde_json::json!({ "action": action(verdict.decision), "findings": findings, "judged_by": judged_by })
 }
 
 fn action(decision: Decision) -> String {
@@ -230,7 +233,7 @@ fn action(decision: Decision) -> String {
 }
 
 fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
-    let shield = shield_of(arguments.config.config.as_deref())?;
+    let (shield, _) = shield_of(arguments.config.as_deref())?;
     let mut samples = Vec::new();
     for file in &arguments.files {
         let set = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
@@ -246,7 +249,7 @@ fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if arguments.reports {
-        let state = State::for_config(arguments.config.config.as_deref())?;
+        let state = State::for_config(arguments.config.clone().or_else(reports_config).as_deref())?;
         let reported = crate::runtime()?.block_on(async { Reports::of(&state).await?.read().await })?;
         let (reports, gone) = reported;
         if gone > 0 {
@@ -267,6 +270,11 @@ fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
         Format::Json => serde_json::to_string_pretty(&figures)? + "\n",
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration beside which `bartizan shield report` keeps reports when no --config is said.
+fn reports_config() -> Option<PathBuf> {
+    std::env::var_os("BARTIZAN_CONFIG").map(PathBuf::from)
 }
 
 fn judge(shield: &Shield, set: &str, row: &Row, kind: Option<TextKind>) -> (Sample, Verdict) {

@@ -64,8 +64,9 @@ pub enum ToolsCommand {
     /// Approve what is offered now, after showing it.
     ///
     /// Only the very form that is shown is approved: if the server changes it meanwhile, nothing is.
-    ///   bartizan tools approve --server files read_file list_directory
-    ///   bartizan tools approve --server files --all
+    #[command(after_help = "Examples:
+  bartizan tools approve --server files read_file list_directory
+  bartizan tools approve --server files --all")]
     Approve(Deciding),
     /// Reject what is offered now. It stays held, whatever the server offers, until it is approved, rolled back or
     /// released.
@@ -160,7 +161,7 @@ pub struct Deciding {
 /// Who agrees.
 #[derive(Args)]
 pub struct Consent {
-    /// Who decides, for the record; by default you, as the system knows you.
+    /// Who decides, for the record; by default $USER. It is your own word: the audit log has the uid beside it.
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
     /// Do not ask.
@@ -265,9 +266,14 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
     .into())
 }
 
+/// A server that is not there, as far as anybody has seen.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no server `{0}`, or nothing of it was seen yet; `bartizan tools list` shows what there is")]
+struct UnknownServer(ServerName);
+
 /// Errors that are answers: what was asked for cannot be.
 fn refusal(error: &anyhow::Error) -> Option<End> {
-    if error.downcast_ref::<Unclear>().is_some() {
+    if error.is::<Unclear>() || error.is::<UnknownServer>() {
         return Some(End::Usage);
     }
     if let Some(QuarantineError::Unknown(_)) = error.downcast_ref() {
@@ -341,9 +347,28 @@ impl Desk<'_> {
     }
 
     async fn diff(&self, choice: &Choice, filter: &Filter, format: Format) -> anyhow::Result<End> {
-        let records = choice::records(self.pins, choice, filter).await?;
+        let records = self.records(choice, filter).await?;
         self.show(&records, format).await?;
         Ok(if records.iter().any(|record| waits(&record.pin)) { End::Findings } else { End::Clean })
+    }
+
+    /// Everything about what was chosen.
+    async fn records(&self, choice: &Choice, filter: &Filter) -> anyhow::Result<Vec<Record>> {
+        let found = choice::records(self.pins, choice, filter).await;
+        let is_unknown = |error: &anyhow::Error| matches!(error.downcast_ref(), Some(Unclear::Unknown(_)));
+        if found.as_ref().is_err_and(is_unknown)
+            && let Some(unknown) = self.unknown_server(filter).await?
+        {
+            return Err(unknown.into());
+        }
+        found
+    }
+
+    /// The server of `filter`, if nothing of it was ever seen.
+    async fn unknown_server(&self, filter: &Filter) -> Result<Option<UnknownServer>, PinError> {
+        let Some(server) = &filter.server else { return Ok(None) };
+        let is_known = !self.pins.list(Some(server)).await?.is_empty();
+        Ok((!is_known).then(|| UnknownServer(server.clone())))
     }
 
     async fn show(&self, records: &[Record], format: Format) -> anyhow::Result<()> {
@@ -364,10 +389,13 @@ impl Desk<'_> {
         ruling: impl Fn(&Pin) -> Option<Ruling>,
     ) -> anyhow::Result<End> {
         let choice = if deciding.all { Choice::Waiting } else { Choice::Named(deciding.names) };
-        let records = choice::records(self.pins, &choice, &deciding.filter).await?;
+        let records = self.records(&choice, &deciding.filter).await?;
         let rulings: Vec<_> = records.iter().filter_map(|record| ruling(&record.pin)).collect();
         if rulings.is_empty() {
-            say_error("nothing waits\n");
+            say_error(&match self.unknown_server(&deciding.filter).await? {
+                Some(unknown) => format!("nothing waits: {unknown}\n"),
+                None => "nothing waits\n".to_owned(),
+            });
             return Ok(End::Clean);
         }
         self.show(&records, deciding.output.format).await?;
@@ -376,7 +404,7 @@ impl Desk<'_> {
 
     async fn roll_back(&self, deciding: Deciding, to: Option<String>) -> anyhow::Result<End> {
         let choice = if deciding.all { Choice::Waiting } else { Choice::Named(deciding.names) };
-        let records = choice::records(self.pins, &choice, &deciding.filter).await?;
+        let records = self.records(&choice, &deciding.filter).await?;
         if to.is_some() && records.len() != 1 {
             return Err(Unclear::OneForm.into());
         }

@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use bartizan_audit::{
     AuditFolder, Details, Event, Kind, Options,
-    event::{Decision, Outcome, Reason},
+    event::{Change, Decision, Outcome, Reason},
 };
 use bartizan_model::{Caller, ManualClock, SeededEntropy, Timestamp};
 use serde_json::Value;
@@ -95,6 +95,29 @@ TIME                      SEQ  KIND                   WHO    SERVER  WHAT       
     assert_eq!(run(scene.path(), &["search", "--kind", "nonsense"]).2, 2);
     assert_eq!(run(scene.path(), &["search", "--where", "nonsense"]).2, 2);
     assert_eq!(run(&scene.path().join("nowhere"), &["search"]).2, 3);
+}
+
+#[test]
+fn a_change_is_shown_with_what_it_was_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_unix(1_760_000_000)));
+    let audit = AuditFolder::open(folder.path(), Arc::new(SeededEntropy::new(1))).unwrap();
+    let log = audit.start("secrets", clock, Options::default()).unwrap();
+    let change = |method: Option<&str>| {
+        let change = Change { entity: "secret".into(), name: "API_KEY".into(), from: None, to: None };
+        let details = Details { change: Some(change), method: method.map(Into::into), ..Details::default() };
+        Event::new(Kind::SecretChanged).by(&Caller::local_owner()).with(details)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let _ = log.note(change(None)).await.unwrap();
+        let _ = log.note(change(Some("PUT"))).await.unwrap();
+    });
+    let (out, _, _) = run(folder.path(), &["search", "--kind", "secret.changed"]);
+    let cells: Vec<_> = out.lines().filter(|line| line.contains("secret.changed")).collect();
+    assert_eq!(cells.len(), 2, "{out}");
+    assert_eq!(cells.iter().filter(|line| line.contains("secret API_KEY")).count(), 1, "{out}");
+    assert_eq!(cells.iter().filter(|line| line.contains("PUT")).count(), 1, "{out}");
 }
 
 #[test]

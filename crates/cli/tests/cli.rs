@@ -69,3 +69,60 @@ fn the_token_is_printed_for_scripts_and_stays_the_same() {
     assert_eq!(token(&["token"]), first);
     assert_eq!(fs::read_to_string(folder.path().join(".bartizan/token")).unwrap(), first);
 }
+
+#[test]
+fn keys_are_rotated_where_a_gate_has_run_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bartizan(folder.path(), &["keys", "rotate"]);
+    let words = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{words}");
+    assert!(words.contains("no gate has run here") && !words.contains("destroyed"), "{words}");
+    assert!(!folder.path().join(".bartizan").exists(), "no state is made");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_said_to_be_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bartizan(folder.path(), &["tools", "approve", "--server", "nope", "add", "--yes"]);
+    let words = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("there is no server `nope`"), "{words}");
+    let output = bartizan(folder.path(), &["tools", "approve", "--server", "nope", "--all", "--yes"]);
+    let words = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    assert!(words.contains("nothing waits: there is no server `nope`"), "{words}");
+    let output = bartizan(folder.path(), &["tools", "approve", "add", "--yes"]);
+    assert!(said(&output.stderr).contains("nothing is called `add`"), "{}", said(&output.stderr));
+}
+
+#[test]
+fn examples_stand_on_lines_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    for (command, line) in [
+        (&["wrap"][..], "\n  bartizan wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs\n"),
+        (&["shield", "report"], "\n  bartizan shield report --false-positive ID "),
+        (&["tools", "approve"], "\n  bartizan tools approve --server files --all\n"),
+    ] {
+        let help = bartizan(folder.path(), &[command, &["--help"]].concat());
+        assert!(said(&help.stdout).contains(line), "{}", said(&help.stdout));
+    }
+}
+
+#[test]
+fn the_shield_is_measured_by_the_configuration_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = "{\"text\":\"All is well.\",\"label\":0,\"kind\":\"result\"}\n";
+    fs::write(folder.path().join("set.jsonl"), row).unwrap();
+    let help = said(&bartizan(folder.path(), &["shield", "eval", "--help"]).stdout);
+    assert!(help.contains("Judge as the gate of this configuration would"), "{help}");
+    let eval = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
+        command.args(["shield", "eval", "set.jsonl"]).args(arguments).current_dir(folder.path());
+        command.env_clear().env("BARTIZAN_CONFIG", "missing.toml");
+        command.output().expect("the binary starts")
+    };
+    let output = eval(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    let output = eval(&["--config", "other.toml"]);
+    assert!(said(&output.stderr).contains("other.toml"), "{}", said(&output.stderr));
+}

@@ -321,9 +321,7 @@ impl Gate {
     /// Closes, and waits until the processes are gone; the ladder gives them some seconds (spec.md C-39).
     pub async fn close_and_wait(&self) {
         let counts = self.close();
-        if let Err(error) = self.sessions.settle().await {
-            tracing::warn!(%error, "that the sessions are over could not be noted");
-        }
+        self.sessions.settle_all().await;
         for _ in 0..100 {
             if counts.iter().all(|c| c.load(Ordering::Relaxed) == 0) {
                 return;

@@ -732,11 +732,7 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         release_role: rules.config.release_role.clone(),
         relevant: Arc::new(attributes::Relevant::of(&rules.config, &rules.policies)),
     };
-    let mut warnings = loaded.warnings;
-    if let Some(role) = ready.release_role.as_ref().filter(|role| !rules.config.roles.0.contains_key(*role)) {
-        warnings.push(format!("[policy] release_role: nobody has the role `{role}`; it is not configured"));
-    }
-    Ok((ready, warnings))
+    Ok((ready, loaded.warnings))
 }
 
 /// What policies are about: the servers of `rules` with the tools that are approved in `set`, labelled by the operator.

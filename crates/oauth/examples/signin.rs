@@ -113,7 +113,7 @@ async fn main() -> anyhow::Result<()> {
         public_url: public_url.parse()?,
         provider,
         browsers: Default::default(),
-        resources: vec![Described { url: merged.clone(), servers, scopes }],
+        resources: vec![Described { url: merged.clone(), servers, scopes, asks_each_time: false }],
     };
     let egress = Egress::new(Config::default());
     let surroundings = SignInSurroundings {

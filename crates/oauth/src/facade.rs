@@ -94,6 +94,8 @@ pub struct FacadeResource {
     pub scopes: BTreeMap<String, String>,
     /// What a client gets that asks for nothing in particular.
     pub default_scopes: Vec<String>,
+    /// Only a person at the consent page lets a client in, each time anew; no assertion, exchange or client alone does.
+    pub by_consent_only: bool,
 }
 
 /// The identity provider's directory: who is still somebody there. It is asked at each refresh (spec.md F-37, B-51).

@@ -81,6 +81,8 @@ pub struct Described {
     pub servers: Vec<String>,
     /// What each scope allows, in words that stand after "It may": `read your files`.
     pub scopes: std::collections::BTreeMap<String, String>,
+    /// Whether consent is asked for each time, whatever was given before.
+    pub asks_each_time: bool,
 }
 
 /// What is configured.
@@ -168,18 +170,11 @@ impl SignIn {
         if settings.public_url.path() != "/" {
             problems.push("[server] public_url has a path; sign-in needs an origin of its own".to_owned());
         }
-        settings.browsers.problems(&mut problems);
-        if settings.provider.is_none() && settings.browsers.wants_factor() {
-            problems.push(
-                "[identity.browsers] `decision_methods` and `decision_contexts` need an identity provider: whoever signs in by \
-                 a link shows no factor"
-                    .to_owned(),
-            );
-        }
+        problems.extend(settings.browsers.problems(settings.provider.is_some()));
         let way = match settings.provider {
             None => Some(Way::Local),
             Some(config) => {
-                config.problems(&mut problems);
+                problems.extend(config.problems());
                 Provider::new(&config, &settings.public_url, &surroundings, &mut problems)
                     .map(|provider| Way::Provider(Box::new(provider)))
             }

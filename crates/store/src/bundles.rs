@@ -39,7 +39,8 @@ pub struct Taken {
 pub struct Followed {
     /// Its last link.
     pub last: Taken,
-    /// Its links, as whoever follows chains writes them. None if the database has lost them: they must be shown again.
+    /// Its links, as whoever follows chains writes them. None if the database has lost them, or has others than were written
+    /// there: they must be shown again.
     pub links: Option<String>,
 }
 
@@ -93,23 +94,24 @@ impl StoredBundles {
         self.seen.renew(&self.sealer)
     }
 
-    /// What a row says, if it is ours.
-    fn ours(&self, what: &str, name: &str, row: &AnyRow, column: &'static str) -> Option<Taken> {
-        let taken = taken(row, column).ok()?;
-        let mark: String = row.try_get("mark").ok()?;
-        let is_ours = with_parts(what, name, taken, |parts| self.sealer.is_marked(parts, &mark));
-        if !is_ours {
-            tracing::error!(
-                what,
-                name,
-                "a row about bundles is not as it was written; it counts for nothing"
-            );
-        }
-        is_ours.then_some(taken)
+    /// What the row of a key says, if it is ours.
+    fn version_of(&self, key: &str, row: &AnyRow) -> Option<Taken> {
+        let read = || {
+            let (taken, mark) = (taken(row, "version").ok()?, row.try_get::<String, _>("mark").ok()?);
+            with_parts(VERSION, key, taken, |parts| self.sealer.is_marked(parts, &mark)).then_some(taken)
+        };
+        read().or_else(|| not_ours(VERSION, key))
     }
 
-    fn mark(&self, what: &str, name: &str, taken: Taken) -> String {
-        with_parts(what, name, taken, |parts| self.sealer.mark(parts))
+    /// What the row of a chain says, and its links, if it is ours.
+    fn chain_of(&self, root: &str, row: &AnyRow) -> Option<(Taken, String)> {
+        let read = || {
+            let (last, mark) = (taken(row, "number").ok()?, row.try_get::<String, _>("mark").ok()?);
+            let links: String = row.try_get("links").ok()?;
+            let is_ours = with_links(root, last, &links, |parts| self.sealer.is_marked(parts, &mark));
+            is_ours.then_some((last, links))
+        };
+        read().or_else(|| not_ours(CHAIN, root))
     }
 
     /// Raises the newest version of `key`. `false` if it has another or a newer one.
@@ -125,7 +127,7 @@ impl StoredBundles {
             .fetch_optional(&mut *database)
             .await?;
         if let Some(row) = &row
-            && self.ours(VERSION, key, row, "version").is_none()
+            && self.version_of(key, row).is_none()
         {
             forget(database, "DELETE FROM bundle_versions WHERE key_id = $1 AND mark = $2", key, row).await?;
         }
@@ -140,7 +142,7 @@ impl StoredBundles {
         .bind(number(taken)?)
         .bind(taken.digest.to_string())
         .bind(seconds(now))
-        .bind(self.mark(VERSION, key, taken))
+        .bind(with_parts(VERSION, key, taken, |parts| self.sealer.mark(parts)))
         .execute(database)
         .await?;
         Ok(changed.rows_affected() > 0)
@@ -158,7 +160,7 @@ impl StoredBundles {
             .fetch_optional(&mut *database)
             .await?;
         if let Some(row) = &row
-            && self.ours(CHAIN, root, row, "number").is_none()
+            && self.chain_of(root, row).is_none()
         {
             forget(database, "DELETE FROM bundle_chains WHERE root = $1 AND mark = $2", root, row).await?;
         }
@@ -174,11 +176,17 @@ impl StoredBundles {
         .bind(last.digest.to_string())
         .bind(links)
         .bind(seconds(now))
-        .bind(self.mark(CHAIN, root, last))
+        .bind(with_links(root, last, links, |parts| self.sealer.mark(parts)))
         .execute(database)
         .await?;
         Ok(changed.rows_affected() > 0)
     }
+}
+
+/// Says that a row is not ours.
+fn not_ours<T>(what: &str, name: &str) -> Option<T> {
+    tracing::error!(what, name, "a row about bundles is not as it was written; it counts for nothing");
+    None
 }
 
 /// Removes a row that is not ours, unless somebody wrote another meanwhile.
@@ -204,7 +212,7 @@ pub(crate) fn taken(row: &AnyRow, column: &'static str) -> Result<Taken, Databas
     Ok(Taken { version, digest: digest(row, "digest")? })
 }
 
-/// Hands `use_parts` everything about a row that must be as we wrote it.
+/// Hands `use_parts` everything about the row of a key, or a line of the file beside the database, that must be as we wrote it.
 pub(crate) fn with_parts<T>(
     what: &str,
     name: &str,
@@ -212,6 +220,17 @@ pub(crate) fn with_parts<T>(
     use_parts: impl FnOnce(&[&[u8]]) -> T,
 ) -> T {
     use_parts(&[what.as_bytes(), name.as_bytes(), &taken.version.to_be_bytes(), &taken.digest.0])
+}
+
+/// The same for the row of a chain: its links too, or somebody takes them away and no bundle is taken up any more.
+pub(crate) fn with_links<T>(
+    root: &str,
+    last: Taken,
+    links: &str,
+    use_parts: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    let links = Digest::of(links.as_bytes()).0;
+    with_parts(CHAIN, root, last, |parts| use_parts(&[parts, &[&links[..]]].concat()))
 }
 
 #[async_trait]
@@ -224,7 +243,7 @@ impl Bundles for StoredBundles {
                 .bind(key)
                 .fetch_optional(self.database.pool())
                 .await?;
-            let row = row.and_then(|row| self.ours(VERSION, key, &row, "version"));
+            let row = row.and_then(|row| self.version_of(key, &row));
             for taken in row.into_iter().chain(seen.get(VERSION, key)) {
                 if newest.is_none_or(|known| known.version < taken.version) {
                     newest = Some(taken);
@@ -240,13 +259,8 @@ impl Bundles for StoredBundles {
             .bind(root)
             .fetch_optional(self.database.pool())
             .await?;
-        let stored = match &row {
-            Some(row) => match self.ours(CHAIN, root, row, "number") {
-                Some(last) => Some(Followed { last, links: Some(row.try_get("links")?) }),
-                None => None,
-            },
-            None => None,
-        };
+        let stored = row.and_then(|row| self.chain_of(root, &row));
+        let stored = stored.map(|(last, links)| Followed { last, links: Some(links) });
         Ok(match (stored, seen) {
             (Some(stored), Some(seen)) if stored.last.version < seen.version => {
                 Some(Followed { last: seen, links: None })

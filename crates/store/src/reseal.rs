@@ -326,8 +326,8 @@ impl Rotation<'_> {
                 Ok(bundles::with_parts(bundles::VERSION, &key, taken, |parts| self.marked(parts, &old)))
             }
             Content::ChainMark => {
-                let (root, taken) = (text("root")?, bundles::taken(row, "number")?);
-                Ok(bundles::with_parts(bundles::CHAIN, &root, taken, |parts| self.marked(parts, &old)))
+                let (root, last, links) = (text("root")?, bundles::taken(row, "number")?, text("links")?);
+                Ok(bundles::with_links(&root, last, &links, |parts| self.marked(parts, &old)))
             }
             Content::PinMark => {
                 let kept = pin_rows::pin(row, &self.sealer)?;

@@ -4,16 +4,16 @@
 //! can end it. A node opens its rows before it gives their ids out, closes what others ended ([`Sessions::ended`]), and
 //! notes in batches what was used. The number of a session is kept as a digest: whoever reads the rows cannot ask for one.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use bartizan_model::{Caller, ServerName, Timestamp};
-use sqlx::AnyConnection;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, any::AnyArguments, query::Query};
 
 use crate::{Database, DatabaseError, Dialect, Digest, columns::seconds};
 
-/// Rows that one transaction changes at most. It saves SQLite a sync for each, while others wait for its lock; in Postgres,
-/// rows that are locked together could wait for others' in a circle.
+/// Rows that one transaction of several statements changes at most. It saves SQLite a sync for each, while others wait for its
+/// lock; in Postgres, rows that are locked together could wait for others' in a circle.
 const fn batch(dialect: Dialect) -> usize {
     match dialect {
         Dialect::Postgres => 1,
@@ -21,8 +21,41 @@ const fn batch(dialect: Dialect) -> usize {
     }
 }
 
-/// How long an ended session is remembered, and how long one may go without a sign of its node before it counts as lost.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Rows that one statement changes at most: others wait for its locks.
+const ROWS: usize = 1_000;
+
+/// The end of a statement's choice of rows it will change, [`ROWS`] at most. In Postgres it passes over those that somebody
+/// else is changing, so that nobody waits for rows in a circle.
+fn choice(dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Postgres => format!("LIMIT {ROWS} FOR UPDATE SKIP LOCKED"),
+        Dialect::Sqlite => format!("LIMIT {ROWS}"),
+    }
+}
+
+/// The ids in the parameter $1, which are joined by commas in Postgres, and a JSON array in SQLite.
+const fn listed(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Postgres => "SELECT unnest(string_to_array($1, ','))",
+        Dialect::Sqlite => "SELECT value FROM json_each($1)",
+    }
+}
+
+/// `ids` as [`listed`] takes them.
+fn list(dialect: Dialect, ids: &[Digest]) -> String {
+    let texts: Vec<_> = ids.iter().map(Digest::to_string).collect();
+    match dialect {
+        Dialect::Postgres => texts.join(","),
+        Dialect::Sqlite => format!("[\"{}\"]", texts.join("\",\"")),
+    }
+}
+
+/// How long a session is remembered that its node has closed.
+const KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// How long a session may go without a sign of its node before it counts as lost, and is remembered then for the node to
+/// close.
+const LOST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A session, as it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,11 +137,18 @@ pub trait Sessions: Send + Sync {
     /// [`DatabaseError`]; some may be noted. Noting one twice changes nothing.
     async fn close(&self, sessions: &[(Digest, End)], now: Timestamp) -> Result<(), DatabaseError>;
 
-    /// Forgets sessions that ended a day ago, and ends those of nodes that have given no sign for a day; the answer is how
-    /// many were forgotten.
+    /// Notes that the conversations of all sessions of this node are over, for this reason unless they had ended before; the
+    /// answer is how many there were. What somebody else is changing meanwhile may be left for [`Sessions::begin`].
     ///
     /// # Errors
-    /// [`DatabaseError`].
+    /// [`DatabaseError`]; some may be noted.
+    async fn close_all(&self, end: End, now: Timestamp) -> Result<u64, DatabaseError>;
+
+    /// Forgets sessions that were closed an hour ago, or that ended a day ago and were never closed, and ends those of nodes
+    /// that have given no sign for a day; the answer is how many were forgotten.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; some may be forgotten.
     async fn tidy(&self, now: Timestamp) -> Result<u64, DatabaseError>;
 }
 
@@ -124,7 +164,27 @@ impl StoredSessions {
     pub fn new(database: Database, node: impl Into<String>) -> Self {
         Self { database, node: node.into() }
     }
+
+    /// Runs `statement`, which changes as many rows as [`choice`] lets it, until there is less than that to change. The answer
+    /// is how many rows it changed.
+    async fn in_batches(
+        &self,
+        statement: &str,
+        bind: impl Fn(Statement) -> Statement + Send + Sync,
+    ) -> Result<u64, DatabaseError> {
+        let mut all = 0;
+        loop {
+            let done = bind(sqlx::query(AssertSqlSafe(statement))).execute(self.database.pool()).await?;
+            all += done.rows_affected();
+            if usize::try_from(done.rows_affected()).is_ok_and(|rows| rows < ROWS) {
+                return Ok(all);
+            }
+        }
+    }
 }
+
+/// A statement whose parameters are bound one after the other.
+type Statement = Query<'static, Any, AnyArguments>;
 
 #[async_trait]
 impl Sessions for StoredSessions {
@@ -159,23 +219,34 @@ impl Sessions for StoredSessions {
     }
 
     async fn seen(&self, ids: &[Digest], now: Timestamp) -> Result<Vec<Digest>, DatabaseError> {
+        let dialect = self.database.dialect();
+        let note = format!(
+            "UPDATE sessions SET seen_at = $3 WHERE id IN \
+             (SELECT id FROM sessions WHERE id IN ({}) AND node = $2 AND ended_at IS NULL {})",
+            listed(dialect),
+            choice(dialect),
+        );
+        let look = format!(
+            "SELECT id FROM sessions WHERE id IN ({}) AND node = $2 AND ended_at IS NULL",
+            listed(dialect)
+        );
         let mut gone = Vec::new();
-        for batch in ids.chunks(batch(self.database.dialect())) {
-            let mut transaction = self.database.write().await?;
-            for id in batch {
-                let noted = sqlx::query(
-                    "UPDATE sessions SET seen_at = $3 WHERE id = $1 AND node = $2 AND ended_at IS NULL",
-                )
-                .bind(id.to_string())
+        for batch in ids.chunks(ROWS) {
+            let list = list(dialect, batch);
+            sqlx::query(AssertSqlSafe(note.as_str()))
+                .bind(&list)
                 .bind(&self.node)
                 .bind(seconds(now))
-                .execute(&mut *transaction)
+                .execute(self.database.pool())
                 .await?;
-                if noted.rows_affected() == 0 {
-                    gone.push(*id);
-                }
-            }
-            transaction.commit().await?;
+            // What was passed over may be live all the same.
+            let live: Vec<String> = sqlx::query_scalar(AssertSqlSafe(look.as_str()))
+                .bind(&list)
+                .bind(&self.node)
+                .fetch_all(self.database.pool())
+                .await?;
+            let live: HashSet<_> = live.into_iter().collect();
+            gone.extend(batch.iter().filter(|id| !live.contains(&id.to_string())));
         }
         Ok(gone)
     }
@@ -210,23 +281,31 @@ impl Sessions for StoredSessions {
         Ok(())
     }
 
+    async fn close_all(&self, end: End, now: Timestamp) -> Result<u64, DatabaseError> {
+        let statement = format!(
+            "UPDATE sessions SET closed_at = $2, ended_at = COALESCE(ended_at, $2), ended_by = COALESCE(ended_by, $3) \
+             WHERE id IN (SELECT id FROM sessions WHERE node = $1 AND closed_at IS NULL {})",
+            choice(self.database.dialect()),
+        );
+        self.in_batches(&statement, |query| query.bind(&self.node).bind(seconds(now)).bind(end.name())).await
+    }
+
     async fn tidy(&self, now: Timestamp) -> Result<u64, DatabaseError> {
         let now = seconds(now);
-        let then = now.saturating_sub(i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX));
+        let before = |age: Duration| now.saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        let choice = choice(self.database.dialect());
         // This node's own it knows itself, however long the machine slept.
-        sqlx::query(
-            "UPDATE sessions SET ended_at = $3, ended_by = 'lost' WHERE ended_at IS NULL AND seen_at < $1 AND node <> $2",
-        )
-        .bind(then)
-        .bind(&self.node)
-        .bind(now)
-        .execute(self.database.pool())
-        .await?;
-        let forgotten = sqlx::query("DELETE FROM sessions WHERE seen_at < $1 AND ended_at < $1")
-            .bind(then)
-            .execute(self.database.pool())
-            .await?;
-        Ok(forgotten.rows_affected())
+        let lose = format!(
+            "UPDATE sessions SET ended_at = $3, ended_by = 'lost' WHERE id IN \
+             (SELECT id FROM sessions WHERE ended_at IS NULL AND seen_at < $1 AND node <> $2 {choice})",
+        );
+        self.in_batches(&lose, |query| query.bind(before(LOST)).bind(&self.node).bind(now)).await?;
+        // None is closed or ended before it is seen.
+        let forget = format!(
+            "DELETE FROM sessions WHERE id IN \
+             (SELECT id FROM sessions WHERE seen_at < $1 AND (closed_at < $1 OR ended_at < $2) {choice})",
+        );
+        self.in_batches(&forget, |query| query.bind(before(KEPT)).bind(before(LOST))).await
     }
 }
 

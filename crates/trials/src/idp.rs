@@ -196,12 +196,12 @@ fn give(shared: &Shared, heard: &Heard, pen: &mut Pen) {
     given.access.insert(access.clone(), subject.clone());
     let mut body = json!({ "token_type": "Bearer", "access_token": access, "expires_in": 60 });
     if let Some(id_token) = id_token {
-        body["id_token"] = id_token.into();
+        body = merge(body, json!({ "id_token": id_token }));
     }
     if is_offline {
         let refresh = format!("planted-provider-refresh-{number}");
         given.refresh.insert(refresh.clone(), subject);
-        body["refresh_token"] = refresh.into();
+        body = merge(body, json!({ "refresh_token": refresh }));
     }
     drop(given);
     pen.json(&body.to_string());
@@ -223,5 +223,5 @@ fn tell(shared: &Shared, heard: &Heard, pen: &mut Pen) {
 fn subject_of(id_token: &str) -> String {
     let payload = id_token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let claims: Value = payload.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    claims["sub"].as_str().unwrap_or_default().to_owned()
+    claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -128,7 +128,10 @@ fn table(rows: &[Row], shape: Shape) -> String {
         let entry = &row.record.entry;
         let details = &entry.details;
         let result = [details.decision.map(|d| d.to_string()), details.outcome.map(|o| o.to_string())];
-        let what = [details.method.as_ref(), details.tool.as_ref(), details.resource.as_ref()];
+        let mut what = vec![details.method.as_ref(), details.tool.as_ref(), details.resource.as_ref()];
+        if what.iter().all(Option::is_none) {
+            what.extend(details.change.iter().flat_map(|change| [Some(&change.entity), Some(&change.name)]));
+        }
         let why = [
             details.reason.as_ref().map(ToString::to_string),
             details.findings.first().map(|finding| finding.rule.to_string()),

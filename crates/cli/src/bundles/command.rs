@@ -14,7 +14,9 @@ use anyhow::{Context, bail};
 use bartizan_audit::event::Moment;
 use bartizan_model::{Clock, Entropy, SystemClock, Timestamp};
 use bartizan_shield::{
-    bundle::{Chain, Difference, Envelope, KeyId, Manifest, PublicKey, SigningKey, Span, Vector, fill_in},
+    bundle::{
+        Chain, Difference, Envelope, KeyId, Manifest, PublicKey, Refusal, SigningKey, Span, Vector, fill_in,
+    },
     classifier::Classifier,
 };
 use bartizan_store::{Digest, OsEntropy};
@@ -166,12 +168,13 @@ fn make(arguments: &MakeArgs) -> anyhow::Result<ExitCode> {
     let mut envelope =
         Envelope::new(&arguments.name, arguments.bundle_version, now, now.plus(arguments.expires.0), files)?;
     if let Some(path) = &arguments.chain {
-        envelope =
-            envelope.with_chain(Chain::read(&read(path)?).with_context(|| path.display().to_string())?);
+        envelope = envelope.with_chain(read_chain(path, &read(path)?)?);
     }
     let difference = tried(&envelope)?;
     for path in &arguments.key {
-        envelope.sign(&read_key(path)?);
+        let key = read_key(path)?;
+        must_count(&key, path, envelope.chain())?;
+        envelope.sign(&key);
     }
     write(&arguments.out, &envelope.to_json())?;
     let by = envelope.signers().count();
@@ -192,15 +195,18 @@ fn tried(envelope: &Envelope) -> anyhow::Result<Difference> {
     Ok(signed.verify(&[key.public()], 1)?.prove()?.against_shipped())
 }
 
-fn sign(file: &Path, key: &Path) -> anyhow::Result<ExitCode> {
-    let (bytes, key) = (read(file)?, read_key(key)?);
-    if let Ok(mut chain) = Chain::read(&bytes) {
+fn sign(file: &Path, key_file: &Path) -> anyhow::Result<ExitCode> {
+    let (bytes, key) = (read(file)?, read_key(key_file)?);
+    if is_chain(&bytes) {
+        let mut chain = read_chain(file, &bytes)?;
         chain.sign(&key);
         write(file, &chain.to_json())?;
         crate::say_error(&described_chain(&chain));
+        warn_of_last(&chain);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut envelope = Envelope::read(&bytes)?;
+    let mut envelope = read_bundle(file, &bytes)?;
+    must_count(&key, key_file, envelope.chain())?;
     envelope.sign(&key);
     write(file, &envelope.to_json())?;
     let ids: Vec<String> = envelope.signers().map(ToString::to_string).collect();
@@ -208,18 +214,101 @@ fn sign(file: &Path, key: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses a key that a gate which follows `chain` would not count.
+fn must_count(key: &SigningKey, file: &Path, chain: &Chain) -> anyhow::Result<()> {
+    let Some((_, keys, _)) = chain.links().last() else { return Ok(()) };
+    if keys.contains(&key.public()) {
+        return Ok(());
+    }
+    bail!(
+        "{} is {}, which the last link of the chain of keys does not name: it has been replaced, or is none of the chain's, \
+         and no gate counts what it signs. Sign with one of {}",
+        file.display(),
+        key.public().id(),
+        ids(keys)
+    )
+}
+
 fn rotate(path: &Path, next: &[PublicKey], keys: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let mut chain = match path.exists() {
-        true => Chain::read(&read(path)?).with_context(|| path.display().to_string())?,
+        true => read_chain(path, &read(path)?)?,
         false => Chain::default(),
     };
+    if let Some((_, known, _)) = chain.links().last()
+        && known.iter().all(|key| next.contains(key))
+        && next.iter().all(|key| known.contains(key))
+    {
+        bail!(
+            "link {} of {} names these keys already; `bartizan shield bundle sign` adds a signature to it",
+            chain.len(),
+            path.display()
+        );
+    }
+    if let Some(missing) = missing_of_last(&chain).first() {
+        bail!(
+            "no gate follows link {} of {}: {missing}. Only the last link can be signed, so sign it \
+             (`bartizan shield bundle sign`) before you add another",
+            chain.len(),
+            path.display()
+        );
+    }
+    let keys = keys.iter().map(|path| read_key(path)).collect::<anyhow::Result<Vec<_>>>()?;
     chain.add(next, SystemClock.now())?;
-    for key in keys {
-        chain.sign(&read_key(key)?);
+    for key in &keys {
+        chain.sign(key);
     }
     write(path, &chain.to_json())?;
     crate::say_error(&described_chain(&chain));
+    warn_of_last(&chain);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what the last link of `chain` wants before any gate follows it.
+fn warn_of_last(chain: &Chain) {
+    let number = chain.len();
+    for missing in missing_of_last(chain) {
+        crate::say_error(&format!(
+            "warning: no gate follows link {number} yet: {missing}. Sign it with such a key: `bartizan shield bundle sign`\n"
+        ));
+    }
+    if number == 1
+        && let Some((_, keys, signers)) = chain.links().last()
+        && !signers.is_empty()
+        && signers.iter().all(|id| keys.iter().any(|key| key.id() == **id))
+    {
+        crate::say_error(
+            "warning: only keys that link 1 names itself signed it: no gate follows it that has none of them in its \
+             configuration, until a key from there signs it\n",
+        );
+    }
+}
+
+/// Whose signatures the last link of `chain` wants, as far as the chain alone can tell: the keys before the first link are in
+/// gates' configurations, and so is how many of them must sign.
+fn missing_of_last(chain: &Chain) -> Vec<String> {
+    let links: Vec<_> = chain.links().collect();
+    let Some(((_, own, signers), before)) = links.split_last() else { return Vec::new() };
+    let has_signed = |keys: &[PublicKey]| signers.iter().any(|id| keys.iter().any(|key| key.id() == **id));
+    let mut missing = Vec::new();
+    match before.last() {
+        Some((_, old, _)) if !has_signed(old) => {
+            missing.push(format!("none of the keys before it signed it ({})", ids(old)));
+        }
+        None if signers.is_empty() => {
+            missing.push(
+                "none of the keys before it signed it, which gates have in their configuration".to_owned(),
+            );
+        }
+        _ => {}
+    }
+    if !has_signed(own) {
+        missing.push(format!("none of the keys that it names signed it ({})", ids(own)));
+    }
+    missing
+}
+
+fn ids(keys: &[PublicKey]) -> String {
+    keys.iter().map(|key| key.id().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn described_chain(chain: &Chain) -> String {
@@ -244,6 +333,12 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let bytes = read(&arguments.file)?;
+    if is_chain(&bytes) {
+        bail!(
+            "{} is a chain of keys, and a bundle is wanted; `bartizan shield bundle make --chain` puts the chain into one",
+            arguments.file.display()
+        );
+    }
     let now = SystemClock.now();
     let checked = match &arguments.config {
         None => Envelope::read(&bytes)
@@ -290,11 +385,11 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
 
 fn show(file: &Path) -> anyhow::Result<ExitCode> {
     let bytes = read(file)?;
-    if let Ok(chain) = Chain::read(&bytes) {
-        crate::print(&described_chain(&chain))?;
+    if is_chain(&bytes) {
+        crate::print(&described_chain(&read_chain(file, &bytes)?))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let envelope = Envelope::read(&bytes)?;
+    let envelope = read_bundle(file, &bytes)?;
     let mut text = described(envelope.manifest());
     text.push_str(&described_chain(envelope.chain()));
     let ids: Vec<String> = envelope.signers().map(ToString::to_string).collect();
@@ -343,6 +438,28 @@ fn words(difference: &Difference) -> String {
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Whether a file is meant as a chain of keys, good or not: a bundle's `chain` is a list.
+fn is_chain(bytes: &[u8]) -> bool {
+    let parsed: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    parsed.get("chain").is_some_and(serde_json::Value::is_string)
+}
+
+fn read_chain(path: &Path, bytes: &[u8]) -> anyhow::Result<Chain> {
+    match Chain::read(bytes) {
+        Ok(chain) => Ok(chain),
+        Err(_) if Envelope::read(bytes).is_ok() => bail!(
+            "{} is a bundle, and a chain of keys is wanted, as `bartizan shield bundle rotate` makes one",
+            path.display()
+        ),
+        Err(Refusal::Format(words)) => bail!("{}: it is no chain of keys: {words}", path.display()),
+        Err(refusal) => Err(refusal).with_context(|| path.display().to_string()),
+    }
+}
+
+fn read_bundle(path: &Path, bytes: &[u8]) -> anyhow::Result<Envelope> {
+    Envelope::read(bytes).with_context(|| path.display().to_string())
 }
 
 fn read_key(path: &Path) -> anyhow::Result<SigningKey> {

@@ -12,7 +12,7 @@ use bartizan_audit::Kind;
 use bartizan_model::{Clock, SystemClock};
 use bartizan_store::{
     KeyFile,
-    reseal::{Progress, Rotation},
+    reseal::{Progress, Rotation, RotationError},
 };
 use clap::{Args, Subcommand};
 
@@ -113,8 +113,9 @@ async fn status(place: &ConfigFile) -> anyhow::Result<ExitCode> {
 
 async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let path = rotate.place.config.as_deref();
-    let state = State::for_config(path)?;
     let loaded = config::load(path)?;
+    // Without a gate there are no keys to rotate: those of a wrong folder would be made, and said to be destroyed.
+    let state = State::of_gate(path)?;
     if let Some(old) = &rotate.from {
         let was = config::load(Some(old))?;
         let from = file(&was.config, &base_of(Some(old)), state.folder())?;
@@ -159,9 +160,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         }
         Progress::Ended => say_error("older keys are destroyed\n"),
     };
-    rotation.run(SystemClock.now(), &mut say).await.context(
-        "the rotation is not finished; nothing is lost: run `bartizan keys rotate` again to go on",
-    )?;
+    rotation.run(SystemClock.now(), &mut say).await.map_err(unfinished)?;
     database.close().await;
     let after = ids(&keys.file).await?;
     journal.note(vec![rotated(&before, &after).because("rotated")]).await.context("the keys are rotated")?;
@@ -181,6 +180,17 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(1));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why this rotation did not come to its end.
+fn unfinished(error: RotationError) -> anyhow::Error {
+    match error {
+        // That one goes on by itself; this one has changed nothing.
+        RotationError::Busy => error.into(),
+        error => anyhow::Error::new(error).context(
+            "the rotation is not finished; nothing is lost: run `bartizan keys rotate` again to go on",
+        ),
+    }
 }
 
 /// What the keys in use are called: not what they are.
@@ -206,4 +216,17 @@ fn discard(path: &Path) -> anyhow::Result<()> {
 
 fn unopened(rows: u64) -> String {
     if rows == 0 { String::new() } else { format!(", {rows} do not open") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotation_beside_another_is_not_said_to_be_half_way() {
+        let busy = format!("{:#}", unfinished(RotationError::Busy));
+        assert!(busy.starts_with("another rotation") && !busy.contains("nothing is lost"), "{busy}");
+        let failed = unfinished(RotationError::Database(bartizan_store::DatabaseError::Locked));
+        assert!(format!("{failed:#}").contains("run `bartizan keys rotate` again"), "{failed:#}");
+    }
 }

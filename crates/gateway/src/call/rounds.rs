@@ -126,7 +126,8 @@ impl Call {
                 }
             }
         }
-        if refused.is_empty() {
+        // What was refused in an earlier round is not forgotten by a round in which nothing is.
+        if refused.is_empty() && self.round.is_none() {
             if let Some(state) = state {
                 let sealed = self.seal(Handle::State { request: &self.request }, state);
                 splice.replace(state, sealed.ok_or_else(|| protocol("its `requestState` is no string"))?);
@@ -134,12 +135,12 @@ impl Call {
             return Ok(refused);
         }
         let asks_again = round.has_unanswered && !round.unanswered.is_empty();
-        if !is_any_left || asks_again || round.rounds >= MOST {
+        if !refused.is_empty() && (!is_any_left || asks_again || round.rounds >= MOST) {
             let Some(Refused { method, refusal }) = refused.into_iter().next() else { return Ok(Vec::new()) };
             return Err(Failure::Question { method, refusal: Box::new(refusal) });
         }
         round.has_unanswered |= !round.unanswered.is_empty();
-        round.rounds += 1;
+        round.rounds += u8::from(!refused.is_empty());
         let text =
             state.map(|state| state.as_str().ok_or_else(|| protocol("its `requestState` is no string")));
         round.state = text.transpose()?.map(|text| text.into_owned());

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 use bartizan_mcp::{Refusal, code};
@@ -15,7 +16,7 @@ use bartizan_store::{
     DatabaseError, Digest, Sealer, Sessions as Stored,
     sessions::{End, Session as Row},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::Session;
 use crate::{
@@ -23,6 +24,9 @@ use crate::{
     limits::{ENDED_AGE, SEEN_EVERY, SESSION_ROWS_KEPT, SESSIONS},
     upstream::stdio::lock,
 };
+
+/// How long a node that stops waits for the store, for each of two things that it notes there.
+const NOTING: Duration = Duration::from_secs(3);
 
 /// What a session's id holds, sealed.
 pub type Number = [u8; 16];
@@ -45,6 +49,52 @@ struct Rows {
     writing: tokio::sync::Mutex<()>,
 }
 
+impl Rows {
+    fn over(&self, id: Digest, why: End) {
+        lock(&self.over).push((id, why));
+    }
+
+    /// Those that were ended in the store are over, whether or not this process ever had them. They are found there again
+    /// until that is noted.
+    fn ended(&self, ids: &[Digest]) {
+        let mut over = lock(&self.over);
+        let known: HashSet<_> = over.iter().map(|(id, _)| *id).collect();
+        over.extend(ids.iter().filter(|id| !known.contains(id)).map(|id| (*id, End::Stopped)));
+    }
+
+    /// Writes the row of a session that is live before and, by `is_live`, after. Otherwise the session is over: what was noted
+    /// of it may have been so before there was a row.
+    async fn open(&self, row: &Row, is_live: impl FnOnce() -> bool) -> Result<(), Option<DatabaseError>> {
+        let done = self.stored.open(row, self.clock.now()).await;
+        if done.is_ok() && is_live() {
+            return Ok(());
+        }
+        // One that could not be written may be there all the same.
+        self.over(row.id, End::Stopped);
+        Err(done.err())
+    }
+
+    async fn settle(&self) -> Result<(), DatabaseError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let over = lock(&self.over).clone();
+        if over.is_empty() {
+            return Ok(());
+        }
+        self.stored.close(&over, self.clock.now()).await?;
+        // Others only append.
+        lock(&self.over).drain(..over.len());
+        Ok(())
+    }
+
+    /// Notes which sessions were over before this node stopped.
+    async fn settle_earlier(&self) -> Result<(), DatabaseError> {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut over = lock(&self.over).clone();
+        over.retain(|(_, why)| *why != End::Stopped);
+        self.stored.close(&over, self.clock.now()).await
+    }
+}
+
 impl Sessions {
     /// No session yet.
     pub fn new(sealer: Arc<Sealer>) -> Self {
@@ -64,7 +114,7 @@ impl Sessions {
     /// Takes a session in; answers its id.
     ///
     /// # Errors
-    /// 503 if there are too many, or its row cannot be written; the session is over then.
+    /// 503 if there are too many, or its row cannot be written, or it was ended meanwhile; the session is over then.
     pub(super) async fn add(&self, session: Session) -> Result<(Arc<Session>, String), Refusal> {
         let id = self.sealer.seal(&Self::context(&session.asker().key, session.target()), &session.number());
         let session = Arc::new(session);
@@ -77,8 +127,12 @@ impl Sessions {
             live.insert(session.number(), Arc::clone(&session));
         }
         let Some(rows) = self.rows.get() else { return Ok((session, id)) };
-        if let Err(error) = rows.stored.open(&row_of(&session), rows.clock.now()).await {
-            tracing::error!(%error, "a session cannot be kept, and is not opened");
+        let is_live = || lock(&self.live).contains_key(&session.number());
+        if let Err(error) = rows.open(&row_of(&session), is_live).await {
+            match error {
+                Some(error) => tracing::error!(%error, "a session cannot be kept, and is not opened"),
+                None => tracing::info!("a session was ended before it was opened"),
+            }
             self.end(&session, End::Stopped);
             return Err(Refusal::new(503, code::LIMIT, "the session cannot be kept now; try again later"));
         }
@@ -129,7 +183,7 @@ impl Sessions {
     fn over(&self, session: &Session, why: End) {
         session.end();
         if let Some(rows) = self.rows.get() {
-            lock(&rows.over).push((digest(session), why));
+            rows.over(digest(session), why);
         }
     }
 
@@ -138,16 +192,29 @@ impl Sessions {
     /// # Errors
     /// [`DatabaseError`]; what is not noted is the next time.
     pub async fn settle(&self) -> Result<(), DatabaseError> {
-        let Some(rows) = self.rows.get() else { return Ok(()) };
-        let _one_at_a_time = rows.writing.lock().await;
-        let over = lock(&rows.over).clone();
-        if over.is_empty() {
-            return Ok(());
+        match self.rows.get() {
+            Some(rows) => rows.settle().await,
+            None => Ok(()),
         }
-        rows.stored.close(&over, rows.clock.now()).await?;
-        // Others only append.
-        lock(&rows.over).drain(..over.len());
-        Ok(())
+    }
+
+    /// Notes in the rows that all sessions of this node are over, for it stops. What cannot be noted within seconds is when
+    /// the node begins again.
+    pub async fn settle_all(&self) {
+        self.settle_all_within(NOTING).await;
+    }
+
+    async fn settle_all_within(&self, limit: Duration) {
+        let Some(rows) = self.rows.get() else { return };
+        let earlier = timeout(limit, rows.settle_earlier()).await;
+        let all = timeout(limit, rows.stored.close_all(End::Stopped, rows.clock.now())).await;
+        for done in [earlier, all.map(|done| done.map(drop))] {
+            match done {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "that the sessions are over could not be noted"),
+                Err(_) => tracing::warn!("that the sessions are over could not be noted in time"),
+            }
+        }
     }
 
     /// Ends the sessions that somebody ended in the store.
@@ -157,10 +224,9 @@ impl Sessions {
         if ended.is_empty() {
             return Ok(());
         }
-        // Those that are over here are noted so, whether or not this process ever had them.
-        lock(&rows.over).extend(ended.iter().map(|id| (*id, End::Stopped)));
         self.end_those(&ended);
-        self.settle().await
+        rows.ended(&ended);
+        rows.settle().await
     }
 
     /// Notes which sessions were used since `then`, and ends those whose rows are not live.
@@ -230,5 +296,145 @@ fn row_of(session: &Session) -> Row {
             Target::Merged => None,
         },
         revision: session.revision().name().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+    use bartizan_model::{Caller, ManualClock, Timestamp};
+
+    use super::*;
+
+    /// A store of one node that can refuse to be written, or never answer.
+    #[derive(Default)]
+    struct Double {
+        /// Those with a row, and why each was closed.
+        rows: Mutex<Vec<(Digest, Option<End>)>>,
+        /// Those that somebody ended.
+        ended: Mutex<Vec<Digest>>,
+        is_full: AtomicBool,
+        hangs: AtomicBool,
+    }
+
+    impl Double {
+        async fn written(&self) -> Result<(), DatabaseError> {
+            if self.hangs.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            if self.is_full.load(Ordering::Relaxed) { Err(DatabaseError::Value("id")) } else { Ok(()) }
+        }
+    }
+
+    #[async_trait]
+    impl Stored for Double {
+        async fn begin(&self, _: Timestamp) -> Result<u64, DatabaseError> {
+            Ok(0)
+        }
+
+        async fn open(&self, session: &Row, _: Timestamp) -> Result<(), DatabaseError> {
+            self.written().await?;
+            self.rows.lock().unwrap().push((session.id, None));
+            Ok(())
+        }
+
+        async fn seen(&self, _: &[Digest], _: Timestamp) -> Result<Vec<Digest>, DatabaseError> {
+            Ok(Vec::new())
+        }
+
+        async fn ended(&self) -> Result<Vec<Digest>, DatabaseError> {
+            let (rows, ended) = (self.rows.lock().unwrap(), self.ended.lock().unwrap());
+            let open = rows.iter().filter(|(id, why)| why.is_none() && ended.contains(id));
+            Ok(open.map(|(id, _)| *id).collect())
+        }
+
+        async fn close(&self, sessions: &[(Digest, End)], _: Timestamp) -> Result<(), DatabaseError> {
+            self.written().await?;
+            let mut rows = self.rows.lock().unwrap();
+            for (id, end) in sessions {
+                let open = rows.iter_mut().filter(|(row, why)| row == id && why.is_none());
+                open.for_each(|(_, why)| *why = Some(*end));
+            }
+            Ok(())
+        }
+
+        async fn close_all(&self, end: End, _: Timestamp) -> Result<u64, DatabaseError> {
+            self.written().await?;
+            let mut rows = self.rows.lock().unwrap();
+            rows.iter_mut().for_each(|(_, why)| *why = why.or(Some(end)));
+            Ok(rows.len() as u64)
+        }
+
+        async fn tidy(&self, _: Timestamp) -> Result<u64, DatabaseError> {
+            Ok(0)
+        }
+    }
+
+    fn scene() -> (Sessions, Arc<Double>) {
+        let sessions = Sessions::new(Arc::new(Sealer::new(&[7; 32]).unwrap()));
+        let stored = Arc::new(Double::default());
+        sessions.keep_in(stored.clone(), Arc::new(ManualClock::new(Timestamp::from_unix(1_800_000_000))));
+        (sessions, stored)
+    }
+
+    fn row(number: u8) -> Row {
+        let caller = Caller::new("https://id.example", "ann", "editor");
+        Row { id: Digest::of(&[number]), caller, server: None, revision: "2025-11-25".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_ended_while_its_row_was_written_leaves_no_open_row() {
+        let (sessions, stored) = scene();
+        let rows = sessions.rows.get().unwrap();
+        rows.open(&row(0), || true).await.unwrap();
+        // Swept, and noted, before there is a row.
+        rows.over(row(1).id, End::Idle);
+        sessions.settle().await.unwrap();
+        assert!(rows.open(&row(1), || false).await.unwrap_err().is_none(), "its id is not given out");
+        sessions.settle().await.unwrap();
+        let kept = stored.rows.lock().unwrap().clone();
+        assert_eq!(kept, [(row(0).id, None), (row(1).id, Some(End::Stopped))]);
+        stored.is_full.store(true, Ordering::Relaxed);
+        assert!(rows.open(&row(2), || true).await.unwrap_err().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_was_ended_in_the_store_is_noted_once_however_often_that_fails() {
+        let (sessions, stored) = scene();
+        let rows = sessions.rows.get().unwrap();
+        for number in 0..3 {
+            rows.open(&row(number), || true).await.unwrap();
+        }
+        rows.over(row(0).id, End::Client);
+        *stored.ended.lock().unwrap() = vec![row(0).id, row(1).id];
+        stored.is_full.store(true, Ordering::Relaxed);
+        for _ in 0..5 {
+            sessions.close_ended().await.unwrap_err();
+        }
+        assert_eq!(*lock(&rows.over), [(row(0).id, End::Client), (row(1).id, End::Stopped)]);
+        stored.is_full.store(false, Ordering::Relaxed);
+        sessions.close_ended().await.unwrap();
+        assert!(lock(&rows.over).is_empty());
+        assert!(stored.ended().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stops_closes_every_row_and_waits_for_no_store_that_hangs() {
+        let (sessions, stored) = scene();
+        let rows = sessions.rows.get().unwrap();
+        for number in 0..3 {
+            rows.open(&row(number), || true).await.unwrap();
+        }
+        rows.over(row(0).id, End::Client);
+        rows.over(row(1).id, End::Stopped);
+        stored.hangs.store(true, Ordering::Relaxed);
+        sessions.settle_all_within(Duration::from_millis(10)).await;
+        assert!(stored.rows.lock().unwrap().iter().all(|(_, why)| why.is_none()));
+        stored.hangs.store(false, Ordering::Relaxed);
+        sessions.settle_all().await;
+        let why: Vec<_> = stored.rows.lock().unwrap().iter().map(|(_, why)| *why).collect();
+        assert_eq!(why, [Some(End::Client), Some(End::Stopped), Some(End::Stopped)]);
     }
 }

@@ -170,30 +170,54 @@ fn clean(shield: &Shield, scene: &Scene<'_>, kind: Kind, mut text: String) -> Op
     None
 }
 
+/// What was taken out because of the operator's paths.
+#[derive(Default)]
+struct Taken {
+    /// Whether anything was.
+    is_any: bool,
+    /// Its scalars, as text.
+    values: Vec<String>,
+}
+
 /// `raw`, a checked JSON text, without the values at `paths` and copies of them, and with long numbers as strings, which are
 /// judged as those are.
+///
+/// MCP has a server send its `structuredContent` as JSON text too, however that is escaped: as soon as anything is taken
+/// out, so is every string that may hold JSON.
 fn hidden(raw: &str, paths: &[Pointer]) -> String {
     let steps: Vec<_> = paths.iter().map(|path| path.0.as_slice()).collect();
-    let (mut splice, mut removed) = (Splice::new(raw), Vec::new());
-    take_out(Value::of(raw), &steps, &mut splice, &mut removed);
+    let (mut splice, mut taken) = (Splice::new(raw), Taken::default());
+    take_out(Value::of(raw), &steps, &mut splice, &mut taken);
     let text = splice.finish();
-    removed.retain(|value: &String| value.len() >= COPIED);
-    // Longest first, or what a short one leaves of it stays.
-    removed.sort_by_key(|value| std::cmp::Reverse(value.len()));
-    removed.dedup();
-    if removed.is_empty() {
+    if !taken.is_any {
         return text;
     }
+    let mut copies = taken.values;
+    copies.retain(|value| value.len() >= COPIED);
+    // Longest first, or what a short one leaves of it stays.
+    copies.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    copies.dedup();
     let mut splice = Splice::new(&text);
-    take_out_copies(Value::of(&text), &removed, &mut splice);
+    take_out_copies(Value::of(&text), &copies, &mut splice);
     splice.finish()
+}
+
+/// Whether a JSON object or array may be written in `text`, alone or among other words, as JSON or as a language prints it.
+/// It need not be valid: a copy that was cut short, or has `NaN` in it, is one all the same.
+fn may_hold_json(text: &str) -> bool {
+    const OPEN: [char; 2] = ['{', '['];
+    // What a string is written in, once or several times over.
+    let is_quote = |c: char| matches!(c, '"' | '\'' | '\\');
+    let inside = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || is_quote(c));
+    inside.starts_with(OPEN) || inside.split(OPEN).skip(1).any(|rest| rest.trim_start().starts_with(is_quote))
 }
 
 const BY_PATH: &str = "[redacted: path]";
 
-fn take_out<'a>(value: Value<'a>, paths: &[&[String]], splice: &mut Splice<'a>, removed: &mut Vec<String>) {
+fn take_out<'a>(value: Value<'a>, paths: &[&[String]], splice: &mut Splice<'a>, taken: &mut Taken) {
     if paths.iter().any(|path| path.is_empty()) {
-        scalars(value, removed);
+        taken.is_any = true;
+        scalars(value, &mut taken.values);
         splice.replace(value, quote(BY_PATH));
         return;
     }
@@ -205,11 +229,11 @@ fn take_out<'a>(value: Value<'a>, paths: &[&[String]], splice: &mut Splice<'a>, 
     };
     match value.kind() {
         Json::Object => {
-            value.members().for_each(|m| take_out(m.value, &below(&m.key()), splice, removed));
+            value.members().for_each(|m| take_out(m.value, &below(&m.key()), splice, taken));
         }
         Json::Array => {
             let elements = value.elements().enumerate();
-            elements.for_each(|(at, e)| take_out(e, &below(&at.to_string()), splice, removed));
+            elements.for_each(|(at, e)| take_out(e, &below(&at.to_string()), splice, taken));
         }
         Json::Number if value.text().bytes().filter(u8::is_ascii_digit).count() >= DIGITS => {
             splice.replace(value, quote(value.text()));
@@ -235,6 +259,10 @@ fn take_out_copies<'a>(value: Value<'a>, removed: &[String], splice: &mut Splice
         Json::Array => value.elements().for_each(|e| take_out_copies(e, removed, splice)),
         Json::String => {
             let mut text = value.as_str().unwrap_or_default();
+            if text != BY_PATH && may_hold_json(&text) {
+                splice.replace(value, quote(BY_PATH));
+                return;
+            }
             for copy in removed.iter().filter(|copy| copy.as_str() != BY_PATH) {
                 if text.contains(copy.as_str()) {
                     text = text.replace(copy.as_str(), BY_PATH).into();

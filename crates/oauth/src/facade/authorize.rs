@@ -212,6 +212,11 @@ impl Facade {
         }
     }
 
+    /// The same for a grant at which nobody is asked.
+    pub(crate) fn resource_unasked(&self, url: Option<&str>) -> Option<&FacadeResource> {
+        self.resource(url).filter(|resource| !resource.by_consent_only)
+    }
+
     /// The scopes that are asked for, in order, without repetition; `None` if the resource does not know one of them, or
     /// the client may not have it. Without any, the resource's usual ones.
     pub(crate) fn scopes(

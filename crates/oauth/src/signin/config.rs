@@ -231,7 +231,9 @@ impl BrowserConfig {
         Duration::from_secs(self.lifetime_s)
     }
 
-    pub(super) fn problems(&self, found: &mut Vec<String>) {
+    /// Everything that is wrong; with `has_provider`, people sign in at an identity provider.
+    pub fn problems(&self, has_provider: bool) -> Vec<String> {
+        let mut found = Vec::new();
         for (name, seconds) in [("idle_timeout_s", self.idle_timeout_s), ("lifetime_s", self.lifetime_s)] {
             if !(60..=2_592_000).contains(&seconds) {
                 found.push(format!("[identity.browsers] {name} is from 60 to 2592000"));
@@ -240,6 +242,21 @@ impl BrowserConfig {
         if !(60..=86_400).contains(&self.decision_max_age_s) {
             found.push("[identity.browsers] decision_max_age_s is from 60 to 86400".to_owned());
         }
+        for (name, values) in
+            [("decision_methods", &self.decision_methods), ("decision_contexts", &self.decision_contexts)]
+        {
+            if values.iter().any(|value| value.trim().is_empty()) {
+                found.push(format!("[identity.browsers] {name} holds an empty value: remove it"));
+            }
+        }
+        if !has_provider && self.wants_factor() {
+            found.push(
+                "[identity.browsers] `decision_methods` and `decision_contexts` need an identity provider: whoever signs in by \
+                 a link shows no factor"
+                    .to_owned(),
+            );
+        }
+        found
     }
 
     /// Whether decisions want more of a sign-in than that it is fresh.
@@ -270,12 +287,14 @@ impl ProviderConfig {
         }
     }
 
-    /// Adds everything that is wrong to `found`.
-    pub(super) fn problems(&self, found: &mut Vec<String>) {
+    /// Everything that is wrong.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
         match self {
-            Self::Entra(entra) => entra.problems(found),
-            Self::Oidc(oidc) => oidc.problems(found),
+            Self::Entra(entra) => entra.problems(&mut found),
+            Self::Oidc(oidc) => oidc.problems(&mut found),
         }
+        found
     }
 }
 

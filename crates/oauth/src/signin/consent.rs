@@ -82,11 +82,17 @@ impl SignIn {
         }
         if let Some(session) = &visitor.session
             && may_be_silent(&request)
+            && !self.asks_each_time(&request.resource)
             && self.consents.is_given(&consent(&request, &session.person)).await?
         {
             return self.proceed(request, visitor.session.as_ref(), false, asked.peer).await;
         }
         self.ask(&visitor, &request)
+    }
+
+    /// Whether no consent to this resource is remembered.
+    fn asks_each_time(&self, resource: &str) -> bool {
+        self.resources.iter().any(|described| described.url == resource && described.asks_each_time)
     }
 
     /// The consent page.

@@ -253,15 +253,16 @@ impl Provider {
             .append_pair("nonce", &asking.nonce)
             .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(challenge))
             .append_pair("code_challenge_method", "S256");
-        if self.asks_consent {
-            query.append_pair("prompt", "consent");
-        }
         if let Some(seconds) = asking.max_age_s {
             query.append_pair("max_age", &seconds.to_string());
         }
-        if asking.signs_in_anew {
-            query.append_pair("prompt", "login");
-        }
+        // One parameter: it must not come twice (RFC 6749 §3.1).
+        match (asking.signs_in_anew, self.asks_consent) {
+            (true, true) => query.append_pair("prompt", "login consent"),
+            (true, false) => query.append_pair("prompt", "login"),
+            (false, true) => query.append_pair("prompt", "consent"),
+            (false, false) => &mut query,
+        };
         let (contexts, claims) = match &self.reading {
             Reading::Entra(_) => (None, entra_claims(wanted)),
             Reading::Oidc { .. } => (Some(wanted.contexts.join(" ")), wanted.claims.map(str::to_owned)),

@@ -67,6 +67,50 @@ async fn a_chain_of_keys_only_grows_on_every_gate() {
     .await;
 }
 
+/// Links that are not as they were written are none; how far they went is known beside the database, and the next bundle
+/// that brings them along puts them back.
+#[tokio::test]
+async fn whoever_writes_to_the_database_changes_no_link_of_a_chain() {
+    each(async |bench| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("bundles.seen");
+        let bundles = StoredBundles::new(bench.open().await, sealer(), Some(file));
+        let without = open(bench).await;
+        let ann = keys(&["ann"]);
+        let chain = Some(("root", taken(2, "second"), "[1,2]"));
+        let known = Followed { last: taken(2, "second"), links: Some("[1,2]".to_owned()) };
+        assert!(bundles.advance(&ann, taken(1, "one"), chain, at(1)).await.unwrap());
+        bench.meddle("CREATE TABLE old_chains AS SELECT * FROM bundle_chains").await;
+        let longer = Some(("root", taken(3, "third"), "[1,2,3]"));
+        for (meddling, number) in [
+            ("UPDATE bundle_chains SET links = 'x'", 2),
+            ("UPDATE bundle_chains SET links = ''", 2),
+            ("UPDATE bundle_chains SET links = '[1,2,3]'", 2),
+            // Those of a row that was ours once.
+            ("UPDATE bundle_chains SET links = (SELECT links FROM old_chains)", 3),
+        ] {
+            let (chain, known) = if number == 3 {
+                assert!(bundles.advance(&ann, taken(2, "two"), longer, at(2)).await.unwrap());
+                (longer, Followed { last: taken(3, "third"), links: Some("[1,2,3]".to_owned()) })
+            } else {
+                (chain, known.clone())
+            };
+            assert_eq!(bundles.followed("root").await.unwrap(), Some(known.clone()));
+            bench.meddle(meddling).await;
+            let lost = Followed { links: None, ..known.clone() };
+            assert_eq!(bundles.followed("root").await.unwrap(), Some(lost), "{meddling}");
+            assert_eq!(without.followed("root").await.unwrap(), None, "{meddling}");
+            let version = if number == 3 { taken(2, "two") } else { taken(1, "one") };
+            let fork = Some(("root", taken(number, "fork"), "[9]"));
+            assert!(!bundles.advance(&ann, version, fork, at(3)).await.unwrap(), "{meddling}");
+            assert!(bundles.advance(&ann, version, chain, at(4)).await.unwrap(), "{meddling}");
+            assert_eq!(bundles.followed("root").await.unwrap(), Some(known.clone()), "{meddling}");
+            assert_eq!(without.followed("root").await.unwrap(), Some(known), "{meddling}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn whoever_writes_to_the_database_takes_no_version_back() {
     each(async |bench| {

@@ -91,10 +91,21 @@ async fn what_a_node_left_open_is_closed_when_it_begins_again() {
     .await;
 }
 
+/// Adds `count` sessions that a node opened long ago, as they would be after a busy day.
+async fn add_many(bench: &Bench, node: &str, count: u64) {
+    let statement = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
+         INSERT INTO sessions (id, node, issuer, subject, client, server, revision, opened_at, seen_at) \
+         SELECT '{node}' || CAST(i AS TEXT), '{node}', '', '', '', '', '', 0, 0 FROM n"
+    );
+    assert_eq!(bench.meddle(&statement).await, count);
+}
+
 #[tokio::test]
-async fn rows_are_forgotten_a_day_after_the_end_and_lost_nodes_end() {
+async fn rows_are_forgotten_an_hour_after_the_close_and_lost_nodes_end() {
     each(async |bench| {
-        const DAY: u64 = 24 * 60 * 60;
+        const HOUR: u64 = 60 * 60;
+        const DAY: u64 = 24 * HOUR;
         let (one, two) = (node(bench, "one").await, node(bench, "two").await);
         let (mine, other, fresh) =
             (session(0, "ann", None), session(1, "bob", None), session(2, "eve", None));
@@ -107,9 +118,63 @@ async fn rows_are_forgotten_a_day_after_the_end_and_lost_nodes_end() {
         assert_eq!(two.ended().await.unwrap(), [other.id], "its node gave no sign for a day");
         assert!(one.ended().await.unwrap().is_empty(), "of its own a node knows more");
         one.close(&[(mine.id, End::Client)], at(DAY + 1)).await.unwrap();
-        assert_eq!(one.tidy(at(2 * DAY + 1)).await.unwrap(), 0, "not yet a day");
-        assert_eq!(one.tidy(at(2 * DAY + 2)).await.unwrap(), 2);
+        assert_eq!(one.tidy(at(DAY + HOUR + 1)).await.unwrap(), 0, "not yet an hour");
+        assert_eq!(one.tidy(at(DAY + HOUR + 2)).await.unwrap(), 1);
+        assert_eq!(one.tidy(at(2 * DAY + 1)).await.unwrap(), 0);
+        assert!(two.ended().await.unwrap().contains(&other.id), "its node may still have to close it");
+        assert_eq!(one.tidy(at(2 * DAY + 2)).await.unwrap(), 1);
         assert_eq!(bench.meddle("DELETE FROM sessions").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_rows_than_one_statement_changes_are_all_ended_and_forgotten() {
+    each(async |bench| {
+        let one = node(bench, "one").await;
+        add_many(bench, "two", 2_500).await;
+        assert_eq!(one.tidy(at(0)).await.unwrap(), 0);
+        assert_eq!(bench.meddle("UPDATE sessions SET seen_at = 0 WHERE ended_by = 'lost'").await, 2_500);
+        assert_eq!(one.tidy(at(24 * 60 * 60 + 1)).await.unwrap(), 2_500);
+        assert_eq!(bench.meddle("DELETE FROM sessions").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_closes_all_its_sessions_and_no_other_ones() {
+    each(async |bench| {
+        let (one, two) = (node(bench, "one").await, node(bench, "two").await);
+        let (mine, other) = (session(0, "ann", None), session(1, "ann", None));
+        one.open(&mine, at(0)).await.unwrap();
+        two.open(&other, at(0)).await.unwrap();
+        let person = Target::Person { issuer: "https://id.example".to_owned(), subject: "ann".to_owned() };
+        cut_off(bench.open().await, person).await;
+        add_many(bench, "one", 2_500).await;
+        assert_eq!(one.close_all(End::Stopped, at(20)).await.unwrap(), 2_501);
+        assert_eq!(one.close_all(End::Stopped, at(21)).await.unwrap(), 0);
+        assert!(one.ended().await.unwrap().is_empty());
+        assert_eq!(two.ended().await.unwrap(), [other.id], "its own node closes it");
+        let stopped = "DELETE FROM sessions WHERE ended_by = 'stopped' AND closed_at = ended_at";
+        assert_eq!(bench.meddle(stopped).await, 2_500);
+        assert_eq!(bench.meddle("DELETE FROM sessions WHERE ended_by = 'revoked'").await, 2, "as it was");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_sessions_than_one_statement_takes_are_noted_as_used() {
+    each(async |bench| {
+        let one = node(bench, "one").await;
+        let live = session(0, "ann", None);
+        one.open(&live, at(0)).await.unwrap();
+        let mut ids: Vec<_> = (0..2_500_u32).map(|number| Digest::of(&number.to_be_bytes())).collect();
+        let unknown = ids.clone();
+        ids.insert(1_200, live.id);
+        assert_eq!(one.seen(&ids, at(5)).await.unwrap(), unknown);
+        assert_eq!(bench.meddle("DELETE FROM sessions WHERE seen_at = 1800000005").await, 1);
+        assert_eq!(one.seen(&[live.id], at(6)).await.unwrap(), [live.id]);
+        assert!(one.seen(&[], at(6)).await.unwrap().is_empty());
     })
     .await;
 }

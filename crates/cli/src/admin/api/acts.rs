@@ -4,7 +4,7 @@ use bartizan_gateway::{
     permit::{approvals::Undecided, claims_of_token},
     responses::event_of,
 };
-use bartizan_model::{Clock, ServerName, SystemClock, Timestamp};
+use bartizan_model::{Caller, Clock, ServerName, SystemClock, Timestamp};
 use bartizan_store::{
     Approvals, Quarantine,
     approvals::ApprovalError,
@@ -308,7 +308,25 @@ impl Api {
             }
             Act::ReleaseResult { id } => {
                 let by = self.named(admitted, admin)?;
-                match self.quarantine().await?.release(id, &by, now).await {
+                let kept = self.quarantine().await?;
+                let item = match kept.read(id, now).await {
+                    Ok((item, _)) => item,
+                    Err(QuarantineError::Unknown(_)) => {
+                        return Err(Refused::new(404, "admin.unknown", "there is no such result"));
+                    }
+                    Err(error) => return Err(unusable(error)),
+                };
+                let (from, who) = (&item.binding.caller, &admitted.caller);
+                let is_own = (from.issuer(), from.subject()) == (who.issuer(), who.subject());
+                let owner = Caller::local_owner();
+                if is_own && (who.issuer(), who.subject()) != (owner.issuer(), owner.subject()) {
+                    return Err(Refused::new(
+                        403,
+                        "admin.own-result",
+                        "somebody else releases what was withheld from you",
+                    ));
+                }
+                match kept.release(id, &by, now).await {
                     Ok(_) => Ok(json!({ "id": id, "state": "released" })),
                     Err(QuarantineError::Unknown(_)) => {
                         Err(Refused::new(404, "admin.unknown", "there is no such result"))

@@ -96,3 +96,41 @@ fn values_at_the_operators_paths_go_with_their_copies() {
     let kept = r#"{"a":[true,null,"x"]}"#;
     assert_eq!(without(kept, &["/b", "/a/7", "/a/b"]), kept);
 }
+
+#[test]
+fn what_the_paths_take_out_is_not_left_in_the_text_that_copies_it() {
+    let row = r#"{"diagnosis":"dep\nression","hiv":true,"age":47,"name":"Müller-canary"}"#;
+    let copies = [
+        // As it stands, and as `json.dumps` escapes it.
+        r#"{"row":{"diagnosis":"dep\nression","hiv":true,"age":47,"name":"Müller-canary"}}"#,
+        r#"{"row": {"diagnosis": "dep\nression", "hiv": true, "age": 47, "name": "M\u00fcller-canary"}}"#,
+        "{\n  \"row\": {\n    \"hiv\": true,\n    \"name\": \"M\\u00fcller-canary\"\n  }\n}",
+        // A level deeper, in one string and in another's text.
+        r#""{\"row\":{\"hiv\":true,\"name\":\"M\\u00fcller-canary\"}}""#,
+        r#"{"result":"{\"hiv\":true,\"name\":\"M\\u00fcller-canary\"}"}"#,
+        // Not quite JSON.
+        r#" [true, 47, NaN, "M\u00fcller-canary"]"#,
+        r"{'row': {'hiv': True, 'name': 'M\xfcller-canary'}}",
+        r#"{"row":{"hiv":true,"name":"M\u00fcller-can"#,
+        // Among words.
+        r#"the row: { "hiv": true, "name": "M\u00fcller-canary" }"#,
+        "```json\n[\n  \"M\\u00fcller-canary\"\n]\n```",
+    ];
+    for copy in copies {
+        let text = format!(
+            r#"{{"content":[{{"text":{}}},{{"text":"two [rows] {{1}}"}}],"structuredContent":{{"row":{row}}}}}"#,
+            quote(copy)
+        );
+        assert_eq!(
+            without(&text, &["/structuredContent/row"]),
+            r#"{"content":[{"text":"[redacted: path]"},{"text":"two [rows] {1}"}],"structuredContent":{"row":"[redacted: path]"}}"#,
+            "{copy}"
+        );
+        assert_eq!(without(&text, &["/structuredContent/rows"]), text, "nothing is there to be taken out");
+    }
+    assert_eq!(
+        without(r#"{"text":"{\"hiv\":true}","row":{"hiv":true}}"#, &["/row/hiv"]),
+        r#"{"text":"[redacted: path]","row":{"hiv":"[redacted: path]"}}"#,
+        "what is too short to be looked for is taken out too"
+    );
+}

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use bartizan_model::Timestamp;
 use bytes::Bytes;
 use http::Response;
 use serde_json::json;
@@ -62,7 +63,7 @@ impl Facade {
         if form.has("resource") && form.get("resource") != Some(named) {
             return Err(Refusal::Target);
         }
-        let resource = self.resource(Some(named)).ok_or(Refusal::Target)?;
+        let resource = self.resource_unasked(Some(named)).ok_or(Refusal::Target)?;
         let binding = Binding::of(&claims).map_err(|_| Refusal::Grant("assertion.binding"))?;
         if binding.certificate.is_some() || (binding.jkt.is_some() && binding.jkt != jkt) {
             return Err(Refusal::Grant("assertion.binding"));
@@ -81,7 +82,6 @@ impl Facade {
             }
         };
         let authentication = authentication(&claims).map_err(|_| Refusal::Grant("assertion.claims"))?;
-        let issued_at = claims.needed_time("iat").map_err(bad)?;
         let person = Person {
             // Issuer and subject, never an address of e-mail: that may be somebody else's tomorrow (F-50).
             issuer: claims.needed_text("iss").map_err(bad)?.to_owned(),
@@ -89,7 +89,8 @@ impl Facade {
             name: None,
             methods: authentication.methods,
             contexts: authentication.contexts,
-            at: authentication.at.unwrap_or(issued_at),
+            // When the provider does not say it, long ago: a fresh assertion is no fresh sign-in (spec.md F-50).
+            at: authentication.at.unwrap_or(Timestamp::from_unix(0)),
             roles: BTreeSet::new(),
             groups: BTreeSet::new(),
             sign_in: None,

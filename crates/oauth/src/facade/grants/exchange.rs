@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bartizan_model::Timestamp;
 use bytes::Bytes;
 use http::Response;
 use serde_json::json;
@@ -80,7 +81,7 @@ impl Facade {
             (Some(resource), _) | (None, Some(resource)) => Some(resource),
             (None, None) => ours.map(|_| subject.resource()),
         };
-        let resource = self.resource(asked).ok_or(Refusal::Target)?;
+        let resource = self.resource_unasked(asked).ok_or(Refusal::Target)?;
         if ours.is_some() && resource.url.as_str() != subject.resource() {
             return Err(Refusal::Target);
         }
@@ -100,10 +101,11 @@ impl Facade {
             name: None,
             methods: subject.authentication_methods().to_vec(),
             contexts: subject.authentication_contexts().to_vec(),
-            at: subject.authenticated_at().unwrap_or(subject.issued_at()),
+            // When nobody says it, long ago: a fresh token is no fresh sign-in.
+            at: subject.authenticated_at().unwrap_or(Timestamp::from_unix(0)),
             roles: subject.roles().clone(),
             groups: subject.groups().clone(),
-            sign_in: None,
+            sign_in: subject.sign_in().map(|sign_in| sign_in.id),
         };
         let mint = Mint {
             who: Who::Person(&person),

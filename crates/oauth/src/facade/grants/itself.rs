@@ -14,7 +14,7 @@ use crate::facade::{
 impl Facade {
     pub(crate) async fn act_for_itself(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
         let Request { form, client, jkt, peer, .. } = request;
-        let resource = self.resource(form.get("resource")).ok_or(Refusal::Target)?;
+        let resource = self.resource_unasked(form.get("resource")).ok_or(Refusal::Target)?;
         let scopes = self.scopes(form.get("scope"), resource, &client).ok_or(Refusal::Scope)?;
         let mint = Mint {
             who: Who::Client,

@@ -69,7 +69,8 @@ impl Facade {
                 asked
             }
         };
-        if let Some(directory) = &self.directory {
+        // Whoever shows a spent token is no reason to ask anybody: that its grant ends must not wait for the provider.
+        if let Some(directory) = self.directory.as_ref().filter(|_| found.used_at.is_none()) {
             match directory.standing(&granted.person).await {
                 Ok(Standing::Active) => {}
                 Ok(Standing::Gone) => {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{A, Answer, B, CONFIG, ISSUER, SECRET, Stage, basic, change, claims};
+use super::stage::{A, ASKING, Answer, B, CONFIG, ISSUER, SECRET, Stage, basic, change, claims};
 use crate::{
     Principal,
     tests::scene::{NOW, Signer, merge},
@@ -21,7 +21,7 @@ impl Enterprise {
         let config = format!(
             "[[assertion_issuers]]\nissuer = \"{IDP}\"\njwks_url = \"https://idp.example/keys\"\n{CONFIG}"
         );
-        let (stage, key) = (Stage::configured(&config).await, Signer::ed(1));
+        let (stage, key) = (Stage::with(&config, &[A, B, ASKING]).await, Signer::ed(1));
         let jwk = key.jwk_with(json!({ "kid": "idp", "alg": "EdDSA" }));
         stage.net.says("https://idp.example/keys", 200, json!({ "keys": [jwk] }));
         Self { stage, key }
@@ -59,6 +59,23 @@ async fn f_49_an_assertion_becomes_a_token_without_a_page() {
     assert_eq!((verified.caller().issuer(), verified.caller().subject()), (IDP, "ann"));
     let narrow = enterprise.sign(json!({}), json!({ "jti": "two" }));
     assert_eq!(enterprise.ask(&narrow, &[("scope", "mcp:read")]).await.text("scope"), "mcp:read");
+}
+
+#[tokio::test]
+async fn aa_36_an_assertion_is_no_sign_in_of_now_and_no_consent() {
+    let enterprise = Enterprise::new().await;
+    let at = async |changes| {
+        let answer = enterprise.ask(&enterprise.sign(json!({}), changes), &[]).await;
+        claims(answer.text("access_token"))["auth_time"].clone()
+    };
+    assert_eq!(at(json!({ "amr": ["mfa"] })).await, 0, "nobody knows when");
+    assert_eq!(at(json!({ "jti": "two", "auth_time": NOW - 60 })).await, NOW - 60);
+    let asked = enterprise.sign(json!({}), json!({ "jti": "three", "resource": ASKING }));
+    assert_eq!(enterprise.ask(&asked, &[]).await.error(), (400, "invalid_target"));
+    let itself = [("grant_type", "client_credentials"), ("resource", ASKING), ("scope", "mcp:read")];
+    assert_eq!(enterprise.stage.token_of_server(&itself).await.error(), (400, "invalid_target"));
+    let itself = change(&itself, &[("resource", B)]);
+    assert_eq!(enterprise.stage.token_of_server(&itself).await.status, 200, "to others it goes alone");
 }
 
 #[tokio::test]

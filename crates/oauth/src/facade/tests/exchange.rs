@@ -30,7 +30,10 @@ async fn a_token_of_ours_becomes_a_narrower_one() {
     let narrow = answer.text("access_token").to_owned();
     let verified = stage.show("/mcp/a", &narrow).await.unwrap();
     assert_eq!((verified.caller().subject(), verified.caller().client()), ("ann", "server"));
-    // It stands on the same sign-in.
+    // It stands on the same sign-in, and so does what is asked for in its person's name.
+    let before = stage.show("/mcp/a", &token).await.unwrap();
+    assert_eq!(verified.sign_in().map(|s| s.id), before.sign_in().map(|s| s.id));
+    assert_eq!(verified.authenticated_at(), before.authenticated_at());
     stage.facade.revoke_consent("https://idp.example", "ann", "editor").await.unwrap();
     assert_eq!(stage.show("/mcp/a", &narrow).await.unwrap_err(), Error::Denied);
     assert_eq!(exchange(&stage, &token, &[]).await.error(), (400, "invalid_grant"), "revoked");

@@ -31,6 +31,8 @@ use crate::{
 pub const ISSUER: &str = "https://mcp.example.com";
 pub const A: &str = "https://mcp.example.com/mcp/a";
 pub const B: &str = "https://mcp.example.com/mcp/b";
+/// To which a person lets clients in, each time anew.
+pub const ASKING: &str = "https://mcp.example.com/mcp/asking";
 /// The redirect URI of most clients here.
 pub const BACK: &str = "https://c.example/cb";
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -120,6 +122,7 @@ pub fn resource(url: &str) -> FacadeResource {
         url: url.parse().unwrap(),
         scopes: BTreeMap::from(scopes.map(|(scope, words)| (scope.to_owned(), words.to_owned()))),
         default_scopes: vec!["mcp:read".to_owned()],
+        by_consent_only: url == ASKING,
     }
 }
 

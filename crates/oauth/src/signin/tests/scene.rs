@@ -263,6 +263,7 @@ pub fn described() -> Vec<Described> {
         url: url.to_owned(),
         servers: servers.iter().map(|name| (*name).to_owned()).collect(),
         scopes: scopes.clone(),
+        asks_each_time: false,
     };
     vec![of(SERVER, &["files"]), of(ALL_SERVERS, &["files", "mail", "web"])]
 }

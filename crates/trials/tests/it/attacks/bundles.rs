@@ -17,6 +17,7 @@ use std::{
 
 use bartizan_model::{Clock, SystemClock, Timestamp};
 use bartizan_shield::bundle::{Chain, Envelope, PublicKey, SigningKey};
+use bartizan_store::Database;
 use bartizan_trials::{Gate, Upstream, Wrapped, binary, eventually, modern_text};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -110,6 +111,11 @@ fn metric(gate: &Gate, name: &str) -> String {
 
 /// The reasons that the audit log gives for what it says of bundles.
 fn judged(gate: &Gate) -> Vec<String> {
+    recorded(gate, "reason")
+}
+
+/// A member of what the audit log says of bundles.
+fn recorded(gate: &Gate, member: &str) -> Vec<String> {
     let done = Command::new(binary())
         .args(["audit", "tail", "-n", "1000", "--format", "json", "--dir"])
         .arg(gate.state().join("audit"))
@@ -118,7 +124,7 @@ fn judged(gate: &Gate) -> Vec<String> {
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     let entries = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let of_bundles = entries.filter(|entry| entry["kind"] == "component.judged");
-    of_bundles.map(|entry| entry["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    of_bundles.map(|entry| entry[member].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 /// Also: SC-12.
@@ -196,11 +202,26 @@ fn sc_06_over_a_restart_the_last_good_bundle_stays() {
     let mut gate = Gate::start(&config(&up, "path = \"house.json\""));
     put(&gate, &fresh(&key(1), 5, "marmalade"));
     eventually("the bundle", || catches(&gate, "marmalade").then_some(()));
-    for bad in [fresh(&key(1), 4, "quince"), String::new()] {
-        put(&gate, &bad);
+    let told = |gate: &Gate, words: &[&str]| {
+        let told = recorded(gate, "message");
+        told.iter().filter(|told| words.iter().all(|word| told.contains(word))).count()
+    };
+    eventually("the record of it", || (told(&gate, &["judges by house version 5"]) == 1).then_some(()));
+    let before = told(&gate, &["the build's own rules"]);
+    for bad in [Some(fresh(&key(1), 4, "quince")), Some(String::new()), None] {
+        match bad {
+            Some(bad) => put(&gate, &bad),
+            None => fs::remove_file(gate.folder().join("house.json")).unwrap(),
+        }
         gate.restart();
         assert!(catches(&gate, "marmalade") && !catches(&gate, "quince"));
+        // What is told is what judges.
+        gate.wait_for_log("version 5 stays");
+        assert!(!gate.log().contains("the build's own rules"));
     }
+    let gone = ["cannot be read", "version 5 stays"];
+    eventually("the record", || (told(&gate, &gone) > 0).then_some(()));
+    assert_eq!(told(&gate, &["the build's own rules"]), before, "the record says what judges");
     // Nor does the copy count for a key that does not count any more.
     gate.reconfigure(
         &config(&up, "path = \"house.json\"")
@@ -382,6 +403,49 @@ fn sc_06_without_its_rows_in_the_database_an_older_bundle_is_still_older() {
     eventually("a newer one", || catches(&gate, "quince").then_some(()));
 }
 
+/// Spoils the links of every chain of keys in the database of a gate that is stopped.
+fn spoil_links(gate: &Gate) {
+    let file = gate.state().join("store.db");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    // What the log before the database holds comes to lie in its file.
+    runtime.block_on(async { Database::sqlite(&file).await.unwrap().close().await });
+    let (good, bad) = (b"bartizan-shield-bundle-keys/1", b"bartizan-shield-bundle-keys/x");
+    let mut bytes = fs::read(&file).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - good.len()).filter(|at| bytes[*at..].starts_with(good)).collect();
+    assert!(!places.is_empty(), "the database has a chain of keys");
+    for at in places {
+        bytes[at..at + bad.len()].copy_from_slice(bad);
+    }
+    fs::write(&file, bytes).unwrap();
+}
+
+/// Whoever writes to the database takes the chain of keys out of it: the bundle's own one counts, and the copy of a bundle
+/// that brought none knows it still. Where the chain led to is remembered beside the database.
+#[test]
+fn sc_06_without_its_chain_of_keys_in_the_database_the_bundle_still_judges() {
+    let up = parrot(Arc::default());
+    let mut gate = Gate::start(&config(&up, "path = \"house.json\""));
+    put(&gate, &chained(2, 6, "quince", &[(2, &[1, 2])]));
+    eventually("the bundle of the next key", || catches(&gate, "quince").then_some(()));
+    gate.stop();
+    spoil_links(&gate);
+    gate.restart();
+    gate.wait_for_log("is not as it was written");
+    assert!(catches(&gate, "quince"), "the bundle has the chain too");
+    put_in_vain(&gate, &fresh(&key(1), 7, "marmalade"));
+    put(&gate, &fresh(&key(2), 7, "medlar"));
+    eventually("a bundle without the chain", || catches(&gate, "medlar").then_some(()));
+    gate.stop();
+    spoil_links(&gate);
+    put(&gate, &fresh(&key(1), 8, "marmalade"));
+    gate.restart();
+    gate.wait_for_log("and 1 were followed before");
+    assert!(catches(&gate, "medlar") && !catches(&gate, "marmalade"), "the copy has the chain");
+    put(&gate, &fresh(&key(2), 8, "damson"));
+    eventually("the next bundle without the chain", || catches(&gate, "damson").then_some(()));
+}
+
 fn public(seeds: &[u8]) -> Vec<PublicKey> {
     seeds.iter().map(|seed| key(*seed).public()).collect()
 }
@@ -484,18 +548,34 @@ fn sc_06_wrap_and_shield_test_judge_by_the_bundle_that_counts() {
         assert!(matches!(run.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&run.stderr));
         run.status.code() == Some(1)
     };
+    let judged_by = |options: &[&str]| {
+        fs::write(folder.path().join("text"), "the marmalade is here").unwrap();
+        let run = Command::new(binary())
+            .args(["shield", "test", "--format", "json", "text"])
+            .args(options)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        said["judged_by"].clone()
+    };
     let with = ["--config", "shield.toml"];
     assert!(!withheld("marmalade") && !tested("marmalade", &with), "there is no bundle yet");
+    assert_eq!(judged_by(&with), "build");
     put(&fresh(&key(1), 5, "marmalade"));
     assert!(withheld("marmalade") && tested("marmalade", &with));
     assert!(!withheld("quince") && !tested("quince", &with));
     assert!(!tested("marmalade", &[]), "without a configuration the build's own rules judge");
+    assert_eq!(judged_by(&with), json!({ "bundle": "house", "version": 5 }));
+    assert_eq!(judged_by(&[]), "build");
     for bad in [fresh(&key(2), 6, "quince"), stripped(&fresh(&key(1), 6, "quince"))] {
         put(&bad);
         assert!(!withheld("quince") && !tested("quince", &with), "it is no bundle of ours");
     }
     put(&fresh(&key(1), 4, "quince"));
     assert!(withheld("marmalade") && !withheld("quince"), "the last good one stays");
+    put(&fresh(&key(1), 6, "quince"));
+    assert_eq!(judged_by(&with)["version"], 6);
 }
 
 /// What an operator makes himself.
@@ -538,18 +618,51 @@ fn a_bundle_is_made_signed_shown_and_checked_by_the_command_line() {
     let (_, _, next) = run(&["keygen", "--out", "next.pem"]);
     let next = next.trim();
     let rotate = ["rotate", "acme.keys", "--next", next, "--key", "acme.pem"];
-    assert_eq!(run(&rotate).0, Some(0));
+    let (code, said, _) = run(&rotate);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("no gate follows link 1 yet: none of the keys that it names signed it"), "{said}");
     let make = [&make[..], &["--chain", "acme.keys", "--key", "next.pem"]].concat();
     assert_eq!(run(&make).0, Some(0));
     let (code, said, _) = run(&verify);
     assert_eq!(code, Some(1), "the new key has not signed the chain: {said}");
     assert!(said.contains("bundle.keys"), "{said}");
-    assert_eq!(run(&["sign", "acme.keys", "--key", "next.pem"]).0, Some(0));
+    let further = ["rotate", "acme.keys", "--next", public, "--key", "next.pem"];
+    let (code, said, _) = run(&further);
+    assert_eq!(code, Some(3), "a link upon one that no gate follows: {said}");
+    assert!(said.contains("before you add another"), "{said}");
+    let (code, said, _) = run(&["sign", "acme.keys", "--key", "next.pem"]);
+    assert_eq!((code, said.contains("no gate follows")), (Some(0), false), "{said}");
     assert_eq!(run(&make).0, Some(0));
     let (code, said, _) = run(&verify);
     assert_eq!((code, said.contains("good: acme version 7")), (Some(0), true), "{said}");
     let (_, said, _) = run(&["show", "acme.json"]);
     assert!(said.contains("link 1") && said.contains(next), "{said}");
+    // A key that was replaced signs nothing, the same keys are no next ones, and one file is not taken for another.
+    let with_old =
+        ["make", "--name", "acme", "--bundle-version", "8", "--rules", "house.toml", "--out", "old.json"];
+    for (arguments, why) in [
+        (&[&with_old[..], &["--chain", "acme.keys", "--key", "acme.pem"]].concat()[..], "does not name"),
+        (&["sign", "acme.json", "--key", "acme.pem"], "does not name"),
+        (&["rotate", "acme.keys", "--next", next, "--key", "next.pem"], "names these keys already"),
+        (
+            &[&with_old[..], &["--chain", "acme.json", "--key", "next.pem"]].concat()[..],
+            "a chain of keys is wanted",
+        ),
+        (&["rotate", "acme.json", "--next", public, "--key", "next.pem"], "a chain of keys is wanted"),
+        (&["verify", "acme.keys", "--public-key", public], "a bundle is wanted"),
+    ] {
+        let (code, said, _) = run(arguments);
+        assert_eq!(code, Some(3), "{arguments:?}: {said}");
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+    assert!(!folder.path().join("old.json").exists());
+    // A link that nobody before it signed is made, for another machine to sign; it is said that no gate follows it.
+    fs::copy(folder.path().join("acme.keys"), folder.path().join("on.keys")).unwrap();
+    let (code, said, _) = run(&["rotate", "on.keys", "--next", public, "--key", "acme.pem"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("no gate follows link 2 yet: none of the keys before it signed it"), "{said}");
+    let (code, said, _) = run(&["sign", "on.keys", "--key", "next.pem"]);
+    assert_eq!((code, said.contains("no gate follows")), (Some(0), false), "{said}");
     // What no gate would take is not made.
     fs::write(folder.path().join("house.toml"), pack("marmalade").replace("nor there", "marmalade there"))
         .unwrap();

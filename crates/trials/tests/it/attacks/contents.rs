@@ -22,10 +22,17 @@ fn server() -> Upstream {
         }
         let [token, mail, card, salary] = planted();
         let words = format!("the answer-canary: {token}, {mail}, {salary}");
-        let structure =
-            json!({ "card": card.parse::<u64>().unwrap(), "rows": [{ "salary": salary, "n": 1 }] });
+        let row =
+            json!({ "diagnosis": "dep\nression-canary", "hiv": true, "age": 47, "name": "Müller-canary" });
+        let structure = json!({
+            "card": card.parse::<u64>().unwrap(), "rows": [{ "salary": salary, "n": 1 }], "row": row,
+        });
+        // As MCP recommends, the structure as text too; once as it stands, once as `json.dumps` escapes it.
+        let copy = json!({ "row": row }).to_string();
+        let texts = [words, copy.clone(), copy.replace('ü', "\\u00fc")];
+        let content = texts.map(|text| json!({ "type": "text", "text": text }));
         let result = json!({
-            "resultType": "complete", "content": [{ "type": "text", "text": words }], "structuredContent": structure,
+            "resultType": "complete", "content": content, "structuredContent": structure,
         });
         pen.result(&heard.id(), &result.to_string());
         true
@@ -80,7 +87,7 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
         tool = "read_*"
         arguments = true
         results = true
-        redact = ["/secret", "/structuredContent/rows/*/salary"]
+        redact = ["/secret", "/structuredContent/rows/*/salary", "/structuredContent/row"]
         [[audit.content]]
         tool = "open"
         results = true
@@ -115,6 +122,7 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
     {
         let said = client.call(endpoint, tool, &arguments);
         assert!(said.text().contains(&token) && said.text().contains(&salary), "{tool}: {}", said.text());
+        assert_eq!(said.text().matches("ller-canary").count(), 3, "{tool}: {}", said.text());
     }
 
     // Sealed in the log, shown by the commands, with the types of what was taken out.
@@ -125,6 +133,10 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
         ["answer-canary", "secret.github-token", "personal.email", "personal.card", "[redacted: path]"]
     {
         assert!(shown.contains(word), "{word}: {shown}");
+    }
+    // What the paths name is in no copy either, by no name and however short.
+    for word in ["ller-canary", "ression-canary", "hiv"] {
+        assert!(!shown.contains(word), "{word}: {shown}");
     }
     let merged = closed(&gate, "s__read_file");
     assert!(merged["content"]["result"].is_string(), "{merged}");
@@ -167,6 +179,7 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
         for secret in planted() {
             assert!(!text.contains(&secret), "{secret} is in {name}");
         }
+        assert!(!text.contains("ller-canary") && !text.contains("ression-canary"), "the row is in {name}");
     }
     // Sealed is sealed: on the disk the words of one tool stand, those of the other do not.
     let disk: String = outputs.iter().skip(before).map(|(_, text)| text.as_str()).collect();
