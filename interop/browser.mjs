@@ -32,8 +32,15 @@ function must(holds, otherwise) {
 
 const same = (got, wanted, what) => must(got === wanted, `${what}: ${JSON.stringify(got)}, not ${JSON.stringify(wanted)}`);
 
+// What was pressed a moment ago takes as long as the gate does, which may ask others first.
 async function says(page, ...wanted) {
-  const said = await text(page);
+  let said = '';
+  for (let tries = 0; tries < 50; tries += 1) {
+    // A page that is being replaced has no text.
+    said = await text(page).catch(() => '');
+    if (wanted.every((words) => said.includes(words))) return;
+    await page.waitForTimeout(200);
+  }
   for (const words of wanted) must(said.includes(words), `"${words}" is not on the page: ${said}`);
 }
 

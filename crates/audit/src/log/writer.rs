@@ -22,6 +22,11 @@ use crate::{
 /// How many entries are made durable at once, at most.
 const BATCH: usize = 1024;
 
+/// How long others are waited for, for each entry of the last group, and at most: on a fast disk a few entries at a time would
+/// be made durable at the price of all that come meanwhile. Nobody who is alone waits.
+const GATHER_EACH: Duration = Duration::from_micros(50);
+const GATHER: Duration = Duration::from_millis(1);
+
 /// How long an entry may be, in bytes, before what is long in it is left out.
 const LONGEST: usize = 1 << 20;
 
@@ -142,10 +147,14 @@ impl Writer {
 
     /// Writes what comes until nobody is left to send.
     pub fn run(mut self, inbox: &mpsc::Receiver<Job>) {
+        let mut crowd: u32 = 1;
         while let Ok(first) = inbox.recv() {
             let mut jobs = vec![first];
-            // Whatever came while the disk was busy; never waited for.
+            if crowd > 1 {
+                std::thread::sleep(GATHER_EACH.saturating_mul(crowd).min(GATHER));
+            }
             jobs.extend(inbox.try_iter().take(BATCH - 1));
+            crowd = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
             let state = Arc::clone(&self.setting.state);
             state.waiting.fetch_sub(jobs.len(), Ordering::Relaxed);
             let (mut entries, waiting): (Vec<_>, Vec<_>) =

@@ -82,6 +82,7 @@ impl Facade {
             }
         };
         let authentication = authentication(&claims).map_err(|_| Refusal::Grant("assertion.claims"))?;
+        claims.needed_time("iat").map_err(bad)?;
         let person = Person {
             // Issuer and subject, never an address of e-mail: that may be somebody else's tomorrow (F-50).
             issuer: claims.needed_text("iss").map_err(bad)?.to_owned(),
