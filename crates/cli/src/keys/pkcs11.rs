@@ -112,8 +112,12 @@ impl At {
         Ok(found)
     }
 
+    /// A new key, which is the newest: of two that were made in one second, too, and after a clock was set back.
     fn make(&self, session: &Session) -> Result<(Vec<u8>, ObjectHandle), RootError> {
-        let mut id = SystemClock.now().as_unix().to_be_bytes().to_vec();
+        let newest = self.keys(session)?.into_iter().next();
+        let newest = newest.and_then(|(id, _)| id.first_chunk().copied().map(u64::from_be_bytes));
+        let after = newest.map_or(0, |seconds| seconds.saturating_add(1));
+        let mut id = SystemClock.now().as_unix().max(after).to_be_bytes().to_vec();
         let mut more = [0; 8];
         OsEntropy.fill(&mut more);
         id.extend_from_slice(&more);
