@@ -362,6 +362,10 @@ async function facade(gate) {
     await says(alice, 'Linked since');
     await seen(alice, 'facade-account-linked');
     await press(alice, 'Unlink');
+    // The provider has no revocation endpoint, and the person is told so.
+    await headed(alice, 'Unlinked');
+    await says(alice, 'did not confirm');
+    await alice.getByRole('link', { name: 'Your account' }).click();
     await says(alice, 'Not linked');
     // Every gate looks anew after some seconds.
     const until = Date.now() + 20_000;
