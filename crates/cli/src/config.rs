@@ -185,6 +185,9 @@ pub struct Upstream {
     /// Compare neither arguments nor structured results with the schemas that were approved.
     #[serde(default)]
     pub dangerous_unvalidated: bool,
+    /// Let the shield judge nothing that goes to it or comes from it but what it defines.
+    #[serde(default)]
+    pub dangerous_unshielded: bool,
     /// Start whatever the command runs, though its program, script or package changed since it was approved.
     #[serde(default)]
     pub dangerous_any_program: bool,
@@ -418,6 +421,7 @@ fn embedded(name: ServerName) -> Config {
         trust_on_first_use: true,
         dangerous_unpinned: false,
         dangerous_unvalidated: false,
+        dangerous_unshielded: false,
         dangerous_any_program: false,
         allow_methods: Vec::new(),
         may_ask: BTreeSet::new(),
@@ -522,6 +526,10 @@ impl Config {
                      dangerous_open nobody has one",
                     server.name
                 ));
+            }
+            if server.dangerous_unshielded && !server.second_opinions.is_empty() {
+                let second = "second_opinions are part of the shield, which dangerous_unshielded leaves out";
+                found.push(format!("server `{}`: {second}: remove one of the two", server.name));
             }
             for name in server.second_opinions.iter().filter(|n| !self.shield.second_opinion.contains_key(*n))
             {

@@ -138,6 +138,7 @@ fn settings(
         identity,
         app_hosts: server.app_hosts.clone(),
         second_opinions: server.second_opinions.clone(),
+        inspects: !server.dangerous_unshielded,
         validates: !server.dangerous_unvalidated,
         watches_program: !server.dangerous_any_program,
         trust: server.trust,

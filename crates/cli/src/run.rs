@@ -525,6 +525,12 @@ pub fn dangers(config: &Config) -> Vec<String> {
             server.name
         ));
     }
+    for server in config.servers.iter().filter(|s| s.dangerous_unshielded) {
+        found.push(format!(
+            "server `{}` dangerous_unshielded: the shield judges neither arguments nor results",
+            server.name
+        ));
+    }
     for server in config.servers.iter().filter(|s| s.dangerous_any_program) {
         found.push(format!(
             "server `{}` dangerous_any_program: its program or package may be exchanged unseen",

@@ -112,6 +112,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
             package: None,
             runs: Vec::new(),
         },
+        inspects: true,
         validates: true,
         watches_program: true,
         second_opinions: Vec::new(),

@@ -135,6 +135,7 @@ impl Scene {
             watches_program: true,
             pinning: Pinning::DangerousNone,
             trust: Trust::Untrusted,
+            inspects: true,
             validates: false,
             app_hosts: None,
             second_opinions: Vec::new(),

@@ -344,7 +344,11 @@ impl Call {
             judged = Some("instructions");
         }
         if !self.is_released {
-            let documents = self.reading.of(self.server.name(), message, &self.readers).await?;
+            let documents = if self.server.settings().inspects {
+                self.reading.of(self.server.name(), message, &self.readers).await?
+            } else {
+                Arc::default()
+            };
             let found = self.second_opinions(message, judged, &documents).await?;
             self.reading = Reading::Fresh;
             let inspected = inspect::answer(

@@ -31,6 +31,9 @@ const NOT_TEXT: [&str; 5] = ["_meta", "cursor", "name", "requestState", "taskId"
 /// The refusal, which names the rules and never what they found (attacks.md II-05, EP-04).
 pub fn call(shield: &Shield, server: &Server, message: &Message, more: &[Finding]) -> Result<(), Refusal> {
     apps::may_ask(server, message)?;
+    if !server.settings().inspects {
+        return Ok(());
+    }
     let fragments = sent(message).map_err(|()| unread())?;
     let verdict = on_any_thread(message.text().len(), || shield.inspect(&scene(server), &fragments));
     let verdict = verdict.and(Kind::ClientText, server.settings().trust, shield.config(), more);
@@ -147,6 +150,10 @@ pub fn answer(
     ending: &mut Ending,
 ) -> Result<Passed, Failure> {
     let Some(body) = body(message) else { return Ok(Passed::AsItIs) };
+    // An app is a program, and whether one may be shown is no question of what it says.
+    if !server.settings().inspects && apps::found(server, message, Kind::Result).is_empty() {
+        return Ok(Passed::AsItIs);
+    }
     let (kind, mut fragments) = said(message, known.judged)?;
     let mut more = known.found.to_vec();
     let unread;

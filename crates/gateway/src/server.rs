@@ -78,6 +78,8 @@ pub struct ServerSettings {
     pub pinning: Pinning,
     /// Arguments and structured results are compared with the approved schemas.
     pub validates: bool,
+    /// What goes to it and comes from it is judged by the shield.
+    pub inspects: bool,
     /// Services that are asked about what goes to it and comes from it, by name.
     pub second_opinions: Vec<String>,
     /// How far the operator trusts what it says.

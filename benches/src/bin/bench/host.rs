@@ -83,6 +83,47 @@ impl Proxy {
     }
 }
 
+/// How a gate is set up, beside where it listens and what it stands in front of.
+pub struct Setting {
+    pub name: &'static str,
+    /// Which of several gates it is: each has a port of its own.
+    pub place: u16,
+    /// Where it says it is, if not where it listens.
+    pub public_url: Option<String>,
+    /// Where its folder is made, if not where such folders are.
+    pub folder: Option<&'static str>,
+    /// More lines about the one server.
+    pub server: String,
+    /// More sections of the configuration.
+    pub rest: String,
+    pub token: Token,
+}
+
+/// What the load shows at the door.
+pub enum Token {
+    /// What `bartizan token` prints.
+    Minted,
+    Given(String),
+    None,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        let (server, rest) = (String::new(), String::new());
+        Self { name: "gate", place: 0, public_url: None, folder: None, server, rest, token: Token::Minted }
+    }
+}
+
+/// What `bartizan token` prints for the gate of this configuration.
+fn minted(program: &Path, config: &Path, folder: &Path) -> Result<Vec<u8>, Error> {
+    let output =
+        Command::new(program).args(["token", "--config"]).arg(config).current_dir(folder).output()?;
+    if !output.status.success() {
+        return Err(format!("`bartizan token`: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(output.stdout)
+}
+
 impl Host {
     pub fn new(gate: Option<PathBuf>, upstream_port: u16) -> Result<Self, Error> {
         let program = std::env::current_exe()?;
@@ -148,15 +189,27 @@ impl Host {
 
     /// The gate in front of the upstream, in a fresh folder; `None` if there is no binary.
     pub fn gate(&self) -> Result<Option<Proxy>, Error> {
+        self.gate_with(&Setting::default())
+    }
+
+    /// The same, set up as `setting` says.
+    pub fn gate_with(&self, setting: &Setting) -> Result<Option<Proxy>, Error> {
         let Some(program) = &self.gate else { return Ok(None) };
-        let folder = TempDir::with_prefix("bartizan-bench-")?;
-        let address = format!("127.0.0.1:{}", self.upstream_port + 2);
+        let folder = match setting.folder {
+            Some(parent) => TempDir::with_prefix_in("bartizan-bench-", parent)?,
+            None => TempDir::with_prefix("bartizan-bench-")?,
+        };
+        let address = self.gate_address(setting.place);
         let config = folder.path().join("bartizan.toml");
+        let public =
+            setting.public_url.as_ref().map_or(String::new(), |url| format!("public_url = \"{url}\"\n"));
         std::fs::write(
             &config,
             format!(
-                "[server]\nlisten = \"{address}\"\n\n[[servers]]\nname = \"bench\"\nurl = \"http://{}/mcp\"\ntrust_on_first_use = true\n",
-                self.upstream_address()
+                "[server]\nlisten = \"{address}\"\n{public}\n[[servers]]\nname = \"bench\"\nurl = \"http://{}/mcp\"\ntrust_on_first_use = true\n{}\n{}",
+                self.upstream_address(),
+                setting.server,
+                setting.rest,
             ),
         )?;
         let log = std::fs::File::create(folder.path().join("log"))?;
@@ -167,19 +220,24 @@ impl Host {
         let process = Process::start(command, &address).map_err(|e| format!("the gate: {e}\n{}", said()))?;
         let process = Some(process);
 
-        let output = Command::new(program)
-            .args(["token", "--config"])
-            .arg(&config)
-            .current_dir(folder.path())
-            .output()?;
-        if !output.status.success() {
-            return Err(format!("`bartizan token`: {}", String::from_utf8_lossy(&output.stderr)).into());
-        }
-        let token = folder.path().join("token");
-        std::fs::write(&token, output.stdout)?;
-        let path = "/mcp/bench".to_owned();
-        let (token, folder) = (Some(token), Some(folder));
-        Ok(Some(Proxy { name: "gate", address, path, token, process, peer_pid: None, _folder: folder }))
+        let secret = match &setting.token {
+            Token::Minted => Some(minted(program, &config, folder.path())?),
+            Token::Given(token) => Some(token.clone().into_bytes()),
+            Token::None => None,
+        };
+        let token = secret.map(|secret| -> Result<PathBuf, Error> {
+            let token = folder.path().join("token");
+            std::fs::write(&token, secret)?;
+            Ok(token)
+        });
+        let (token, path) = (token.transpose()?, "/mcp/bench".to_owned());
+        let (name, folder) = (setting.name, Some(folder));
+        Ok(Some(Proxy { name, address, path, token, process, peer_pid: None, _folder: folder }))
+    }
+
+    /// Where the gate listens that has this place among others.
+    pub fn gate_address(&self, place: u16) -> String {
+        format!("127.0.0.1:{}", self.upstream_port + 2 + place)
     }
 
     /// The load generator, aimed at `proxy`.

@@ -10,6 +10,7 @@ mod cell;
 mod host;
 mod memory;
 mod report;
+mod variants;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -34,6 +35,9 @@ struct Args {
     /// Only cells whose name contains this; `memory` is one.
     #[arg(long)]
     only: Option<String>,
+    /// In place of all that: what single parts of the gate cost, by gates that differ in one setting.
+    #[arg(long)]
+    parts: bool,
     /// The gate's binary; by default `bartizan` beside this one.
     #[arg(long)]
     gate: Option<PathBuf>,
@@ -118,7 +122,7 @@ fn run(args: &Args) -> Result<(), Error> {
     let mut cells = Vec::new();
     for group in Group::ALL {
         let chosen: Vec<Cell> = group.cells().into_iter().filter(|cell| wanted(&cell.name())).collect();
-        if chosen.is_empty() {
+        if chosen.is_empty() || args.parts {
             continue;
         }
         if cells.is_empty() {
@@ -140,11 +144,15 @@ fn run(args: &Args) -> Result<(), Error> {
             cells.push(row);
         }
     }
-    let memory = if wanted("memory") { memory::measure(&host, args.quick)? } else { Value::Null };
+    // Many gates at once are a measurement of their own.
+    let parts =
+        if args.parts { variants::measure(&host, args.rounds, warm_up, seconds)? } else { Value::Null };
+    let memory =
+        if wanted("memory") && !args.parts { memory::measure(&host, args.quick)? } else { Value::Null };
 
     std::fs::create_dir_all(&args.out)?;
     let path = args.out.join("results.json");
-    let results = json!({ "quick": args.quick, "rounds": args.rounds, "cells": cells, "memory": memory });
+    let results = json!({ "quick": args.quick, "rounds": args.rounds, "cells": cells, "parts": parts, "memory": memory });
     std::fs::write(&path, serde_json::to_vec_pretty(&results)?)?;
     println!("\n{}", path.display());
     Ok(())
