@@ -22,6 +22,43 @@ use tokio::net::TcpListener;
 /// The longest text that `echo` returns, in bytes.
 const LONGEST: usize = 8 << 20;
 
+/// What the text is made of: prose, as most results are, and nothing that JSON would escape. A text without words would have
+/// whoever reads it look for what it hides.
+const WORDS: [&str; 32] = [
+    "the",
+    "station",
+    "reports",
+    "rain",
+    "from",
+    "north",
+    "and",
+    "wind",
+    "that",
+    "were",
+    "measured",
+    "since",
+    "last",
+    "week",
+    "customers",
+    "ordered",
+    "items",
+    "each",
+    "with",
+    "price",
+    "quantity",
+    "shipped",
+    "in",
+    "boxes",
+    "of",
+    "twelve",
+    "files",
+    "changed",
+    "their",
+    "size",
+    "to",
+    "kilobytes",
+];
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Era {
     Modern,
@@ -86,8 +123,7 @@ struct Arguments {
 
 impl Server {
     fn new(args: Args) -> Self {
-        let text: Vec<u8> =
-            b"abcdefghijklmnopqrstuvwxyz 0123456789 ".iter().copied().cycle().take(LONGEST).collect();
+        let text = prose();
         let tools: Vec<_> = (0..args.tools)
             .map(|i| {
                 let number = if i == 0 { String::new() } else { i.to_string() };
@@ -193,6 +229,19 @@ impl Server {
         }
         true
     }
+}
+
+/// Sentences of these words, in an order that is the same every time.
+fn prose() -> Vec<u8> {
+    let mut text = Vec::with_capacity(LONGEST + 32);
+    let mut state = 7_u32;
+    while text.len() < LONGEST {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        text.extend(WORDS.get(state as usize >> 8 & 31).unwrap_or(&"and").bytes());
+        text.extend(if state >> 28 == 0 { b". ".iter() } else { b" ".iter() });
+    }
+    text.truncate(LONGEST);
+    text
 }
 
 fn empty(status: StatusCode) -> Response<Full<Bytes>> {
