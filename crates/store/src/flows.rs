@@ -4,9 +4,12 @@
 //! admitting is serial: of two calls of the same caller, the second is judged with the first on record, whichever
 //! process each runs in, so parallel calls cannot slip past each other.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bartizan_model::{Caller, ServerName, Timestamp};
 use sqlx::{AnyConnection, Row};
+use tokio::sync::Mutex;
 
 use crate::{
     Database, DatabaseError,
@@ -87,14 +90,30 @@ pub trait Flows: Send + Sync {
 }
 
 /// [`Flows`] in a [`Database`].
-#[derive(Clone, Debug)]
-pub struct StoredFlows(Database);
+#[derive(Clone)]
+pub struct StoredFlows {
+    database: Database,
+    /// What [`Flows::resets`] is asked over, which is asked for most calls: to lend a connection and to take it back costs more than
+    /// the question.
+    asking: Arc<Mutex<Option<AnyConnection>>>,
+}
+
+impl std::fmt::Debug for StoredFlows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredFlows").field("database", &self.database).finish_non_exhaustive()
+    }
+}
 
 impl StoredFlows {
     /// Flows in `database`.
     pub fn new(database: Database) -> Self {
-        Self(database)
+        Self { database, asking: Arc::default() }
     }
+}
+
+/// The question of [`Flows::resets`].
+async fn resets(database: &mut AnyConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT resets FROM flow_resets").fetch_one(database).await
 }
 
 #[async_trait]
@@ -106,7 +125,7 @@ impl Flows for StoredFlows {
         flow: &Flow,
         judge: Judge<'_>,
     ) -> Result<bool, DatabaseError> {
-        let mut transaction = self.0.write().await?;
+        let mut transaction = self.database.write().await?;
         lock(&mut transaction, caller, flow.at).await?;
         let past = read(&mut transaction, caller, since).await?;
         if !judge(&past) {
@@ -118,7 +137,7 @@ impl Flows for StoredFlows {
     }
 
     async fn append(&self, caller: &Caller, flow: &Flow) -> Result<(), DatabaseError> {
-        let mut transaction = self.0.write().await?;
+        let mut transaction = self.database.write().await?;
         lock(&mut transaction, caller, flow.at).await?;
         add(&mut transaction, caller, flow).await?;
         transaction.commit().await?;
@@ -126,7 +145,7 @@ impl Flows for StoredFlows {
     }
 
     async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Vec<Flow>, DatabaseError> {
-        let mut database = self.0.pool().acquire().await?;
+        let mut database = self.database.pool().acquire().await?;
         read(&mut database, caller, since).await
     }
 
@@ -135,7 +154,7 @@ impl Flows for StoredFlows {
             "SELECT DISTINCT issuer, subject, client FROM flows WHERE at >= $1 ORDER BY issuer, subject, client",
         )
         .bind(seconds(since))
-        .fetch_all(self.0.pool())
+        .fetch_all(self.database.pool())
         .await?;
         let text = |row: &sqlx::any::AnyRow, column: &str| row.try_get::<String, _>(column);
         let caller = |row| Ok(Caller::new(text(row, "issuer")?, text(row, "subject")?, text(row, "client")?));
@@ -143,11 +162,22 @@ impl Flows for StoredFlows {
     }
 
     async fn resets(&self) -> Result<i64, DatabaseError> {
-        Ok(sqlx::query_scalar("SELECT resets FROM flow_resets").fetch_one(self.0.pool()).await?)
+        let mut asking = self.asking.lock().await;
+        // Whoever stops waiting in the middle of an answer takes the connection with him; one that was cut is asked anew.
+        if let Some(mut kept) = asking.take()
+            && let Ok(count) = resets(&mut kept).await
+        {
+            *asking = Some(kept);
+            return Ok(count);
+        }
+        let mut fresh = self.database.pool().acquire().await?.detach();
+        let count = resets(&mut fresh).await?;
+        *asking = Some(fresh);
+        Ok(count)
     }
 
     async fn reset(&self, caller: &Caller, by: &str, now: Timestamp) -> Result<u64, DatabaseError> {
-        let mut transaction = self.0.write().await?;
+        let mut transaction = self.database.write().await?;
         lock(&mut transaction, caller, now).await?;
         sqlx::query(
             "UPDATE flow_owners SET reset_by = $4, reset_at = $5 \
@@ -175,12 +205,12 @@ impl Flows for StoredFlows {
     async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
         let forgotten = sqlx::query("DELETE FROM flows WHERE at < $1")
             .bind(seconds(before))
-            .execute(self.0.pool())
+            .execute(self.database.pool())
             .await?
             .rows_affected();
         sqlx::query("DELETE FROM flow_owners WHERE last_used < $1")
             .bind(seconds(before))
-            .execute(self.0.pool())
+            .execute(self.database.pool())
             .await?;
         Ok(forgotten)
     }
