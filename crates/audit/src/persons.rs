@@ -35,7 +35,15 @@ pub struct Persons {
     /// Names the files, so that a listing of the folder tells nobody who is in it.
     naming: hmac::Key,
     entropy: Arc<dyn Entropy>,
-    known: Mutex<HashMap<PathBuf, (Stamp, Arc<Person>)>>,
+    /// By [`name`].
+    known: Mutex<HashMap<String, Known>>,
+}
+
+/// What was read of a person before.
+struct Known {
+    path: PathBuf,
+    stamp: Stamp,
+    person: Arc<Person>,
 }
 
 impl std::fmt::Debug for Persons {
@@ -104,10 +112,11 @@ impl Persons {
     /// # Errors
     /// [`PrivateFileError`]; nothing about this person can be recorded then.
     pub fn of(&self, caller: &Caller) -> Result<Arc<Person>, PrivateFileError> {
-        let path = self.path(caller);
-        if let Some(known) = self.known(&path) {
+        let name = name(caller);
+        if let Some(known) = self.known(&name) {
             return Ok(known);
         }
+        let path = self.path(caller);
         let mut pseudonym = [0; 16];
         let mut key = Zeroizing::new([0; KEY]);
         self.entropy.fill(&mut pseudonym);
@@ -121,15 +130,15 @@ impl Persons {
         let fresh = Zeroizing::new(serde_json::to_vec(&kept).map_err(|_| malformed())?);
         let person = Arc::new(Person::parse(&private::create_or_read(&path, &fresh)?).ok_or_else(malformed)?);
         if let Some(stamp) = stamp(&path) {
-            self.remember(path, stamp, &person);
+            self.remember(name, Known { path, stamp, person: Arc::clone(&person) });
         }
         Ok(person)
     }
 
     /// The person behind `caller` if the log has ever seen him.
     pub fn find(&self, caller: &Caller) -> Option<Arc<Person>> {
-        let path = self.path(caller);
-        self.known(&path).or_else(|| Person::parse(&private::read(&path).ok()?).map(Arc::new))
+        let read = || Person::parse(&private::read(&self.path(caller)).ok()?).map(Arc::new);
+        self.known(&name(caller)).or_else(read)
     }
 
     /// Everybody who is not erased, by pseudonym.
@@ -160,7 +169,7 @@ impl Persons {
     pub fn erase(&self, caller: &Caller) -> Result<bool, PrivateFileError> {
         let path = self.path(caller);
         let io = |source| PrivateFileError::Io { path: path.clone(), source };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&name(caller));
         let length = match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => usize::try_from(other.map_err(io)?.len()).unwrap_or(0),
@@ -181,24 +190,28 @@ impl Persons {
     }
 
     /// What we read before, if the file is still the same: another process may have erased the person meanwhile.
-    fn known(&self, path: &Path) -> Option<Arc<Person>> {
-        let now = stamp(path);
+    fn known(&self, name: &str) -> Option<Arc<Person>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (then, person) = known.get(path)?;
-        if Some(*then) == now {
+        let Known { path, stamp: then, person } = known.get(name)?;
+        if Some(*then) == stamp(path) {
             return Some(Arc::clone(person));
         }
-        known.remove(path);
+        known.remove(name);
         None
     }
 
-    fn remember(&self, path: PathBuf, stamp: Stamp, person: &Arc<Person>) {
+    fn remember(&self, name: String, fresh: Known) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= 10_000 {
             known.clear();
         }
-        known.insert(path, (stamp, Arc::clone(person)));
+        known.insert(name, fresh);
     }
+}
+
+/// A person's place in memory; two clients of one person share it.
+fn name(caller: &Caller) -> String {
+    format!("{}:{}{}", caller.issuer().len(), caller.issuer(), caller.subject())
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
