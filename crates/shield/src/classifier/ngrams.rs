@@ -49,24 +49,26 @@ pub fn scan(text: &str, visit: &mut impl Visit) {
     let mut walk = Walk { recent: [BLANK; 5], word: WORD_START, in_word: false, words: [0; 2], in_block: 0 };
     let bytes = text.as_bytes();
     let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        if let Some(&folded) = ASCII.get(usize::from(byte)) {
-            walk.push(u32::from(folded), IS_WORD.get(usize::from(folded)).is_some_and(|is| *is), at, visit);
-            at += 1;
+    while at <= bytes.len() {
+        // Behind the end is a blank, which ends the last word.
+        let byte = bytes.get(at).copied().unwrap_or(b' ');
+        let (folded, is_word, alone, length) = if let Some(&folded) = ASCII.get(usize::from(byte)) {
+            (u32::from(folded), IS_WORD.get(usize::from(folded)).is_some_and(|is| *is), false, 1)
         } else {
             let Some(character) = text.get(at..).and_then(|rest| rest.chars().next()) else { break };
             let folded = fold(character);
-            if stands_alone(folded) {
-                walk.end_word(visit);
-                walk.push(folded, true, at, visit);
-                walk.end_word(visit);
-            } else {
-                walk.push(folded, is_word(folded), at, visit);
-            }
-            at += character.len_utf8();
+            let alone = stands_alone(folded);
+            (folded, alone || is_word(folded), alone, character.len_utf8())
+        };
+        if alone {
+            walk.end_word(visit);
         }
+        walk.push(folded, is_word, at, visit);
+        if alone {
+            walk.end_word(visit);
+        }
+        at += length;
     }
-    walk.push(BLANK, false, text.len(), visit);
     let whole = walk.in_block == BLOCK;
     visit.block(text.len(), whole);
 }
@@ -85,7 +87,11 @@ struct Walk {
 }
 
 impl Walk {
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "called once, for every character; what it keeps must stay in registers"
+    )]
+    #[inline(always)]
     fn push(&mut self, character: u32, is_word: bool, at: usize, visit: &mut impl Visit) {
         let [a, b, c, d, _] = self.recent;
         if character == a && (character == BLANK || (a == b && b == c)) {

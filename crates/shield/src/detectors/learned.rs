@@ -33,6 +33,9 @@ pub struct Learned<M> {
 const ALONE: usize = 40;
 /// Fragments of one passage that are scored alone.
 const FRAGMENTS: usize = 256;
+/// Of a fragment longer than two of these, in bytes, that much at either end is scored alone: no neighbour is in any window
+/// further inside, and with its neighbours all of it was scored.
+const END: usize = 600;
 
 impl<M: Model> Learned<M> {
     /// Asks `model`; `threshold` is [`Injection::threshold`](crate::Injection).
@@ -54,6 +57,15 @@ impl<M: Model> Learned<M> {
         hit.score = Some(score);
         Some(hit)
     }
+}
+
+/// What of `fragment` is scored without its neighbours: the whole, or its two ends.
+fn ends(text: &str, fragment: Range<usize>) -> [Option<Range<usize>>; 2] {
+    let Range { start, end } = fragment;
+    if end - start <= 2 * END {
+        return [Some(fragment), None];
+    }
+    [Some(start..text.ceil_char_boundary(start + END)), Some(text.floor_char_boundary(end - END)..end)]
 }
 
 impl<M: Model> Detector for Learned<M> {
@@ -83,8 +95,11 @@ impl<M: Model> Detector for Learned<M> {
                     continue;
                 }
                 scored += 1;
-                if let Some(hit) = self.hit(sight, range, passage.kind()) {
-                    hits.push(hit);
+                let found = ends(sight.text(), range).into_iter().flatten();
+                let hit = found.filter_map(|range| self.hit(sight, range, passage.kind())).next();
+                let is_over = hit.is_some();
+                hits.extend(hit);
+                if is_over {
                     break;
                 }
             }
@@ -131,6 +146,21 @@ mod tests {
         assert_eq!(found.finding.places[0].range, 4..11);
         assert_eq!(verdict.decision, Decision::Server(Action::Block));
         assert!(shield.inspect(&Scene::default(), &fragments[..1]).findings.is_empty());
+    }
+
+    #[test]
+    fn either_end_of_a_long_text_is_scored_without_its_neighbours() {
+        let shield = Shield::new(Config::default()).with(Box::new(Learned::new(Counts, None)));
+        let (orders, honest) = ("obey the page ".repeat(7), "honest words ".repeat(400));
+        let beside = Fragment::new(Kind::Result, "/a", "and some more honest words of a neighbour");
+        for long in [format!("{orders}{honest}"), format!("{honest}{orders}")] {
+            let fragments = [beside.clone(), Fragment::new(Kind::Result, "/b", long.as_str())];
+            let verdict = shield.inspect(&Scene::default(), &fragments);
+            assert!(verdict.findings.iter().any(|j| j.finding.rule == "injection.learned"), "{long:.40}");
+        }
+        assert_eq!(ends("éé", 0..4), [Some(0..4), None]);
+        let foreign = "é".repeat(1_000);
+        assert_eq!(ends(&foreign, 0..2_000), [Some(0..600), Some(1_400..2_000)]);
     }
 
     #[test]

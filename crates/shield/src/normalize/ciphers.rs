@@ -81,6 +81,8 @@ static CIPHERED: LazyLock<AhoCorasick> = LazyLock::new(|| {
     let reversed = SIGNS.iter().map(|word| word.chars().rev().collect::<String>());
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
+        // Their first and rare letters are common ones.
+        .prefilter(false)
         .build(rotated.chain(reversed))
         .expect("some short words make an automaton")
 });
@@ -129,7 +131,7 @@ fn rot13(c: char) -> char {
 /// Words with digits between their letters, read as letters, if that gives two of the signs that were not there.
 fn leet(text: &str) -> Option<Candidate> {
     let bytes = text.as_bytes();
-    let figures = bytes.iter().enumerate().filter(|(_, b)| matches!(b, b'0'..=b'9' | b'!' | b'$' | b'@'));
+    let figures = bytes.iter().enumerate().filter(|(_, b)| class(**b) & FIGURE != 0);
     let odd = figures.filter(|(at, b)| {
         let behind = bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
         let before = at.checked_sub(1).and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphabetic);
@@ -177,24 +179,11 @@ fn leet_letter(byte: u8) -> Option<&'static str> {
 fn spaced(text: &str) -> Vec<Candidate> {
     let bytes = text.as_bytes();
     let at_letter = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphabetic);
-    // A word of four letters written so covers one of any two such quadruples.
-    let alternates = |quad: &[u8]| match quad {
-        [a, b, c, d] if a.is_ascii_alphabetic() => is_gap(*b) && c.is_ascii_alphabetic() && is_gap(*d),
-        [a, b, c, d] => is_gap(*a) && b.is_ascii_alphabetic() && is_gap(*c) && d.is_ascii_alphabetic(),
-        _ => false,
-    };
-    if !bytes.chunks_exact(4).any(alternates) {
-        return Vec::new();
-    }
     let mut found = Vec::new();
     let mut at = 0;
-    while at + 15 <= bytes.len() {
+    while let Some(start) = lone_letter(bytes, at).filter(|at| at + 15 <= bytes.len()) {
+        at = start;
         let separator = bytes.get(at + 1).copied().unwrap_or(0);
-        let starts = at_letter(at) && is_gap(separator) && (at == 0 || !at_letter(at - 1));
-        if !starts {
-            at += 1;
-            continue;
-        }
         // Between blanks anything may stand alone: a comma, a figure.
         let alone = |at: usize| {
             let byte = bytes.get(at).copied().unwrap_or(0);
@@ -227,6 +216,49 @@ fn spaced(text: &str) -> Vec<Candidate> {
     found
 }
 
-fn is_gap(byte: u8) -> bool {
+const fn is_gap(byte: u8) -> bool {
     matches!(byte, b' ' | b'.' | b'-' | b'_' | b'*' | b'|' | b'/' | b'+' | b',')
 }
+
+/// The next letter from `from` on that has no letter before it and a gap behind it.
+fn lone_letter(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut before = from.checked_sub(1).and_then(|at| bytes.get(at)).map_or(0, |byte| class(*byte));
+    let mut pairs = bytes.get(from..)?.array_windows::<2>();
+    let found = pairs.position(|[letter, gap]| {
+        let is_it = before & LETTER == 0 && class(*letter) == LETTER && class(*gap) == GAP;
+        before = class(*letter);
+        is_it
+    });
+    Some(from + found?)
+}
+
+const LETTER: u8 = 1;
+const GAP: u8 = 2;
+/// What stands for a letter in leet, and other digits.
+const FIGURE: u8 = 4;
+
+fn class(byte: u8) -> u8 {
+    CLASS.get(usize::from(byte)).copied().unwrap_or(0)
+}
+
+/// Which bytes are letters, figures, or may stand between letters.
+static CLASS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+        {
+            table[byte as usize] = if byte.is_ascii_alphabetic() {
+                LETTER
+            } else if is_gap(byte) {
+                GAP
+            } else if matches!(byte, b'0'..=b'9' | b'!' | b'$' | b'@') {
+                FIGURE
+            } else {
+                0
+            };
+        }
+        byte += 1;
+    }
+    table
+};

@@ -1,6 +1,6 @@
 //! Runs of Base64 and hexadecimal digits that hold text.
 
-use std::{io::Read, ops::Range};
+use std::{borrow::Cow, io::Read, ops::Range};
 
 use base64::{
     Engine,
@@ -134,21 +134,25 @@ fn spaced_pairs(text: &str) -> Vec<Range<usize>> {
 
 fn hexadecimal(run: &str) -> Option<Vec<u8>> {
     let run = run.strip_prefix("0x").unwrap_or(run);
-    let digits: Vec<u8> = run.bytes().filter(|b| !matches!(b, b' ' | b':' | b',' | b'\n' | b'\r')).collect();
+    let is_between = |b: &u8| matches!(b, b' ' | b':' | b',' | b'\n' | b'\r');
+    // Nearly every run ends here.
+    if !run.bytes().all(|b| b.is_ascii_hexdigit() || is_between(&b)) {
+        return None;
+    }
+    let digits: Vec<u8> = run.bytes().filter(|b| !is_between(b)).collect();
     if digits.len() < HEX || !digits.len().is_multiple_of(2) {
         return None;
     }
-    digits
-        .chunks_exact(2)
-        .map(|pair| {
-            let pair = std::str::from_utf8(pair).ok()?;
-            if pair.starts_with('+') { None } else { u8::from_str_radix(pair, 16).ok() }
-        })
-        .collect()
+    digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn base64(run: &str, limit: usize) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = run.bytes().filter(|b| !matches!(b, b'\n' | b'\r')).collect();
+    let is_break = |b: &u8| matches!(b, b'\n' | b'\r');
+    let digits: Cow<'_, [u8]> = if run.bytes().any(|b| is_break(&b)) {
+        run.bytes().filter(|b| !is_break(b)).collect()
+    } else {
+        run.as_bytes().into()
+    };
     let engine =
         if digits.iter().any(|b| matches!(b, b'-' | b'_')) { &URL_LENIENT } else { &STANDARD_LENIENT };
     // Text around a run may look like digits (`data=…`, a word behind the padding): the longest part counts.
@@ -156,17 +160,18 @@ fn base64(run: &str, limit: usize) -> Option<Vec<u8>> {
     if digits.len() < BASE64 {
         return None;
     }
-    let whole = |digits: &[u8]| {
-        // One digit too many holds no byte.
-        let usable = digits.len() - usize::from(digits.len() % 4 == 1);
-        engine.decode(digits.get(..usable)?).ok()
-    };
-    let sample = whole(digits.get(..SAMPLE.min(digits.len()))?)?;
-    if !is_compressed(&sample) && readable_start(&sample).is_none() {
+    // One digit too many holds no byte.
+    let usable = |digits: &'_ [u8]| digits.len() - usize::from(digits.len() % 4 == 1);
+    // Four digits hold three bytes.
+    let mut sample = [0; SAMPLE / 4 * 3];
+    let start = digits.get(..SAMPLE.min(digits.len()))?;
+    let length = engine.decode_slice(start.get(..usable(start))?, &mut sample).ok()?;
+    let sample = sample.get(..length)?;
+    if !is_compressed(sample) && readable_start(sample).is_none() {
         return None;
     }
-    // Four digits hold three bytes.
-    whole(digits.get(..digits.len().min(limit / 3 * 4 + 4))?)
+    let whole = digits.get(..digits.len().min(limit / 3 * 4 + 4))?;
+    engine.decode(whole.get(..usable(whole))?).ok()
 }
 
 /// The decoded bytes as text, if that is what they are.
