@@ -48,10 +48,7 @@ pub async fn shield(config: &Config, base: &Path, arms: &Arms) -> anyhow::Result
 
 /// Tries every model of a configuration, those too that no server names: its name and how long the longest window takes, or
 /// what is wrong.
-pub async fn try_models(
-    config: &Config,
-    base: &Path,
-) -> Vec<(String, anyhow::Result<std::time::Duration>)> {
+pub async fn try_models(config: &Config, base: &Path) -> Vec<(String, anyhow::Result<std::time::Duration>)> {
     let mut tried = Vec::new();
     for (name, settings) in &config.shield.second_opinion {
         if let Some(onnx) = &settings.onnx {

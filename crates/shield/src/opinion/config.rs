@@ -130,8 +130,7 @@ impl SecondOpinion {
     pub fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut problem = |words: &str| found.push(words.to_owned());
-        let is_azure =
-            matches!(self.kind, OpinionKind::AzurePromptShields | OpinionKind::AzureTextAnalyze);
+        let is_azure = matches!(self.kind, OpinionKind::AzurePromptShields | OpinionKind::AzureTextAnalyze);
         if is_azure && self.key.is_none() && !self.managed_identity {
             problem("needs a `key`, or `managed_identity = true`");
         }
@@ -175,7 +174,9 @@ impl SecondOpinion {
             || self.model.is_some()
             || !self.blocklists.is_empty();
         if asks_a_service {
-            problem("`endpoint`, `key`, `bearer`, `model` and `blocklists` are for services; a model has `onnx`");
+            problem(
+                "`endpoint`, `key`, `bearer`, `model` and `blocklists` are for services; a model has `onnx`",
+            );
         }
         match &self.onnx {
             Some(onnx) => found.extend(onnx.problems()),

@@ -10,17 +10,14 @@ use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;
 use rten::{DataType, Dimension, Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueType};
-use tokenizers::{
-    Encoding, PostProcessor, Tokenizer,
-    utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy},
-};
+use tokenizers::{Encoding, PostProcessor, Tokenizer};
 
 use super::{
     NoOpinion,
     local::{MODEL_BYTES, OnnxModel, PinnedFile, TOKENIZER_BYTES, Task, Window},
 };
 
-/// The part of a window that the next one sees again: an eighth.
+/// The part of a window's tokens that the next one sees again: an eighth.
 const OVERLAP: usize = 8;
 
 /// Why a model is not used.
@@ -52,10 +49,14 @@ pub enum Unfit {
     #[error("model: {0}")]
     Format(&'static str),
     /// It takes other inputs.
-    #[error("model: {0}; it must take `input_ids`, `attention_mask` and perhaps `token_type_ids`, of whole numbers [1, tokens]")]
+    #[error(
+        "model: {0}; it must take `input_ids`, `attention_mask` and perhaps `token_type_ids`, of whole numbers [1, tokens]"
+    )]
     Inputs(String),
     /// It brings operators of its own.
-    #[error("model: its operator `{operator}` is of the domain `{domain}`, which is no standard one, and is not run")]
+    #[error(
+        "model: its operator `{operator}` is of the domain `{domain}`, which is no standard one, and is not run"
+    )]
     Operator {
         /// The domain.
         domain: String,
@@ -90,6 +91,8 @@ pub struct Classifier {
     /// For each output, whether it is an attack.
     attacks: Vec<bool>,
     max_tokens: usize,
+    /// Tokens that stand around every text.
+    frame: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,13 +131,13 @@ impl Classifier {
         pinned("tokenizer", &settings.tokenizer, tokenizer, TOKENIZER_BYTES)?;
         format::check(&model)?;
         let max_tokens = usize::from(settings.max_tokens);
-        let tokenizer = windows_of(tokenizer, max_tokens)?;
+        let (tokenizer, frame) = read_tokenizer(tokenizer, max_tokens)?;
         let attacks: Vec<bool> = settings.labels.iter().map(|l| settings.attack_labels.contains(l)).collect();
         let model = lane.0.run(|| ModelOptions::with_all_ops().load(model));
         let model = model.map_err(|error| Unfit::Engine(error.to_string()))?;
         let inputs = inputs(&model)?;
         let output = output(&model, attacks.len())?;
-        let classifier = Self { model, inputs, output, tokenizer, attacks, max_tokens };
+        let classifier = Self { model, inputs, output, tokenizer, attacks, max_tokens, frame };
         classifier.try_out(lane)?;
         Ok(classifier)
     }
@@ -175,19 +178,27 @@ impl Classifier {
     /// The windows of `text`, and which bytes of it they are of. They meet, overlap, and leave out nothing.
     fn windows(&self, text: &str) -> Result<Vec<(Range<usize>, Encoding)>, NoOpinion> {
         let unreadable = |error: tokenizers::Error| NoOpinion::Unreachable(format!("its tokenizer: {error}"));
-        let mut first = self.tokenizer.encode(text, true).map_err(unreadable)?;
-        let rest = first.take_overflowing();
-        let all: Vec<Encoding> = std::iter::once(first).chain(rest).collect();
-        let starts: Vec<usize> = all.iter().map(|window| first_byte(window).min(text.len())).collect();
-        let ranges = all.iter().enumerate().map(|(at, window)| {
-            let start = if at == 0 { 0 } else { *starts.get(at).unwrap_or(&0) };
+        let all = self.tokenizer.encode(text, false).map_err(unreadable)?;
+        let room = self.max_tokens.saturating_sub(self.frame).max(1);
+        let step = room - room / OVERLAP;
+        // The last window ends with the last token.
+        let count = all.len().saturating_sub(room).div_ceil(step) + 1;
+        let window = |number: usize| {
+            let tokens = number * step..(number * step + room).min(all.len());
+            let first = |at: usize| all.get_offsets().get(at).map_or(text.len(), |(start, _)| *start);
+            let start = if number == 0 { 0 } else { first(tokens.start) };
+            let last =
+                all.get_offsets().get(tokens.clone()).unwrap_or_default().iter().map(|(_, end)| *end).max();
             // What no token stands for, such as spaces, goes with the window before it.
-            let next = starts.get(at + 1).copied().unwrap_or(text.len());
-            let end = last_byte(window).max(next).min(text.len());
-            text.floor_char_boundary(start)..text.ceil_char_boundary(end.max(start))
-        });
-        let ranges: Vec<_> = ranges.collect();
-        Ok(ranges.into_iter().zip(all).collect())
+            let end = last.unwrap_or_default().max(first(tokens.end)).max(start).min(text.len());
+            let range = text.floor_char_boundary(start)..text.ceil_char_boundary(end);
+            let encoding = self.tokenizer.post_process(part(&all, tokens), None, true).map_err(unreadable)?;
+            if encoding.len() > self.max_tokens {
+                return Err(NoOpinion::Malformed("its tokenizer makes a window too long"));
+            }
+            Ok((range, encoding))
+        };
+        (0..count).map(window).collect()
     }
 
     /// How probably a window is an attack.
@@ -237,7 +248,9 @@ impl Classifier {
         let ids: Vec<u32> = [last, 0].into_iter().cycle().take(self.max_tokens).collect();
         let types = vec![0; ids.len()];
         let once = self.run(&ids, &types, lane).map_err(|error| {
-            unfit(format!("it fails: {error} (is `max_tokens` more than it takes, or the tokenizer another model's?)"))
+            unfit(format!(
+                "it fails: {error} (is `max_tokens` more than it takes, or the tokenizer another model's?)"
+            ))
         })?;
         let again = self.run(&ids, &types, lane).map_err(&unfit)?;
         if once.iter().map(|n| n.to_bits()).ne(again.iter().map(|n| n.to_bits())) {
@@ -259,28 +272,40 @@ fn pinned(what: &'static str, file: &PinnedFile, bytes: &[u8], limit: u64) -> Re
     Err(Unfit::Digest { what, found: hex::encode(found), wanted: file.sha256.to_ascii_lowercase() })
 }
 
-/// The tokenizer, set to cut texts into windows of `max_tokens`, whatever it was set to.
-fn windows_of(bytes: &[u8], max_tokens: usize) -> Result<Tokenizer, Unfit> {
-    let unfit = |error: tokenizers::Error| Unfit::Tokenizer(error.to_string());
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|error| Unfit::Tokenizer(format!("it is no tokenizer.json: {error}")))?;
-    let around = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
-    if around * 2 > max_tokens {
-        return Err(Unfit::Tokenizer(format!(
-            "it puts {around} tokens around each text, more than half of `max_tokens`"
+/// The tokenizer, set to leave texts whole whatever it was set to, and how many tokens it puts around each.
+fn read_tokenizer(bytes: &[u8], max_tokens: usize) -> Result<(Tokenizer, usize), Unfit> {
+    let unfit = |why: String| Unfit::Tokenizer(why);
+    let mut tokenizer =
+        Tokenizer::from_bytes(bytes).map_err(|error| unfit(format!("it is no tokenizer.json: {error}")))?;
+    let frame = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+    if frame * 2 > max_tokens {
+        return Err(unfit(format!(
+            "it puts {frame} tokens around each text, more than half of `max_tokens`"
         )));
     }
     tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|error| unfit(error.to_string()))?;
     // What a text says of `[SEP]` are letters, not the end of it.
     tokenizer.set_encode_special_tokens(true);
-    let windows = TruncationParams {
-        direction: TruncationDirection::Right,
-        max_length: max_tokens,
-        strategy: TruncationStrategy::LongestFirst,
-        stride: (max_tokens - around) / OVERLAP,
-    };
-    tokenizer.with_truncation(Some(windows)).map_err(unfit)?;
-    Ok(tokenizer)
+    Ok((tokenizer, frame))
+}
+
+/// Some tokens of a text, as if they were all of one.
+fn part(all: &Encoding, tokens: Range<usize>) -> Encoding {
+    fn of<T: Clone>(all: &[T], tokens: &Range<usize>) -> Vec<T> {
+        all.get(tokens.clone()).unwrap_or_default().to_vec()
+    }
+    Encoding::new(
+        of(all.get_ids(), &tokens),
+        of(all.get_type_ids(), &tokens),
+        of(all.get_tokens(), &tokens),
+        of(all.get_word_ids(), &tokens),
+        of(all.get_offsets(), &tokens),
+        of(all.get_special_tokens_mask(), &tokens),
+        of(all.get_attention_mask(), &tokens),
+        Vec::new(),
+        Default::default(),
+    )
 }
 
 fn inputs(model: &Model) -> Result<Vec<(NodeId, Input)>, Unfit> {
@@ -323,7 +348,10 @@ fn output(model: &Model, labels: usize) -> Result<NodeId, Unfit> {
     let named = |id: &&NodeId| model.node_info(**id).is_some_and(|node| node.name() == Some("logits"));
     let output = match outputs {
         [output] => *output,
-        several => *several.iter().find(named).ok_or_else(|| unfit("it has several outputs, and none is `logits`"))?,
+        several => *several
+            .iter()
+            .find(named)
+            .ok_or_else(|| unfit("it has several outputs, and none is `logits`"))?,
     };
     let node = model.node_info(output).ok_or_else(|| unfit("its output is none"))?;
     if node.dtype().is_some_and(|dtype| dtype != ValueType::Tensor(DataType::Float)) {
@@ -336,20 +364,6 @@ fn output(model: &Model, labels: usize) -> Result<NodeId, Unfit> {
         Some(_) => false,
     };
     if fits { Ok(output) } else { Err(unfit("its output has another shape")) }
-}
-
-fn first_byte(window: &Encoding) -> usize {
-    told(window).map(|(start, _)| start).min().unwrap_or_default()
-}
-
-fn last_byte(window: &Encoding) -> usize {
-    told(window).map(|(_, end)| end).max().unwrap_or_default()
-}
-
-/// Where the tokens of a window stand that are of the text.
-fn told(window: &Encoding) -> impl Iterator<Item = (usize, usize)> {
-    let tokens = window.get_offsets().iter().zip(window.get_special_tokens_mask());
-    tokens.filter(|(_, special)| **special == 0).map(|(offsets, _)| *offsets)
 }
 
 fn sigmoid(logit: f32) -> f32 {

@@ -74,13 +74,9 @@ impl Default for SeverityFrom {
 impl SeverityFrom {
     /// How grave an attack of this probability is; `None` if it is no find.
     pub fn severity(&self, attack: f32) -> Option<Severity> {
-        [
-            (self.critical, Severity::Critical),
-            (self.high, Severity::High),
-            (self.medium, Severity::Medium),
-        ]
-        .into_iter()
-        .find_map(|(from, severity)| from.filter(|from| attack >= *from).map(|_| severity))
+        [(self.critical, Severity::Critical), (self.high, Severity::High), (self.medium, Severity::Medium)]
+            .into_iter()
+            .find_map(|(from, severity)| from.filter(|from| attack >= *from).map(|_| severity))
     }
 }
 
@@ -96,7 +92,9 @@ impl OnnxModel {
         found.extend(kind_problem("onnx.tokenizer", &self.tokenizer.file, "json", "a tokenizer.json"));
         for (field, pinned) in [("model", &self.model), ("tokenizer", &self.tokenizer)] {
             if pinned.digest().is_none() {
-                found.push(format!("`onnx.{field}.sha256` is not 64 hexadecimal digits: `sha256sum FILE` prints them"));
+                found.push(format!(
+                    "`onnx.{field}.sha256` is not 64 hexadecimal digits: `sha256sum FILE` prints them"
+                ));
             }
         }
         let labels: BTreeSet<&String> = self.labels.iter().collect();
@@ -145,7 +143,8 @@ fn kind_problem(field: &str, file: &Path, wanted: &str, words: &str) -> Option<S
     }
     let shown = file.display();
     Some(match extension.as_str() {
-        "bin" | "ckpt" | "dill" | "joblib" | "npy" | "npz" | "pickle" | "pkl" | "pt" | "pt2" | "pth" | "tar" => format!(
+        "bin" | "ckpt" | "dill" | "joblib" | "npy" | "npz" | "pickle" | "pkl" | "pt" | "pt2" | "pth"
+        | "tar" => format!(
             "`{field}.file` is `{shown}`: pickles and archives can run code when they are opened, and are never loaded; export \
              the model to ONNX"
         ),

@@ -16,7 +16,10 @@ const OTHERS: [(&[u8], &str); 15] = [
     (b"\x80\x03", PICKLE),
     (b"\x80\x04", PICKLE),
     (b"\x80\x05", PICKLE),
-    (b"PK\x03\x04", "it is a zip archive, as PyTorch and NumPy write them, with pickles in it; export the model to ONNX"),
+    (
+        b"PK\x03\x04",
+        "it is a zip archive, as PyTorch and NumPy write them, with pickles in it; export the model to ONNX",
+    ),
     (b"PK\x05\x06", "it is a zip archive; export the model to ONNX"),
     (b"\x1f\x8b", COMPRESSED),
     (b"\xfd7zXZ", COMPRESSED),
@@ -44,7 +47,9 @@ pub fn check(bytes: &[u8]) -> Result<(), Unfit> {
     }
     // A length of eight bytes and the JSON that has it.
     if bytes.get(4..9).is_some_and(|head| head == b"\0\0\0\0{") {
-        return Err(Unfit::Format("it holds weights alone (safetensors) and no model; export the model to ONNX"));
+        return Err(Unfit::Format(
+            "it holds weights alone (safetensors) and no model; export the model to ONNX",
+        ));
     }
     let (mut version, mut graphs) = (false, 0);
     for field in Fields(bytes) {
@@ -56,7 +61,9 @@ pub fn check(bytes: &[u8]) -> Result<(), Unfit> {
             }
             (20, _) => return Err(Unfit::Format("it is made for training; export it for inference")),
             (25, _) => {
-                return Err(Unfit::Format("it brings functions of its own; export it with its functions inlined"));
+                return Err(Unfit::Format(
+                    "it brings functions of its own; export it with its functions inlined",
+                ));
             }
             (1 | 7, _) => return Err(BROKEN),
             _ => {}

@@ -97,8 +97,8 @@ fn ii_10_a_text_that_a_model_has_no_time_for_is_withheld_and_others_are_not() {
     let shown = call(&gate, "turns", &json!({ "say": "rain and wind. ", "times": 500 }));
     assert_eq!(shown.said(), "rain and wind. ".repeat(500));
     let began = Instant::now();
-    // Every digit is a token of its own: more windows than its time does for.
-    let long = call(&gate, "turns", &json!({ "say": "7 1 3 5 8 ", "times": 100_000 }));
+    // Every letter is a token of its own: more windows than its time does for.
+    let long = call(&gate, "turns", &json!({ "say": "b c d f g ", "times": 100_000 }));
     assert_eq!(long.code(), Some(WITHHELD), "{}", long.text());
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(call(&gate, "honest", &json!({})).said(), HONEST);
@@ -158,7 +158,10 @@ fn sc_12_a_model_that_is_not_what_was_pinned_keeps_the_gate_from_starting() {
         let config = config(&model, "", &server);
         for (code, said) in [refusal_of(&config), said(&["config", "check"], &config)] {
             assert_eq!(code, Some(2), "{words}: {said}");
-            assert!(said.contains("[shield.second_opinion.guard]") && said.contains(words), "{words}: {said}");
+            assert!(
+                said.contains("[shield.second_opinion.guard]") && said.contains(words),
+                "{words}: {said}"
+            );
         }
     }
     assert!(!marker.exists(), "nothing of it was run");
@@ -194,8 +197,10 @@ fn sc_12_another_model_is_taken_up_while_the_gate_runs_and_a_bad_one_is_not() {
         assert_eq!(call(&gate, "honest", &json!({})).said(), HONEST);
     }
     // A model of one label, by which half the probability is not enough.
-    let single = config(&pin(&fixture("single.onnx")), "", &server)
-        .replace("labels = [\"benign\", \"attack\"]\n", "labels = [\"attack\"]\nseverity_from = { critical = 0.95 }\n");
+    let single = config(&pin(&fixture("single.onnx")), "", &server).replace(
+        "labels = [\"benign\", \"attack\"]\n",
+        "labels = [\"attack\"]\nseverity_from = { critical = 0.95 }\n",
+    );
     gate.reconfigure(&single);
     assert_eq!(call(&gate, "order", &json!({})).said(), ORDER);
     assert_eq!(call(&gate, "honest", &json!({})).said(), HONEST);
