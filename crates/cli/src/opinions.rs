@@ -72,12 +72,12 @@ async fn try_model(onnx: &OnnxModel, base: &Path) -> anyhow::Result<std::time::D
 
 #[cfg(not(feature = "onnx"))]
 async fn model(_: &str, _: &SecondOpinion, _: &Path) -> anyhow::Result<Opinion> {
-    anyhow::bail!(NO_ONNX)
+    Err(Unusable(NO_ONNX.into()).into())
 }
 
 #[cfg(not(feature = "onnx"))]
 async fn try_model(_: &OnnxModel, _: &Path) -> anyhow::Result<std::time::Duration> {
-    anyhow::bail!(NO_ONNX)
+    Err(Unusable(NO_ONNX.into()).into())
 }
 
 #[cfg(not(feature = "onnx"))]

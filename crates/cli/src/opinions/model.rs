@@ -86,7 +86,7 @@ pub async fn fresh(settings: &OnnxModel, base: &Path) -> anyhow::Result<Classifi
 pub async fn longest_window(classifier: Classifier, settings: &OnnxModel) -> anyhow::Result<Duration> {
     let text = "word ".repeat(usize::from(settings.max_tokens));
     let far = Duration::from_secs(60);
-    let task = Task { pieces: vec![0..text.len()], text, within: far, budget: far };
+    let task = Task { pieces: std::iter::once(0..text.len()).collect(), text, within: far, budget: far };
     let judging = tokio::task::spawn_blocking(move || {
         let lane = Lane::default();
         let began = Instant::now();

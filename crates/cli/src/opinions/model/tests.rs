@@ -28,7 +28,7 @@ fn model() -> (tempfile::TempDir, OnnxModel) {
 
 fn task(text: &str) -> Task {
     let within = Duration::from_secs(20);
-    Task { text: text.into(), pieces: vec![0..text.len()], within, budget: within }
+    Task { text: text.into(), pieces: std::iter::once(0..text.len()).collect(), within, budget: within }
 }
 
 #[test]

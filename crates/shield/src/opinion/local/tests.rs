@@ -13,7 +13,7 @@ fn model(more: &str) -> OnnxModel {
 
 #[test]
 fn the_worst_of_windows_that_meet_counts_and_every_piece_has_one() {
-    let text = Text::of(Kind::Result, &[Fragment::new(Kind::Result, "/a", &"x".repeat(100))]);
+    let text = Text::of(Kind::Result, &[Fragment::new(Kind::Result, "/a", "x".repeat(100))]);
     let pieces = [0..60, 50..100];
     let window = |range: Range<usize>, attack: f32| Window { range, attack };
     let from = SeverityFrom { medium: Some(0.3), high: Some(0.5), critical: Some(0.9) };

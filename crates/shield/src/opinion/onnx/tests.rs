@@ -82,7 +82,7 @@ fn classifier() -> Classifier {
 
 fn task(text: &str) -> Task {
     let far = Duration::from_secs(3600);
-    Task { text: text.to_owned(), pieces: vec![0..text.len()], within: far, budget: far }
+    Task { text: text.to_owned(), pieces: std::iter::once(0..text.len()).collect(), within: far, budget: far }
 }
 
 /// All of a text, piece by piece.
