@@ -196,7 +196,7 @@ impl Bundles {
             Some(settings) => self.first(settings, &mut watch).await,
         };
         let arms = loaded.as_ref().map_or_else(Arms::shipped, |loaded| loaded.arms.clone());
-        let shield = opinions::shield(config, &self.base, &arms)?;
+        let shield = opinions::shield(config, &self.base, &arms).await?;
         let was = watch.loaded.as_ref().map(|loaded| loaded.digest);
         Ok(Prepared { settings, loaded, shield, config: config.clone(), was })
     }
@@ -281,7 +281,7 @@ impl Bundles {
         if let (Some(settings), Some(newer)) = (&settings, &watch.loaded)
             && was != Some(newer.digest)
             && counts(newer, settings)
-            && let Ok(rebuilt) = opinions::shield(&config, &self.base, &newer.arms)
+            && let Ok(rebuilt) = opinions::shield(&config, &self.base, &newer.arms).await
         {
             (loaded, shield) = (Some(newer.clone()), rebuilt);
         }
@@ -326,7 +326,7 @@ impl Bundles {
         let mut may_pass = matches!(&taken, Err((_, unfit)) if unfit.may_pass());
         match taken {
             Ok(Some(loaded)) => {
-                let shield = opinions::shield(&watch.config, &self.base, &loaded.arms);
+                let shield = opinions::shield(&watch.config, &self.base, &loaded.arms).await;
                 match shield {
                     Ok(shield) => {
                         let from = watch.loaded.as_ref().map(version_of);

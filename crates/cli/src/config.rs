@@ -354,6 +354,13 @@ pub struct Problems {
     found: Vec<String>,
 }
 
+impl Problems {
+    /// Those of the configuration that is `shown` so.
+    pub fn new(shown: impl Into<String>, found: Vec<String>) -> Self {
+        Self { shown: shown.into(), found }
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} cannot be used:", self.shown)?;

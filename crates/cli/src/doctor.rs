@@ -2,6 +2,7 @@
 
 mod bundle;
 mod keys;
+mod opinions;
 mod outside;
 mod place;
 mod review;
@@ -113,6 +114,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.extend(keys::checks(config, &base, &state, arguments.offline).await);
     checks.push(review::check(&state, config).await);
     checks.extend(bundle::checks(config, &base, &state).await);
+    checks.extend(opinions::checks(config, &base).await);
     checks.push(crate::reader::check().await);
     if !arguments.offline {
         checks.extend(outside::checks(config, &base).await);

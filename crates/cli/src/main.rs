@@ -134,6 +134,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let is_configuration = error.downcast_ref::<config::Problems>().is_some()
+                || error.downcast_ref::<opinions::Unusable>().is_some()
                 || error.downcast_ref::<bartizan_policy::Problems>().is_some()
                 || matches!(error.downcast_ref(), Some(bartizan_policy::prove::ProveError::Claim { .. }));
             say_error(&format!("error: {error:#}\n"));
@@ -163,6 +164,15 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => policy::run(command),
         Command::Config(ConfigCommand::Check(file)) => {
             let loaded = config::load(file.config.as_deref())?;
+            let base = run::base_of(file.config.as_deref());
+            let tried = runtime()?.block_on(opinions::try_models(&loaded.config, &base));
+            let unusable = |(name, tried): (String, anyhow::Result<_>)| {
+                tried.err().map(|error| format!("[shield.second_opinion.{name}]: {error:#}"))
+            };
+            let found: Vec<_> = tried.into_iter().filter_map(unusable).collect();
+            if !found.is_empty() {
+                return Err(config::Problems::new(loaded.shown(), found).into());
+            }
             for warning in loaded.config.warnings() {
                 say_error(&format!("warning: {warning}\n"));
             }

@@ -1,4 +1,7 @@
-//! Second opinions: the services of the configuration, reached through the one door out.
+//! Second opinions: the services of the configuration, reached through the one door out, and the models that run here.
+
+#[cfg(feature = "onnx")]
+mod model;
 
 use std::{path::Path, sync::Arc};
 
@@ -8,7 +11,7 @@ use bartizan_model::SystemClock;
 use bartizan_shield::{
     Opinion, SecondOpinion, Shield,
     bundle::Arms,
-    opinion::{ANSWER_BYTES, Post, Reply, Replying, Transport},
+    opinion::{ANSWER_BYTES, OnnxModel, OpinionKind, Post, Reply, Replying, Transport},
 };
 use http::{HeaderMap, HeaderValue, Method, header};
 use url::Url;
@@ -19,21 +22,69 @@ use crate::{
     managed_identity::ManagedIdentity,
 };
 
-/// The shield that a configuration asks for, judging by `arms`. Relative paths start at `base`.
-pub fn shield(config: &Config, base: &Path, arms: &Arms) -> anyhow::Result<Shield> {
+/// A model of the configuration that cannot be used, with the field and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(String);
+
+/// The shield that a configuration asks for, judging by `arms`. Relative paths start at `base`. Models that no server names
+/// are not loaded.
+pub async fn shield(config: &Config, base: &Path, arms: &Arms) -> anyhow::Result<Shield> {
     let egress = endpoints::egress(config);
-    config.shield.second_opinion.iter().try_fold(
-        Shield::armed(config.shield.clone(), arms),
-        |shield, (name, settings)| {
-            let opinion = opinion(name, settings, &egress, base);
-            let opinion = opinion.with_context(|| format!("[shield.second_opinion.{name}]"))?;
-            Ok(shield.with_opinion(Arc::new(opinion)))
-        },
-    )
+    let mut shield = Shield::armed(config.shield.clone(), arms);
+    for (name, settings) in &config.shield.second_opinion {
+        let opinion = match settings.kind {
+            OpinionKind::Onnx if !config.servers.iter().any(|s| s.second_opinions.contains(name)) => continue,
+            OpinionKind::Onnx => model(name, settings, base).await,
+            OpinionKind::AzurePromptShields | OpinionKind::AzureTextAnalyze | OpinionKind::OpenaiJudge => {
+                service(name, settings, &egress, base)
+            }
+        };
+        let opinion = opinion.with_context(|| format!("[shield.second_opinion.{name}]"))?;
+        shield = shield.with_opinion(Arc::new(opinion));
+    }
+    Ok(shield)
 }
 
-fn opinion(name: &str, settings: &SecondOpinion, egress: &Egress, base: &Path) -> anyhow::Result<Opinion> {
-    let url = Url::parse(&settings.url()).context("endpoint")?;
+/// Tries every model of a configuration, those too that no server names: its name and how long the longest window takes, or
+/// what is wrong.
+pub async fn try_models(config: &Config, base: &Path) -> Vec<(String, anyhow::Result<std::time::Duration>)> {
+    let mut tried = Vec::new();
+    for (name, settings) in &config.shield.second_opinion {
+        if let Some(onnx) = &settings.onnx {
+            tried.push((name.clone(), try_model(onnx, base).await));
+        }
+    }
+    tried
+}
+
+#[cfg(feature = "onnx")]
+async fn model(name: &str, settings: &SecondOpinion, base: &Path) -> anyhow::Result<Opinion> {
+    let onnx = settings.onnx.as_ref().context("onnx: there is no model")?;
+    let model = model::load(onnx, base).await?;
+    Ok(Opinion::local(name, settings.clone(), model, Arc::new(SystemClock)))
+}
+
+#[cfg(feature = "onnx")]
+async fn try_model(onnx: &OnnxModel, base: &Path) -> anyhow::Result<std::time::Duration> {
+    model::longest_window(model::fresh(onnx, base).await?, onnx).await
+}
+
+#[cfg(not(feature = "onnx"))]
+async fn model(_: &str, _: &SecondOpinion, _: &Path) -> anyhow::Result<Opinion> {
+    Err(Unusable(NO_ONNX.into()).into())
+}
+
+#[cfg(not(feature = "onnx"))]
+async fn try_model(_: &OnnxModel, _: &Path) -> anyhow::Result<std::time::Duration> {
+    Err(Unusable(NO_ONNX.into()).into())
+}
+
+#[cfg(not(feature = "onnx"))]
+const NO_ONNX: &str = "this build has no ONNX; build with --features onnx";
+
+fn service(name: &str, settings: &SecondOpinion, egress: &Egress, base: &Path) -> anyhow::Result<Opinion> {
+    let url = Url::parse(&settings.url().context("endpoint")?).context("endpoint")?;
     let endpoint = egress.endpoint(&Peer { url, tls: TlsOptions::default(), dangerous_plaintext: false })?;
     let key = settings.key.as_ref().map(|key| SecretRef::from(key).read(base)).transpose().context("key")?;
     let identity = settings.managed_identity.then(|| {

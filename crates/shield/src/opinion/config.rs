@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A service that judges texts too. It is asked for servers that name it in `second_opinions`; what it is sent leaves
-/// the machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+use super::local::OnnxModel;
+
+/// A service or model that judges texts too. It is asked for servers that name it in `second_opinions`; what a service is
+/// sent leaves the machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecondOpinion {
     /// Which contract it keeps.
     pub kind: OpinionKind,
     /// Where it is. For Azure the resource's endpoint, `https://NAME.cognitiveservices.azure.com`; for a judge the whole
-    /// address of its chat completions.
+    /// address of its chat completions. `onnx` has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub endpoint: String,
     /// Its key: `{ env = "NAME" }` or `{ file = "path" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +39,10 @@ pub struct SecondOpinion {
     /// Blocklists that `azure-text-analyze` compares with.
     #[serde(default)]
     pub blocklists: Vec<String>,
-    /// How long one question may take, in milliseconds.
+    /// The classifier of `onnx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onnx: Option<OnnxModel>,
+    /// How long one question may take, in milliseconds; for `onnx` one window of a text, and the wait for a turn.
     #[serde(default = "one_second")]
     pub timeout_ms: u64,
     /// How long everything about one message may take, in milliseconds.
@@ -57,6 +63,8 @@ pub enum OpinionKind {
     AzureTextAnalyze,
     /// A model behind an OpenAI-compatible chat endpoint.
     OpenaiJudge,
+    /// A text classifier that runs on this machine.
+    Onnx,
 }
 
 /// Where a key is kept.
@@ -103,48 +111,76 @@ fn five_seconds() -> u64 {
 }
 
 impl SecondOpinion {
-    /// The address that questions are posted to (attacks.md §2.1).
-    pub fn url(&self) -> String {
+    /// The address that questions are posted to (attacks.md §2.1); a model on this machine has none.
+    pub fn url(&self) -> Option<String> {
         let base = self.endpoint.trim_end_matches('/');
         match self.kind {
             OpinionKind::AzurePromptShields => {
-                format!("{base}/contentsafety/text:shieldPrompt?api-version=2024-09-01")
+                Some(format!("{base}/contentsafety/text:shieldPrompt?api-version=2024-09-01"))
             }
             OpinionKind::AzureTextAnalyze => {
-                format!("{base}/contentsafety/text:analyze?api-version=2024-09-01")
+                Some(format!("{base}/contentsafety/text:analyze?api-version=2024-09-01"))
             }
-            OpinionKind::OpenaiJudge => self.endpoint.clone(),
+            OpinionKind::OpenaiJudge => Some(self.endpoint.clone()),
+            OpinionKind::Onnx => None,
         }
     }
 
     /// What no single field shows.
-    pub fn problems(&self) -> Vec<&'static str> {
-        let is_azure = self.kind != OpinionKind::OpenaiJudge;
+    pub fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
+        let mut problem = |words: &str| found.push(words.to_owned());
+        let is_azure = matches!(self.kind, OpinionKind::AzurePromptShields | OpinionKind::AzureTextAnalyze);
         if is_azure && self.key.is_none() && !self.managed_identity {
-            found.push("needs a `key`, or `managed_identity = true`");
+            problem("needs a `key`, or `managed_identity = true`");
         }
         if self.managed_identity && (self.key.is_some() || self.bearer) {
-            found.push("`managed_identity` stands in the place of `key` and `bearer`: leave them out");
+            problem("`managed_identity` stands in the place of `key` and `bearer`: leave them out");
         }
         if self.managed_identity && !is_azure {
-            found.push("`managed_identity` is for Azure's services");
+            problem("`managed_identity` is for Azure's services");
         }
         if self.identity_client_id.is_some() && !self.managed_identity {
-            found.push("`identity_client_id` is for `managed_identity = true`");
+            problem("`identity_client_id` is for `managed_identity = true`");
         }
-        if !is_azure && self.model.as_ref().is_none_or(String::is_empty) {
-            found.push("needs a `model`");
+        if self.kind == OpinionKind::OpenaiJudge && self.model.as_ref().is_none_or(String::is_empty) {
+            problem("needs a `model`");
         }
         if is_azure && self.model.is_some() {
-            found.push("has no `model` to choose");
+            problem("has no `model` to choose");
         }
         if !matches!(self.threshold, 2 | 4 | 6) {
-            found.push("`threshold` must be 2, 4 or 6");
+            problem("`threshold` must be 2, 4 or 6");
         }
         if !(10..=60_000).contains(&self.timeout_ms) || !(self.timeout_ms..=120_000).contains(&self.budget_ms)
         {
-            found.push("`timeout_ms` must be 10 to 60000, and `budget_ms` from there to 120000");
+            problem("`timeout_ms` must be 10 to 60000, and `budget_ms` from there to 120000");
+        }
+        if self.kind != OpinionKind::Onnx {
+            if self.endpoint.is_empty() {
+                problem("needs an `endpoint`");
+            }
+            if self.onnx.is_some() {
+                problem("`onnx` is for `kind = \"onnx\"`");
+            }
+            return found;
+        }
+        if !cfg!(feature = "onnx") {
+            problem("`kind = \"onnx\"`: this build has no ONNX; build with --features onnx");
+        }
+        let asks_a_service = !self.endpoint.is_empty()
+            || self.key.is_some()
+            || self.bearer
+            || self.model.is_some()
+            || !self.blocklists.is_empty();
+        if asks_a_service {
+            problem(
+                "`endpoint`, `key`, `bearer`, `model` and `blocklists` are for services; a model has `onnx`",
+            );
+        }
+        match &self.onnx {
+            Some(onnx) => found.extend(onnx.problems()),
+            None => problem("needs `onnx = { model, tokenizer, labels, attack_labels }`"),
         }
         found
     }

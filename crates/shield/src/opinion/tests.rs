@@ -43,7 +43,7 @@ fn bench(
     answer: impl Fn(&Value, usize) -> Result<Reply, String> + Send + Sync + 'static,
 ) -> Bench {
     let settings: SecondOpinion = toml::from_str(settings).unwrap();
-    assert_eq!(settings.problems(), Vec::<&str>::new());
+    assert_eq!(settings.problems(), Vec::<String>::new());
     let fake = Arc::new(Fake { answer: Box::new(answer), asked: Mutex::default() });
     let clock = Arc::new(ManualClock::new(Timestamp::from_unix(1_800_000_000)));
     let key = Some(Secret::new("key-1".to_owned()));
@@ -80,7 +80,7 @@ fn shields(body: &Value, _: usize) -> Result<Reply, String> {
 fn prompt_shields_hears_documents_of_servers_and_prompts_of_clients() {
     let bench = bench(SHIELDS, shields);
     assert_eq!(
-        bench.opinion.settings.url(),
+        bench.opinion.settings.url().unwrap(),
         "https://x.example/contentsafety/text:shieldPrompt?api-version=2024-09-01"
     );
     let found = bench.of(&text(Kind::Result, "an ATTACK")).unwrap();
@@ -257,6 +257,7 @@ fn settings_that_cannot_work_are_named() {
     assert_eq!(problems("kind = 'azure-prompt-shields'\nendpoint = 'x'"), 1);
     assert_eq!(problems("kind = 'openai-judge'\nendpoint = 'x'"), 1);
     assert_eq!(problems(&format!("{ANALYZE}\nthreshold = 3\ntimeout_ms = 5\nmodel = 'm'")), 3);
+    assert_eq!(problems("kind = 'openai-judge'\nmodel = 'm'"), 1);
     assert!(toml::from_str::<SecondOpinion>(&format!("{ANALYZE}\nthresold = 3")).is_err());
     assert!(
         toml::from_str::<SecondOpinion>("kind = 'azure-text-analyze'\nendpoint = 'x'\nkey = 'k'").is_err()

@@ -33,6 +33,7 @@ mod linking;
 mod listeners;
 mod metadata;
 mod mirrors;
+mod models;
 mod opinions;
 mod origin;
 mod permits;
