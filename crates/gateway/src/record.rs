@@ -179,7 +179,10 @@ impl Recorder {
             ..self.about(asker, server.name(), era, message)
         };
         // A call that waits for a person is not over.
-        let waits = details.reason.as_ref().is_some_and(|r| r.to_string() == "policy.approval");
+        let waits = details
+            .reason
+            .as_ref()
+            .is_some_and(|r| matches!(r.to_string().as_str(), "policy.approval" | "shield.approval"));
         let kind = if waits { Kind::ApprovalRequested } else { Kind::RequestRefused };
         self.log.mention(Event::new(kind).by(&asker.caller).at(asker.address).with(details));
     }
