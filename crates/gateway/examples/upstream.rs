@@ -137,6 +137,7 @@ impl Scene {
             trust: Trust::Untrusted,
             validates: false,
             app_hosts: None,
+            pins_resources: false,
             second_opinions: Vec::new(),
             fingerprint: String::new(),
         };

@@ -481,7 +481,7 @@ impl Call {
         if self.is_merged {
             merged::notification_down(message, self.server.name(), &mut splice);
         }
-        if announces_change(&method) {
+        if announces_change(&self.server, &method) {
             self.server.note_change();
         }
         Down::Pass(splice.finish())

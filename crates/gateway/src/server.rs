@@ -76,6 +76,8 @@ pub struct ServerSettings {
     pub watches_program: bool,
     /// What the first sight of a definition is worth.
     pub pinning: Pinning,
+    /// Entries of `resources/list` are pinned too.
+    pub pins_resources: bool,
     /// Arguments and structured results are compared with the approved schemas.
     pub validates: bool,
     /// Services that are asked about what goes to it and comes from it, by name.
