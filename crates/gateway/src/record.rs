@@ -4,6 +4,7 @@
 //! then. If either cannot be written, the call is not made, or its answer not given.
 
 pub mod content;
+mod faults;
 mod identity;
 mod voice;
 
@@ -441,6 +442,15 @@ impl Ending {
     pub fn altered(&mut self, what: &str) {
         self.alterations.push(Alteration { what: Text::new(what), place: Text::new("result"), count: 1 });
     }
+
+    /// What is asked of people was given its server's name.
+    pub fn named(&mut self) {
+        self.alterations.push(named());
+    }
+}
+
+fn named() -> Alteration {
+    Alteration { what: Text::new("named"), place: Text::new("question"), count: 1 }
 }
 
 fn finding(judged: &Judged) -> Finding {

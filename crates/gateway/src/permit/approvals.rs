@@ -275,10 +275,9 @@ impl Policy {
         decide(self.approvals.as_ref(), id, approve, by, self.clock.now()).await
     }
 
-    /// The page of a request, where there are pages.
-    fn page_of(&self, approval: &Approval) -> Option<String> {
-        let base = self.pages.load_full()?;
-        Some(base.join(&format!("/approvals/{}", approval.id)).ok()?.into())
+    /// The address of the page at `path`, where there are pages.
+    pub fn page(&self, path: &str) -> Option<String> {
+        Some(self.pages.load_full()?.join(path).ok()?.into())
     }
 
     fn unapproved(&self, open: &[Approval], era: Era, call: &Pending<'_>) -> Refusal {
@@ -288,7 +287,7 @@ impl Policy {
         for approval in open.iter().filter(|approval| approval.standing != Standing::Approved) {
             let (role, id) = (&approval.role, &approval.id);
             let who = if approval.by_self { "whoever asks".to_owned() } else { format!("`{role}`") };
-            let page = self.page_of(approval);
+            let page = self.page(&format!("/approvals/{id}"));
             let state = approval.standing.as_str();
             let until = approval.expires_at.as_unix();
             let url = page.as_ref().map_or(String::new(), |page| format!(r#","url":{}"#, quote(page)));
