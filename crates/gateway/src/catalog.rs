@@ -4,6 +4,8 @@
 //! approved. Tools, prompts, templates and instructions are pinned; entries of `resources/list` are data that comes
 //! and goes, and are left to the policy and the shield unless the operator has them pinned (`pin_resources`).
 
+pub mod faces;
+
 use std::{
     borrow::Cow,
     collections::HashMap,
@@ -27,6 +29,8 @@ use bartizan_store::{
     },
 };
 use tokio::time::Instant;
+
+use faces::Faces;
 
 use crate::{
     Asker,
@@ -471,6 +475,7 @@ pub async fn identify_all(gate: &crate::Gate) -> Result<(), PinError> {
 pub async fn watch(gate: Arc<crate::Gate>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut due: HashMap<ServerName, Instant> = HashMap::new();
+    let mut faces = Faces::default();
     loop {
         ticks.tick().await;
         if let Err(error) = gate.catalog().keeper.refresh().await {
@@ -501,12 +506,23 @@ pub async fn watch(gate: Arc<crate::Gate>) {
                 continue;
             }
             // A quarter more or less, so that servers are not all asked at once and cannot know when.
-            let mut byte = [0];
-            gate.entropy().fill(&mut byte);
-            *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(byte[0]) / 512.0);
+            let [when, chance] = {
+                let mut bytes = [0; 2];
+                gate.entropy().fill(&mut bytes);
+                bytes
+            };
+            *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
+            let face = faces.after_look(server.name(), now, chance);
             let gate = Arc::clone(&gate);
             tokio::spawn(async move {
-                if let Err(error) = gate.catalog().look_at(&server, true).await {
+                let looking = async {
+                    gate.catalog().look_at(&server, true).await?;
+                    match face {
+                        Some(face) => gate.catalog().look_as(&server, face).await,
+                        None => Ok(()),
+                    }
+                };
+                if let Err(error) = looking.await {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
                 }
             });
@@ -587,7 +603,11 @@ fn lasting(kind: Kind, raw: &str) -> Cow<'_, str> {
             let others = annotations.members().filter(|m| !m.is("lastModified"));
             let others: Vec<_> = others.map(|m| format!("\"{}\":{}", m.raw_key(), m.value.text())).collect();
             let kept = resource.members().filter(|m| !m.is("size")).map(|m| {
-                let value = if m.is("annotations") { format!("{{{}}}", others.join(",")) } else { m.value.text().to_owned() };
+                let value = if m.is("annotations") {
+                    format!("{{{}}}", others.join(","))
+                } else {
+                    m.value.text().to_owned()
+                };
                 format!("\"{}\":{value}", m.raw_key())
             });
             let kept: Vec<_> = kept.collect();
@@ -621,6 +641,5 @@ pub fn announces_change(server: &Server, method: &str) -> bool {
         "notifications/resources/list_changed" => server.settings().pins_resources,
         _ => false,
     };
-    is_of_pins
-        && era::is_server_notification(Era::Legacy, method)
+    is_of_pins && era::is_server_notification(Era::Legacy, method)
 }
