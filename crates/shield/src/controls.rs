@@ -103,11 +103,10 @@ pub fn may_act(text: &str) -> bool {
             // `\b`, `\r` that no `\n` follows, `\u00…` below a blank or C1, `\u202…`, `\u206…`.
             (Some(b'\\'), b'b') => true,
             (Some(b'\\'), b'r') => (next(2), next(3)) != (b'\\', b'n'),
-            (Some(b'\\'), b'u') => match (next(2), next(3), next(4)) {
-                (b'0', b'0', b'0' | b'1' | b'7' | b'8' | b'9') => true,
-                (b'2', b'0', b'2' | b'6') => true,
-                _ => false,
-            },
+            (Some(b'\\'), b'u') => matches!(
+                (next(2), next(3), next(4)),
+                (b'0', b'0', b'0' | b'1' | b'7' | b'8' | b'9') | (b'2', b'0', b'2' | b'6')
+            ),
             (Some(0xc2), 0x80..=0x9f) => true,
             (Some(0xe2), 0x80) => matches!(next(2), 0xaa..=0xae),
             (Some(0xe2), 0x81) => matches!(next(2), 0xa6..=0xa9),
@@ -177,15 +176,8 @@ impl<'t> Cleaner<'t> {
             '\u{1b}' | '\u{90}' | '\u{98}' | '\u{9b}' | '\u{9d}'..='\u{9f}' => self.sequence(c),
             '\r' => self.carriage_return(),
             '\u{8}' => self.backspace(),
-            // A line end of another alphabet (ECMA-48 §8.3.86).
-            '\u{85}' => {
-                self.found.controls = true;
-                if self.what.controls {
-                    self.out.push('\n');
-                }
-                self.pass(length, !self.what.controls);
-            }
-            '\t' | '\n' | '\u{c}' => self.pass(length, true),
+            // U+0085 is a line end and no more (UAX #14, NL).
+            '\t' | '\n' | '\u{c}' | '\u{85}' => self.pass(length, true),
             c if c.is_control() => {
                 self.found.controls = true;
                 self.pass(length, !self.what.controls);
@@ -376,7 +368,7 @@ mod tests {
             ("10%\r20%\r\rdone\r", "10%\n20%\ndone\n"),
             ("evil\u{8}\u{8}\u{8}\u{8}good", "evilgood"),
             ("ding\u{7}\u{0}\u{7f}", "ding"),
-            ("a\u{85}b\u{92}", "a\nb"),
+            ("a\u{85}b\u{92}", "a\u{85}b"),
             ("\u{1b}]0;never ends", "0;never ends"),
             ("\u{1b}]8;;https://a.example\nnext", "8;;https://a.example\nnext"),
             ("\u{202e}gnp.exe\u{202c} and \u{202d}x", "gnp.exe and x"),
@@ -401,6 +393,7 @@ mod tests {
             "old\r\r\ntool",
             "#include <x>\n\u{c}\nint main(void)\t{ return 0; }\n",
             "\u{202b}شبكة (HTML)\u{202c} and \u{2068}name\u{2069}",
+            "a\u{85}b",
             "می\u{200c}خواهم \u{200f}x\u{200e}",
             "👩\u{200d}👩\u{200d}👧 café",
             // A text for programs, whatever it holds.
@@ -431,7 +424,7 @@ mod tests {
         fn nothing_is_left_and_nothing_visible_is_lost(text in "[\\x00-\\x1f\\x7f-\u{9f}\u{202a}-\u{202e}\u{2066}-\u{2069}a-f\\[\\];?Hm\\\\ ]{0,40}") {
             let once = cleaned(&text);
             prop_assert_eq!(cleaned(&once), once.clone(), "{:?}", text);
-            let gone = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\u{c}' | '\r' | '\u{1b}');
+            let gone = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\u{c}' | '\r' | '\u{1b}' | '\u{85}');
             prop_assert!(!once.contains(gone), "{:?} -> {:?}", text, once);
             prop_assert!(may_act(&text) || once == text);
         }
