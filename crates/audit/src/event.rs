@@ -258,7 +258,7 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Alteration {
-    /// What was done: `redacted`, `spotlighted`, `removed`, `rewritten`.
+    /// What was done: `redacted`, `neutralised`, `spotlighted`, `named`, `released`.
     pub what: Text,
     /// Where.
     pub place: Text,

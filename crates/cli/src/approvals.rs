@@ -136,6 +136,7 @@ impl Requests {
             more_bytes: shown.more_bytes,
             labels: shown.labels,
             policies: shown.policies.iter().map(|id| name(id)).collect(),
+            found: shown.found.iter().map(|found| name(found)).collect(),
             because: visible(&shown.because).into_owned(),
             role: if approval.by_self { String::new() } else { approval.role.clone() },
             asked_at: approval.asked_at,

@@ -179,6 +179,11 @@ pub struct Upstream {
     /// called before `bartizan tools approve`. What changes later waits for a person either way.
     #[serde(default)]
     pub trust_on_first_use: bool,
+    /// Pin entries of `resources/list` too, by URI: for servers whose resources are few and described once. One that is described
+    /// otherwise than before is left out of the list until a person has looked; what is new waits, or with
+    /// `trust_on_first_use` is approved whenever it comes. Without, entries are judged each time and may change.
+    #[serde(default)]
+    pub pin_resources: bool,
     /// Pin nothing of it: it may define and change what it likes, and nobody is told.
     #[serde(default)]
     pub dangerous_unpinned: bool,
@@ -426,6 +431,7 @@ fn embedded(name: ServerName) -> Config {
         second_opinions: Vec::new(),
         app_hosts: None,
         trust_on_first_use: true,
+        pin_resources: false,
         dangerous_unpinned: false,
         dangerous_unvalidated: false,
         dangerous_unshielded: false,
@@ -572,14 +578,15 @@ impl Config {
             )
         });
         let policy = &self.policy;
-        let release = policy.release_role.as_ref().filter(|role| !policy.roles.0.contains_key(*role));
-        let release = release.map(|role| {
-            format!(
-                "[policy] release_role: nobody has the role `{role}`, for there is no [policy.roles.{role}]: add it, or name one that \
+        let deciding = [("release_role", &policy.release_role), ("hold_role", &policy.hold_role)];
+        let unknown = deciding.into_iter().filter_map(|(field, role)| {
+            let role = role.as_ref().filter(|role| !policy.roles.0.contains_key(*role))?;
+            Some(format!(
+                "[policy] {field}: nobody has the role `{role}`, for there is no [policy.roles.{role}]: add it, or name one that \
                  there is"
-            )
+            ))
         });
-        shared.chain(self.audit.warnings(&self.servers)).chain(release).collect()
+        shared.chain(self.audit.warnings(&self.servers)).chain(unknown).collect()
     }
 }
 
@@ -686,15 +693,18 @@ mod tests {
 
     #[test]
     fn a_role_that_nobody_has_releases_nothing_and_is_worth_a_warning() {
-        let warnings = |role: &str| {
+        let warnings = |field: &str, role: &str| {
             let text = format!(
-                "[policy]\nrelease_role = \"{role}\"\n[policy.roles.readers]\ngroups = [\"readers\"]\n{GOOD}"
+                "[policy]\n{field} = \"{role}\"\n[policy.roles.readers]\ngroups = [\"readers\"]\n{GOOD}"
             );
             toml::from_str::<Config>(&text).unwrap().warnings()
         };
-        assert_eq!(warnings("readers"), Vec::<String>::new());
-        let found = warnings("raeders");
-        assert!(found.len() == 1 && found[0].starts_with("[policy] release_role: nobody has"), "{found:?}");
+        for field in ["release_role", "hold_role"] {
+            assert_eq!(warnings(field, "readers"), Vec::<String>::new());
+            let found = warnings(field, "raeders");
+            let words = format!("[policy] {field}: nobody has");
+            assert!(found.len() == 1 && found[0].starts_with(&words), "{found:?}");
+        }
     }
 
     #[test]

@@ -137,6 +137,7 @@ fn settings(
         allow_methods: server.allow_methods.clone(),
         identity,
         app_hosts: server.app_hosts.clone(),
+        pins_resources: server.pin_resources,
         second_opinions: server.second_opinions.clone(),
         inspects: !server.dangerous_unshielded,
         validates: !server.dangerous_unvalidated,

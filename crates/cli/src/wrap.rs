@@ -119,6 +119,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
         watches_program: true,
         second_opinions: Vec::new(),
         app_hosts: None,
+        pins_resources: false,
         trust: bartizan_shield::Trust::Untrusted,
         pinning: if arguments.approve { Pinning::ByHand } else { Pinning::FirstUse },
         fingerprint: String::new(),

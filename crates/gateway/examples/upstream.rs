@@ -138,6 +138,7 @@ impl Scene {
             inspects: true,
             validates: false,
             app_hosts: None,
+            pins_resources: false,
             second_opinions: Vec::new(),
             fingerprint: String::new(),
         };

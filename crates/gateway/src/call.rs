@@ -26,7 +26,7 @@ use crate::{
     inspect::{self, Known, Passed},
     inventory::DefinitionKind,
     limits::CACHE_CAP_MS,
-    merged, opinions,
+    merged, naming, opinions,
     permit::{Policy, Question},
     quarantine::Stay,
     record::{ContentRule, Ending, Told},
@@ -369,7 +369,10 @@ impl Call {
                 (Ok(Passed::AsItIs), _) => {}
                 (Ok(Passed::Changed(changed)), _) => vetted.changed = Some(*changed),
                 (Ok(Passed::Dropped), _) => vetted.drops = true,
-                (Err(failure), Some(stay)) => return Err(stay.keep(message, failure).await),
+                (Err(failure), Some(stay)) => {
+                    let page = |id: &str| self.policy.page(&format!("/quarantine/{id}"));
+                    return Err(stay.keep(message, failure, page).await);
+                }
                 (Err(failure), None) => return Err(failure),
             }
         }
@@ -431,6 +434,14 @@ impl Call {
             Kind::Response => {
                 let (text, refused) = self.response(message, vetted)?;
                 self.refused = refused;
+                let asked = message.field("inputRequests").filter(|_| self.era == Era::Modern);
+                let methods = asked
+                    .into_iter()
+                    .flat_map(Value::members)
+                    .filter_map(|q| q.value.get("method")?.as_str());
+                if methods.into_iter().any(|method| naming::asks_people(&method)) {
+                    self.ending.named();
+                }
                 Ok(Down::Final(text))
             }
             Kind::Notification => Ok(self.notification(message)),
@@ -485,7 +496,7 @@ impl Call {
         if self.is_merged {
             merged::notification_down(message, self.server.name(), &mut splice);
         }
-        if announces_change(&method) {
+        if announces_change(&self.server, &method) {
             self.server.note_change();
         }
         Down::Pass(splice.finish())
@@ -594,6 +605,9 @@ impl Call {
             "complete" => {
                 if era::is_cacheable(&self.method) {
                     self.cache_fields(message, result, splice);
+                }
+                if self.method.starts_with("tasks/") {
+                    self.task_questions(message, splice)?;
                 }
                 Ok(Vec::new())
             }
@@ -921,13 +935,18 @@ impl Trace {
 
 /// A request of our own in the modern era; `cursor` is a JSON text.
 pub fn own_modern_request(id: u64, method: &str, cursor: Option<&str>) -> String {
+    modern_request_of(&own_info(), id, method, cursor)
+}
+
+/// The same of a client whose `Implementation` is `info`, a JSON text.
+pub fn modern_request_of(info: &str, id: u64, method: &str, cursor: Option<&str>) -> String {
     let cursor = cursor.map(|c| format!(",\"cursor\":{c}")).unwrap_or_default();
     let params = format!(
         r#"{{"_meta":{{"{}":"2026-07-28","{}":{{}},"{}":{}}}{cursor}}}"#,
         era::META_VERSION,
         era::META_CAPABILITIES,
         era::META_CLIENT,
-        own_info()
+        info
     );
     message::request(&id.to_string(), method, Some(&params))
 }

@@ -2,9 +2,12 @@
 //!
 //! A list is judged before the client sees it, a call before the server does. Whatever the store cannot say is not
 //! approved. Tools, prompts, templates and instructions are pinned; entries of `resources/list` are data that comes
-//! and goes, and are left to the policy and the shield.
+//! and goes, and are left to the policy and the shield unless the operator has them pinned (`pin_resources`).
+
+pub mod faces;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use bartizan_mcp::{
-    Era, Message, Refusal, code, era,
+    Era, Message, Refusal, Splice, code, era,
     json::{Value, quote},
 };
 use bartizan_model::{CallerKey, ServerName};
@@ -26,6 +29,8 @@ use bartizan_store::{
     },
 };
 use tokio::time::Instant;
+
+use faces::Faces;
 
 use crate::{
     Asker,
@@ -151,7 +156,7 @@ impl Catalog {
             return Ok(Arc::clone(&judged.withheld));
         }
         let entries: Vec<_> = list.elements().map(Value::text).collect();
-        let withheld: Arc<[Withheld]> = match pinned_kind(kind).filter(|_| is_pinned(server)) {
+        let withheld: Arc<[Withheld]> = match pinned_kind(server, kind) {
             Some(pinned) => {
                 if server.settings().pinning == Pinning::FirstUse {
                     // Our own look is the first: a client that is shown less must not end first use for all others.
@@ -199,7 +204,7 @@ impl Catalog {
         let mut withheld = Vec::new();
         let (mut offered, mut places) = (Vec::new(), Vec::new());
         for (at, raw) in entries.iter().enumerate() {
-            match Definition::read(kind.as_str(), raw) {
+            match Definition::read(kind.as_str(), &lasting(kind, raw)) {
                 Ok(definition) => {
                     places.push(at);
                     let mut findings = findings(inspect::definition(&shield, server, &others, raw));
@@ -410,7 +415,7 @@ impl Catalog {
             self.shows_instructions(server, &nobody, instructions).await;
         }
         for kind in DefinitionKind::ALL {
-            let Some(pinned) = pinned_kind(kind) else { continue };
+            let Some(pinned) = pinned_kind(server, kind) else { continue };
             let entries: Vec<_> =
                 found.definitions.iter().filter(|(k, _)| *k == kind).map(|(_, raw)| raw.as_str()).collect();
             self.look(server, &nobody, pinned, &entries, Extent::Whole(vec![pinned])).await?;
@@ -470,6 +475,7 @@ pub async fn identify_all(gate: &crate::Gate) -> Result<(), PinError> {
 pub async fn watch(gate: Arc<crate::Gate>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut due: HashMap<ServerName, Instant> = HashMap::new();
+    let mut faces = Faces::default();
     loop {
         ticks.tick().await;
         if let Err(error) = gate.catalog().keeper.refresh().await {
@@ -500,12 +506,23 @@ pub async fn watch(gate: Arc<crate::Gate>) {
                 continue;
             }
             // A quarter more or less, so that servers are not all asked at once and cannot know when.
-            let mut byte = [0];
-            gate.entropy().fill(&mut byte);
-            *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(byte[0]) / 512.0);
+            let [when, chance] = {
+                let mut bytes = [0; 2];
+                gate.entropy().fill(&mut bytes);
+                bytes
+            };
+            *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
+            let face = faces.after_look(server.name(), now, chance);
             let gate = Arc::clone(&gate);
             tokio::spawn(async move {
-                if let Err(error) = gate.catalog().look_at(&server, true).await {
+                let looking = async {
+                    gate.catalog().look_at(&server, true).await?;
+                    match face {
+                        Some(face) => gate.catalog().look_as(&server, face).await,
+                        None => Ok(()),
+                    }
+                };
+                if let Err(error) = looking.await {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
                 }
             });
@@ -561,14 +578,43 @@ fn offer(kind: Kind, definition: Definition, findings: Vec<Finding>) -> Offered 
     }
 }
 
-/// As what a listed definition is pinned.
-fn pinned_kind(kind: DefinitionKind) -> Option<Kind> {
-    match kind {
-        DefinitionKind::Prompt => Some(Kind::Prompt),
-        DefinitionKind::Resource => None,
-        DefinitionKind::Template => Some(Kind::Template),
-        DefinitionKind::Tool => Some(Kind::Tool),
+/// As what a listed definition of `server` is pinned, if it is.
+fn pinned_kind(server: &Server, kind: DefinitionKind) -> Option<Kind> {
+    let pinned = match kind {
+        DefinitionKind::Prompt => Kind::Prompt,
+        DefinitionKind::Resource => Kind::Resource,
+        DefinitionKind::Template => Kind::Template,
+        DefinitionKind::Tool => Kind::Tool,
+    };
+    (is_pinned(server) && (pinned != Kind::Resource || server.settings().pins_resources)).then_some(pinned)
+}
+
+/// What of a definition its server wrote once: how large a resource is and when it changed is news of its content
+/// (26/resources).
+fn lasting(kind: Kind, raw: &str) -> Cow<'_, str> {
+    if kind != Kind::Resource {
+        return raw.into();
     }
+    let resource = Value::of(raw);
+    let mut splice = Splice::new(raw);
+    match resource.get("annotations").filter(|a| a.get("lastModified").is_some()) {
+        None => splice.retain(resource, |key| key != "size"),
+        Some(annotations) => {
+            let others = annotations.members().filter(|m| !m.is("lastModified"));
+            let others: Vec<_> = others.map(|m| format!("\"{}\":{}", m.raw_key(), m.value.text())).collect();
+            let kept = resource.members().filter(|m| !m.is("size")).map(|m| {
+                let value = if m.is("annotations") {
+                    format!("{{{}}}", others.join(","))
+                } else {
+                    m.value.text().to_owned()
+                };
+                format!("\"{}\":{value}", m.raw_key())
+            });
+            let kept: Vec<_> = kept.collect();
+            splice.replace(resource, format!("{{{}}}", kept.join(",")));
+        }
+    }
+    splice.finish().into()
 }
 
 fn digest_of(
@@ -588,8 +634,12 @@ fn digest_of(
     context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// Whether a legacy or modern notification says that definitions changed.
-pub fn announces_change(method: &str) -> bool {
-    matches!(method, "notifications/tools/list_changed" | "notifications/prompts/list_changed")
-        && era::is_server_notification(Era::Legacy, method)
+/// Whether a legacy or modern notification says that definitions of `server` changed.
+pub fn announces_change(server: &Server, method: &str) -> bool {
+    let is_of_pins = match method {
+        "notifications/tools/list_changed" | "notifications/prompts/list_changed" => true,
+        "notifications/resources/list_changed" => server.settings().pins_resources,
+        _ => false,
+    };
+    is_of_pins && era::is_server_notification(Era::Legacy, method)
 }

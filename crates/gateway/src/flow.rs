@@ -228,8 +228,13 @@ impl Flow {
             let is_ours = message.id_value().is_none_or(|id| id.as_u64() == Some(self.call.id));
             if !is_ours {
                 tracing::warn!(server = %self.call.server.name(), "a response to another request was dropped");
-                return Ok(None);
+                return self.fault();
             }
+        }
+        if message.kind() == Kind::Request && self.call.era == Era::Modern {
+            // Modern servers have none to send (spec.md A-69, C-37).
+            tracing::warn!(server = %self.call.server.name(), "a request from a modern server was dropped");
+            return self.fault();
         }
         let down = self.call.incoming(message, vetted)?;
         for refused in self.call.refused() {
@@ -245,6 +250,16 @@ impl Flow {
                 Some(Out::Final { status: self.status(message), text })
             }
         })
+    }
+
+    /// A message of its server's that nobody may see is dropped; of a server with many, the answer ends.
+    fn fault(&self) -> Result<Option<Out>, Failure> {
+        if self.call.server.voice().faulted(Some(&self.call.asker)) {
+            return Err(Failure::Protocol(
+                "it answers and asks again and again what it was not asked".into(),
+            ));
+        }
+        Ok(None)
     }
 
     /// What the server says and asks on the way to its answer.

@@ -3,18 +3,25 @@
 //! What a client sends is judged before it is sent and never changed. What a server sends is judged message by message;
 //! what is split over several messages of one answer is seen whole. A text that cannot be judged does not pass.
 
+mod controls;
+
 use bartizan_mcp::{
     Kind as Message_, Message, Refusal, Splice, code,
     json::{Value, quote},
 };
 use bartizan_model::Entropy;
 use bartizan_shield::{
-    Action, Catalogue, Decision, Finding, Fragment, Inspector, Judged, Kind, Role, Scene, Shield, Spotlight,
-    Text, Trust, Verdict, json,
+    Action, Catalogue, Category, ClientAction, Decision, Finding, Fragment, Inspector, Judged, Kind, Role,
+    Scene, Shield, Spotlight, Text, Trust, Verdict,
+    controls::Acts,
+    json,
     spotlight::{self, EXPLANATION},
 };
 
-use crate::{apps, catalog::long_work, documents, record::Ending, server::Server, upstream::Failure};
+use crate::{
+    apps, catalog::long_work, documents, permit::holds::Hold, record::Ending, server::Server,
+    upstream::Failure,
+};
 
 /// The member of `_meta` that says what was found in an answer that passed.
 pub const META_FINDINGS: &str = "dev.bartizan/findings";
@@ -25,11 +32,17 @@ const LONG: usize = 64 * 1024;
 /// What of a request's parameters is the client's own text. Names, handles and `_meta` are not: they are checked elsewhere.
 const NOT_TEXT: [&str; 5] = ["_meta", "cursor", "name", "requestState", "taskId"];
 
-/// Judges what a client sends to `server`, in which others found `more`.
+/// Judges what a client sends to `server`, in which others found `more`. Answers the hold of what may go on only if a person
+/// approves it.
 ///
 /// # Errors
 /// The refusal, which names the rules and never what they found (attacks.md II-05, EP-04).
-pub fn call(shield: &Shield, server: &Server, message: &Message, more: &[Finding]) -> Result<(), Refusal> {
+pub fn call(
+    shield: &Shield,
+    server: &Server,
+    message: &Message,
+    more: &[Finding],
+) -> Result<Option<Hold>, Refusal> {
     apps::may_ask(server, message)?;
     if !server.settings().inspects {
         return Ok(());
@@ -38,16 +51,20 @@ pub fn call(shield: &Shield, server: &Server, message: &Message, more: &[Finding
     let verdict = on_any_thread(message.text().len(), || shield.inspect(&scene(server), &fragments));
     let verdict = verdict.and(Kind::ClientText, server.settings().trust, shield.config(), more);
     if verdict.decision.passes() {
-        return Ok(());
+        return Ok(None);
     }
     let what = "what was sent holds something that must not go to this server";
+    let refusal =
+        |decides| {
+            Refusal::new(403, code::WITHHELD, format!("{what}: {}; {decides}", titles(&verdict)))
+                .with_data(data("shield_call", server, &verdict))
+        };
+    if verdict.decision == Decision::Client(ClientAction::Hold) {
+        let refusal = refusal("`[shield]` holds it, and only calls of pinned tools can be approved");
+        return Ok(Some(Hold::new(message, &verdict, found(&verdict), refusal)));
+    }
     tracing::warn!(server = %server.name(), method = %message.method(), rules = %rules(&verdict), "a call was refused by the shield");
-    Err(Refusal::new(
-        403,
-        code::WITHHELD,
-        format!("{what}: {}; `[shield]` decides about it", titles(&verdict)),
-    )
-    .with_data(data("shield_call", server, &verdict)))
+    Err(refusal("`[shield]` decides about it"))
 }
 
 /// What a client says in a message.
@@ -55,10 +72,12 @@ fn sent(message: &Message) -> Result<Vec<Fragment<'_>>, ()> {
     let texts = message.fields().filter(|m| !NOT_TEXT.contains(&m.key().as_ref()));
     let mut fragments = Vec::new();
     for member in texts {
-        read(member.value.text(), &member.key(), 0, Kind::ClientText, &mut fragments)?;
+        let base = member.value.span_in(message.text()).start;
+        read(member.value.text(), &member.key(), base, Kind::ClientText, &mut fragments)?;
     }
     if let Some(error) = message.error() {
-        read(error.text(), "error", 0, Kind::ClientText, &mut fragments)?;
+        let base = error.span_in(message.text()).start;
+        read(error.text(), "error", base, Kind::ClientText, &mut fragments)?;
     }
     Ok(fragments)
 }
@@ -166,6 +185,9 @@ pub fn answer(
     };
     more.extend(documents.add_to(kind, &mut fragments));
     more.extend(apps::found(server, message, kind));
+    if kind == Kind::Result {
+        more.extend(controls::found(message, known.judged, shield.config().control));
+    }
     let verdict = on_any_thread(body.text().len(), || inspector.inspect(shield, &scene(server), &fragments));
     let verdict = verdict.and(kind, server.settings().trust, shield.config(), &more);
     ending.found(&verdict);
@@ -184,25 +206,44 @@ pub fn answer(
     };
     match verdict.decision {
         Decision::Client(_) | Decision::Server(Action::Block | Action::Quarantine) => {
-            blocked(rules(&verdict))
+            return blocked(rules(&verdict));
         }
-        Decision::Server(Action::Redact) => {
-            let touches_structure = verdict
-                .findings
-                .iter()
-                .flat_map(|j| &j.finding.places)
-                .any(|p| p.at.starts_with("/structuredContent"));
-            // What may have a schema must keep to it, and what came earlier cannot be taken back.
-            if (touches_structure && !known.is_compared) || !json::is_redacted_whole(&verdict) {
-                return blocked(rules(&verdict));
-            }
-            tracing::info!(server = %server.name(), rules = %rules(&verdict), "an answer was redacted by the shield");
-            ending.altered("redacted");
-            changed(json::redact(message.text(), &verdict))
+        Decision::Server(_) => {}
+    }
+    // What acts on a terminal is taken out of its text, which stays where it is.
+    let action = verdict.action_but(Category::Control);
+    let mut now: Option<Message> = None;
+    if action == Action::Redact {
+        let touches_structure = verdict
+            .findings
+            .iter()
+            .flat_map(|j| &j.finding.places)
+            .any(|p| p.at.starts_with("/structuredContent"));
+        // What may have a schema must keep to it, and what came earlier cannot be taken back.
+        if (touches_structure && !known.is_compared) || !json::is_redacted_whole(&verdict) {
+            return blocked(rules(&verdict));
         }
-        Decision::Server(action) => {
-            let mut splice = message.splice();
-            if action >= Action::Annotate && message.result().is_some() {
+        tracing::info!(server = %server.name(), rules = %rules(&verdict), "an answer was redacted by the shield");
+        ending.altered("redacted");
+        now = Some(read_again(json::redact(message.text(), &verdict))?);
+    }
+    let control = || verdict.findings.iter().filter(|j| j.finding.category == Category::Control);
+    let redacted = control().filter(|j| j.decision == Decision::Server(Action::Redact));
+    let acts = Acts::of_rules(redacted.map(|j| j.finding.rule.as_ref()));
+    if acts.any() {
+        let text =
+            controls::without(now.as_ref().unwrap_or(message), known.judged, acts, shield.config().control);
+        tracing::info!(server = %server.name(), "what acts on a terminal was taken out of an answer");
+        ending.altered("neutralised");
+        now = Some(read_again(text)?);
+    }
+    let text = {
+        let message = now.as_ref().unwrap_or(message);
+        let mut splice = message.splice();
+        if action != Action::Redact {
+            let says = control()
+                .any(|j| matches!(j.decision, Decision::Server(action) if action >= Action::Annotate));
+            if (action >= Action::Annotate || says) && message.result().is_some() {
                 annotate(message, &verdict, &mut splice);
             }
             if action == Action::Spotlight || shield.config().spotlight != Spotlight::Off {
@@ -212,15 +253,19 @@ pub fn answer(
                     ending.altered("spotlighted");
                 }
             }
-            if splice.is_empty() { Ok(Passed::AsItIs) } else { changed(splice.finish()) }
         }
+        (!splice.is_empty()).then(|| splice.finish())
+    };
+    match (text, now) {
+        (Some(text), _) => Ok(Passed::Changed(Box::new(read_again(text)?))),
+        (None, Some(now)) => Ok(Passed::Changed(Box::new(now))),
+        (None, None) => Ok(Passed::AsItIs),
     }
 }
 
-fn changed(text: String) -> Result<Passed, Failure> {
-    Message::from_spliced(text)
-        .map(|message| Passed::Changed(Box::new(message)))
-        .map_err(|fault| Failure::Protocol(fault.to_string()))
+/// A message that we wrote.
+fn read_again(text: String) -> Result<Message, Failure> {
+    Message::from_spliced(text).map_err(|fault| Failure::Protocol(fault.to_string()))
 }
 
 /// Judges one definition as it was listed, beside what other servers offer; none if it could not be read.
@@ -277,12 +322,17 @@ fn mark<'a>(
 
 fn annotate<'a>(message: &'a Message, verdict: &Verdict, splice: &mut Splice<'a>) {
     let Some(result) = message.result() else { return };
-    let found: Vec<_> = verdict.findings.iter().map(as_json).collect();
-    let found = format!("[{}]", found.join(","));
+    let found = found(verdict);
     match message.field("_meta") {
         Some(meta) => splice.set(meta, META_FINDINGS, found),
         None => splice.insert(result, "_meta", &format!("{{{}:{found}}}", quote(META_FINDINGS))),
     }
+}
+
+/// What was found, as a JSON list.
+fn found(verdict: &Verdict) -> String {
+    let found: Vec<_> = verdict.findings.iter().map(as_json).collect();
+    format!("[{}]", found.join(","))
 }
 
 fn as_json(judged: &Judged) -> String {
@@ -297,11 +347,10 @@ fn as_json(judged: &Judged) -> String {
 }
 
 fn data(reason: &str, server: &Server, verdict: &Verdict) -> String {
-    let found: Vec<_> = verdict.findings.iter().map(as_json).collect();
     format!(
-        r#"{{"source":"bartizan","reason":"{reason}","server":{},"findings":[{}]}}"#,
+        r#"{{"source":"bartizan","reason":"{reason}","server":{},"findings":{}}}"#,
         quote(server.name().as_str()),
-        found.join(",")
+        found(verdict)
     )
 }
 

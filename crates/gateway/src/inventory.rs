@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bartizan_mcp::{
-    Message,
+    Era, Message,
     json::{Value, quote},
     message,
 };
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
-    call::{own_info, own_modern_request},
+    call::{modern_request_of, own_info},
+    catalog::faces::Face,
     legacy::{Way, shake_hands},
     limits::{ANSWER_BYTES, CONTROL_WAIT, INVENTORY_WAIT, PAGES},
     server::{ModernLink, NotModern, Server, final_message, modern_headers},
@@ -91,48 +93,99 @@ pub struct Inventory {
 /// # Errors
 /// [`Failure`] if it cannot be reached or breaks off; what was found until then is not told.
 pub async fn take(server: &Arc<Server>) -> Result<Inventory, Failure> {
-    let looking = async {
-        let (line, hello) = Line::open(server).await?;
-        let taken = line.take(&hello).await;
-        line.close().await;
-        taken
-    };
+    within(async {
+        let (line, hello) = Line::open(server, None).await?;
+        line.take_and_close(&hello).await
+    })
+    .await
+}
+
+/// The same for a client that shows itself as `face`, and the era if it is not the one the gate asks in itself; `None` if the server
+/// speaks one era only and `face` the other.
+///
+/// # Errors
+/// As [`take`].
+pub async fn take_as(server: &Arc<Server>, face: Face) -> Result<Option<(Option<Era>, Inventory)>, Failure> {
+    within(async {
+        if !face.is_legacy {
+            let (line, hello) = Line::open(server, Some(face)).await?;
+            return Ok(Some((None, line.take_and_close(&hello).await?)));
+        }
+        // One that the gate asks in the handshake era itself has no other.
+        if !matches!(server.modern(None, "{}").await, Ok(ModernLink::Wire(_))) {
+            return Ok(None);
+        }
+        match Line::shake_hands(server, Some(face)).await {
+            Ok((line, hello)) => Ok(Some((Some(Era::Legacy), line.take_and_close(&hello).await?))),
+            Err(_) => Ok(None),
+        }
+    })
+    .await
+}
+
+async fn within<T>(looking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let late = |_| Failure::Timeout(INVENTORY_WAIT.as_secs());
     tokio::time::timeout(INVENTORY_WAIT, looking).await.map_err(late)?
 }
 
 /// A conversation of the gateway's own.
-enum Line {
+struct Line {
+    way: Talk,
+    face: Option<Face>,
+}
+
+enum Talk {
     Modern(ModernLink),
     Legacy(Way),
 }
 
 impl Line {
     /// Opens it; answers what the server says of itself too.
-    async fn open(server: &Arc<Server>) -> Result<(Self, Message), Failure> {
+    async fn open(server: &Arc<Server>, face: Option<Face>) -> Result<(Self, Message), Failure> {
         match server.modern(None, "{}").await {
             Ok(link) => {
-                let line = Self::Modern(link);
+                let line = Self { way: Talk::Modern(link), face };
                 let hello = line.ask("server/discover", None).await?;
                 Ok((line, hello))
             }
-            Err(NotModern::Legacy) => {
-                // Some servers offer tools only to clients that can be asked; nobody is asked anything here, but all they
-                // have must be seen.
-                let hello = format!(
-                    r#"{{"protocolVersion":"2025-11-25","capabilities":{{"roots":{{}},"sampling":{{}},"elicitation":{{}}}},"clientInfo":{}}}"#,
-                    own_info()
-                );
-                let (way, answer) = shake_hands(server, None, &hello).await?;
-                if answer.result().is_none() {
-                    return Err(Failure::Protocol("it refuses the gateway's own handshake".into()));
-                }
-                let line = Self::Legacy(way);
-                line.tell(message::notification("notifications/initialized", None)).await?;
-                Ok((line, answer))
-            }
+            Err(NotModern::Legacy) => Self::shake_hands(server, face).await,
             Err(NotModern::Failed(failure)) => Err(failure),
         }
+    }
+
+    async fn shake_hands(server: &Arc<Server>, face: Option<Face>) -> Result<(Self, Message), Failure> {
+        // Some servers offer tools only to clients that can be asked; nobody is asked anything here, but all they have must be
+        // seen.
+        let hello = format!(
+            r#"{{"protocolVersion":"2025-11-25","capabilities":{{"roots":{{}},"sampling":{{}},"elicitation":{{}}}},"clientInfo":{}}}"#,
+            face.map_or_else(own_info, Face::info)
+        );
+        let (way, answer) = shake_hands(server, None, &hello).await?;
+        if answer.result().is_none() {
+            return Err(Failure::Protocol("it refuses the gateway's own handshake".into()));
+        }
+        let line = Self { way: Talk::Legacy(way), face };
+        line.tell(message::notification("notifications/initialized", None)).await?;
+        Ok((line, answer))
+    }
+
+    async fn take_and_close(self, hello: &Message) -> Result<Inventory, Failure> {
+        let taken = self.take(hello).await;
+        self.close().await;
+        taken
+    }
+
+    /// A modern question, as whoever asks.
+    fn modern(&self, id: u64, method: &str, cursor: Option<&str>) -> String {
+        modern_request_of(&self.face.map_or_else(own_info, Face::info), id, method, cursor)
+    }
+
+    /// `headers` with what else shows who asks.
+    fn showing(&self, mut headers: HeaderMap) -> HeaderMap {
+        if let Some(face) = self.face {
+            headers.insert(header::USER_AGENT, HeaderValue::from_static(face.user_agent));
+        }
+        headers
     }
 
     async fn take(&self, hello: &Message) -> Result<Inventory, Failure> {
@@ -179,21 +232,21 @@ impl Line {
             let params = cursor.map(|c| format!(r#"{{"cursor":{c}}}"#));
             message::request(&id.to_string(), method, params.as_deref())
         };
-        let mut answer = match self {
-            Self::Modern(ModernLink::Wire(wire)) => {
-                let sent =
-                    wire.clone().post(own_modern_request(1, method, cursor), modern_headers(method, None));
+        let mut answer = match &self.way {
+            Talk::Modern(ModernLink::Wire(wire)) => {
+                let headers = self.showing(modern_headers(method, None));
+                let sent = wire.clone().post(self.modern(1, method, cursor), headers);
                 Answer::sending(async { sent.await.map(|(posted, _)| posted) })
             }
-            Self::Modern(ModernLink::Process(process)) => {
+            Talk::Modern(ModernLink::Process(process)) => {
                 let id = process.mint();
-                Answer::pipe(process.request(id, own_modern_request(id, method, cursor), None, true).await?)
+                Answer::pipe(process.request(id, self.modern(id, method, cursor), None, true).await?)
             }
-            Self::Legacy(Way::Wire(wire)) => {
-                let sent = wire.clone().post(legacy(2), http::HeaderMap::new());
+            Talk::Legacy(Way::Wire(wire)) => {
+                let sent = wire.clone().post(legacy(2), self.showing(HeaderMap::new()));
                 Answer::sending(async { sent.await.map(|(posted, _)| posted) })
             }
-            Self::Legacy(Way::Process(process) | Way::Shared(process)) => {
+            Talk::Legacy(Way::Process(process) | Way::Shared(process)) => {
                 let id = process.mint();
                 Answer::pipe(process.request(id, legacy(id), None, false).await?)
             }
@@ -203,19 +256,19 @@ impl Line {
     }
 
     async fn tell(&self, text: String) -> Result<(), Failure> {
-        match self {
+        match &self.way {
             // It was told when it started.
-            Self::Modern(_) | Self::Legacy(Way::Shared(_)) => Ok(()),
-            Self::Legacy(Way::Process(process)) => process.send(text).await,
-            Self::Legacy(Way::Wire(wire)) => {
-                wire.clone().post(text, http::HeaderMap::new()).await.map(|_| ())
+            Talk::Modern(_) | Talk::Legacy(Way::Shared(_)) => Ok(()),
+            Talk::Legacy(Way::Process(process)) => process.send(text).await,
+            Talk::Legacy(Way::Wire(wire)) => {
+                wire.clone().post(text, self.showing(HeaderMap::new())).await.map(|_| ())
             }
         }
     }
 
     /// A process ends with its last holder; an HTTP session must be told (C-27).
     async fn close(self) {
-        if let Self::Legacy(Way::Wire(wire)) = self {
+        if let Talk::Legacy(Way::Wire(wire)) = self.way {
             wire.delete().await;
         }
     }

@@ -23,6 +23,7 @@ pub mod limits;
 pub mod listener;
 pub mod merged;
 pub mod modern;
+mod naming;
 pub mod opinions;
 pub mod outbox;
 pub mod pages;

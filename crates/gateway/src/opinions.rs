@@ -7,13 +7,14 @@ use bartizan_mcp::{Message, Refusal};
 use bartizan_shield::{Finding, NoOpinion, Shield, Text};
 use futures::future::join_all;
 
-use crate::{Gate, inspect, server::Server};
+use crate::{Gate, inspect, permit::holds::Hold, server::Server};
 
-/// Lets a message of a client through to `server`, after everybody was asked about it.
+/// Lets a message of a client through to `server`, after everybody was asked about it. Answers the hold of one that goes on only
+/// if a person approves it.
 ///
 /// # Errors
 /// The refusal.
-pub async fn call(gate: &Gate, server: &Server, message: &Message) -> Result<(), Refusal> {
+pub async fn call(gate: &Gate, server: &Server, message: &Message) -> Result<Option<Hold>, Refusal> {
     let names = &server.settings().second_opinions;
     if names.is_empty() {
         return inspect::call(&gate.shield.load(), server, message, &[]);
@@ -21,6 +22,14 @@ pub async fn call(gate: &Gate, server: &Server, message: &Message) -> Result<(),
     let shield = gate.shield.load_full();
     let found = ask(&shield, names, &inspect::sent_words(message)?).await;
     inspect::call(&shield, server, message, &found)
+}
+
+/// The same for what cannot wait for anybody: what would be held is refused.
+///
+/// # Errors
+/// The refusal.
+pub async fn word(gate: &Gate, server: &Server, message: &Message) -> Result<(), Refusal> {
+    call(gate, server, message).await?.map_or(Ok(()), |hold| Err(hold.refused()))
 }
 
 /// Asks every service of `names` about `text`, all at once. Who gives no opinion has found that.

@@ -5,6 +5,7 @@
 
 pub mod approvals;
 pub mod attributes;
+pub mod holds;
 mod questions;
 mod resets;
 pub mod shown;
@@ -38,6 +39,7 @@ use bartizan_store::{
 pub use questions::Question;
 
 use approvals::Pending;
+use holds::Hold;
 use questions::{Listening, leaking};
 use resets::Resets;
 use url::Url;
@@ -129,6 +131,8 @@ struct Ready {
     window: Duration,
     /// Whose holders may release what was withheld.
     release_role: Option<String>,
+    /// Whose holders may approve what the shield holds.
+    hold_role: Option<String>,
     /// What of whoever asks is recorded.
     relevant: Arc<attributes::Relevant>,
 }
@@ -281,7 +285,8 @@ impl Policy {
         principal
     }
 
-    /// Permits a request, and lets what it will bring enter its caller's window.
+    /// Permits a request, and lets what it will bring enter its caller's window. One with a `hold` of the shield needs
+    /// somebody's approval besides whatever the policies ask for.
     ///
     /// # Errors
     /// The refusal. A tool that may not be seen reads as one that is not there.
@@ -292,10 +297,17 @@ impl Policy {
         era: Era,
         is_merged: bool,
         message: &Message,
+        hold: Option<&Hold>,
     ) -> Result<Permitted, Refusal> {
         let ready = self.ready().ok_or_else(unready)?;
         let method = message.method();
         let asked = Asked::of(&method, is_merged, message);
+        // An approval is bound to a tool in its pinned form.
+        let can_wait =
+            matches!(asked, Asked::Call { .. }) && server.settings().pinning != Pinning::DangerousNone;
+        if let Some(hold) = hold.filter(|_| !can_wait) {
+            return Err(hold.refusal());
+        }
         let principal = self.principal(asker, &ready.bundle);
         let query = |action, flow| Query {
             principal: &principal,
@@ -353,10 +365,14 @@ impl Policy {
         let is_known = is_known && resets.is_none_or(|now| self.resets_before(asker) == now);
         let must_record = asks_store || !is_known;
         let mut given: Vec<Approval> = Vec::new();
+        // Of those, what counts for policies: who approved for the shield has said nothing about what they ask.
+        let mut approved: Vec<String> = Vec::new();
         loop {
-            let approved: Vec<String> = given.iter().map(|a| a.role.clone()).collect();
             let judge = |flow| ready.bundle.authorize(&Query { approved: &approved, ..query(action, flow) });
-            let (decision, leaked, because) = if must_record {
+            let waiting = hold.filter(|_| given.is_empty());
+            let (decision, leaked, because) = if waiting.is_some() {
+                self.consider(asker, &ready, &judge, &leaks).await?
+            } else if must_record {
                 self.admit(asker, server, (&tool, labels), &ready, &judge, &leaks).await?
             } else {
                 (judge(self.remembered(asker, ready.window)), false, String::new())
@@ -368,10 +384,13 @@ impl Policy {
                 return Err(leaking(era, &because));
             }
             if let (Action::Call { .. }, true, Some((roles, policies))) =
-                (action, given.is_empty(), approvals::lacking(&decision))
+                (action, given.is_empty(), approvals::wanted(&decision, waiting))
             {
-                let call = Pending { tool: &tool, message, roles, policies, because: &because, labels };
+                let because = if roles.is_empty() { "" } else { &because };
+                let (roles, hold) = (&roles, waiting);
+                let call = Pending { tool: &tool, message, roles, policies, because, labels, hold };
                 given = self.redeem(&ready, asker, server, era, call).await?;
+                approved.clone_from(roles);
                 continue;
             }
             if let (true, true, Some(resets)) = (must_record, decision.is_permit(), resets) {
@@ -381,6 +400,20 @@ impl Policy {
             let labels = brought(labels).map(word).collect();
             return Ok(Permitted { approvals: given, labels, ..permitted });
         }
+    }
+
+    /// Decides with what is on record, and puts nothing there: the call is not made yet. Answers as [`Policy::admit`].
+    async fn consider(
+        &self,
+        asker: &Asker,
+        ready: &Ready,
+        judge: &(dyn Fn(FlowContext) -> Decision + Send + Sync),
+        leaks: &(dyn Fn(FlowContext) -> bool + Send + Sync),
+    ) -> Result<(Decision, bool, String), Refusal> {
+        let since = Timestamp::from_unix(self.clock.now().as_unix().saturating_sub(ready.window.as_secs()));
+        let past = self.flows.window(&asker.caller, since).await.map_err(unusable)?;
+        let flow = context_of(&past);
+        Ok((judge(flow), leaks(flow), because(&past)))
     }
 
     /// Decides with what is on record, and puts what the call brings on record if it may be made. Answers whether it
@@ -730,6 +763,7 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         is_own: !rules.policies.is_empty() || !rules.config.grants.is_empty(),
         window: rules.config.flow.window(),
         release_role: rules.config.release_role.clone(),
+        hold_role: rules.config.hold_role.clone(),
         relevant: Arc::new(attributes::Relevant::of(&rules.config, &rules.policies)),
     };
     Ok((ready, loaded.warnings))
@@ -775,6 +809,7 @@ impl Ready {
             bundle: Arc::clone(&self.bundle),
             trust: self.trust.clone(),
             release_role: self.release_role.clone(),
+            hold_role: self.hold_role.clone(),
             relevant: Arc::clone(&self.relevant),
             ..*self
         }

@@ -5,7 +5,11 @@
 
 use std::sync::Arc;
 
-use bartizan_mcp::{Message, json::Value, message};
+use bartizan_mcp::{
+    Message,
+    json::{Value, quote},
+    message,
+};
 use bartizan_model::Clock;
 use bartizan_store::{
     Digest,
@@ -70,8 +74,14 @@ impl Stay {
         Message::from_spliced(message::result(&id.to_string(), &result)).ok()
     }
 
-    /// Keeps an answer that `failure` withholds for a person, and says so in what the caller reads.
-    pub async fn keep(&self, answer: &Message, failure: Failure) -> Failure {
+    /// Keeps an answer that `failure` withholds for a person, and says so in what the caller reads, with its `page` if there are
+    /// pages.
+    pub async fn keep(
+        &self,
+        answer: &Message,
+        failure: Failure,
+        page: impl Fn(&str) -> Option<String>,
+    ) -> Failure {
         let Failure::Withheld { words, data, suspect: Some(found) } = failure else { return failure };
         let Some(result) = answer.result() else { return Failure::Withheld { words, data, suspect: None } };
         let suspect = Suspect {
@@ -82,14 +92,13 @@ impl Stay {
             result: result.text(),
         };
         let kept = self.ward.kept.keep(&suspect, self.ward.clock.now()).await;
+        let page = kept.as_ref().ok().and_then(|item| page(&item.id));
         let (more, id) = match &kept {
-            Ok(item) => (
-                format!(
-                    "an approver can look at it and release it: bartizan tools quarantine show {}",
-                    item.id
-                ),
-                item.id.as_str(),
-            ),
+            Ok(item) => {
+                let page = page.as_ref().map_or(String::new(), |page| format!("{page} or "));
+                let place = format!("{page}`bartizan tools quarantine show {}`", item.id);
+                (format!("an approver can look at it and release it: {place}"), item.id.as_str())
+            }
             Err(error @ (QuarantineError::Full | QuarantineError::TooLong)) => {
                 (format!("it was not kept: {error}"), "")
             }
@@ -100,7 +109,10 @@ impl Stay {
         };
         let data = match (id, data.strip_suffix('}')) {
             ("", _) | (_, None) => data,
-            (id, Some(open)) => format!(r#"{open},"quarantine":"{id}"}}"#),
+            (id, Some(open)) => {
+                let url = page.map_or(String::new(), |page| format!(r#","url":{}"#, quote(&page)));
+                format!(r#"{open},"quarantine":"{id}"{url}}}"#)
+            }
         };
         Failure::Withheld { words: format!("{words}; {more}"), data, suspect: None }
     }

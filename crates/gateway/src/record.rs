@@ -4,6 +4,7 @@
 //! then. If either cannot be written, the call is not made, or its answer not given.
 
 pub mod content;
+mod faults;
 mod identity;
 mod voice;
 
@@ -179,7 +180,10 @@ impl Recorder {
             ..self.about(asker, server.name(), era, message)
         };
         // A call that waits for a person is not over.
-        let waits = details.reason.as_ref().is_some_and(|r| r.to_string() == "policy.approval");
+        let waits = details
+            .reason
+            .as_ref()
+            .is_some_and(|r| matches!(r.to_string().as_str(), "policy.approval" | "shield.approval"));
         let kind = if waits { Kind::ApprovalRequested } else { Kind::RequestRefused };
         self.log.mention(Event::new(kind).by(&asker.caller).at(asker.address).with(details));
     }
@@ -438,6 +442,15 @@ impl Ending {
     pub fn altered(&mut self, what: &str) {
         self.alterations.push(Alteration { what: Text::new(what), place: Text::new("result"), count: 1 });
     }
+
+    /// What is asked of people was given its server's name.
+    pub fn named(&mut self) {
+        self.alterations.push(named());
+    }
+}
+
+fn named() -> Alteration {
+    Alteration { what: Text::new("named"), place: Text::new("question"), count: 1 }
 }
 
 fn finding(judged: &Judged) -> Finding {

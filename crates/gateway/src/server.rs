@@ -76,6 +76,8 @@ pub struct ServerSettings {
     pub watches_program: bool,
     /// What the first sight of a definition is worth.
     pub pinning: Pinning,
+    /// Entries of `resources/list` are pinned too.
+    pub pins_resources: bool,
     /// Arguments and structured results are compared with the approved schemas.
     pub validates: bool,
     /// What goes to it and comes from it is judged by the shield.

@@ -56,9 +56,9 @@ pub async fn enter(
             contract::arguments(&contract, server, era, message)?;
         }
         let inspecting = opinions::call(gate, server, message);
-        inspecting.instrument(tracing::debug_span!("shield.inspect_call")).await?;
-        // Last, for what it permits enters the caller's window.
-        let authorizing = gate.policy.authorize(asker, server, era, is_merged, message);
+        let hold = inspecting.instrument(tracing::debug_span!("shield.inspect_call")).await?;
+        // Last, for what it permits enters the caller's window; and nobody is asked about what may not be done anyway.
+        let authorizing = gate.policy.authorize(asker, server, era, is_merged, message, hold.as_ref());
         let permitted = authorizing.instrument(tracing::debug_span!("policy.authorize")).await?;
         // Nobody's token is exchanged for what they may not do.
         badge::check(asker, server, era).await?;

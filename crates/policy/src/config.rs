@@ -28,6 +28,10 @@ pub struct PolicyConfig {
     /// only commands on the gate's machine and the admin API release anything, and on a laptop its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release_role: Option<String>,
+    /// The role whose holders may approve, on the page `/approvals`, calls of others that the shield holds. Without it only
+    /// commands on the gate's machine approve any, and on a laptop its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_role: Option<String>,
     /// Information flow.
     pub flow: FlowConfig,
     /// Reviews of rights that nobody uses, by the running gate.

@@ -45,6 +45,8 @@ pub struct Config {
     pub personal_data: PersonalDataActions,
     /// What to do about documents.
     pub documents: DocumentActions,
+    /// What to do about characters that act on a terminal.
+    pub control: ControlActions,
     /// The learned model.
     pub injection: Injection,
     /// Marking text from outside, off by default.
@@ -75,6 +77,7 @@ impl Config {
                 self.secrets.result,
                 self.personal_data.result,
                 self.documents.unread,
+                self.control.result,
             ])
             .chain(self.injection.action)
             .any(|action| action == Action::Quarantine)
@@ -200,6 +203,23 @@ pub struct DocumentActions {
 impl Default for DocumentActions {
     fn default() -> Self {
         Self { unread: Action::Annotate }
+    }
+}
+
+/// Actions on characters that act on a terminal instead of being read, and on what turns the direction of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlActions {
+    /// In texts of results, errors, logs and progress. `redact` takes them out and leaves all that can be read; structured
+    /// results, and texts that are JSON, stay byte for byte.
+    pub result: Action,
+    /// Whether colours of programs (SGR, as they are written by ESC) pass all the same.
+    pub colours: bool,
+}
+
+impl Default for ControlActions {
+    fn default() -> Self {
+        Self { result: Action::Redact, colours: true }
     }
 }
 

@@ -51,6 +51,8 @@ pub enum Category {
     Command,
     /// Content that the operator does not want: hate, violence, what is on a blocklist.
     Content,
+    /// Characters that act on a terminal, or turn the direction of text.
+    Control,
     /// Data on its way out in links, images or host names.
     Exfiltration,
     /// Text written so that it is not seen.
@@ -79,6 +81,7 @@ impl Category {
             Self::Command => &["LLM05", "MCP05"],
             Self::Content => &["LLM05"],
             Self::Exfiltration => &["LLM02", "LLM05", "MCP10"],
+            Self::Control => &["LLM05", "MCP03"],
             Self::Hiding | Self::Injection => &["LLM01", "MCP03", "MCP06"],
             Self::PersonalData => &["LLM02", "MCP10"],
             Self::Phishing => &["LLM02", "MCP01"],
@@ -94,6 +97,7 @@ impl Category {
         match self {
             Self::Command => "command",
             Self::Content => "content",
+            Self::Control => "control",
             Self::Exfiltration => "exfiltration",
             Self::Hiding => "hiding",
             Self::Injection => "injection",
@@ -124,6 +128,15 @@ impl Finding {
             excerpt: String::new(),
             score: None,
         }
+    }
+}
+
+impl Finding {
+    /// That a text of `kind` at `at` holds what `rule` and `title` say of characters that act; see [`crate::controls`].
+    pub fn control(rule: &'static str, title: &'static str, kind: Kind, at: impl Into<String>) -> Self {
+        let category = Category::Control;
+        let owasp = category.owasp().iter().map(|entry| Cow::Borrowed(*entry)).collect();
+        Self { category, severity: Severity::Medium, owasp, ..Self::unjudged(rule, title, kind, at) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use crate::{
     finding::{Category, Finding, Place},
     fragment::{Fragment, Kind, Role},
-    verdict::{Action, Decision, Verdict},
+    verdict::{Action, Decision, Judged, Verdict},
 };
 
 /// How much structure a text may have.
@@ -228,7 +228,7 @@ fn decode(inside: &str) -> Option<Cow<'_, str>> {
 /// `raw` without what `verdict` wants redacted; every byte outside the literals concerned stays as it is.
 ///
 /// Only findings whose places have a literal are taken out; the caller compares their number, or asks
-/// [`is_redacted_whole`], before it lets the text pass.
+/// [`is_redacted_whole`], before it lets the text pass. Characters that act are not cut out here, see [`crate::controls`].
 pub fn redact(raw: &str, verdict: &Verdict) -> String {
     in_literals(raw, cuts(verdict))
 }
@@ -269,8 +269,7 @@ fn in_literals<'v>(raw: &str, cuts: impl Iterator<Item = (&'v Place, Cut<'v>)>) 
 /// Whether every finding that is to be redacted has all its places in literals of this message, none in an earlier
 /// one.
 pub fn is_redacted_whole(verdict: &Verdict) -> bool {
-    let mut to_redact =
-        verdict.findings.iter().filter(|judged| judged.decision == Decision::Server(Action::Redact));
+    let mut to_redact = verdict.findings.iter().filter(is_cut_out);
     to_redact.all(|judged| {
         let places = &judged.finding.places;
         !judged.finding.continued && !places.is_empty() && places.iter().all(|place| place.raw.is_some())
@@ -290,9 +289,11 @@ struct Cut<'v> {
 }
 
 fn cuts(verdict: &Verdict) -> impl Iterator<Item = (&Place, Cut<'_>)> {
-    let redacted =
-        verdict.findings.iter().filter(|judged| judged.decision == Decision::Server(Action::Redact));
-    redacted.flat_map(|judged| cuts_of(&judged.finding))
+    verdict.findings.iter().filter(is_cut_out).flat_map(|judged| cuts_of(&judged.finding))
+}
+
+fn is_cut_out(judged: &&Judged) -> bool {
+    judged.decision == Decision::Server(Action::Redact) && judged.finding.category != Category::Control
 }
 
 fn cuts_of(finding: &Finding) -> impl Iterator<Item = (&Place, Cut<'_>)> {

@@ -18,6 +18,7 @@
 pub mod bundle;
 pub mod classifier;
 mod config;
+pub mod controls;
 mod detector;
 mod detectors;
 pub mod document;
@@ -36,8 +37,8 @@ pub mod spotlight;
 mod verdict;
 
 pub use config::{
-    ClientActions, CodeActions, Config, DefinitionActions, DocumentActions, Injection, PersonalDataActions,
-    ResultActions, SecretActions, Spotlight, Trust,
+    ClientActions, CodeActions, Config, ControlActions, DefinitionActions, DocumentActions, Injection,
+    PersonalDataActions, ResultActions, SecretActions, Spotlight, Trust,
 };
 pub use detector::{Detector, Hit, Lost, Scene};
 pub use detectors::{Catalogue, Check, Learned, Model, Patterns};

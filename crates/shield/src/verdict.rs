@@ -156,6 +156,16 @@ impl Verdict {
         Self::of(kind, trust, config, findings.collect())
     }
 
+    /// What the findings of other categories than `but` lead to, in a text of a server.
+    pub fn action_but(&self, but: Category) -> Action {
+        let others = self.findings.iter().filter(|judged| judged.finding.category != but);
+        let actions = others.map(|judged| match judged.decision {
+            Decision::Server(action) => action,
+            Decision::Client(_) => Action::Block,
+        });
+        actions.max().unwrap_or_default()
+    }
+
     /// The worst severity.
     pub fn severity(&self) -> Option<Severity> {
         self.findings.iter().map(|judged| judged.finding.severity).max()
@@ -186,6 +196,7 @@ fn decide_server(finding: &Finding, trust: Trust, config: &Config) -> Action {
     match (finding.category, finding.kind) {
         (Category::Unjudged, _) => Action::Block,
         (Category::Unread, _) => config.documents.unread,
+        (Category::Control, Kind::Result | Kind::Code) => config.control.result,
         (Category::PersonalData, _) => config.personal_data.result,
         (Category::Secret, Kind::Result | Kind::Code) => config.secrets.result,
         (_, Kind::Definition) => config.definition.on(severity),

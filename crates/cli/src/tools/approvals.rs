@@ -140,8 +140,14 @@ fn in_words(approval: &Approval, now: Timestamp) -> String {
     let shown =
         |text: &str| text.chars().flat_map(char::escape_debug).collect::<String>().replace("\\\"", "\"");
     let left = approval.expires_at.since(now).as_secs();
+    let found = found(approval);
+    let found = if found.is_empty() {
+        String::new()
+    } else {
+        format!("  the shield found: {}\n", shown(&found.join("; ")))
+    };
     format!(
-        "{}  {}, for `{}`, {left} s left\n  {} ({}) by {} wants to {}\n",
+        "{}  {}, for `{}`, {left} s left\n  {} ({}) by {} wants to {}\n{found}",
         approval.id,
         approval.standing.as_str(),
         shown(&approval.role),
@@ -158,6 +164,11 @@ fn words(approval: &Approval) -> String {
     Shown::of(approval).map_or_else(not_ours, |shown| shown.sentence(approval, MOST))
 }
 
+/// What the shield holds it for, a line each.
+fn found(approval: &Approval) -> Vec<String> {
+    Shown::of(approval).map(|shown| shown.found).unwrap_or_default()
+}
+
 /// A request for programs.
 pub fn as_json(approval: &Approval) -> serde_json::Value {
     let binding = &approval.binding;
@@ -172,6 +183,7 @@ pub fn as_json(approval: &Approval) -> serde_json::Value {
         "tool": binding.tool,
         "words": words(approval),
         "why": Shown::of(approval).map(|shown| shown.because),
+        "found": found(approval),
         "asked_at": approval.asked_at.as_unix(),
         "expires_at": approval.expires_at.as_unix(),
     })

@@ -8,12 +8,12 @@
 
 use bartizan_mcp::{
     Message, Refusal, Splice, code, era,
-    json::{Value, quote},
+    json::{Member, Value, quote},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Call, is_ours};
-use crate::{handles::Handle, permit::Question, upstream::Failure};
+use crate::{handles::Handle, naming, permit::Question, upstream::Failure};
 
 /// Rounds of one request in which something may be refused; a server that goes on asking gets no further.
 const MOST: u8 = 8;
@@ -126,6 +126,10 @@ impl Call {
                 }
             }
         }
+        if let Some(asked) = asked {
+            let is_refused = |key: &str| round.declined.iter().chain(&round.unanswered).any(|k| k == key);
+            self.put(asked, is_refused, splice);
+        }
         // What was refused in an earlier round is not forgotten by a round in which nothing is.
         if refused.is_empty() && self.round.is_none() {
             if let Some(state) = state {
@@ -144,9 +148,6 @@ impl Call {
         let text =
             state.map(|state| state.as_str().ok_or_else(|| protocol("its `requestState` is no string")));
         round.state = text.transpose()?.map(|text| text.into_owned());
-        if let Some(asked) = asked {
-            splice.retain(asked, |key| !round.declined.iter().chain(&round.unanswered).any(|k| k == key));
-        }
         // Texts, lists and numbers cannot fail to be written.
         let plain = serde_json::to_string(&round).unwrap_or_default();
         let kind = Handle::Round { request: &self.request };
@@ -155,5 +156,49 @@ impl Call {
             splice.put(result, state, "requestState", quote(&sealed));
         }
         Ok(refused)
+    }
+
+    /// Lets a task's questions through if its client may be asked all of them. A task that waits for an answer nobody may give
+    /// goes no further, so none of them is shown then.
+    ///
+    /// # Errors
+    /// [`Failure::Protocol`] for questions the protocol does not allow, [`Failure::Question`] for one that is refused.
+    pub(super) fn task_questions<'a>(
+        &self,
+        message: &'a Message,
+        splice: &mut Splice<'a>,
+    ) -> Result<(), Failure> {
+        let Some(asked) = message.field("inputRequests") else { return Ok(()) };
+        for question in asked.members() {
+            if is_ours(&question.key()) {
+                return Err(Failure::Protocol("it asks in the gateway's name".into()));
+            }
+            let method = question.value.get("method").and_then(Value::as_str).unwrap_or_default();
+            let kind = Question::of(&method).ok_or_else(|| {
+                Failure::Protocol("its task asks for input by a method that cannot ask".into())
+            })?;
+            let (client, params) = (self.asker.caller.client(), question.value.get("params"));
+            if let Err(refusal) = self.policy.may_ask(&self.server, client, self.era, kind, params) {
+                return Err(Failure::Question { method: method.into_owned(), refusal: Box::new(refusal) });
+            }
+        }
+        self.put(asked, |_| false, splice);
+        Ok(())
+    }
+
+    /// The questions that are left, each that people are asked with its server's name.
+    fn put<'a>(&self, asked: Value<'a>, is_refused: impl Fn(&str) -> bool, splice: &mut Splice<'a>) {
+        let is_named = |question: Value<'_>| {
+            question.get("method").and_then(Value::as_str).is_some_and(|method| naming::asks_people(&method))
+        };
+        let is_changed = |question: Member<'a>| is_refused(&question.key()) || is_named(question.value);
+        if !asked.members().any(is_changed) {
+            return;
+        }
+        let left = asked.members().filter(|question| !is_refused(&question.key()));
+        let left = left.map(|question| {
+            format!("\"{}\":{}", question.raw_key(), naming::question(self.server.name(), question.value))
+        });
+        splice.replace(asked, format!("{{{}}}", left.collect::<Vec<_>>().join(",")));
     }
 }

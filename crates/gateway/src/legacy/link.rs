@@ -30,7 +30,7 @@ use crate::{
     flow::Flow,
     inspect::{self, Known, Passed},
     limits::{CONTROL_WAIT, SESSION_REQUESTS, START_WAIT},
-    merged, opinions,
+    merged, naming, opinions,
     permit::Question,
     record::{Ending, Unasked},
     server::{Server, Transport, final_message},
@@ -760,14 +760,20 @@ impl Link {
             }
             _ if !self.is_permitted(message, method) => Some(Unasked::Policy),
             _ if !self.may_ask(message) => Some(Unasked::Shield),
-            _ => match self.hub.ask(self, message) {
-                Some(text) => {
-                    self.server.voice().asked(&self.asker, call, method, None);
-                    return Taken::Send(text);
+            _ => {
+                let named = naming::request(self.server.name(), message);
+                match self.hub.ask(self, named.as_ref().unwrap_or(message)) {
+                    Some(text) => {
+                        self.server.voice().asked_by_name(&self.asker, call, method);
+                        return Taken::Send(text);
+                    }
+                    None => Some(Unasked::Limit),
                 }
-                None => Some(Unasked::Limit),
-            },
+            }
         };
+        if refused == Some(Unasked::UnknownMethod) && self.server.voice().faulted(Some(&self.asker)) {
+            self.end();
+        }
         let reply = match refused {
             None => message::result(&id, "{}"),
             Some(why) => {

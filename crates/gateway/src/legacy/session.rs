@@ -376,7 +376,7 @@ pub async fn exchange(
         Kind::Response => {
             if let Some((link, asked, text)) = session.hub.answer(message) {
                 let server = link.server();
-                let judged = match opinions::call(gate, server, message).await {
+                let judged = match opinions::word(gate, server, message).await {
                     Ok(()) => gate.policy.may_tell(asker, server, Era::Legacy, message).await,
                     refused => refused,
                 };
@@ -472,7 +472,7 @@ async fn notification(
             for link in &session.links {
                 let server = link.server();
                 let is_known = era::is_client_notification(Era::Legacy, &method) || server.allows(&method);
-                if !is_known || opinions::call(gate, server, message).await.is_err() {
+                if !is_known || opinions::word(gate, server, message).await.is_err() {
                     continue;
                 }
                 if let Err(refusal) = gate.policy.may_tell(asker, server, Era::Legacy, message).await {

@@ -17,6 +17,7 @@ use bartizan_store::{
 
 use super::{
     Policy, Ready,
+    holds::{self, Hold},
     shown::{Shown, forwarded},
     unready,
 };
@@ -27,7 +28,7 @@ const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// How long what expired is kept for whoever looks back.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The role of `@approval("self")`: whoever calls says himself that he means it.
-const SELF: &str = "self";
+pub(super) const SELF: &str = "self";
 
 /// Who decides about a request.
 #[derive(Clone, Debug)]
@@ -97,18 +98,26 @@ pub(super) struct Pending<'a> {
     pub tool: &'a str,
     /// The call.
     pub message: &'a Message,
-    /// The roles that must approve it.
-    pub roles: Vec<String>,
+    /// The roles whose approval policies ask for.
+    pub roles: &'a [String],
     /// The policies that ask.
     pub policies: &'a [String],
+    /// What the shield holds it for.
+    pub hold: Option<&'a Hold>,
     /// What has entered the caller's window, in words.
     pub because: &'a str,
     /// What the call does to the flow of information.
     pub labels: FlowLabels,
 }
 
+/// The roles whose approvals alone the policies lack, and the policies that ask for them; none of either if only `hold` asks for
+/// somebody. `None` if nobody need be asked, or nobody's approval would do.
+pub(super) fn wanted<'d>(decision: &'d Decision, hold: Option<&Hold>) -> Option<(Vec<String>, &'d [String])> {
+    if decision.is_permit() { hold.map(|_| (Vec::new(), &[][..])) } else { lacking(decision) }
+}
+
 /// The roles whose approvals alone are lacking, and the policies that ask for them.
-pub(super) fn lacking(decision: &Decision) -> Option<(Vec<String>, &[String])> {
+fn lacking(decision: &Decision) -> Option<(Vec<String>, &[String])> {
     let denial = decision.denial()?;
     let role = |obligation: &Obligation| match obligation {
         Obligation::Approval(role) => Some(role.clone()),
@@ -134,13 +143,20 @@ impl Policy {
     ) -> Result<Vec<Approval>, Refusal> {
         let now = self.clock.now();
         let pinned = self.pin_of(server.name(), call.tool).ok_or_else(unready)?;
+        let mut roles = call.roles.to_vec();
+        // Who has that role for a policy, too, decides once: the request says both.
+        if let Some(role) = call.hold.map(|_| holds::role(ready, asker))
+            && !roles.contains(&role)
+        {
+            roles.push(role);
+        }
         let binding = Binding {
             caller: (*asker.caller).clone(),
             server: server.name().clone(),
             tool: call.tool.to_owned(),
             bytes: bytes_of(call.message),
             pin: pinned,
-            policy: ready.bundle.version().to_string(),
+            policy: holds::asked_by(&ready.bundle.version().to_string(), call.hold, call.policies),
         };
         let unusable = |error: ApprovalError| match error {
             ApprovalError::TooMany => too_many(era),
@@ -149,13 +165,13 @@ impl Policy {
                 unready()
             }
         };
-        let found = match self.approvals.redeem(&binding, &call.roles, now).await.map_err(unusable)? {
+        let found = match self.approvals.redeem(&binding, &roles, now).await.map_err(unusable)? {
             Redemption::Granted(approvals) => return Ok(approvals),
             Redemption::Open(found) => found,
         };
         let words = Shown::of_call(&call).written();
         let mut open = Vec::new();
-        for (role, known) in call.roles.iter().zip(found) {
+        for (role, known) in roles.iter().zip(found) {
             let approval = match known {
                 Some(approval) => approval,
                 None => {
@@ -171,7 +187,7 @@ impl Policy {
             };
             open.push(approval);
         }
-        Err(self.unapproved(&open, era, call.because))
+        Err(self.unapproved(&open, era, &call))
     }
 
     /// The hash of a tool's approved definition.
@@ -230,8 +246,9 @@ impl Policy {
     pub async fn request(&self, id: &str) -> Result<Option<(Approval, bool)>, ApprovalError> {
         let Some(approval) = self.approvals.read(id).await? else { return Ok(None) };
         let binding = &approval.binding;
-        let is_same_policy =
-            self.ready().is_some_and(|ready| ready.bundle.version().to_string() == binding.policy);
+        let is_same_policy = self
+            .ready()
+            .is_some_and(|ready| holds::is_under(&binding.policy, &ready.bundle.version().to_string()));
         let is_same_tool = self.pin_of(&binding.server, &binding.tool) == Some(binding.pin);
         Ok(Some((approval, is_same_policy && is_same_tool)))
     }
@@ -258,20 +275,19 @@ impl Policy {
         decide(self.approvals.as_ref(), id, approve, by, self.clock.now()).await
     }
 
-    /// The page of a request, where there are pages.
-    fn page_of(&self, approval: &Approval) -> Option<String> {
-        let base = self.pages.load_full()?;
-        Some(base.join(&format!("/approvals/{}", approval.id)).ok()?.into())
+    /// The address of the page at `path`, where there are pages.
+    pub fn page(&self, path: &str) -> Option<String> {
+        Some(self.pages.load_full()?.join(path).ok()?.into())
     }
 
-    fn unapproved(&self, open: &[Approval], era: Era, because: &str) -> Refusal {
+    fn unapproved(&self, open: &[Approval], era: Era, call: &Pending<'_>) -> Refusal {
         let mut says = Vec::new();
         let mut visits = Vec::new();
         let mut listed = Vec::new();
         for approval in open.iter().filter(|approval| approval.standing != Standing::Approved) {
             let (role, id) = (&approval.role, &approval.id);
             let who = if approval.by_self { "whoever asks".to_owned() } else { format!("`{role}`") };
-            let page = self.page_of(approval);
+            let page = self.page(&format!("/approvals/{id}"));
             let state = approval.standing.as_str();
             let until = approval.expires_at.as_unix();
             let url = page.as_ref().map_or(String::new(), |page| format!(r#","url":{}"#, quote(page)));
@@ -299,14 +315,22 @@ impl Policy {
         if listed.iter().all(|one| one.contains(r#""state":"waiting""#)) {
             text.push_str("; then make the very same call again");
         }
-        if !because.is_empty() {
-            text = format!("{text}. It is asked because {because}");
+        if let Some(hold) = call.hold {
+            text = format!("{text}. The shield holds it: {}", hold.found().join("; "));
+        }
+        if !call.because.is_empty() {
+            text = format!("{text}. It is asked because {}", call.because);
         }
         let status = if era == Era::Modern { 403 } else { 200 };
         let first = listed.first().cloned().unwrap_or_default();
         let all =
             if listed.len() > 1 { format!(r#","approvals":[{}]"#, listed.join(",")) } else { String::new() };
-        let data = format!(r#"{{"source":"bartizan","reason":"policy.approval","approval":{first}{all}}}"#);
+        let (reason, findings) = match call.hold {
+            Some(hold) => ("shield.approval", format!(r#","findings":{}"#, hold.findings())),
+            None => ("policy.approval", String::new()),
+        };
+        let data =
+            format!(r#"{{"source":"bartizan","reason":"{reason}","approval":{first}{all}{findings}}}"#);
         Refusal { visits: visits.into(), ..Refusal::new(status, code::FORBIDDEN, text).with_data(data) }
     }
 
@@ -392,8 +416,9 @@ mod tests {
         let call = Pending {
             tool: "t",
             message: &message,
-            roles: Vec::new(),
+            roles: &[],
             policies: &[],
+            hold: None,
             because: "",
             labels: FlowLabels::default(),
         };

@@ -24,6 +24,8 @@ pub struct Shown {
     pub labels: Vec<String>,
     /// The policies that ask for a decision.
     pub policies: Vec<String>,
+    /// What the shield found and holds it for, a line each. Credentials that it found are not in `arguments`.
+    pub found: Vec<String>,
     /// What had entered the caller's window, in words; empty if it does not matter.
     pub because: String,
 }
@@ -79,9 +81,26 @@ pub(super) fn forwarded(message: &Message) -> Vec<(Place, String, &str)> {
 
 impl Shown {
     pub(super) fn of_call(call: &Pending<'_>) -> Self {
-        let mut arguments = call.message.param("arguments").map_or("{}", |a| a.text()).to_owned();
-        // Whatever else is forwarded and bound is shown too.
-        for (place, key, text) in forwarded(call.message) {
+        let all = call.hold.map_or(Some(call.message), |hold| hold.shown(call.message));
+        let (arguments, hidden) = match all {
+            Some(message) => (Self::arguments_of(message), 0),
+            None => (String::new(), Self::arguments_of(call.message).len()),
+        };
+        let shown: String = arguments.chars().take(ARGUMENTS).collect();
+        Self {
+            more_bytes: hidden + arguments.len() - shown.len(),
+            arguments: shown,
+            labels: in_words(call.labels).map(str::to_owned).collect(),
+            policies: call.policies.to_vec(),
+            found: call.hold.map(|hold| hold.found().to_vec()).unwrap_or_default(),
+            because: call.because.to_owned(),
+        }
+    }
+
+    /// The arguments of a call, and whatever else of it is forwarded and bound.
+    fn arguments_of(message: &Message) -> String {
+        let mut arguments = message.param("arguments").map_or("{}", |a| a.text()).to_owned();
+        for (place, key, text) in forwarded(message) {
             match place {
                 Place::Parameter if key == "name" || key == "arguments" => {}
                 Place::Parameter => arguments += &format!("\n{key}: {text}"),
@@ -90,14 +109,7 @@ impl Shown {
                 Place::Root => arguments += &format!("\nbeside the parameters, {key}: {text}"),
             }
         }
-        let shown: String = arguments.chars().take(ARGUMENTS).collect();
-        Self {
-            more_bytes: arguments.len() - shown.len(),
-            arguments: shown,
-            labels: in_words(call.labels).map(str::to_owned).collect(),
-            policies: call.policies.to_vec(),
-            because: call.because.to_owned(),
-        }
+        arguments
     }
 
     /// As it is kept.

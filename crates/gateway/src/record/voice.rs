@@ -9,13 +9,19 @@ use std::sync::{
 
 use bartizan_audit::{
     Details, Event, EventId, Kind, Text,
-    event::{Decision, Outcome},
+    event::{Decision, Finding, Outcome, Severity},
 };
 use bartizan_mcp::{Message, json::Value};
 use bartizan_model::ServerName;
 
-use super::{Recorder, reason};
-use crate::{Asker, upstream::Within};
+use tokio::time::Instant;
+
+use super::{
+    Recorder,
+    faults::{Fault, Faults, MANY},
+    named, reason,
+};
+use crate::{Asker, naming, upstream::Within};
 
 /// Words of one server that are recorded in one second; the rest are counted with the next one.
 const WORDS_A_SECOND: u64 = 50;
@@ -47,6 +53,7 @@ pub struct Voice {
     recorder: Arc<Recorder>,
     server: ServerName,
     words: Cap,
+    faults: Faults,
 }
 
 /// Why a question is not put to a client.
@@ -82,7 +89,7 @@ impl Unasked {
 impl Voice {
     /// What the server `server` says goes to `recorder`.
     pub fn new(recorder: Arc<Recorder>, server: ServerName) -> Self {
-        Self { recorder, server, words: Cap::default() }
+        Self { recorder, server, words: Cap::default(), faults: Faults::default() }
     }
 
     fn mention(&self, kind: Kind, asker: Option<&Asker>, details: Details) {
@@ -142,6 +149,43 @@ impl Voice {
             ..Details::default()
         };
         self.mention(Kind::QuestionAsked, Some(asker), details);
+    }
+
+    /// A question of a legacy server was put to people, with its server's name.
+    pub fn asked_by_name(&self, asker: &Asker, call: Option<EventId>, method: &str) {
+        let details = Details {
+            call,
+            method: Some(Text::new(method)),
+            decision: Some(Decision::Permit),
+            alterations: if naming::asks_people(method) { vec![named()] } else { Vec::new() },
+            ..Details::default()
+        };
+        self.mention(Kind::QuestionAsked, Some(asker), details);
+    }
+
+    /// It answered what it was not asked, or asked what it may not. Answers whether it is faulty now: what is under way there
+    /// should end (attacks.md SH-11).
+    pub fn faulted(&self, asker: Option<&Asker>) -> bool {
+        let Fault::Faulty { is_known } = self.faults.note(Instant::now()) else { return false };
+        tracing::warn!(server = %self.server, "the server is faulty: it answers or asks what it may not");
+        if !is_known {
+            let found = Finding {
+                rule: Text::new("protocol.unasked"),
+                severity: Severity::High,
+                place: Text::new(""),
+                action: Text::new("block"),
+            };
+            let details = Details {
+                decision: Some(Decision::Deny),
+                reason: reason("server.faulty"),
+                count: Some(MANY as u64),
+                findings: vec![found],
+                message: Some(Text::new("it answered what nobody had asked, or asked what it may not")),
+                ..Details::default()
+            };
+            self.mention(Kind::ShieldFound, asker, details);
+        }
+        true
     }
 
     /// The client answered a question. `answer` is the answer itself; `may_pass` whether the server gets it.

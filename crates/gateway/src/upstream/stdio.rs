@@ -37,7 +37,6 @@ pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
 pub struct Process {
     shared: Arc<Shared>,
     lines: mpsc::Sender<String>,
-    next: AtomicU64,
     /// Its end tells the supervisor to stop the process.
     _stop: mpsc::Sender<()>,
 }
@@ -51,6 +50,8 @@ struct Shared {
     /// Several clients use it: what it says unasked is nobody's in particular.
     is_shared: AtomicBool,
     ended: watch::Sender<Option<String>>,
+    /// The next id of ours: what is below was asked.
+    next: AtomicU64,
 }
 
 #[derive(Default)]
@@ -91,6 +92,7 @@ impl Process {
             sink: Mutex::new(None),
             is_shared: AtomicBool::new(false),
             ended: watch::Sender::new(None),
+            next: AtomicU64::new(1),
         });
         if let Some(stderr) = child.take_stderr() {
             let (voice, pid) = (Arc::clone(&voice), child.id());
@@ -98,7 +100,7 @@ impl Process {
         }
         tokio::spawn(write_lines(stdin, to_write, Arc::downgrade(&shared)));
         tokio::spawn(supervise(child, stdout, stopped, Arc::clone(&shared), slot, voice));
-        Ok(Arc::new(Self { shared, lines, next: AtomicU64::new(1), _stop: stop }))
+        Ok(Arc::new(Self { shared, lines, _stop: stop }))
     }
 
     /// Where messages go that answer no request; replaces the one before.
@@ -113,7 +115,7 @@ impl Process {
 
     /// An id no other request to this process has.
     pub fn mint(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        self.shared.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Why the process ended, if it did.
@@ -260,7 +262,7 @@ async fn supervise(
 ) {
     let pid = child.id();
     let why = tokio::select! {
-        fault = read_messages(stdout, &shared) => {
+        fault = read_messages(stdout, &shared, &voice) => {
             shared.close();
             let fault = fault.err();
             match tokio::time::timeout(std::time::Duration::from_millis(500), child.wait()).await {
@@ -280,8 +282,9 @@ async fn supervise(
     drop(slot);
 }
 
-/// Reads messages, one a line, until the end of the stream or a line that is none (spec.md C-35).
-async fn read_messages(stdout: ChildStdout, shared: &Shared) -> Result<(), String> {
+/// Reads messages, one a line, until the end of the stream, a line that is none (spec.md C-35), or too many that nobody asked
+/// for.
+async fn read_messages(stdout: ChildStdout, shared: &Shared, voice: &Voice) -> Result<(), String> {
     let mut reader = BufReader::with_capacity(16 * 1024, stdout);
     loop {
         let Some(line) = read_line(&mut reader, ANSWER_BYTES).await? else { return Ok(()) };
@@ -291,7 +294,9 @@ async fn read_messages(stdout: ChildStdout, shared: &Shared) -> Result<(), Strin
         let messages = Message::parse_batch(line)
             .map_err(|fault| format!("it wrote a line that is no message: {fault}"))?;
         for message in messages {
-            shared.deliver(message);
+            if !shared.deliver(message) && voice.faulted(None) {
+                return Err("it answered and asked again and again what it was not asked".into());
+            }
         }
     }
 }
@@ -331,8 +336,9 @@ impl Shared {
         routes.waiting.clear();
     }
 
-    /// Hands a message to the request it belongs to, else to the sink.
-    fn deliver(&self, message: Message) {
+    /// Hands a message to the request it belongs to, else to the sink. Answers whether it may send such a message at all: a late
+    /// answer it may, one to what it was never asked it may not.
+    fn deliver(&self, message: Message) -> bool {
         let rest = {
             let mut routes = lock(&self.routes);
             match self.route_of(&message, &routes) {
@@ -342,7 +348,7 @@ impl Shared {
                         // Notifications leave one place free, so a response always has it.
                         let _ = to.try_send(message);
                     }
-                    return;
+                    return id < self.next.load(Ordering::Relaxed);
                 }
                 Some(id) => {
                     if let Some(to) = routes.waiting.get(&id) {
@@ -352,20 +358,24 @@ impl Shared {
                             tracing::warn!(server = %self.server, "a flood of notifications was cut");
                         }
                     }
-                    return;
+                    return true;
                 }
                 None => message,
             }
         };
         if rest.kind() == Kind::Response {
             tracing::debug!(server = %self.server, "a response to no request was dropped");
-            return;
+            // Errors of what could not be read have no id (JSON-RPC 2.0 §5.1).
+            return rest.id_value().is_none_or(|id| id.is_null());
         }
+        // Servers of the stateless era send no requests (spec.md A-69, C-37).
+        let may_be = self.era == Era::Legacy || rest.kind() != Kind::Request;
         let sink = lock(&self.sink).clone();
         match sink {
             Some(sink) => sink(rest),
             None => tracing::debug!(server = %self.server, method = %quote(&rest.method()), "nobody to tell"),
         }
+        may_be
     }
 
     fn route_of(&self, message: &Message, routes: &Routes) -> Option<u64> {

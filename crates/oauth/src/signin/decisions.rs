@@ -110,6 +110,8 @@ pub struct Held {
     pub labels: Vec<String>,
     /// The policies that hold it.
     pub policies: Vec<String>,
+    /// What was found in it and holds it, a line each. Credentials that were found are not in `arguments`.
+    pub found: Vec<String>,
     /// What had entered the conversation before, in words; empty if that does not matter.
     pub because: String,
     /// The role that must approve it; empty for the asker's own word.

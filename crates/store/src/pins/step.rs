@@ -32,7 +32,8 @@ pub fn first_sight(key: super::Key, offered: &Offered, around: &Around) -> (Pin,
         // The operator wrote command and address himself; only later changes are news.
         Some(CONFIGURATION)
     } else if around.policy == Policy::TrustOnFirstUse
-        && around.is_first_use
+        // Resources come and go in all honesty; what counts is whether one that is known turns into another.
+        && (around.is_first_use || offered.kind == Kind::Resource)
         && !offered.findings.iter().any(|f| f.blocks)
     {
         Some(FIRST_USE)

@@ -24,7 +24,7 @@ const DEVIATIONS: &str = "\
   stand twice, keys that differ in letter case only, lone surrogates, U+0000 in keys and names). So `1e999` and integers
   beyond 2^53 pass, and no reader in the gate decides anything by them.
 - **PH-03, PO-08, \"re-serialised\".** The same: the message that was checked is the message that is sent, byte for byte,
-  but for what is ours (ids, progress tokens, trace context, sealed handles, merged names).
+  but for what is ours (ids, progress tokens, trace context, sealed handles, merged names, whose question it is).
 - **PH-13, batches.** Refused everywhere but inside a 2025-03-26 session, the one revision that has them; there each member
   walks the path of a request of its own, and a batch never opens a session.
 - **PH-06, a length beside chunks.** The catalogue wants 400. The HTTP reader takes the chunks, drops the length and closes

@@ -141,7 +141,7 @@ proptest! {
             let text = format!("x{text}");
             let text = text.as_str();
             let held = Held { asker: text.into(), tool: text.into(), arguments: text.into(), because: text.into(),
-                policies: vec![text.into()], ..held() };
+                policies: vec![text.into()], found: vec![text.into()], ..held() };
             Decision::new(&held, &ann(), held.asked_at, "sealed").render().unwrap()
         };
         for mark in ['<', '>', '"'] {

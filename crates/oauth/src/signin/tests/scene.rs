@@ -124,6 +124,7 @@ impl HeldCalls {
             more_bytes: 0,
             labels: vec!["what it is told can leave the house".to_owned()],
             policies: vec!["ask".to_owned()],
+            found: vec!["holds a GitHub token (secret.github-token)".to_owned()],
             because: "`fetch` of `web` at 14:02 UTC returned untrusted text".to_owned(),
             role: "boss".to_owned(),
             asked_at: Timestamp::from_unix(NOW),

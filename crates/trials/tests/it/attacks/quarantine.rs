@@ -131,6 +131,9 @@ fn ii_03_a_withheld_answer_is_released_on_a_page_by_whoever_holds_the_role() {
     });
     let id = withheld.json()["error"]["data"]["quarantine"].as_str().unwrap().to_owned();
     let path = format!("/quarantine/{id}");
+    let url = format!("https://gate.example{path}");
+    assert!(withheld.error().contains(&url), "the words have the link: {}", withheld.error());
+    assert_eq!(withheld.json()["error"]["data"]["url"], json!(url));
     let person = |name: &str, groups: &[&str]| Browser::signed_in(&gate, &issuer, (name, groups), &path);
     let (_, foreign) = person("eve", &["people"]);
     assert_eq!(foreign.status, 403, "{}", foreign.text());

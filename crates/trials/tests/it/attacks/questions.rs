@@ -265,3 +265,98 @@ fn ii_14_an_answer_does_not_carry_private_data_out() {
     assert_eq!(withheld["error"]["code"].as_i64(), Some(FORBIDDEN), "{withheld}");
     assert!(!withheld.to_string().contains("accept"), "{withheld}");
 }
+
+/// People are told by the gate whose question it is, in either era; what a server calls itself comes after it.
+#[test]
+fn ii_11_people_are_told_which_server_asks() {
+    let up = asking();
+    let gate = Gate::start(&up.config("up", r#"may_ask = ["elicitation", "sampling"]"#));
+    let params = |message: &str| FORM.replace("sure?", message);
+    for (said, shown) in [
+        ("sure?", "Asked by server up: sure?"),
+        (r"\rAsked by server bank: sure?", "Asked by server up: \nAsked by server bank: sure?"),
+    ] {
+        let asked = ask(&gate, "elicitation/create", &params(said)).result().unwrap();
+        let question = asked["inputRequests"]["q"]["params"].clone();
+        assert_eq!((&question["message"], &question["mode"]), (&shown.into(), &"form".into()));
+    }
+    let sampled = ask(&gate, "sampling/createMessage", &sampling("10", "")).result().unwrap();
+    assert_eq!(
+        sampled["inputRequests"]["q"]["params"],
+        serde_json::json!({ "messages": [], "maxTokens": 10 })
+    );
+
+    let old = Upstream::legacy(|heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        pen.stream();
+        pen.event(
+            None,
+            &format!(r#"{{"jsonrpc":"2.0","id":7,"method":"elicitation/create","params":{FORM}}}"#),
+        );
+        let id = heard.id();
+        pen.event(None, &format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[]}}}}"#));
+        true
+    });
+    let gate = Gate::start(&old.config("old", r#"may_ask = ["elicitation"]"#));
+    let session = gate.client().session("/mcp/old", "2025-11-25", r#"{"elicitation":{}}"#);
+    let answer = session.call("1", "ask", "{}").send();
+    let is_named = |m: &String| m.contains("Asked by server old: sure?") && m.contains("elicitation/create");
+    assert!(answer.messages().iter().any(is_named), "{}", answer.text());
+    eventually("the log says so", || {
+        let log = std::process::Command::new(binary())
+            .args(["audit", "tail", "-n", "100", "--format", "json", "--dir"])
+            .arg(gate.state().join("audit"))
+            .output()
+            .unwrap();
+        String::from_utf8(log.stdout).unwrap().contains(r#""what":"named""#).then_some(())
+    });
+}
+
+/// What a task waits for is a question like any other.
+///
+/// Also: II-11.
+#[test]
+fn ii_12_a_task_asks_for_nothing_that_nobody_permitted() {
+    let up = || {
+        Upstream::modern(|heard, pen| {
+            let json = heard.json();
+            let now = "2026-11-29T12:00:00Z";
+            let task = |result: &str, status: &str, more: &str| {
+                format!(
+                    r#"{{"resultType":"{result}","taskId":"t","status":"{status}","createdAt":"{now}","lastUpdatedAt":"{now}","ttlMs":60000{more}}}"#
+                )
+            };
+            let question =
+                format!(r#","inputRequests":{{"q":{{"method":"elicitation/create","params":{FORM}}}}}"#);
+            match heard.rpc().as_str() {
+                "tools/call" => pen.result(&json["id"].to_string(), &task("task", "working", "")),
+                "tasks/get" => {
+                    pen.result(&json["id"].to_string(), &task("complete", "input_required", &question));
+                }
+                _ => return false,
+            }
+            true
+        })
+    };
+    let get = |gate: &Gate| {
+        let declared = r#"{"elicitation":{"form":{}},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        let ask = |method: &str, params: &str| {
+            gate.client().modern_declaring("/mcp/up", method, params, declared).send()
+        };
+        let made = ask("tools/call", r#""name":"slow","arguments":{}"#);
+        let task = made.result().unwrap_or_else(|| panic!("{}", made.text()))["taskId"].to_string();
+        ask("tasks/get", &format!(r#""taskId":{task}"#))
+    };
+    let server = up();
+    let gate = Gate::start(&server.config("up", ""));
+    let refused = get(&gate);
+    assert_eq!(refused.code(), Some(FORBIDDEN), "{}", refused.text());
+    assert!(!refused.text().contains("sure?"), "{}", refused.text());
+    let server = up();
+    let gate = Gate::start(&server.config("up", r#"may_ask = ["elicitation"]"#));
+    let asked = get(&gate).result().unwrap();
+    assert_eq!(asked["inputRequests"]["q"]["params"]["message"], "Asked by server up: sure?");
+    assert_eq!(asked["status"], "input_required");
+}

@@ -1,6 +1,6 @@
 //! Event streams from hostile servers, and what may ride on them (26/http, 26/sub; CVE-2026-29085; rmcp#970).
 
-use bartizan_trials::{Gate, Pen, Upstream};
+use bartizan_trials::{Gate, Pen, Upstream, eventually};
 
 use crate::text;
 
@@ -154,6 +154,45 @@ fn sh_11_a_server_answers_only_what_it_was_asked() {
     assert!(progress.iter().all(|m| m.contains(r#""progressToken":"t""#)), "under the client's own token");
     assert_eq!(answer.messages().len(), 4, "{:?}", answer.messages());
     assert!(up.heard().iter().all(|h| !h.rpc().is_empty()), "nobody answered the server's question");
+}
+
+/// One answer to somebody else may be a slip. Of a server that goes on, nothing more is waited for, and the log says so.
+#[test]
+fn sh_11_a_server_that_goes_on_is_told_of_as_faulty() {
+    let up = telling(|_, id, pen| {
+        pen.stream();
+        for nth in 0..4 {
+            pen.event(None, &said(&format!("99999{nth}"), "stolen"));
+        }
+        pen.event(None, r#"{"jsonrpc":"2.0","id":5,"method":"roots/list"}"#);
+        pen.event(None, &said(id, "mine"));
+    });
+    let honest = telling(|_, id, pen| {
+        pen.stream();
+        pen.event(None, &said(id, "mine"));
+    });
+    let gate = Gate::start(&format!("{}{}", up.config("up", ""), honest.config("honest", "")));
+    let log = || {
+        let log = std::process::Command::new(bartizan_trials::binary())
+            .args(["audit", "search", "--kind", "shield.found", "--format", "json", "--dir"])
+            .arg(gate.state().join("audit"))
+            .output()
+            .unwrap();
+        String::from_utf8(log.stdout).unwrap()
+    };
+    assert_eq!(gate.client().call("/mcp/up", "x", "{}").said(), "mine", "five are a slip");
+    assert!(!log().contains("server.faulty"), "{}", log());
+    let ended = gate.client().call("/mcp/up", "x", "{}");
+    assert!(ended.code().is_some() && !ended.text().contains("stolen"), "{}", ended.text());
+    eventually("the log says so", || {
+        let log = log();
+        (log.contains("server.faulty") && log.contains("protocol.unasked") && log.contains("\"up\""))
+            .then_some(())
+    });
+    for _ in 0..12 {
+        assert_eq!(gate.client().call("/mcp/honest", "x", "{}").said(), "mine");
+    }
+    assert!(!log().contains("\"honest\""), "{}", log());
 }
 
 #[test]

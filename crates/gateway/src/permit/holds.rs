@@ -1,0 +1,182 @@
+//! Calls in which the shield found what only a person lets pass (attacks.md II-06).
+//!
+//! A hold becomes a request like those that policies make, for that very call, once; see [`super::approvals`]. Nothing that
+//! policy asks for is skipped by it, nor the other way round: what an approval is bound to names what was found, and which
+//! policies asked besides.
+
+use bartizan_mcp::{Message, Refusal};
+use bartizan_model::Caller;
+use bartizan_shield::{Category, ClientAction, Decision, Verdict, json};
+
+use super::{Ready, approvals::SELF};
+use crate::Asker;
+
+/// Who approves where the operator names no role: whoever runs commands on the gate's machine, in every role.
+pub(super) const OPERATOR: &str = "the gate's operator";
+
+/// A call that goes on only if somebody approves it.
+pub struct Hold {
+    /// What was found, a line each.
+    found: Vec<String>,
+    /// The same for programs: a JSON list.
+    findings: String,
+    /// The rules that hold it, in order.
+    rules: String,
+    shown: Cover,
+    refusal: Box<Refusal>,
+}
+
+/// What of the message is shown to whoever decides.
+enum Cover {
+    /// All of it.
+    Open,
+    /// The message with the names of rules in the place of credentials: approving needs none of them.
+    Masked(Box<Message>),
+    /// Nothing, for what is secret in it cannot be cut out.
+    Closed,
+}
+
+impl Hold {
+    /// The hold of `message`, of which `verdict` says that it is to be held; `refusal` is for where nobody can be asked.
+    pub(crate) fn new(message: &Message, verdict: &Verdict, findings: String, refusal: Refusal) -> Self {
+        let holds = |decision| decision == Decision::Client(ClientAction::Hold);
+        let held = || verdict.findings.iter().filter(|j| holds(j.decision)).map(|j| &j.finding);
+        let in_order = |mut all: Vec<String>| {
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        let secret = |finding: &&bartizan_shield::Finding| finding.category == Category::Secret;
+        let mut secrets = verdict.findings.iter().map(|j| &j.finding).filter(secret).peekable();
+        let shown = if secrets.peek().is_none() {
+            Cover::Open
+        } else {
+            let masked =
+                json::redact_all(message.text(), secrets).and_then(|t| Message::from_spliced(t).ok());
+            masked.map_or(Cover::Closed, |message| Cover::Masked(Box::new(message)))
+        };
+        Self {
+            found: in_order(held().map(|f| format!("{} ({})", f.title, f.rule)).collect()),
+            findings,
+            rules: in_order(held().map(|f| f.rule.as_ref().to_owned()).collect()).join(" "),
+            shown,
+            refusal: Box::new(refusal),
+        }
+    }
+
+    /// The refusal, where nobody can be asked.
+    pub fn refused(self) -> Refusal {
+        *self.refusal
+    }
+
+    /// The same, of a hold that goes on being looked at.
+    pub(super) fn refusal(&self) -> Refusal {
+        (*self.refusal).clone()
+    }
+
+    /// What was found, a line each.
+    pub(super) fn found(&self) -> &[String] {
+        &self.found
+    }
+
+    /// What was found, as a JSON list.
+    pub(super) fn findings(&self) -> &str {
+        &self.findings
+    }
+
+    /// What is shown of `message`, the one that is held; `None` for nothing of it.
+    pub(super) fn shown<'m>(&'m self, message: &'m Message) -> Option<&'m Message> {
+        match &self.shown {
+            Cover::Open => Some(message),
+            Cover::Masked(masked) => Some(masked),
+            Cover::Closed => None,
+        }
+    }
+}
+
+/// Who approves what the shield holds: on a laptop its owner, elsewhere the role that the operator named, and never whoever
+/// asks.
+pub(super) fn role(ready: &Ready, asker: &Asker) -> String {
+    let owner = Caller::local_owner();
+    let is_owner = (asker.caller.issuer(), asker.caller.subject()) == (owner.issuer(), owner.subject());
+    if is_owner {
+        return SELF.to_owned();
+    }
+    // A role of that name is whoever asks, whatever the operator wrote.
+    let named = ready.hold_role.as_ref().filter(|role| *role != SELF);
+    named.cloned().unwrap_or_else(|| OPERATOR.to_owned())
+}
+
+/// What asks for an approval, in the words it is bound to: the policies' version, and where the shield holds the call what it
+/// found and which policies ask too.
+pub(super) fn asked_by(version: &str, hold: Option<&Hold>, policies: &[String]) -> String {
+    match hold {
+        None => version.to_owned(),
+        Some(hold) => format!("{version} shield:{} policies:{}", hold.rules, policies.join(" ")),
+    }
+}
+
+/// Whether what asked for an approval did so under the policies of `version`.
+pub(super) fn is_under(asked_by: &str, version: &str) -> bool {
+    asked_by.split(' ').next() == Some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_shield::{Finding, Kind, Place, Severity, Trust};
+
+    use super::*;
+
+    fn finding(rule: &'static str, category: Category, places: Vec<Place>) -> Finding {
+        Finding {
+            category,
+            severity: Severity::High,
+            places,
+            ..Finding::unjudged(rule, rule, Kind::ClientText, "")
+        }
+    }
+
+    fn hold(text: &str, findings: Vec<Finding>) -> (Message, Hold) {
+        let message = Message::parse(text.into()).unwrap();
+        let config = bartizan_shield::Config::default();
+        let verdict = Verdict::of(Kind::ClientText, Trust::Internal, &config, findings);
+        assert_eq!(verdict.decision, Decision::Client(ClientAction::Hold));
+        let hold = Hold::new(&message, &verdict, "[]".into(), Refusal::new(403, 0, "no"));
+        (message, hold)
+    }
+
+    const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":{"a":"my s3cret"}}}"#;
+
+    #[test]
+    fn a_credential_is_not_shown_to_whoever_approves_it() {
+        let start = CALL.find(r#""my s3cret""#).unwrap();
+        let place = Place { at: "/arguments/a".into(), range: 3..9, raw: Some(start..start + 11) };
+        let (message, held) = hold(CALL, vec![finding("secret.x", Category::Secret, vec![place.clone()])]);
+        let shown = held.shown(&message).unwrap().text();
+        assert!(shown.contains("my [redacted: secret.x]") && !shown.contains("s3cret"), "{shown}");
+        let nowhere = Place { raw: None, ..place.clone() };
+        let (message, held) = hold(CALL, vec![finding("secret.x", Category::Secret, vec![nowhere])]);
+        assert!(held.shown(&message).is_none(), "what cannot be cut out is not shown at all");
+        let (message, held) = hold(CALL, vec![finding("command.x", Category::Command, vec![place])]);
+        assert_eq!(held.shown(&message).unwrap().text(), CALL, "what is no secret is shown to the letter");
+    }
+
+    #[test]
+    fn an_approval_names_what_was_found_and_who_asked_besides() {
+        let of = |rules: &[&'static str]| {
+            hold(CALL, rules.iter().map(|rule| finding(rule, Category::Command, Vec::new())).collect()).1
+        };
+        let one = of(&["b", "a", "b"]);
+        assert_eq!(asked_by("v", Some(&one), &[]), asked_by("v", Some(&of(&["a", "b"])), &[]));
+        let all = [
+            asked_by("v", None, &[]),
+            asked_by("v", Some(&one), &[]),
+            asked_by("v", Some(&one), &["ask".to_owned()]),
+            asked_by("v", Some(&of(&["a"])), &[]),
+        ];
+        for (nth, one) in all.iter().enumerate() {
+            assert!(is_under(one, "v") && !is_under(one, "w"), "{one}");
+            assert!(!all.iter().skip(nth + 1).any(|other| other == one), "{one}");
+        }
+    }
+}

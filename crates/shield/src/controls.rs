@@ -1,0 +1,432 @@
+//! Characters that act on a screen instead of standing on it (attacks.md PO-11).
+//!
+//! Attack: a result that writes the clipboard (OSC 52), hides an address under a link (OSC 8), goes back over what it wrote
+//! (carriage return, backspace, cursor and erase sequences) or turns letters round (bidi overrides), so that a person at a
+//! terminal sees something else than the model reads. Caught: `rm -rf ~ #\rls`, which shows `ls`. Harmless look-alikes, which
+//! stay byte for byte: colours (SGR) and the sequences that come with them, CR LF, form feeds in source code, right-to-left
+//! words and balanced isolates.
+//!
+//! Nothing that can be read is lost: of a sequence the text around it stays, what was overwritten stands on a line of its own,
+//! and a sequence that never ends loses its beginning only.
+
+use std::borrow::Cow;
+
+use crate::config::ControlActions;
+
+/// What kinds of such characters a text has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acts {
+    /// Terminal sequences other than colours (ECMA-48): links, clipboard, titles, cursor, erasing, modes.
+    pub sequences: bool,
+    /// Single control characters: bell, backspace, escape, C1.
+    pub controls: bool,
+    /// Carriage returns that go back over a line.
+    pub overwrites: bool,
+    /// Bidi overrides, and embeddings and isolates that are not closed in their paragraph.
+    pub directions: bool,
+}
+
+impl Acts {
+    /// All of them.
+    pub const ALL: Self = Self { sequences: true, controls: true, overwrites: true, directions: true };
+
+    /// Whether there are any.
+    pub const fn any(self) -> bool {
+        self.sequences || self.controls || self.overwrites || self.directions
+    }
+
+    /// Those of either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self {
+            sequences: self.sequences || other.sequences,
+            controls: self.controls || other.controls,
+            overwrites: self.overwrites || other.overwrites,
+            directions: self.directions || other.directions,
+        }
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            sequences: self.sequences && other.sequences,
+            controls: self.controls && other.controls,
+            overwrites: self.overwrites && other.overwrites,
+            directions: self.directions && other.directions,
+        }
+    }
+
+    /// Each with its rule and what it says for people.
+    pub fn rules(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        [
+            (
+                self.sequences,
+                SEQUENCE,
+                "holds terminal sequences that act: links, clipboard, titles, cursor, erasing",
+            ),
+            (self.controls, CHARACTER, "holds control characters"),
+            (self.overwrites, OVERWRITE, "goes back over a line that it wrote"),
+            (self.directions, DIRECTION, "turns the direction of text"),
+        ]
+        .into_iter()
+        .filter_map(|(has, rule, title)| has.then_some((rule, title)))
+    }
+
+    /// Those of these rules.
+    pub fn of_rules<'r>(rules: impl Iterator<Item = &'r str>) -> Self {
+        let mut found = Self::default();
+        for rule in rules {
+            match rule {
+                SEQUENCE => found.sequences = true,
+                CHARACTER => found.controls = true,
+                OVERWRITE => found.overwrites = true,
+                DIRECTION => found.directions = true,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+const SEQUENCE: &str = "control.sequence";
+const CHARACTER: &str = "control.character";
+const OVERWRITE: &str = "control.overwrite";
+const DIRECTION: &str = "control.direction";
+
+/// Whether `text` can have any, by a glance. Of the raw inside of a JSON literal, too.
+pub fn may_act(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr3_iter(b'\\', 0xc2, 0xe2, bytes).any(|at| {
+        let next = |by: usize| bytes.get(at + by).copied().unwrap_or_default();
+        match (bytes.get(at), next(1)) {
+            // `\b`, `\r` that no `\n` follows, `\u00…` below a blank or C1, `\u202…`, `\u206…`.
+            (Some(b'\\'), b'b') => true,
+            (Some(b'\\'), b'r') => (next(2), next(3)) != (b'\\', b'n'),
+            (Some(b'\\'), b'u') => matches!(
+                (next(2), next(3), next(4)),
+                (b'0', b'0', b'0' | b'1' | b'7' | b'8' | b'9') | (b'2', b'0', b'2' | b'6')
+            ),
+            (Some(0xc2), 0x80..=0x9f) => true,
+            (Some(0xe2), 0x80) => matches!(next(2), 0xaa..=0xae),
+            (Some(0xe2), 0x81) => matches!(next(2), 0xa6..=0xa9),
+            _ => false,
+        }
+    }) || bytes.iter().any(|b| matches!(b, 0..=8 | 0x0b | 0x0d..=0x1f | 0x7f))
+}
+
+/// What `text` has of them. A text that is JSON has none: it is for programs, and reaches them byte for byte.
+pub fn acts(text: &str, config: ControlActions) -> Acts {
+    clean(text, Acts::ALL, config).1
+}
+
+/// `text` without `what`, and which of all kinds it has.
+pub fn clean(text: &str, what: Acts, config: ControlActions) -> (Cow<'_, str>, Acts) {
+    let is_plain = |c: char| {
+        !matches!(c, '\0'..='\u{8}' | '\u{b}' | '\r'..='\u{1f}' | '\u{7f}'..='\u{9f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.chars().all(is_plain) || is_json(text) {
+        return (text.into(), Acts::default());
+    }
+    let turned = turned(text);
+    let mut cleaner =
+        Cleaner { text, at: 0, out: String::with_capacity(text.len()), found: Acts::default(), what, config };
+    while let Some(c) = cleaner.next() {
+        cleaner.take(c, &turned);
+    }
+    let Cleaner { out, found, .. } = cleaner;
+    (if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }, found)
+}
+
+fn is_json(text: &str) -> bool {
+    let trimmed = text.trim();
+    trimmed.starts_with(['{', '[', '"']) && serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok()
+}
+
+struct Cleaner<'t> {
+    text: &'t str,
+    at: usize,
+    out: String,
+    found: Acts,
+    what: Acts,
+    config: ControlActions,
+}
+
+impl<'t> Cleaner<'t> {
+    fn rest(&self) -> &'t str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn next(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    /// Goes over `length` bytes, and keeps them or not.
+    fn pass(&mut self, length: usize, keeps: bool) {
+        if keeps {
+            self.out.push_str(self.rest().get(..length).unwrap_or_default());
+        }
+        self.at += length;
+    }
+
+    fn take(&mut self, c: char, turned: &[usize]) {
+        let length = c.len_utf8();
+        match c {
+            '\u{1b}' | '\u{90}' | '\u{98}' | '\u{9b}' | '\u{9d}'..='\u{9f}' => self.sequence(c),
+            '\r' => self.carriage_return(),
+            '\u{8}' => self.backspace(),
+            // U+0085 is a line end and no more (UAX #14, NL).
+            '\t' | '\n' | '\u{c}' | '\u{85}' => self.pass(length, true),
+            c if c.is_control() => {
+                self.found.controls = true;
+                self.pass(length, !self.what.controls);
+            }
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' if turned.binary_search(&self.at).is_ok() => {
+                self.found.directions = true;
+                self.pass(length, !self.what.directions);
+            }
+            _ => self.pass(length, true),
+        }
+    }
+
+    /// A sequence, or what only looks like the beginning of one.
+    fn sequence(&mut self, c: char) {
+        let introducer = c.len_utf8();
+        let rest = self.rest();
+        let (kind, begin) = match (c, rest.as_bytes().get(1)) {
+            ('\u{1b}', Some(b'[')) => ('[', 2),
+            ('\u{1b}', Some(b']')) => (']', 2),
+            ('\u{1b}', Some(b'P' | b'X' | b'^' | b'_')) => ('P', 2),
+            ('\u{1b}', _) => (' ', 1),
+            ('\u{9b}', _) => ('[', introducer),
+            ('\u{9d}', _) => (']', introducer),
+            _ => ('P', introducer),
+        };
+        let body = rest.get(begin..).unwrap_or_default();
+        let end = match kind {
+            '[' => csi(body),
+            ']' | 'P' => string(body, kind == ']'),
+            _ => escape(body),
+        };
+        let Some(end) = end else {
+            // It never ends: what follows is text, and stands as such.
+            self.found.controls = true;
+            let length = if kind == ' ' { introducer } else { begin };
+            self.pass(length, !self.what.controls);
+            return;
+        };
+        let is_colour = c == '\u{1b}'
+            && (kind == '[' && is_colour(body.get(..end).unwrap_or_default())
+                || rest.starts_with("\u{1b}(B"));
+        if is_colour && self.config.colours {
+            self.pass(begin + end, true);
+            return;
+        }
+        self.found.sequences = true;
+        self.pass(begin + end, !self.what.sequences);
+    }
+
+    /// One before a line end, or several, overwrite nothing.
+    fn carriage_return(&mut self) {
+        let run = self.rest().bytes().take_while(|b| *b == b'\r').count();
+        let is_line_end = self.rest().as_bytes().get(run) == Some(&b'\n');
+        if is_line_end {
+            self.pass(run + 1, true);
+            return;
+        }
+        self.found.overwrites = true;
+        if self.what.overwrites {
+            self.out.push('\n');
+        }
+        self.pass(run, !self.what.overwrites);
+    }
+
+    /// Overstriking, as manual pages have it, prints a letter twice or underlines it; anything else goes back over something.
+    fn backspace(&mut self) {
+        self.found.controls = true;
+        if self.what.controls {
+            let next = self.rest().chars().nth(1);
+            let last = self.out.chars().next_back();
+            match (last, next) {
+                (Some(last), Some(next)) if last == next || last == '_' => {
+                    self.out.pop();
+                }
+                _ => {}
+            }
+        }
+        self.pass(1, !self.what.controls);
+    }
+}
+
+/// The length of a control sequence behind its introducer (ECMA-48 §5.4): parameters, intermediates, one final byte.
+fn csi(body: &str) -> Option<usize> {
+    let bytes = body.as_bytes();
+    let parameters = bytes.iter().take_while(|b| matches!(b, 0x30..=0x3f)).count();
+    let rest = bytes.get(parameters..)?;
+    let between = rest.iter().take_while(|b| matches!(b, 0x20..=0x2f)).count();
+    matches!(rest.get(between), Some(0x40..=0x7e)).then_some(parameters + between + 1)
+}
+
+/// Whether a control sequence only colours (SGR, which conceals nothing), or erases to the end of a line, where nothing
+/// stands: `grep` ends each of its colours so.
+fn is_colour(body: &str) -> bool {
+    let Some((last, parameters)) = body.as_bytes().split_last() else { return false };
+    match last {
+        b'm' => {
+            let is_plain = parameters.iter().all(|b| matches!(b, b'0'..=b'9' | b';' | b':'));
+            let conceals = || parameters.split(|b| *b == b';').any(|p| matches!(p, b"8" | b"08"));
+            // In `38;5;8` and `38;2;r;g;8` it is a colour.
+            let is_extended = || parameters.windows(3).any(|w| matches!(w, b"38;" | b"48;" | b"58;"));
+            is_plain && (!conceals() || is_extended())
+        }
+        b'K' => matches!(parameters, b"" | b"0"),
+        _ => false,
+    }
+}
+
+/// The length of a control string behind its introducer, terminator included: ST, or for operating system commands BEL. What
+/// holds a line end is none.
+fn string(body: &str, is_osc: bool) -> Option<usize> {
+    for (at, c) in body.char_indices() {
+        match c {
+            '\u{9c}' => return Some(at + c.len_utf8()),
+            '\u{7}' if is_osc => return Some(at + 1),
+            '\u{1b}' => return body.get(at + 1..)?.starts_with('\\').then_some(at + 2),
+            '\n' => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The length of an escape sequence behind ESC (ECMA-35 §13.2): intermediates, one final byte.
+fn escape(body: &str) -> Option<usize> {
+    let bytes = body.as_bytes();
+    let between = bytes.iter().take_while(|b| matches!(b, 0x20..=0x2f)).count();
+    matches!(bytes.get(between), Some(0x30..=0x7e)).then_some(between + 1)
+}
+
+/// Where characters stand that turn the direction of text and should not (UAX #9): overrides with what closes them, and in each
+/// line what is not closed or closes nothing.
+fn turned(text: &str) -> Vec<usize> {
+    let (mut bad, mut open) = (Vec::new(), Vec::<(usize, char)>::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            '\u{202a}' | '\u{202b}' | '\u{202d}' | '\u{202e}' | '\u{2066}'..='\u{2068}' => open.push((at, c)),
+            '\u{202c}' => match open.last() {
+                Some((from, '\u{202d}' | '\u{202e}')) => {
+                    bad.extend([*from, at]);
+                    open.pop();
+                }
+                Some((_, '\u{202a}' | '\u{202b}')) => {
+                    open.pop();
+                }
+                _ => bad.push(at),
+            },
+            '\u{2069}' => match open.iter().rposition(|(_, c)| matches!(c, '\u{2066}'..='\u{2068}')) {
+                Some(isolate) => {
+                    // What was opened inside ends with it.
+                    bad.extend(open.drain(isolate..).skip(1).map(|(at, _)| at));
+                }
+                None => bad.push(at),
+            },
+            '\n' | '\r' | '\u{85}' | '\u{2029}' => bad.extend(open.drain(..).map(|(at, _)| at)),
+            _ => {}
+        }
+    }
+    bad.extend(open.into_iter().map(|(at, _)| at));
+    bad.sort_unstable();
+    bad
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cleaned(text: &str) -> String {
+        clean(text, Acts::ALL, ControlActions::default()).0.into_owned()
+    }
+
+    #[test]
+    fn what_acts_goes_and_what_can_be_read_stays() {
+        for (text, expected) in [
+            ("\u{1b}]52;c;cm0gLXJmIH4=\u{7}copied", "copied"),
+            ("\u{1b}]52;c;cm0gLXJmIH4=\u{1b}\\copied", "copied"),
+            ("\u{1b}]8;;https://evil.example\u{1b}\\bank.example\u{1b}]8;;\u{1b}\\!", "bank.example!"),
+            ("\u{1b}]0;root@prod\u{7}ok", "ok"),
+            ("\u{9d}0;root@prod\u{9c}ok", "ok"),
+            ("\u{1b}P+q544e\u{1b}\\ok\u{1b}_x\u{9c}", "ok"),
+            ("a\u{1b}[2J\u{1b}[1;1Hb\u{1b}[1A\u{1b}[2Kc\u{1b}[?1049hd", "abcd"),
+            ("\u{9b}2Jx", "x"),
+            ("\u{1b}[8mhidden\u{1b}[0m", "hidden\u{1b}[0m"),
+            ("\u{1b}[31;8mhidden", "hidden"),
+            ("\u{1b}cx\u{1b}7y\u{1b}", "xy"),
+            ("rm -rf ~ #\rls", "rm -rf ~ #\nls"),
+            ("10%\r20%\r\rdone\r", "10%\n20%\ndone\n"),
+            ("evil\u{8}\u{8}\u{8}\u{8}good", "evilgood"),
+            ("ding\u{7}\u{0}\u{7f}", "ding"),
+            ("a\u{85}b\u{92}", "a\u{85}b"),
+            ("\u{1b}]0;never ends", "0;never ends"),
+            ("\u{1b}]8;;https://a.example\nnext", "8;;https://a.example\nnext"),
+            ("\u{202e}gnp.exe\u{202c} and \u{202d}x", "gnp.exe and x"),
+            ("a \u{2066}b\u{2069} \u{2067}open\nclosed\u{2069}", "a \u{2066}b\u{2069} open\nclosed"),
+            ("\u{2068}a\u{202e}b\u{2069}c", "\u{2068}ab\u{2069}c"),
+            ("N\u{8}NA\u{8}AM\u{8}ME _\u{8}f", "NAME f"),
+        ] {
+            assert_eq!(cleaned(text), expected, "{text:?}");
+            assert!(acts(text, ControlActions::default()).any(), "{text:?}");
+            assert!(may_act(text), "{text:?}");
+            let literal = serde_json::to_string(text).unwrap();
+            assert!(may_act(&literal), "{literal}");
+        }
+    }
+
+    #[test]
+    fn honest_texts_stay_byte_for_byte() {
+        for text in [
+            "\u{1b}[1;31merror\u{1b}[0m: it\u{1b}[38;5;8mgrey\u{1b}[39m \u{1b}[4:3mcurly\u{1b}[m",
+            "a \u{1b}[01;31m\u{1b}[Kmatch\u{1b}[m\u{1b}[K b\u{1b}(B",
+            "line\r\nline\r\n\r\n",
+            "old\r\r\ntool",
+            "#include <x>\n\u{c}\nint main(void)\t{ return 0; }\n",
+            "\u{202b}شبكة (HTML)\u{202c} and \u{2068}name\u{2069}",
+            "a\u{85}b",
+            "می\u{200c}خواهم \u{200f}x\u{200e}",
+            "👩\u{200d}👩\u{200d}👧 café",
+            // A text for programs, whatever it holds.
+            "{\"a\":\"\u{9b}2J\u{202e}\"}",
+        ] {
+            let (same, found) = clean(text, Acts::ALL, ControlActions::default());
+            assert!(matches!(same, Cow::Borrowed(_)) && !found.any(), "{text:?}: {same:?}");
+        }
+        let plain = serde_json::to_string("line\r\nline \u{e9} — \u{1f600}").unwrap();
+        assert!(!may_act(plain.trim_matches('"')) && !may_act(r"caf\u00e9 \u2014 \ud83d\ude00"));
+    }
+
+    #[test]
+    fn colours_go_where_the_operator_says_so_and_single_kinds_stay() {
+        let config = ControlActions { colours: false, ..ControlActions::default() };
+        assert_eq!(clean("\u{1b}[31mred\u{1b}[0m", Acts::ALL, config).0, "red");
+        let text = "a\rb\u{7}\u{1b}[2J";
+        let only = Acts { sequences: true, ..Acts::default() };
+        let (left, found) = clean(text, only, ControlActions::default());
+        assert_eq!(left, "a\rb\u{7}");
+        assert_eq!(found, Acts { directions: false, ..Acts::ALL });
+        let rules: Vec<_> = found.rules().map(|(rule, _)| rule).collect();
+        assert_eq!(Acts::of_rules(rules.into_iter()), found);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_left_and_nothing_visible_is_lost(text in "[\\x00-\\x1f\\x7f-\u{9f}\u{202a}-\u{202e}\u{2066}-\u{2069}a-f\\[\\];?Hm\\\\ ]{0,40}") {
+            let once = cleaned(&text);
+            prop_assert_eq!(cleaned(&once), once.clone(), "{:?}", text);
+            let gone = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\u{c}' | '\r' | '\u{1b}' | '\u{85}');
+            prop_assert!(!once.contains(gone), "{:?} -> {:?}", text, once);
+            prop_assert!(may_act(&text) || once == text);
+        }
+    }
+}

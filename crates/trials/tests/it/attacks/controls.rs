@@ -1,0 +1,155 @@
+//! Characters that act on a terminal instead of being read (attacks.md PO-11; Trail of Bits on ANSI escape codes).
+
+use bartizan_trials::{Answer, Gate, Upstream};
+use serde_json::{Value, json};
+
+const WITHHELD: i64 = -31005;
+
+/// A server whose answer to a tool is the content in its arguments.
+fn server() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        let arguments = heard.json().pointer("/params/arguments").cloned().unwrap_or_default();
+        match heard.tool().as_str() {
+            "error" => pen.json(&format!(
+                r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":-32603,"message":{}}}}}"#,
+                heard.id(),
+                arguments["text"]
+            )),
+            "progress" => {
+                let token = heard.json().pointer("/params/_meta/progressToken").cloned().unwrap_or_default();
+                pen.stream();
+                let told = json!({ "jsonrpc": "2.0", "method": "notifications/progress",
+                    "params": { "progressToken": token, "progress": 1, "message": arguments["text"] } });
+                pen.event(None, &told.to_string());
+                let id = heard.id();
+                pen.event(
+                    None,
+                    &format!(
+                        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","content":[]}}}}"#
+                    ),
+                );
+            }
+            _ => {
+                let mut result = arguments;
+                result["resultType"] = json!("complete");
+                pen.result(&heard.id(), &result.to_string());
+            }
+        }
+        true
+    })
+}
+
+fn text(text: &str) -> Value {
+    json!({ "content": [{ "type": "text", "text": text }] })
+}
+
+/// What comes back of a text; the shield judges no arguments here.
+fn call(gate: &Gate, tool: &str, what: &Value) -> Answer {
+    gate.client().call("/mcp/s", tool, &what.to_string())
+}
+
+fn start(settings: &str) -> (Upstream, Gate) {
+    let up = server();
+    let gate = Gate::start(&format!(
+        "[shield.client]\ncritical = \"allow\"\nhigh = \"allow\"\n{settings}\n{}",
+        up.config("s", "")
+    ));
+    (up, gate)
+}
+
+#[test]
+fn po_11_what_acts_on_a_terminal_is_taken_out_and_the_rest_arrives() {
+    let (_up, gate) = start("");
+    for (sent, left) in [
+        ("\u{1b}]52;c;cm0gLXJmIH4=\u{7}Rain at noon.", "Rain at noon."),
+        ("See \u{1b}]8;;https://evil.example\u{1b}\\the bank\u{1b}]8;;\u{1b}\\.", "See the bank."),
+        ("\u{1b}]0;root@prod\u{7}Rain\u{1b}[2J\u{1b}[1;1H at noon.", "Rain at noon."),
+        ("\u{9d}0;title\u{9c}Rain\u{9b}2J at noon.", "Rain at noon."),
+        ("Rain at noon.\u{7}\u{0}", "Rain at noon."),
+        ("delete everything #\rRain at noon.", "delete everything #\nRain at noon."),
+        ("Sun\u{8}\u{8}\u{8}Rain at noon.", "SunRain at noon."),
+        ("The file is \u{202e}gnp.exe\u{202c} here.", "The file is gnp.exe here."),
+        // In the shape of code, too.
+        (
+            "```sh\nls -la | grep x; \u{1b}]52;c;cm0=\u{7}\nif [ 1 ]; then\n  echo;\nfi\n```",
+            "```sh\nls -la | grep x; \nif [ 1 ]; then\n  echo;\nfi\n```",
+        ),
+    ] {
+        let answer = call(&gate, "say", &text(sent));
+        assert_eq!(answer.said(), left, "{sent:?}: {}", answer.text());
+        let found = answer.result().unwrap()["_meta"]["dev.bartizan/findings"].to_string();
+        assert!(found.contains("control."), "{sent:?}: {found}");
+    }
+    let embedded = json!({ "content": [
+        { "type": "resource", "resource": { "uri": "x:y", "text": "a\u{1b}[2Jb" } },
+        { "type": "resource_link", "uri": "x:y", "name": "n\u{7}", "description": "d\u{9b}2J" }] });
+    let content = call(&gate, "say", &embedded).result().unwrap()["content"].clone();
+    assert_eq!(content[0]["resource"]["text"], "ab");
+    assert_eq!((&content[1]["name"], &content[1]["description"]), (&json!("n"), &json!("d")));
+    let failed = call(&gate, "error", &json!({ "text": "no\u{1b}]0;x\u{7} way" }));
+    assert_eq!(failed.error(), "no way", "{}", failed.text());
+
+    let told = gate.client().modern("/mcp/s", "tools/call", "");
+    let body = String::from_utf8(told.bytes()).unwrap();
+    let body = body.split_once("\r\n\r\n").unwrap().1.replacen(
+        "\"params\":{",
+        "\"params\":{\"name\":\"progress\",\"arguments\":{\"text\":\"half\\u001b[1A way\"},",
+        1,
+    );
+    let body = body.replace("\"_meta\":{", "\"_meta\":{\"progressToken\":\"t\",");
+    let told = told.with("Mcp-Name", "progress").body(body).send();
+    assert!(told.messages().iter().any(|m| m.contains("\"half way\"")), "{}", told.text());
+    let audit = gate.state().join("audit");
+    let log = std::process::Command::new(bartizan_trials::binary())
+        .args(["audit", "tail", "-n", "200", "--format", "json", "--dir"])
+        .arg(audit)
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    assert!(log.contains("neutralised") && log.contains("control.sequence"), "{log}");
+}
+
+/// Programs colour what they say, ends of lines are those of their system, and what programs read is theirs.
+#[test]
+fn po_11_honest_output_arrives_to_the_byte() {
+    let (_up, gate) = start("");
+    for honest in [
+        "\u{1b}[1;32mok\u{1b}[0m 12 tests, \u{1b}[38;5;208mwarning\u{1b}[39m: unused",
+        "src/a.rs:\u{1b}[01;31m\u{1b}[Kmatch\u{1b}[m\u{1b}[K here",
+        "one\r\ntwo\r\n\r\nthree",
+        "\u{202b}شبكة (HTML)\u{202c} and \u{2068}a name\u{2069}, می\u{200c}خواهم",
+        "int f(void);\n\u{c}\nint g(void);\n",
+        "{\"title\":\"\u{202e}abc\",\"raw\":\"\u{9b}2J\"}",
+    ] {
+        let answer = call(&gate, "say", &text(honest));
+        assert_eq!(answer.said(), honest, "{}", answer.text());
+        assert!(!answer.text().contains("\"control."), "{}", answer.text());
+    }
+    let both = json!({ "content": [{ "type": "text", "text": "a\u{1b}[2Jb" }],
+        "structuredContent": { "screen": "a\u{1b}[2Jb", "text": "c\u{7}" } });
+    let result = call(&gate, "say", &both).result().unwrap();
+    assert_eq!(
+        (&result["content"][0]["text"], &result["structuredContent"]),
+        (&json!("ab"), &both["structuredContent"])
+    );
+}
+
+#[test]
+fn po_11_the_operator_decides_about_colours_and_all_else() {
+    let red = text("\u{1b}[31mred\u{1b}[0m");
+    let loud = text("Rain.\u{1b}[2J");
+    let (_up, gate) = start("[shield.control]\ncolours = false");
+    assert_eq!(call(&gate, "say", &red).said(), "red");
+    let (_up, gate) = start("[shield.control]\nresult = \"annotate\"");
+    let answer = call(&gate, "say", &loud);
+    assert_eq!(answer.said(), "Rain.\u{1b}[2J");
+    assert!(answer.text().contains("control.sequence"), "{}", answer.text());
+    let (_up, gate) = start("[shield.control]\nresult = \"block\"");
+    assert_eq!(call(&gate, "say", &loud).code(), Some(WITHHELD));
+    assert_eq!(call(&gate, "say", &red).said(), "\u{1b}[31mred\u{1b}[0m");
+    let (_up, gate) = start("[shield]\ndangerous_ignore_rules = [\"control.overwrite\"]");
+    assert_eq!(call(&gate, "say", &text("a\rb\u{7}")).said(), "a\rb");
+}
