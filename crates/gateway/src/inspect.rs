@@ -45,7 +45,7 @@ pub fn call(
 ) -> Result<Option<Hold>, Refusal> {
     apps::may_ask(server, message)?;
     if !server.settings().inspects {
-        return Ok(());
+        return Ok(None);
     }
     let fragments = sent(message).map_err(|()| unread())?;
     let verdict = on_any_thread(message.text().len(), || shield.inspect(&scene(server), &fragments));
