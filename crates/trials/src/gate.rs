@@ -250,12 +250,21 @@ pub fn kill(pid: u32, signal: Signal) {
 /// # Panics
 /// If it starts.
 pub fn refusal_of(config: &str) -> (Option<i32>, String) {
+    refusal_with(config, &[])
+}
+
+/// The same with more variables in its environment.
+///
+/// # Panics
+/// If it starts.
+pub fn refusal_with(config: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     write_config(folder.path(), config);
     let mut process = Command::new(binary())
         .args(["run", "--config"])
         .arg(folder.path().join("bartizan.toml"))
         .env_clear()
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
