@@ -195,7 +195,9 @@ def resource_server(scene):
             f'[[identity.issuers]]\nkind = "oidc"\nissuer = "{issuer}"\n' + scene.people(f"{issuer}#alice")
         )
         with scene.gate(identity):
-            scene.clients()
+            # Nobody looks at a page: the provider signs everybody in and sends them back.
+            scene.clients(scene.chromium)
+            scene.command_lines(scene.chromium)
 
 
 def facade(scene):

@@ -183,7 +183,7 @@ class Claude:
                         break
                 elif child.poll() is not None:
                     break
-                address = re.search(rb"https?://[^\s\x00-\x1f]+/oauth/authorize\?[^\s\x00-\x1f]+(?=[\s\x00-\x1f])", said)
+                address = re.search(rb"https?://[^\s\x00-\x1f]+/(?:oauth/authorize|auth)\?[^\s\x00-\x1f]+(?=[\s\x00-\x1f])", said)
                 if address and not opened:
                     opened = True
                     self.journey.person().travel(address[0].decode())
