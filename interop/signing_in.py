@@ -117,10 +117,14 @@ def inspector(journey, mode):
     return said
 
 
-def mcp_remote(journey):
-    """mcp-remote prints the address it would open; the answer to a call."""
-    env = harness.environment(journey.scratch, MCP_REMOTE_CONFIG_DIR=journey.scratch / "mcp-remote", PATH="/nonexistent")
+def mcp_remote(journey, mode):
+    """mcp-remote prints the address it would open; the answer to a call. `mode` is `legacy`, or `auto`: it then speaks the newest
+    revision that the server does, whatever its own client speaks."""
+    # Of its own: it keeps tokens.
+    folder = journey.scratch / f"mcp-remote-{mode}"
+    env = harness.environment(journey.scratch, MCP_REMOTE_CONFIG_DIR=folder, PATH="/nonexistent")
     command = [journey.node, harness.MODULES / "mcp-remote/dist/proxy.js", journey.url, str(harness.free_port()), "--allow-http"]
+    command += ["--protocol", mode]
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "trial", "version": "1"}}
     lines = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},

@@ -107,8 +107,12 @@ fn aa_10_a_token_that_nobody_signed_is_none() {
         ("its own header, cut".to_owned(), format!("{header}.{payload}")),
         ("no header".to_owned(), format!(".{payload}.{signature}")),
     ];
-    for alg in [json!("none"), json!("None"), json!("nOnE"), json!("NONE"), json!(""), json!(null), json!(["none"])] {
-        for more in [json!({ "kid": "key", "typ": "at+jwt" }), json!({ "typ": "at+jwt" }), json!({ "kid": "key" })] {
+    for alg in
+        [json!("none"), json!("None"), json!("nOnE"), json!("NONE"), json!(""), json!(null), json!(["none"])]
+    {
+        for more in
+            [json!({ "kid": "key", "typ": "at+jwt" }), json!({ "typ": "at+jwt" }), json!({ "kid": "key" })]
+        {
             let mut header = more.clone();
             if !alg.is_null() {
                 header["alg"] = alg.clone();
@@ -316,7 +320,9 @@ fn aa_38_a_token_is_good_in_its_time_and_its_time_is_short() {
         json!({ "iat": now - 2 * 24 * 3600, "nbf": now - 2 * 24 * 3600 }),
     ];
     scene.refuses(bad.into_iter().map(|more| (more.to_string(), token(more))));
-    for more in [json!({ "nbf": now + 30 }), json!({ "iat": now + 30 }), json!({ "iat": now - 300, "exp": now - 10 })] {
+    for more in
+        [json!({ "nbf": now + 30 }), json!({ "iat": now + 30 }), json!({ "iat": now - 300, "exp": now - 10 })]
+    {
         assert_eq!(scene.status(token(more.clone())), 200, "a clock that is a little off: {more}");
     }
     let facade = Facade::start();
