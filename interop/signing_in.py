@@ -3,6 +3,7 @@
 Each function takes a `Journey` and says what went wrong, or nothing. Nothing is pasted into any client: it starts from the URL.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -133,11 +134,14 @@ def mcp_remote(journey, mode):
     ]
     pipe = subprocess.PIPE
     child = subprocess.Popen([str(c) for c in command], stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True)
-    threading.Thread(target=open_addresses, args=(child.stderr, journey), daemon=True).start()
+    reader = threading.Thread(target=open_addresses, args=(child.stderr, journey), daemon=True)
+    reader.start()
     try:
         return harness.converse(child, lines, wanted=2, seconds=LIMIT)
     finally:
         harness.end(child)
+        # What it wrote is in the log by then.
+        reader.join(10)
 
 
 def open_addresses(lines, journey):
@@ -149,7 +153,14 @@ def open_addresses(lines, journey):
             sink.flush()
             address = line.removeprefix(b"Please navigate to: ")
             if address.startswith(b"http"):
-                person.travel(address.decode().strip())
+                # What else the client writes is not kept waiting by a page that does not come: some close their port at once.
+                threading.Thread(target=travel, args=(person, address.decode().strip()), daemon=True).start()
+
+
+def travel(person, address):
+    """Goes there; a page that never comes is the client's to miss."""
+    with contextlib.suppress(OSError):
+        person.travel(address)
 
 
 class Claude:
