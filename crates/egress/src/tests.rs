@@ -218,6 +218,10 @@ impl Dial for Detour {
 async fn the_machines_identity_is_asked_for_at_one_address_and_a_redirect_is_not_followed() {
     use std::io::{Read, Write};
 
+    fn of(named: Option<&Url>) -> super::ManagedIdentity<'_> {
+        super::ManagedIdentity { named, resource: "https://vault.azure.net", client_id: Some("one of ours") }
+    }
+
     let service = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let there = service.local_addr().unwrap();
     let serving = std::thread::spawn(move || {
@@ -235,16 +239,13 @@ async fn the_machines_identity_is_asked_for_at_one_address_and_a_redirect_is_not
     let mut egress = Egress::with_resolver(Config::default(), Turns::new(&[&[PUBLIC]]));
     let detour = Arc::new(Detour(there, Mutex::default()));
     egress.dialer = detour.clone();
-    fn of(named: Option<&Url>) -> super::ManagedIdentity<'_> {
-        super::ManagedIdentity { named, resource: "https://vault.azure.net", client_id: Some("one of ours") }
-    }
     let ask = |endpoint: super::Endpoint| async move {
         let mark = (http::HeaderName::from_static("metadata"), http::HeaderValue::from_static("true"));
         let headers = http::HeaderMap::from_iter([mark]);
         endpoint.send(http::Method::GET, headers, Default::default(), Duration::from_secs(10)).await
     };
-    let answer = ask(egress.managed_identity(&of(None)).unwrap()).await.unwrap();
-    assert_eq!(answer.status(), 302, "it is whoever asked who decides");
+    let answer = ask(egress.managed_identity(&of(None)).unwrap()).await;
+    assert!(matches!(answer, Err(Error::Redirected)));
     let asked = serving.join().unwrap();
     let line = "get /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3a%2f%2fvault.azure.net\
                 &client_id=one+of+ours http/1.1\r\n";
