@@ -46,7 +46,7 @@ pub enum Export {
     /// Splunk's HTTP Event Collector.
     SplunkHec(SplunkExport),
     /// Microsoft Sentinel by the Logs Ingestion API.
-    Sentinel(SentinelExport),
+    Sentinel(Box<SentinelExport>),
     /// OpenTelemetry logs (OTLP/HTTP).
     Otlp(OtlpExport),
     /// OpenTelemetry traces (OTLP/HTTP): each call as a span.
