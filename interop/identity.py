@@ -106,13 +106,14 @@ class Scene:
             yield f'[egress]\nproxy = "http://127.0.0.1:{port}"\n', files["ca"]
 
     @contextlib.contextmanager
-    def gate(self, identity, authorities=None):
-        """The gate with this `[identity]` and what follows it. `authorities`, a file, are trusted instead of the system's."""
+    def gate(self, identity, authorities=None, more=""):
+        """The gate with this `[identity]` and what follows it, and `more` of each server. `authorities`, a file, are trusted instead
+        of the system's."""
         time = json.dumps([str(harness.HOME / "venv/bin/mcp-server-time")])
         everything = json.dumps([str(self.node), str(harness.MODULES / "@modelcontextprotocol/server-everything/dist/index.js")])
         server = f'[server]\nlisten = "127.0.0.1:{self.port}"\nadmin_listen = "127.0.0.1:{harness.free_port()}"\n'
         servers = "".join(
-            f'[[servers]]\nname = "{name}"\ncommand = {command}\ntrust_on_first_use = true\n'
+            f'[[servers]]\nname = "{name}"\ncommand = {command}\ntrust_on_first_use = true\n{more}'
             for name, command in (("time", time), ("everything", everything))
         )
         self.config.write_text(server + identity + servers)
@@ -166,9 +167,13 @@ class Scene:
             assert "through" in got["result"][0], got
         if seen:
             check_token(seen["token"], self.endpoints, self.problems)
-        with self.attempt("mcp-remote"):
-            said = signing_in.mcp_remote(self.journey("everything", "mcp-remote", chromium, login))
-            assert said and "through" in json.dumps(said), said
+        for mode, server, wanted in (("legacy", "everything", "through"), ("auto", "time", "21:00")):
+            with self.attempt(f"mcp-remote {mode}"):
+                journey = self.journey(server, f"mcp-remote {mode}", chromium, login)
+                said = signing_in.mcp_remote(journey, mode)
+                assert said and wanted in json.dumps(said), said
+                is_modern = f"speaks MCP {MODERN}" in journey.log.read_text()
+                assert is_modern == (mode == "auto"), f"the wrong era; see {journey.log}"
         return seen
 
     def command_lines(self, chromium, login=None):
@@ -185,6 +190,9 @@ class Scene:
             said = claude.login("time")
             after = claude.mcp("list")
             assert "Connected" in after and "Needs authentication" not in after, f"{said[-600:]}\n{after}"
+            claude.mcp("logout", "time")
+            gone = claude.mcp("list")
+            assert "Needs authentication" in gone, gone
 
 
 def resource_server(scene):
@@ -194,8 +202,11 @@ def resource_server(scene):
             '[identity]\nmode = "resource-server"\n'
             f'[[identity.issuers]]\nkind = "oidc"\nissuer = "{issuer}"\n' + scene.people(f"{issuer}#alice")
         )
-        with scene.gate(identity):
-            scene.clients()
+        # The Inspector registers with the scopes that a server asks for, and this provider takes no empty list of them.
+        with scene.gate(identity, more='required_scopes = ["mcp:tools"]\n'):
+            # Nobody looks at a page: the provider signs everybody in and sends them back.
+            scene.clients(scene.chromium)
+            scene.command_lines(scene.chromium)
 
 
 def facade(scene):

@@ -4,8 +4,9 @@
     interop/limits.py [--redis redis://127.0.0.1:6379] [--gate BIN] [--fixture BIN]
 
 The rates of both gates are in Redis under digests, no names. Then Redis goes away (a relay in front of it closes), and
-both gates refuse; it comes back, and they serve. What is under way at once is counted together too: a place is free when
-its request ends, and when the gate that had it died. Exit 0 if all of it holds, 1 otherwise.
+both gates refuse; it comes back, and they serve. What is under way at once is counted together too, and so are listening
+streams and legacy sessions: a place is free when its request, stream or session ends, and when the gate that had it died.
+Exit 0 if all of it holds, 1 otherwise.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import harness
 
 LIMITS = 'caller = {{ per_minute = 12, burst = 6 }}\nshared = "redis://127.0.0.1:{port}/{database}"'
 PLACES = 'server = {{ concurrent = 2 }}\nshared = "redis://127.0.0.1:{port}/{database}"'
+GOING_ON = 'streams = 1\nsessions = 2\nshared = "redis://127.0.0.1:{port}/{database}"'
 DATABASE = 9
 # How long a place counts that nobody renews, and how often it is renewed, seconds.
 LEASE, RENEWED = 30, 10
@@ -92,9 +94,9 @@ def keys_of(to, what="*"):
     return [line for line in lines if line.startswith("{bartizan}:")]
 
 
-def under_way(to):
-    """How many places at the server are taken, by all gates."""
-    return sum(int(redis(to, "ZCARD", key).split(":")[-1]) for key in keys_of(to, "held:server"))
+def under_way(to, scope="server"):
+    """How many places are taken at the server, by streams or by sessions, by all gates."""
+    return sum(int(redis(to, "ZCARD", key).split(":")[-1]) for key in keys_of(to, f"held:{scope}"))
 
 
 def until(holds, seconds, what):
@@ -159,8 +161,8 @@ def main():
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     relay = Relay(to)
-    limits, places_only = (
-        "[limits]\n" + text.format(port=relay.port, database=DATABASE) for text in (LIMITS, PLACES)
+    limits, places_only, going_on = (
+        "[limits]\n" + text.format(port=relay.port, database=DATABASE) for text in (LIMITS, PLACES, GOING_ON)
     )
     # It may be somebody else's Redis: nothing is written beside what is there, and only our own keys are removed.
     if redis(to, "DBSIZE").split("\r\n")[-2] != ":0":
@@ -181,6 +183,12 @@ def main():
                 harness.gate(gate, [server], logs / "four.log", more=places_only) as two,
             ):
                 places(one, two, to)
+            both_eras = {key: value for key, value in server.items() if key != "era"}
+            with (
+                harness.gate(gate, [both_eras], logs / "five.log", more=going_on) as one,
+                harness.gate(gate, [both_eras], logs / "six.log", more=going_on) as two,
+            ):
+                streams_and_sessions(one, two, relay, to)
     finally:
         for key in keys_of(to):
             redis(to, "DEL", key)
@@ -239,6 +247,74 @@ def places(one, two, to):
     long[0].join(2 * LEASE)
     assert long[1] == [200], long[1]
     until(lambda: under_way(to) == 0, 10, "and given back")
+
+
+def send(gate, body=None, method="POST", **more):
+    """A request whose answer goes on: the response, or the error's status and reason, a stream's or a session's."""
+    headers = {
+        "Authorization": f"Bearer {gate.token}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+    }
+    data = json.dumps(body).encode() if body else None
+    headers |= {name.replace("_", "-"): value for name, value in more.items()}
+    request = urllib.request.Request(gate.endpoint("fixture"), data, headers, method=method)
+    try:
+        return urllib.request.urlopen(request, timeout=20)
+    except urllib.error.HTTPError as error:
+        answer = json.load(error)["error"]["data"]
+        return error.code, answer["reason"], answer.get("scope")
+
+
+def listen(gate):
+    """Listens as the newest revision does."""
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    params = {"notifications": {"toolsListChanged": True}, "_meta": meta}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+    return send(gate, body, MCP_Protocol_Version="2026-07-28", Mcp_Method="subscriptions/listen")
+
+
+def session(gate):
+    """Opens a session as the revisions before it do: its id, or what was refused."""
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "limits", "version": "1"}}
+    answer = send(gate, {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client})
+    if isinstance(answer, tuple):
+        return answer
+    with answer:
+        answer.read()
+        return answer.headers["Mcp-Session-Id"]
+
+
+def streams_and_sessions(one, two, relay, to):
+    first = listen(one)
+    assert not isinstance(first, tuple), first
+    until(lambda: under_way(to, "stream") == 1, 10, "a stream is counted")
+    for gate in (one, two):
+        assert listen(gate) == (429, "limits.concurrent", "stream"), "one stream at both gates"
+
+    sessions = [session(gate) for gate in (one, two)]
+    assert all(isinstance(one, str) for one in sessions), sessions
+    for gate in (one, two):
+        assert session(gate) == (429, "limits.concurrent", "session"), "two sessions at both gates"
+    scopes = {name[:-64].split(":")[2] for name in keys_of(to, "held")}
+    assert {"stream", "session"} <= scopes and all(len(name.split(":")[3]) == 64 for name in keys_of(to, "held")), scopes
+
+    # What has begun goes on without Redis; nothing else begins.
+    relay.cut()
+    assert listen(two)[:2] == (503, "limits.unavailable")
+    assert session(two)[:2] == (503, "limits.unavailable")
+    assert first.fp is not None and not first.closed
+    relay.open()
+    time.sleep(5 + REST)
+
+    first.close()
+    until(lambda: under_way(to, "stream") == 0, 2 * LEASE, "the stream's place is given back, or runs out")
+    second = listen(two)
+    assert not isinstance(second, tuple), second
+    second.close()
+    with send(one, method="DELETE", Mcp_Session_Id=sessions[0], MCP_Protocol_Version="2025-11-25") as ended:
+        assert ended.status == 204, ended.status
+    until(lambda: isinstance(session(two), str), 2 * LEASE, "the session's place is given back, or runs out")
 
 
 if __name__ == "__main__":

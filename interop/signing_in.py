@@ -3,6 +3,7 @@
 Each function takes a `Journey` and says what went wrong, or nothing. Nothing is pasted into any client: it starts from the URL.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -117,10 +118,14 @@ def inspector(journey, mode):
     return said
 
 
-def mcp_remote(journey):
-    """mcp-remote prints the address it would open; the answer to a call."""
-    env = harness.environment(journey.scratch, MCP_REMOTE_CONFIG_DIR=journey.scratch / "mcp-remote", PATH="/nonexistent")
+def mcp_remote(journey, mode):
+    """mcp-remote prints the address it would open; the answer to a call. `mode` is `legacy`, or `auto`: it then speaks the newest
+    revision that the server does, whatever its own client speaks."""
+    # Of its own: it keeps tokens.
+    folder = journey.scratch / f"mcp-remote-{mode}"
+    env = harness.environment(journey.scratch, MCP_REMOTE_CONFIG_DIR=folder, PATH="/nonexistent")
     command = [journey.node, harness.MODULES / "mcp-remote/dist/proxy.js", journey.url, str(harness.free_port()), "--allow-http"]
+    command += ["--protocol", mode]
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "trial", "version": "1"}}
     lines = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
@@ -129,11 +134,14 @@ def mcp_remote(journey):
     ]
     pipe = subprocess.PIPE
     child = subprocess.Popen([str(c) for c in command], stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True)
-    threading.Thread(target=open_addresses, args=(child.stderr, journey), daemon=True).start()
+    reader = threading.Thread(target=open_addresses, args=(child.stderr, journey), daemon=True)
+    reader.start()
     try:
         return harness.converse(child, lines, wanted=2, seconds=LIMIT)
     finally:
         harness.end(child)
+        # What it wrote is in the log by then.
+        reader.join(10)
 
 
 def open_addresses(lines, journey):
@@ -145,7 +153,14 @@ def open_addresses(lines, journey):
             sink.flush()
             address = line.removeprefix(b"Please navigate to: ")
             if address.startswith(b"http"):
-                person.travel(address.decode().strip())
+                # What else the client writes is not kept waiting by a page that does not come: some close their port at once.
+                threading.Thread(target=travel, args=(person, address.decode().strip()), daemon=True).start()
+
+
+def travel(person, address):
+    """Goes there; a page that never comes is the client's to miss."""
+    with contextlib.suppress(OSError):
+        person.travel(address)
 
 
 class Claude:
@@ -183,7 +198,7 @@ class Claude:
                         break
                 elif child.poll() is not None:
                     break
-                address = re.search(rb"https?://[^\s\x00-\x1f]+/oauth/authorize\?[^\s\x00-\x1f]+(?=[\s\x00-\x1f])", said)
+                address = re.search(rb"https?://[^\s\x00-\x1f]+/(?:oauth/authorize|auth)\?[^\s\x00-\x1f]+(?=[\s\x00-\x1f])", said)
                 if address and not opened:
                     opened = True
                     self.journey.person().travel(address[0].decode())

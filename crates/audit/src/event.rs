@@ -158,7 +158,7 @@ pub struct Details {
     /// The risks of the OWASP MCP Top 10 this bears on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub owasp: Vec<Owasp>,
-    /// The policies that decided.
+    /// The policies that decided; in `policy.changed` those that were added, changed or removed, 200 at most.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<Text>,
     /// The flow labels on the data: what it may be mixed with.
@@ -216,7 +216,7 @@ pub struct Details {
     /// Words: a line of a server's standard error, a log notification, an explanation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Text>,
-    /// How many: of entries lost, dropped or recovered, of bytes cut, as the kind says.
+    /// How many: of entries lost, dropped or recovered, of bytes cut, of policies changed, as the kind says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// In `log.checkpoint`: a signed checkpoint of this log, for `verify --expect` wherever this entry is exported to.

@@ -231,7 +231,7 @@ impl Scene<'_> {
     fn sentinel(&self, sentinel: &SentinelExport, tls: &TlsOptions) -> anyhow::Result<Credentials> {
         if sentinel.managed_identity {
             let resource = sentinel.scope.trim_end_matches(".default").trim_end_matches('/');
-            let client_id = sentinel.client_id.as_deref();
+            let client_id = sentinel.identity_client_id.as_deref().or(sentinel.client_id.as_deref());
             let clock = Arc::clone(self.clock);
             return Ok(Credentials::Machine(ManagedIdentity::new(self.egress, resource, client_id, clock)?));
         }

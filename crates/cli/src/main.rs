@@ -10,6 +10,7 @@ mod doctor;
 mod doorman;
 mod endpoints;
 mod exports;
+mod governing;
 mod identity;
 mod journal;
 mod keys;

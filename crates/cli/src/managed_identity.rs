@@ -16,6 +16,9 @@ const WITHIN: Duration = Duration::from_secs(5);
 const LONGEST: usize = 64 << 10;
 /// A token is not used in the last minutes of its life.
 const MARGIN: Duration = Duration::from_secs(300);
+/// How long is waited before the platform is asked again that is not ready or has too much to do; the instance metadata service
+/// says so of a machine that has just started ("Retry guidance" of its documentation).
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
 /// The identity, and the last token it got for one resource.
 pub struct ManagedIdentity {
@@ -78,6 +81,18 @@ impl ManagedIdentity {
     }
 
     async fn ask(&self, now: Timestamp) -> Result<(Secret, Timestamp), String> {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let (status, body) = self.ask_once().await?;
+            match (status, pauses.next()) {
+                (200, _) => return read(&body, now),
+                (404 | 410 | 429 | 500..=599, Some(pause)) => tokio::time::sleep(pause).await,
+                _ => return Err(format!("the platform answered {status}")),
+            }
+        }
+    }
+
+    async fn ask_once(&self) -> Result<(u16, Vec<u8>), String> {
         let (name, proof) = &self.proof;
         let mut proof =
             HeaderValue::from_str(proof.reveal()).map_err(|_| "IDENTITY_HEADER fits no header")?;
@@ -88,10 +103,7 @@ impl ManagedIdentity {
         let response = asked.map_err(words)?;
         let status = response.status().as_u16();
         let body = response.into_body().collect_within(LONGEST, WITHIN).await.map_err(words)?;
-        if status != 200 {
-            return Err(format!("the platform answered {status}"));
-        }
-        read(&body, now)
+        Ok((status, body.to_vec()))
     }
 }
 

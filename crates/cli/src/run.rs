@@ -32,6 +32,7 @@ use crate::{
     doorman::Doorman,
     endpoints::{self, Desk},
     exports::{self, Exporters},
+    governing,
     identity::Mode,
     keys, login,
     metrics::metrics_of,
@@ -94,7 +95,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         assertions: Assertions::new(Arc::new(state.provider_tokens().await?), clock()),
     };
     gate.configure(endpoints::servers(config, &base, &desk)?);
-    govern(&gate, config, &base)?;
+    governing::begin(&gate, config, &base)?;
     catalog::identify_all(&gate).await?;
     let tls = match &config.server.tls {
         Some(files) => Some(Arc::new(ArcSwap::from(endpoints::listener_tls(files, &base)?))),
@@ -214,19 +215,6 @@ fn warn(config: &Config) {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-}
-
-/// Puts the policies in force; problems leave the old ones.
-fn govern(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<()> {
-    let rules = endpoints::rules(config, base)?;
-    let warnings = gate.policy().govern(rules).map_err(|problems| {
-        let lines = problems.lines().map(|line| format!("[policy]: {line}"));
-        bartizan_policy::Problems(lines.collect())
-    })?;
-    for warning in warnings {
-        tracing::warn!("[policy]: {warning}");
-    }
-    Ok(())
 }
 
 fn proxies(config: &Config) -> Proxies {
@@ -392,7 +380,7 @@ impl Reload {
         let admission = self.doorman.admission(config, &self.base, &self.state, self.address, &desk).await?;
         let api = Api::of(config, &self.base, &self.state, &self.doorman, &admission)?;
         // Whoever may come in by the new configuration comes under its policies: those first, or nothing.
-        govern(&self.gate, config, &self.base)?;
+        governing::renew(&self.gate, config, &self.base).await?;
         self.alerts.apply(&config.alerts)?;
         self.reviewing.apply(config.policy.review);
         self.doorman.adopt(&admission);

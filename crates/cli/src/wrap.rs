@@ -70,8 +70,12 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     let _ = bartizan_sandbox::make_non_dumpable();
     let state = State::for_user()?;
     let gate = state.gate("wrap").await?;
+    let name = match arguments.name {
+        Some(name) => name,
+        None => name_of(&arguments.command)?,
+    };
     let watched = match &arguments.audit_config {
-        Some(path) => Some(Watched::begin(path, &state, &gate)?),
+        Some(path) => Some(Watched::begin(path, &state, &gate, &name)?),
         None => None,
     };
     let looking_for_bundles = match &arguments.shield_config {
@@ -97,10 +101,6 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
         folder: None,
         environment,
         helper: crate::own_binary()?.into(),
-    };
-    let name = match arguments.name {
-        Some(name) => name,
-        None => name_of(&arguments.command)?,
     };
     gate.configure(vec![ServerSettings {
         credential: None,
@@ -154,8 +154,12 @@ struct Watched {
 }
 
 impl Watched {
-    fn begin(path: &Path, state: &State, gate: &Arc<Gate>) -> anyhow::Result<Self> {
+    /// For a wrap of the server `name`.
+    fn begin(path: &Path, state: &State, gate: &Arc<Gate>, name: &ServerName) -> anyhow::Result<Self> {
         let config = crate::config::load_audit(path)?;
+        for warning in config.audit.content_warnings(name) {
+            tracing::warn!("{warning}");
+        }
         let base = crate::run::base_of(Some(path));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         gate.record_content(crate::config::content::rules(&config.audit.content));

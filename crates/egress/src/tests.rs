@@ -199,3 +199,70 @@ async fn all_checked_addresses_are_tried() {
     let nobody = Scene::new(Config::default(), &[&[]]);
     assert!(matches!(nobody.send("none.corp.example").await, Error::Resolve(_)));
 }
+
+/// Takes every connection to one listener on loopback, whatever address it was for.
+struct Detour(SocketAddr, Mutex<Vec<SocketAddr>>);
+
+impl Dial for Detour {
+    fn dial(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>> {
+        self.1.lock().unwrap().push(address);
+        let there = self.0;
+        #[expect(clippy::disallowed_methods, reason = "a test that stays on loopback")]
+        Box::pin(TcpStream::connect(there))
+    }
+}
+
+/// The instance metadata service's contract: `GET /metadata/identity/oauth2/token` at 169.254.169.254, in the clear; whoever asks
+/// marks the request by `Metadata: true`. It is the same in whatever the operator allows beside it.
+#[tokio::test]
+async fn the_machines_identity_is_asked_for_at_one_address_and_a_redirect_is_not_followed() {
+    use std::io::{Read, Write};
+
+    fn of(named: Option<&Url>) -> super::ManagedIdentity<'_> {
+        super::ManagedIdentity { named, resource: "https://vault.azure.net", client_id: Some("one of ours") }
+    }
+
+    let service = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let there = service.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut line, _) = service.accept().unwrap();
+        let mut asked = Vec::new();
+        let mut piece = [0; 1024];
+        while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = line.read(&mut piece).unwrap();
+            asked.extend_from_slice(&piece[..read]);
+        }
+        line.write_all(b"HTTP/1.1 302 Found\r\nlocation: http://10.0.0.1/\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+        String::from_utf8(asked).unwrap().to_lowercase()
+    });
+    let mut egress = Egress::with_resolver(Config::default(), Turns::new(&[&[PUBLIC]]));
+    let detour = Arc::new(Detour(there, Mutex::default()));
+    egress.dialer = detour.clone();
+    let ask = |endpoint: super::Endpoint| async move {
+        let mark = (http::HeaderName::from_static("metadata"), http::HeaderValue::from_static("true"));
+        let headers = http::HeaderMap::from_iter([mark]);
+        endpoint.send(http::Method::GET, headers, Default::default(), Duration::from_secs(10)).await
+    };
+    let answer = ask(egress.managed_identity(&of(None)).unwrap()).await;
+    assert!(matches!(answer, Err(Error::Redirected)));
+    let asked = serving.join().unwrap();
+    let line = "get /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3a%2f%2fvault.azure.net\
+                &client_id=one+of+ours http/1.1\r\n";
+    assert!(asked.starts_with(line), "{asked}");
+    assert!(
+        asked.contains("\r\nhost: 169.254.169.254\r\n") && asked.contains("\r\nmetadata: true\r\n"),
+        "{asked}"
+    );
+    assert_eq!(*detour.1.lock().unwrap(), ["169.254.169.254:80".parse().unwrap()]);
+
+    // A name that the environment gives may lead nowhere but here or beside here.
+    let named = Url::parse("http://identity.example/msi/token").unwrap();
+    let refused = ask(egress.managed_identity(&of(Some(&named))).unwrap()).await.unwrap_err();
+    assert!(matches!(refused, Error::ForbiddenAddress), "{refused}");
+    for bad in ["https://127.0.0.1/msi/token", "http://u:p@127.0.0.1/msi/token", "file:///msi/token"] {
+        let bad = Url::parse(bad).unwrap();
+        assert!(matches!(egress.managed_identity(&of(Some(&bad))), Err(Error::Url(_))), "{bad}");
+    }
+    assert_eq!(detour.1.lock().unwrap().len(), 1, "nothing else was dialled");
+}

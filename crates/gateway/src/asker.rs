@@ -47,8 +47,8 @@ impl Asker {
         Self { address: Some(address), ..self }
     }
 
-    /// Waits until what the request came with is good no more: its token has expired, or was taken back. A caller
-    /// without a token is waited for in vain.
+    /// Waits until what the request came with is good no more: its token has expired, or was taken back, here or where it was
+    /// issued. A caller without a token is waited for in vain.
     pub async fn until_expired(&self, clock: &dyn Clock) {
         let Some(access) = &self.access else { return std::future::pending().await };
         let left = access.token.expires_at().since(clock.now());
@@ -56,7 +56,7 @@ impl Asker {
         let expired = tokio::time::sleep(left + Duration::from_secs(1));
         tokio::select! {
             () = expired => {}
-            () = access.server.denied().denied(&access.token) => {}
+            () = self.until_revoked() => {}
         }
     }
 
@@ -65,11 +65,13 @@ impl Asker {
         self.access.as_ref().is_some_and(|access| access.server.denied().denies(&access.token))
     }
 
-    /// Waits until the token of the request is taken back; what goes on under one that merely expires may finish.
+    /// Waits until the token of the request is taken back, here or where it was issued; what goes on under one that merely
+    /// expires may finish.
     pub async fn until_revoked(&self) {
-        match &self.access {
-            Some(access) => access.server.denied().denied(&access.token).await,
-            None => std::future::pending().await,
+        let Some(Access { token, server }) = &self.access else { return std::future::pending().await };
+        tokio::select! {
+            () = server.denied().denied(token) => {}
+            () = server.until_inactive(token) => {}
         }
     }
 }

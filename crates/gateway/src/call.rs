@@ -2,6 +2,7 @@
 
 mod rounds;
 pub mod tasks;
+mod told;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -29,7 +30,7 @@ use crate::{
     merged, naming, opinions,
     permit::{Policy, Question},
     quarantine::Stay,
-    record::{ContentRule, Ending, Told},
+    record::{ContentRules, Ending, tool_called},
     responses::Responses,
     server::Server,
     upstream::{Answer, Failure},
@@ -84,8 +85,10 @@ pub struct Call {
     clock: Arc<dyn Clock>,
     /// How it ends, for the audit log.
     pub ending: Ending,
-    /// What of it is recorded in words.
-    content: Option<ContentRule>,
+    /// What of which calls is recorded in words.
+    content: Arc<ContentRules>,
+    /// The tool that it calls, as its server calls it.
+    tool: Option<String>,
     is_first_page: bool,
     /// The client's progress token, as written.
     token: Option<String>,
@@ -158,7 +161,6 @@ impl Call {
         let ward = gate.ward.get().filter(|_| shield.config().quarantines());
         let digest = if bound || ward.is_some() { digest_of(request) } else { [0; 32] };
         let stay = ward.map(|ward| ward.stay(&asker, &server, request, digest));
-        let content = gate.content.load().of(server.name(), is_merged, request).cloned();
         let trace = Trace::fresh(gate.entropy.as_ref());
         let told = request.meta("traceparent").and_then(Value::as_str).filter(|t| era::is_traceparent(t));
         let ending = Ending {
@@ -191,7 +193,8 @@ impl Call {
             trace,
             inspector: Inspector::default(),
             ending,
-            content,
+            content: gate.content.load_full(),
+            tool: tool_called(is_merged, request),
             is_first_page: request.param("cursor").is_none(),
             token: request.meta("progressToken").map(|t| t.text().to_owned()),
             progress: None,
@@ -304,11 +307,6 @@ impl Call {
         self.is_released = true;
         self.ending.altered("released");
         Some(Answer::given(message))
-    }
-
-    /// What is to be recorded of `response`, as the client gets it.
-    pub fn told(&self, response: &str) -> Option<Told> {
-        self.content.as_ref()?.result(&self.shield, &self.server, response)
     }
 
     /// Finds out what of `message` may be shown at all.

@@ -52,7 +52,7 @@ pub async fn exchange(
     let answering = async {
         match received.method {
             Method::POST => post(gate, &asker, received).await,
-            Method::GET => listen(gate, &asker, &received),
+            Method::GET => listen(gate, &asker, &received).await,
             _ => end(gate, &asker, &received),
         }
     };
@@ -110,7 +110,7 @@ async fn post(gate: &Arc<Gate>, asker: &Asker, mut received: Received) -> Respon
     let answered = match era::of_message(&message, Some(&received.headers)) {
         Era::Modern => {
             let slot = match message.method().as_ref() {
-                "subscriptions/listen" => match gate.quotas().hold(Held::Stream, asker) {
+                "subscriptions/listen" => match gate.quotas().hold(Held::Stream, asker).await {
                     Ok(slot) => Some(slot),
                     Err(refusal) => return respond::refused(&refusal, id.as_deref()),
                 },
@@ -223,9 +223,10 @@ fn check_version(received: &Received, negotiated: Option<Revision>) -> Result<()
 }
 
 /// The stream of what answers no request, or a broken stream from where it broke.
-fn listen(gate: &Arc<Gate>, asker: &Asker, received: &Received) -> Response<Answer> {
-    let opened = bind(gate, asker, received).and_then(|session| {
-        let slot = gate.quotas().hold(Held::Stream, asker)?;
+async fn listen(gate: &Arc<Gate>, asker: &Asker, received: &Received) -> Response<Answer> {
+    let opening = async {
+        let session = bind(gate, asker, received)?;
+        let slot = gate.quotas().hold(Held::Stream, asker).await?;
         let resumed = received.headers.get(headers::LAST_EVENT_ID);
         let reader = match resumed {
             // Not 404, which would mean the session (spec.md B-28).
@@ -243,8 +244,8 @@ fn listen(gate: &Arc<Gate>, asker: &Asker, received: &Received) -> Response<Answ
         };
         let stream = respond::stream(session, reader, resumed.is_none());
         Ok(respond::holding(while_good(gate, asker, stream), slot))
-    });
-    opened.unwrap_or_else(|refusal| respond::refused(&refusal, None))
+    };
+    opening.await.unwrap_or_else(|refusal| respond::refused(&refusal, None))
 }
 
 /// Ends a session (spec.md B-29).

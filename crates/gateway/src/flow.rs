@@ -106,14 +106,8 @@ impl Flow {
                 Some(Out::Final { status, text }) => self.close(status, text),
                 Some(Out::Message(text)) => {
                     if let Some(opened) = &self.opened {
-                        let call = &self.call;
-                        self.recorder.passed(
-                            opened.call(),
-                            call.server.name(),
-                            &call.asker,
-                            &call.method,
-                            text.len(),
-                        );
+                        let told = self.call.told_on_the_way(&text);
+                        self.recorder.passed(opened.call(), &self.call, text.len(), told);
                     }
                     return Some(Out::Message(text));
                 }

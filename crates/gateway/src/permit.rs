@@ -26,7 +26,7 @@ use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use bartizan_oauth::{AuthenticationRequired, Error, VerifiedToken};
 use bartizan_policy::{
     Action, Bundle, Catalog, Claims, Decision, Denial, FlowLabels, Hints, Obligation, PolicyConfig,
-    Principal, Prompt, Query, Reason, Sightings, Source, Sources, Surroundings, Tool, Trust, Version,
+    Principal, Prompt, Query, Reason, Sightings, Source, Sources, Surroundings, Tool, Trust,
     flow::{FlowContext, Label},
 };
 use bartizan_store::{
@@ -209,14 +209,14 @@ impl Policy {
         Ok(warnings)
     }
 
-    /// What `rules` would be, for the tools that are approved now: the version of their bundle, and what should be looked at all
-    /// the same. Nothing changes.
+    /// What `rules` would be, for the tools that are approved now: their bundle, and what should be looked at all the same.
+    /// Nothing changes.
     ///
     /// # Errors
     /// Every problem, a line each.
-    pub fn check(&self, rules: &Rules) -> Result<(Version, Vec<String>), String> {
+    pub fn draft(&self, rules: &Rules) -> Result<(Arc<Bundle>, Vec<String>), String> {
         let (ready, warnings) = catalog::long_work(|| make(rules, 0, &self.keeper.approved()))?;
-        Ok((ready.bundle.version(), warnings))
+        Ok((ready.bundle, warnings))
     }
 
     /// The bundle for the pins as they are now.

@@ -1,7 +1,7 @@
 //! How much a caller may ask for: `[limits]` on the path of a request (attacks.md EP-06).
 //!
-//! Rates and places are counted in this process; with [`Shared`] they are counted in one place for several gates, but for
-//! sessions and listening streams, which are a process's own.
+//! Rates and places, those of sessions and listening streams too, are counted in this process; with [`Shared`] they are counted
+//! in one place for several gates.
 //! A request over a limit is refused with 429 and the time to wait (RFC 6585 §4), inside the conversation where the
 //! protocol has one.
 
@@ -24,8 +24,9 @@ use crate::{Asker, merged, server::Server};
 
 use leases::Lease;
 
-/// A request's places among those under way, here and wherever they are counted; it has them until this is dropped.
-#[must_use = "the request counts as over when this is dropped"]
+/// The places of a request, a session or a stream among those under way, here and wherever they are counted; it has them until
+/// this is dropped.
+#[must_use = "it counts as over when this is dropped"]
 pub struct Taken {
     _slot: Slot,
     _lease: Option<Lease>,
@@ -103,21 +104,27 @@ impl Quotas {
                 drop(slot);
                 alone(&limits)
             }
-            Err(_) => Err(Refusal {
-                retry_after_s: Some(1),
-                ..Refusal::new(503, code::LIMIT, "requests cannot be counted now; try again later")
-                    .with_data(r#"{"source":"bartizan","reason":"limits.unavailable"}"#)
-            }),
+            Err(_) => Err(uncounted()),
         }
     }
 
-    /// Counts a session or a listening stream until the slot is dropped.
+    /// Counts a session or a listening stream until what it has taken is dropped. One that has begun goes on while it cannot
+    /// be counted.
     ///
     /// # Errors
-    /// 429 over the limit.
-    pub fn hold(&self, held: Held, asker: &Asker) -> Result<Slot, Refusal> {
+    /// 429 over the limit; 503 if it cannot be counted.
+    pub async fn hold(&self, held: Held, asker: &Asker) -> Result<Taken, Refusal> {
         let user = Claims::of_caller(&asker.caller).user();
-        self.limits.load().hold(held, &user, self.now()).map_err(over)
+        let limits = self.limits.load_full();
+        // What is over here is over everywhere.
+        let slot = limits.hold(held, &user, self.now()).map_err(over)?;
+        let Some(shared) = self.shared.load_full() else { return Ok(Taken { _slot: slot, _lease: None }) };
+        match shared.take(&[], &[limits.room(held, &user)]).await {
+            Ok(Ok(lease)) => Ok(Taken { _slot: slot, _lease: lease }),
+            Ok(Err(over_limit)) => Err(over(over_limit)),
+            Err(_) if limits.config().dangerous_fail_open => Ok(Taken { _slot: slot, _lease: None }),
+            Err(_) => Err(uncounted()),
+        }
     }
 
     fn now(&self) -> Duration {
@@ -133,6 +140,15 @@ fn tool_of(is_merged: bool, message: &Message) -> Option<String> {
     let name = message.param("name").and_then(Value::as_str)?;
     let bare = if is_merged { merged::split_name(&name)?.1 } else { &name };
     (bare.len() <= LONGEST_NAME).then(|| bare.to_owned())
+}
+
+/// The refusal of what cannot be counted.
+fn uncounted() -> Refusal {
+    Refusal {
+        retry_after_s: Some(1),
+        ..Refusal::new(503, code::LIMIT, "requests cannot be counted now; try again later")
+            .with_data(r#"{"source":"bartizan","reason":"limits.unavailable"}"#)
+    }
 }
 
 fn over(over: OverLimit) -> Refusal {
@@ -193,6 +209,35 @@ mod tests {
         let by = |client| Asker::new(Caller::new("https://issuer.example", "ann", client));
         assert!(quotas.enter(&by("one"), None, false, &call("t")).await.is_ok());
         assert!(quotas.enter(&by("two"), None, false, &call("t")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_is_counted_where_others_count_it_too_or_refused() {
+        // Nobody listens where somebody did a moment ago.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = format!("redis://127.0.0.1:{}", listener.local_addr().unwrap().port());
+        drop(listener);
+        let away = || {
+            let place = Place::parse(&place, bartizan_egress::TlsOptions::default()).unwrap();
+            let egress = bartizan_egress::Egress::new(bartizan_egress::Config::default());
+            Some(Shared::new(place, None, egress, "me".into()))
+        };
+        let quotas = Quotas::default();
+        let set = |config: &str, shared| quotas.set(serde_json::from_str(config).unwrap(), shared);
+        set(r#"{"streams":1}"#, away());
+        for held in [Held::Stream, Held::Session] {
+            let refusal = quotas.hold(held, &asker("ann")).await.err().unwrap();
+            assert_eq!((refusal.status, refusal.retry_after_s), (503, Some(1)));
+            assert!(refusal.data.unwrap().contains("limits.unavailable"));
+        }
+        // What was refused has no place here either; where the operator says so, this gate's own count is enough.
+        set(r#"{"streams":1,"dangerous_fail_open":true}"#, away());
+        let held = quotas.hold(Held::Stream, &asker("ann")).await;
+        assert!(held.is_ok());
+        let refusal = quotas.hold(Held::Stream, &asker("ann")).await.err().unwrap();
+        assert!(refusal.data.unwrap().contains(r#""reason":"limits.concurrent","scope":"stream""#));
+        drop(held);
+        assert!(quotas.hold(Held::Stream, &asker("ann")).await.is_ok());
     }
 
     #[test]

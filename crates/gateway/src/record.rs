@@ -25,13 +25,13 @@ use bartizan_store::{
 
 use crate::{
     Asker,
-    call::{Trace, answers_to_server},
+    call::{Call, Trace, answers_to_server},
     permit::Permitted,
     server::Server,
     upstream::Failure,
 };
 
-pub use content::{ContentRule, ContentRules, Glob, Pointer, Told};
+pub use content::{ContentRule, ContentRules, Glob, Pointer, Told, tool_called};
 pub use identity::IdentityLedger;
 pub use voice::{Answer, Unasked, Voice};
 
@@ -160,7 +160,7 @@ impl Recorder {
     /// What is recorded of what was told in a call of `caller`: in clear, or sealed.
     fn content(&self, caller: &Caller, told: Option<Told>) -> (Option<Text>, Option<Sealed>) {
         match told {
-            Some(Told { words, is_clear: true }) => (Some(words), None),
+            Some(Told { words, is_clear: true, .. }) => (Some(words), None),
             Some(told) => (None, self.log.seal(caller, told.words.as_str().as_bytes())),
             None => (None, None),
         }
@@ -334,9 +334,10 @@ impl Recorder {
     /// What is known of an answer that took `took`, of which `told` is to be recorded.
     pub fn answered(&self, caller: &Caller, text: &str, took: Duration, told: Option<Told>) -> Answered {
         let person = self.log.persons().of(caller).ok();
+        let tool = told.as_ref().and_then(|told| told.tool.clone());
         let (clear, sealed) = self.content(caller, told);
         let digest = person.map(|person| person.digest(text.as_bytes()));
-        Answered { bytes: text.len() as u64, took, digest, clear, sealed }
+        Answered { bytes: text.len() as u64, took, digest, tool, clear, sealed }
     }
 
     /// Closes a call with the answer its caller will get: durable when this returns.
@@ -355,6 +356,7 @@ impl Recorder {
             response_bytes: Some(answer.bytes),
             duration_us: u64::try_from(answer.took.as_micros()).ok(),
             result_digest: answer.digest,
+            tool: answer.tool,
             result: answer.clear,
             sealed_result: answer.sealed,
             ..Details::default()
@@ -362,13 +364,19 @@ impl Recorder {
         log.close(opened, details).await
     }
 
-    /// Records that a message of an open call was passed on.
-    pub fn passed(&self, opened: &Opened, server: &ServerName, asker: &Asker, method: &str, bytes: usize) {
+    /// Records that a message of `bytes` bytes, of which `told` is to be recorded, was passed on within an open call.
+    pub fn passed(&self, opened: &Opened, call: &Call, bytes: usize, told: Option<Told>) {
+        let asker = &call.asker;
+        let tool = told.as_ref().and_then(|told| told.tool.clone());
+        let (result, sealed_result) = self.content(&asker.caller, told);
         self.log.mention(Event::new(Kind::CallEvent).by(&asker.caller).at(asker.address).with(Details {
             call: Some(opened.id()),
-            server: Some(server.clone()),
-            method: Some(Text::new(method)),
+            server: Some(call.server.name().clone()),
+            method: Some(Text::new(&call.method)),
+            tool,
             response_bytes: Some(bytes as u64),
+            result,
+            sealed_result,
             ..Details::default()
         }));
     }
@@ -379,6 +387,8 @@ pub struct Answered {
     bytes: u64,
     took: Duration,
     digest: Option<Digest>,
+    /// The tool it is of, where the request does not name it.
+    tool: Option<Text>,
     clear: Option<Text>,
     sealed: Option<Sealed>,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bartizan_mcp::{Era, Message, Refusal};
 use tracing::Instrument;
 
-use crate::{Asker, Gate, badge, contract, opinions, quota::Taken, server::Server};
+use crate::{Asker, Gate, badge, contract, opinions, quota::Taken, record::tool_called, server::Server};
 
 /// A request that may be sent: it is within its limits, approved, fits its tool, is judged and permitted, and its beginning is
 /// durable in the audit log.
@@ -71,7 +71,9 @@ pub async fn enter(
             }
             let attributes = gate.policy.attributes(asker, &permitted);
             let permitted = permitted.with_attributes(attributes);
-            let rule = gate.content.load().of(server.name(), is_merged, message).cloned();
+            let rules = gate.content.load();
+            let tool = tool_called(is_merged, message).filter(|_| !rules.0.is_empty());
+            let rule = tool.and_then(|tool| rules.of(server.name(), &tool));
             let told = rule.and_then(|rule| rule.arguments(&gate.shield.load(), server, message));
             let opening = gate.recorder.open(asker, server, era, message, &permitted, told);
             let call = opening.instrument(tracing::debug_span!("audit.open")).await?;

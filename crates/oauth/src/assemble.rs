@@ -20,6 +20,7 @@ use crate::{
     resource::{Common, Resource},
     scope::Hierarchy,
     server::Rules,
+    standing::Standing,
     verify::{Issuer, Keys, OpaqueIssuer},
 };
 
@@ -133,6 +134,7 @@ impl ResourceServer {
             denied: surroundings.denied,
             subjects: surroundings.subjects,
             nonces: surroundings.nonces,
+            standing: Standing::default(),
         })
     }
 }

@@ -26,6 +26,12 @@ impl CacheKey {
         key.copy_from_slice(context.finish().as_ref());
         Self(key)
     }
+
+    /// Which of `count` shards it belongs to.
+    pub fn shard(&self, count: usize) -> usize {
+        let [first, ..] = self.0;
+        usize::from(first) % count.max(1)
+    }
 }
 
 struct Kept {
@@ -48,9 +54,8 @@ impl Cache {
     }
 
     fn shard(&self, key: &CacheKey) -> std::sync::MutexGuard<'_, HashMap<CacheKey, Kept>> {
-        let [first, ..] = key.0;
         let [shard, ..] = &self.shards;
-        let shard = self.shards.get(usize::from(first) % SHARDS).unwrap_or(shard);
+        let shard = self.shards.get(key.shard(SHARDS)).unwrap_or(shard);
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

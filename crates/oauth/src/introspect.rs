@@ -1,6 +1,6 @@
 //! Opaque tokens: their issuer says what they mean (RFC 7662).
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bartizan_model::Secret;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -15,6 +15,22 @@ use crate::{
 
 /// Questions under way at once; a flood of made-up tokens must not become a flood at the issuer.
 const AT_ONCE: usize = 32;
+
+/// An opaque token, about which its issuer can be asked, again and again. Only this module reads it, and nothing else can be done
+/// with it: it is as good as forgotten (spec.md G-03; attacks.md TP-01).
+pub(crate) struct Bearer(Secret);
+
+impl Bearer {
+    pub fn new(token: &str) -> Self {
+        Self(Secret::new(token.to_owned()))
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer")
+    }
+}
 
 /// Asks one introspection endpoint.
 pub(crate) struct Introspector {
@@ -40,16 +56,16 @@ impl Introspector {
         Self { issuer, url, authorization, fetch, slots: Semaphore::new(AT_ONCE) }
     }
 
-    /// What the issuer says about `token`, if it is active.
+    /// What the issuer says about `bearer`, if it is active.
     ///
     /// # Errors
     /// [`Error::Inactive`]; [`Error::IssuerUnknown`] for a token of somebody else's; [`Error::IntrospectionUnavailable`].
-    pub async fn ask(&self, token: &str) -> Result<Object, Error> {
+    pub async fn ask(&self, bearer: &Bearer) -> Result<Object, Error> {
         let Ok(_slot) = self.slots.try_acquire() else {
             tracing::warn!(issuer = self.issuer, "too many tokens are being introspected");
             return Err(Error::IntrospectionUnavailable);
         };
-        let encoded = form_urlencoded::byte_serialize(token.as_bytes()).collect::<String>();
+        let encoded = form_urlencoded::byte_serialize(bearer.0.reveal().as_bytes()).collect::<String>();
         let form = Secret::new(format!("token={encoded}&token_type_hint=access_token"));
         let answered = self.fetch.post(&self.url, Some(&self.authorization), form).await;
         let lost = |what: &str| {

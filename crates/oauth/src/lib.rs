@@ -53,6 +53,7 @@ mod resource;
 mod scope;
 mod server;
 pub mod signin;
+mod standing;
 mod subjects;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use crate::{
     mtls,
     resource::{Resource, WELL_KNOWN},
     scope::Hierarchy,
+    standing::Standing,
     verify::{Issuer, OpaqueIssuer},
 };
 
@@ -33,6 +34,7 @@ pub struct ResourceServer {
     pub(crate) denied: Arc<DenyList>,
     pub(crate) subjects: Option<Arc<SubjectTokens>>,
     pub(crate) nonces: Option<DpopNonces>,
+    pub(crate) standing: Standing,
 }
 
 /// What every token must be.

@@ -1,11 +1,11 @@
 //! What a verified token says, without the token.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bartizan_model::{Caller, Timestamp};
 use bartizan_store::provider_tokens::SignIn;
 
-use crate::{Error, StepUp, binding::Binding, cache::CacheKey};
+use crate::{Error, StepUp, binding::Binding, cache::CacheKey, introspect::Bearer};
 
 /// Who an access token speaks for (attacks.md AA-32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Principal {
     User,
 }
 
-/// An access token that was verified for one resource. Only this crate makes one, and none holds the bearer string:
+/// An access token that was verified for one resource. Only this crate makes one, and none gives the bearer string away:
 /// behind it nothing can be passed on (spec.md G-03; attacks.md TP-01).
 #[derive(Clone, Debug)]
 pub struct VerifiedToken {
@@ -30,6 +30,8 @@ pub struct VerifiedToken {
     pub(crate) expires_at: Timestamp,
     /// What it is cached under: a digest of the token it was made of; nothing of the token can be had from it.
     pub(crate) shown: Option<CacheKey>,
+    /// What its issuer can be asked by whether it is still good, if it is one to ask about.
+    pub(crate) bearer: Option<Arc<Bearer>>,
 }
 
 /// Who a token speaks for, and what they may.

@@ -9,7 +9,7 @@ use crate::{
     binding::Binding,
     cache::CacheKey,
     facade::Keyring,
-    introspect::Introspector,
+    introspect::{Bearer, Introspector},
     json::Object,
     jwks::IssuerKeys,
     jws::{self, KeyFrom, Unverified},
@@ -23,7 +23,7 @@ use crate::{
 /// How long a verified JWT is believed without looking again: what an issuer's withdrawn key may outlive, at most.
 const JWT_KEPT: Duration = Duration::from_secs(60);
 /// The same for an introspected token, whose issuer may have revoked it meanwhile.
-const OPAQUE_KEPT: Duration = Duration::from_secs(5);
+pub(crate) const OPAQUE_KEPT: Duration = Duration::from_secs(5);
 
 /// Somebody whose tokens are taken.
 pub(crate) struct Issuer {
@@ -95,7 +95,7 @@ impl ResourceServer {
                 let (verified, kept) = if looks_like_jwt(token) {
                     (self.verify_jwt(token, resource, now).await?, JWT_KEPT)
                 } else {
-                    (self.verify_opaque(token, resource, now).await?, OPAQUE_KEPT)
+                    (self.verify_opaque(Arc::new(Bearer::new(token)), resource, now).await?, OPAQUE_KEPT)
                 };
                 let verified = Arc::new(VerifiedToken { shown: Some(key), ..verified });
                 let until = now.plus(kept).min(verified.expires_at);
@@ -120,17 +120,19 @@ impl ResourceServer {
         self.believe(&claims, &issuer.profile, times, resource).await
     }
 
-    async fn verify_opaque(
+    /// What the issuer of an opaque token says that it means.
+    pub(crate) async fn verify_opaque(
         &self,
-        token: &str,
+        bearer: Arc<Bearer>,
         resource: &Resource,
         now: Timestamp,
     ) -> Result<VerifiedToken, Error> {
         let issuer = self.opaque.as_ref().ok_or(Error::TokenMalformed)?;
-        let claims = issuer.introspector.ask(token).await?;
+        let claims = issuer.introspector.ask(&bearer).await?;
         let needed = times::Needed { issued_at: false, not_before: false };
         let times = times::check(&claims, needed, issuer.max_lifetime, now)?;
-        self.believe(&claims, &issuer.profile, times, resource).await
+        let believed = self.believe(&claims, &issuer.profile, times, resource).await?;
+        Ok(VerifiedToken { bearer: Some(bearer), ..believed })
     }
 
     /// What claims mean that an issuer vouches for.
@@ -175,6 +177,7 @@ pub(crate) fn verified(
         issued_at,
         expires_at,
         shown: None,
+        bearer: None,
     })
 }
 

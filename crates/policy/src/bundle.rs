@@ -1,5 +1,9 @@
 //! A bundle: everything that decisions are made from, checked, frozen and named by its digest.
 
+mod changes;
+
+pub use changes::Changes;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,

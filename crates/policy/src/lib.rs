@@ -46,7 +46,7 @@ pub mod suggest;
 mod scene;
 
 pub use arguments::BadArguments;
-pub use bundle::{Bundle, Loaded, Problems, Sources, Version};
+pub use bundle::{Bundle, Changes, Loaded, Problems, Sources, Version};
 pub use canonical::Ambiguous;
 pub use catalog::{Catalog, FlowLabels, Hints, Prompt, Server, Tool, Trust};
 pub use claims::{Claims, Members, OWNER, Principal, Roles};

@@ -41,8 +41,7 @@ pub struct LimitsConfig {
     /// and therefore no such limit.
     pub answer_bytes: NonZeroUsize,
     /// A Redis server in which several gates count together: `redis://127.0.0.1:6379`, or `rediss://…` (TLS) on another
-    /// machine. What a gate that dies had under way counts for another 30 seconds. Sessions and streams are counted by each
-    /// gate for itself.
+    /// machine. Rates, requests under way, sessions and streams: what a gate that dies had counts for another 30 seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<String>,
     /// A file with the password of `shared`.
@@ -191,7 +190,7 @@ pub struct Rate {
     pub ahead: Duration,
 }
 
-/// Room for requests under way at once that is counted elsewhere.
+/// Room for what is under way at once that is counted elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Whose.
@@ -287,12 +286,18 @@ impl Limits {
     /// # Errors
     /// [`OverLimit::Concurrent`].
     pub fn hold(&self, held: Held, caller: &str, now: Duration) -> Result<Slot, OverLimit> {
+        let Room { scope, key, most } = self.room(held, caller);
+        let limit = Limit { concurrent: Some(most), ..Limit::default() };
+        self.take(vec![((scope, key), limit)], now)
+    }
+
+    /// The room that something which goes on must fit besides, where it is counted elsewhere too.
+    pub fn room(&self, held: Held, caller: &str) -> Room {
         let (scope, most) = match held {
             Held::Session => (Scope::Session, self.config.sessions),
             Held::Stream => (Scope::Stream, self.config.streams),
         };
-        let limit = Limit { concurrent: Some(most), ..Limit::default() };
-        self.take(vec![((scope, caller.into()), limit)], now)
+        Room { scope, key: caller.into(), most }
     }
 
     /// The limits that concern a request, each with what it counts.
@@ -473,6 +478,9 @@ mod tests {
         assert!(hold(Held::Session, "bob").is_ok() && hold(Held::Stream, "ann").is_ok());
         drop(first);
         assert!(hold(Held::Session, "ann").is_ok());
+        let room = limits.room(Held::Stream, "ann");
+        let most = NonZeroU32::MIN;
+        assert_eq!(room, Room { scope: Scope::Stream, key: "ann".into(), most }, "the same, elsewhere");
     }
 
     #[test]

@@ -158,13 +158,14 @@ impl Gate {
         eventually(&format!("`{text}` in the log"), || self.log().contains(text).then_some(()));
     }
 
-    /// Writes another configuration and waits until it is taken.
+    /// Writes another configuration and waits until it is taken: twice, because of the signal and because of the file. One reading
+    /// more would come to an end in the middle of whatever is next.
     pub fn reconfigure(&self, config: &str) {
         let taken = |log: String| log.matches("the configuration was read again").count();
         let before = taken(self.log());
         write_config(self.folder.path(), config);
         self.signal(Signal::HUP);
-        eventually("the configuration is read again", || (taken(self.log()) > before).then_some(()));
+        eventually("the configuration is read again", || (taken(self.log()) > before + 1).then_some(()));
     }
 
     /// Where it listens.
@@ -250,12 +251,21 @@ pub fn kill(pid: u32, signal: Signal) {
 /// # Panics
 /// If it starts.
 pub fn refusal_of(config: &str) -> (Option<i32>, String) {
+    refusal_with(config, &[])
+}
+
+/// The same with more variables in its environment.
+///
+/// # Panics
+/// If it starts.
+pub fn refusal_with(config: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("there is room for a folder");
     write_config(folder.path(), config);
     let mut process = Command::new(binary())
         .args(["run", "--config"])
         .arg(folder.path().join("bartizan.toml"))
         .env_clear()
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -37,8 +37,12 @@ impl Tenant {
             let place = heard.path().trim_start_matches('/').trim_start_matches(ID);
             match (heard.method(), place) {
                 ("GET", "/v2.0/.well-known/openid-configuration") => pen.json(
-                    &json!({ "issuer": format!("{base}/v2.0"), "jwks_uri": format!("{base}/discovery/v2.0/keys") })
-                        .to_string(),
+                    &json!({
+                        "issuer": format!("{base}/v2.0"), "jwks_uri": format!("{base}/discovery/v2.0/keys"),
+                        "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
+                        "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+                    })
+                    .to_string(),
                 ),
                 ("GET", "/discovery/v2.0/keys") => pen.json(&keys),
                 ("POST", _) => script(heard, pen),
@@ -65,6 +69,12 @@ impl Tenant {
         format!(
             "[[identity.issuers]]\nkind = \"entra\"\ntenant = \"{ID}\"\nauthority = \"{origin}\"\nsts = \"{origin}\"\n"
         )
+    }
+
+    /// `[identity.provider]` for it, without its kind and a credential.
+    pub fn provider(&self) -> String {
+        let origin = self.origin();
+        format!("tenant = \"{ID}\"\nclient_id = \"gate\"\nauthority = \"{origin}\"\nsts = \"{origin}\"\n")
     }
 
     /// `app` for it: a registration whose secret is in this file.

@@ -71,7 +71,7 @@ named! {
         PinRolledBack = "pin.rolled_back",
         /// The configuration changed.
         ConfigChanged = "config.changed",
-        /// The policy changed.
+        /// Other policies are in force, or those on the disk were refused (`decision`) and the ones before stay.
         PolicyChanged = "policy.changed",
         /// The rights that the policy gives were reviewed; `count` of them give more than was used.
         PolicyReviewed = "policy.reviewed",

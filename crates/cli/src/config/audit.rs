@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use bartizan_audit::Kind;
+use bartizan_model::ServerName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -45,7 +46,7 @@ pub enum Export {
     /// Splunk's HTTP Event Collector.
     SplunkHec(SplunkExport),
     /// Microsoft Sentinel by the Logs Ingestion API.
-    Sentinel(SentinelExport),
+    Sentinel(Box<SentinelExport>),
     /// OpenTelemetry logs (OTLP/HTTP).
     Otlp(OtlpExport),
     /// OpenTelemetry traces (OTLP/HTTP): each call as a span.
@@ -217,7 +218,7 @@ pub struct SentinelExport {
     /// The directory (tenant) of the application that may publish to the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// That application's id; with `managed_identity`, that of the identity, for a machine that has several.
+    /// That application's id; with `managed_identity` another name for `identity_client_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// Its secret: `{ env = "NAME" }` or `{ file = "path" }`.
@@ -226,6 +227,9 @@ pub struct SentinelExport {
     /// Publish as the identity that Azure manages for this machine, instead of an application.
     #[serde(default)]
     pub managed_identity: bool,
+    /// Which identity, by its client id, for a machine that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_client_id: Option<String>,
     /// Whom to ask for tokens; another in national clouds.
     #[schemars(with = "String")]
     #[serde(default = "default_authority")]
@@ -407,6 +411,9 @@ impl Export {
             say("`tls`: `client_cert` and `key` belong together".into());
         }
         if let Self::Sentinel(sentinel) = self {
+            let (identity, client_id) = (sentinel.identity_client_id.as_ref(), sentinel.client_id.as_ref());
+            let problem = super::keys::identity_problem(sentinel.managed_identity, identity, client_id);
+            problem.into_iter().for_each(|problem| say(problem.to_owned()));
             let has_secret = sentinel.client_secret.is_some();
             let is_application = sentinel.tenant.is_some() && sentinel.client_id.is_some() && has_secret;
             if !is_application && !sentinel.managed_identity {
@@ -447,12 +454,7 @@ impl AuditConfig {
         let mut found = Vec::new();
         for content in &self.content {
             let shown = content.shown();
-            if content.clear {
-                found.push(format!(
-                    "[[audit.content]] {shown}: `clear` writes what is said for whoever can read the log, and erasing a person does \
-                     not erase it"
-                ));
-            }
+            found.extend(content.warning());
             let fits = bartizan_gateway::record::Glob::new(&content.server);
             if !servers.iter().any(|server| fits.fits(server.name.as_str())) {
                 found.push(format!("[[audit.content]] {shown}: there is no such server"));
@@ -467,6 +469,14 @@ impl AuditConfig {
             ));
         }
         found
+    }
+
+    /// What of `[[audit.content]]` works and is still not as it should be, before this server alone.
+    pub fn content_warnings(&self, server: &ServerName) -> Vec<String> {
+        let fits = |content: &&ContentConfig| {
+            bartizan_gateway::record::Glob::new(&content.server).fits(server.as_str())
+        };
+        self.content.iter().filter(fits).filter_map(ContentConfig::warning).collect()
     }
 
     /// What no single field shows.

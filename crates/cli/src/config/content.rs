@@ -60,6 +60,17 @@ impl ContentConfig {
         found
     }
 
+    /// What works and is still not as it should be.
+    pub fn warning(&self) -> Option<String> {
+        self.clear.then(|| {
+            format!(
+                "[[audit.content]] {}: `clear` writes what is said for whoever can read the log, and erasing a person does not \
+                 erase it",
+                self.shown()
+            )
+        })
+    }
+
     /// Which calls it is about, for people.
     pub fn shown(&self) -> String {
         format!("server `{}`, tool `{}`", self.server, self.tool)

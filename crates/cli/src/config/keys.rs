@@ -125,12 +125,15 @@ pub struct AzureVault {
     /// The directory (tenant) id; left out with `managed_identity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// The application's (client) id; with `managed_identity`, that of the identity, for a machine that has several.
+    /// The application's (client) id; with `managed_identity` another name for `identity_client_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// Ask as the identity that Azure manages for this machine, in the place of `tenant` and a credential.
     #[serde(default, skip_serializing_if = "is_false")]
     pub managed_identity: bool,
+    /// Which identity, by its client id, for a machine that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_client_id: Option<String>,
     /// Where its secret is kept: not in a vault itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<SecretRef>,
@@ -148,6 +151,28 @@ pub struct AzureVault {
     /// The authorities to trust instead of the system's (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+}
+
+impl AzureVault {
+    /// Which of the machine's identities asks.
+    pub fn identity(&self) -> Option<&str> {
+        self.identity_client_id.as_deref().or(self.client_id.as_deref())
+    }
+}
+
+/// What is wrong with the names of the machine's identity, which `client_id` may be too: what was accepted stays so.
+pub(super) fn identity_problem(
+    is_managed: bool,
+    identity: Option<&String>,
+    client_id: Option<&String>,
+) -> Option<&'static str> {
+    match (is_managed, identity, client_id) {
+        (false, Some(_), _) => Some("`identity_client_id` is for `managed_identity = true`"),
+        (true, Some(_), Some(_)) => Some(
+            "`client_id` and `identity_client_id` are one with `managed_identity`: leave `client_id` out",
+        ),
+        _ => None,
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's own signature")]
@@ -226,6 +251,9 @@ pub fn problems(keys: &KeysConfig, vaults: &VaultsConfig) -> Vec<String> {
                 found.push(format!("[vaults.azure] {name} must be an https URL"));
             }
         }
+        let (identity, client_id) = (azure.identity_client_id.as_ref(), azure.client_id.as_ref());
+        let problem = identity_problem(azure.managed_identity, identity, client_id);
+        found.extend(problem.map(|problem| format!("[vaults.azure] {problem}")));
         let has_proof = azure.client_secret.is_some() || azure.federated_token_file.is_some();
         if azure.managed_identity {
             if has_proof || azure.tenant.is_some() {
@@ -292,6 +320,13 @@ mod tests {
         let managed = "[vaults.azure]\nurl = \"https://contoso.vault.azure.net\"\nmanaged_identity = true\n";
         assert_eq!(found(managed), Vec::<String>::new());
         assert!(found(&format!("{AZURE}managed_identity = true\n"))[0].contains("leave them out"));
+        assert!(found(&format!("{managed}identity_client_id = \"ours\"\n")).is_empty());
+        assert!(found(&format!("{managed}client_id = \"ours\"\n")).is_empty(), "as it was written before");
+        let both = format!("{managed}client_id = \"a\"\nidentity_client_id = \"b\"\n");
+        assert!(found(&both)[0].contains("leave `client_id` out"));
+        assert!(
+            found(&format!("{AZURE}identity_client_id = \"b\"\n"))[0].contains("`managed_identity = true`")
+        );
         let nobody = managed.replace("managed_identity = true", "client_secret = { env = \"S\" }");
         assert!(found(&nobody)[0].contains("`tenant` and `client_id`"));
         let secret = format!("{azure}client_secret = {{ env = \"S\" }}\n");

@@ -34,7 +34,7 @@ pub fn tokens(config: &Config, base: &Path) -> anyhow::Result<Arc<dyn AzureToken
     if azure.managed_identity {
         let (egress, resource) = (endpoints::egress(config), azure.scope.trim_end_matches("/.default"));
         let clock = Arc::new(SystemClock);
-        let identity = ManagedIdentity::new(&egress, resource, azure.client_id.as_deref(), clock);
+        let identity = ManagedIdentity::new(&egress, resource, azure.identity(), clock);
         return Ok(Arc::new(identity.context("[vaults.azure] managed_identity")?));
     }
     let missing = || anyhow::anyhow!("[vaults.azure] needs `tenant` and `client_id`");

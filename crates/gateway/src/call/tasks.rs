@@ -1,4 +1,5 @@
-//! Which tool a task came from, so that what comes of it is compared with what that tool promised (attacks.md PO-17).
+//! Which tool a task came from, so that what comes of it is compared with what that tool promised (attacks.md PO-17) and
+//! recorded as that tool's results are.
 //!
 //! It is kept in memory, for so many tasks of a caller and for a day. Of a task that nobody remembers (the gate was started
 //! anew, another gate made it, or there were too many) the structured result must fit what *some* approved tool of its
@@ -35,21 +36,22 @@ struct Known {
     server: ServerName,
     /// As the server calls it.
     id: String,
-    /// What its tool promised when it was called; none if nothing is compared for it.
-    promised: Option<Arc<Contract>>,
+    origin: Origin,
     until: Timestamp,
+}
+
+/// What a task came from.
+#[derive(Clone, Default)]
+struct Origin {
+    /// The tool that was called, as the server calls it.
+    tool: String,
+    /// What it promised then; none if nothing is compared for it.
+    promised: Option<Arc<Contract>>,
 }
 
 impl Tasks {
     /// Remembers that a call of `caller` became the task `id` of `server`. What was said of it first counts.
-    fn remember(
-        &self,
-        caller: &CallerKey,
-        server: &ServerName,
-        id: &str,
-        promised: Option<Arc<Contract>>,
-        now: Timestamp,
-    ) {
+    fn remember(&self, caller: &CallerKey, server: &ServerName, id: &str, origin: Origin, now: Timestamp) {
         let mut callers = lock(&self.0);
         if callers.len() >= TASK_CALLERS && !callers.contains_key(caller) {
             callers.retain(|_, known| {
@@ -71,7 +73,7 @@ impl Tasks {
         if known.len() >= TASKS_OF_CALLER {
             known.pop_front();
         }
-        known.push_back(Known { server: server.clone(), id: id.to_owned(), promised, until: now.plus(KEPT) });
+        known.push_back(Known { server: server.clone(), id: id.to_owned(), origin, until: now.plus(KEPT) });
     }
 
     /// What the tool of a task promised, if the task is known.
@@ -82,9 +84,24 @@ impl Tasks {
         id: &str,
         now: Timestamp,
     ) -> Option<Option<Arc<Contract>>> {
+        self.origin(caller, server, id, now).map(|origin| origin.promised)
+    }
+
+    /// The tool of a task, as its server calls it, if the task is known.
+    pub(super) fn tool(
+        &self,
+        caller: &CallerKey,
+        server: &ServerName,
+        id: &str,
+        now: Timestamp,
+    ) -> Option<String> {
+        self.origin(caller, server, id, now).map(|origin| origin.tool)
+    }
+
+    fn origin(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> Option<Origin> {
         let callers = lock(&self.0);
         let is_it = |task: &&Known| task.id == id && task.server == *server && now < task.until;
-        callers.get(caller)?.iter().find(is_it).map(|task| task.promised.clone())
+        callers.get(caller)?.iter().find(is_it).map(|task| task.origin.clone())
     }
 }
 
@@ -109,7 +126,9 @@ impl Call {
         let made = modern.or_else(|| message.field("task")?.get("taskId"));
         if let Some(id) = made.and_then(Value::as_str) {
             let (caller, server) = (&self.asker.key, self.server.name());
-            self.tasks.remember(caller, server, &id, self.contract.clone(), self.clock.now());
+            let tool = self.tool.clone().unwrap_or_default();
+            let origin = Origin { tool, promised: self.contract.clone() };
+            self.tasks.remember(caller, server, &id, origin, self.clock.now());
         }
     }
 
@@ -156,9 +175,11 @@ mod tests {
         let (one, two): (ServerName, ServerName) = ("one".parse().unwrap(), "two".parse().unwrap());
         let contract = Arc::new(Contract::read("{}"));
         let (ann, bob) = (caller("ann"), caller("bob"));
-        tasks.remember(&ann, &one, "t", Some(Arc::clone(&contract)), now);
-        tasks.remember(&ann, &one, "t", None, now);
+        let origin = Origin { tool: "first".into(), promised: Some(contract) };
+        tasks.remember(&ann, &one, "t", origin, now);
+        tasks.remember(&ann, &one, "t", Origin::default(), now);
         assert!(tasks.promised(&ann, &one, "t", now).unwrap().is_some(), "a second call takes nothing back");
+        assert_eq!(tasks.tool(&ann, &one, "t", now).as_deref(), Some("first"));
         assert!(tasks.promised(&bob, &one, "t", now).is_none());
         assert!(tasks.promised(&ann, &two, "t", now).is_none());
         assert!(tasks.promised(&ann, &one, "t", now.plus(KEPT)).is_none());
@@ -169,19 +190,19 @@ mod tests {
         let (tasks, now) = (Tasks::default(), Timestamp::from_unix(1_000));
         let server: ServerName = "one".parse().unwrap();
         let (ann, bob) = (caller("ann"), caller("bob"));
-        tasks.remember(&bob, &server, "his", None, now);
+        tasks.remember(&bob, &server, "his", Origin::default(), now);
         for number in 0..=TASKS_OF_CALLER {
-            tasks.remember(&ann, &server, &number.to_string(), None, now);
+            tasks.remember(&ann, &server, &number.to_string(), Origin::default(), now);
         }
         assert!(tasks.promised(&ann, &server, "0", now).is_none(), "the oldest went");
         assert!(tasks.promised(&ann, &server, "1", now).is_some());
         assert!(tasks.promised(&bob, &server, "his", now).is_some());
         for number in 0..TASK_CALLERS {
-            tasks.remember(&caller(&format!("crowd {number}")), &server, "t", None, now);
+            tasks.remember(&caller(&format!("crowd {number}")), &server, "t", Origin::default(), now);
         }
         assert_eq!(lock(&tasks.0).len(), TASK_CALLERS);
         assert!(tasks.promised(&bob, &server, "his", now).is_some());
-        tasks.remember(&caller("late"), &server, "t", None, now.plus(KEPT));
+        tasks.remember(&caller("late"), &server, "t", Origin::default(), now.plus(KEPT));
         assert_eq!(lock(&tasks.0).len(), 1, "what has run out makes room");
     }
 }

@@ -13,7 +13,7 @@ use bartizan_mcp::{
     json::{Kind as Json, Value},
     message, unknown_method,
 };
-use bartizan_policy::limits::{Held, Slot};
+use bartizan_policy::limits::Held;
 use bartizan_shield::Inspector;
 use tokio::time::Instant;
 
@@ -28,6 +28,7 @@ use crate::{
     limits::{REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE},
     merged, opinions,
     outbox::{Outbox, Reader, parse_event_id},
+    quota::Taken,
     record::Ending,
     upstream::stdio::lock,
 };
@@ -44,7 +45,7 @@ pub struct Session {
     /// Whether its row is written; until then its id is nobody's.
     is_kept: AtomicBool,
     /// Its place among its caller's sessions.
-    _slot: Slot,
+    _slot: Taken,
 }
 
 impl Session {
@@ -259,7 +260,7 @@ pub async fn initialize(
     let servers = gate.servers(target)?;
     // It is under way until its servers have answered.
     let _entered = gate.quotas.enter(asker, None, false, request).await?;
-    let slot = gate.quotas.hold(Held::Session, asker)?;
+    let slot = gate.quotas.hold(Held::Session, asker).await?;
     let hub = Arc::new(Hub::default());
     let (links, revision, text) = match (target, servers.as_slice()) {
         (Target::Server(_), [server]) => {

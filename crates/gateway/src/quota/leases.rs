@@ -1,6 +1,6 @@
-//! Places among the requests under way that several gates count together: leases in Redis.
+//! Places among the requests under way, the sessions and the streams that several gates count together: leases in Redis.
 //!
-//! A gate renews the leases of its requests for as long as they are under way, and gives each back when its request ends. A
+//! A gate renews its leases for as long as what they are for goes on, and gives each back when that ends. A
 //! gate that dies renews nothing: what it had counts for [`LEASE`] at most. One task of a gate does both, so that nothing is
 //! renewed after it was given back.
 

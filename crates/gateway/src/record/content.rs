@@ -104,18 +104,30 @@ pub struct Told {
     pub words: Text,
     /// Whether they need not be sealed.
     pub is_clear: bool,
+    /// The tool they are of, as the client calls it, where the request does not name it.
+    pub tool: Option<Text>,
 }
 
 impl ContentRules {
-    /// The rule for this request, if any of it is to be recorded.
-    pub fn of(&self, server: &ServerName, is_merged: bool, request: &Message) -> Option<&ContentRule> {
-        if self.0.is_empty() || request.method() != "tools/call" {
-            return None;
-        }
-        let named = request.param("name").and_then(Value::as_str)?;
-        let tool = if is_merged { merged::split_name(&named).map_or("", |(_, bare)| bare) } else { &named };
+    /// The rule for calls of `tool` of `server`, if any of them is to be recorded.
+    pub fn of(&self, server: &ServerName, tool: &str) -> Option<&ContentRule> {
         self.0.iter().find(|rule| rule.server.fits(server.as_str()) && rule.tool.fits(tool))
     }
+
+    /// What is recorded in the place of a result of `server`, of which nobody knows any more which tool it is of: that there
+    /// was one, if any rule has results of that server recorded. What a rule would take out of it is not known either.
+    pub fn of_no_tool(&self, server: &ServerName) -> Option<Told> {
+        let rule = self.0.iter().find(|rule| rule.results && rule.server.fits(server.as_str()))?;
+        let words = Text::new("[not recorded: it is not known any more which tool made the task]");
+        Some(Told { words, is_clear: rule.is_clear, tool: None })
+    }
+}
+
+/// The tool that `request` calls, as its server calls it. `None` if it calls none.
+pub fn tool_called(is_merged: bool, request: &Message) -> Option<String> {
+    let named = request.param("name").filter(|_| request.method() == "tools/call").and_then(Value::as_str)?;
+    let bare = || merged::split_name(&named).map_or("", |(_, bare)| bare).to_owned();
+    Some(if is_merged { bare() } else { named.into_owned() })
 }
 
 impl ContentRule {
@@ -125,11 +137,9 @@ impl ContentRule {
         Some(self.told(shield, server, Kind::ClientText, arguments.text()))
     }
 
-    /// What is to be recorded of `response`, a JSON-RPC response as its caller gets it.
-    pub fn result(&self, shield: &Shield, server: &Server, response: &str) -> Option<Told> {
-        let response = Some(Value::of(response)).filter(|_| self.results)?;
-        let result = response.get("result").or_else(|| response.get("error"))?;
-        Some(self.told(shield, server, Kind::Result, result.text()))
+    /// What is to be recorded of `result`, a tool's result or the error in its place, as its caller gets it.
+    pub fn result(&self, shield: &Shield, server: &Server, result: Value<'_>) -> Option<Told> {
+        self.results.then(|| self.told(shield, server, Kind::Result, result.text()))
     }
 
     fn told(&self, shield: &Shield, server: &Server, kind: Kind, raw: &str) -> Told {
@@ -147,7 +157,7 @@ impl ContentRule {
                 None => Text::new("[not recorded: it could not be redacted]"),
             }
         };
-        Told { words, is_clear: self.is_clear }
+        Told { words, is_clear: self.is_clear, tool: None }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Opaque tokens (RFC 7662).
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 
 use super::scene::{CONFIG, ISSUER, NOW, RESOURCE, Scene, merge};
 use crate::Error;
@@ -94,4 +95,49 @@ async fn a_jwt_that_fails_here_gets_no_second_chance_there() {
         assert_eq!(scene.show(token).await.unwrap_err(), Error::TokenMalformed);
     }
     assert_eq!(scene.net.count(ENDPOINT), 0);
+}
+
+/// What goes on under it is told, without asking more often than requests would.
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_under_a_token_ends_soon_after_its_issuer_took_it_back() {
+    let seconds = Duration::from_secs;
+    for (what, after) in [
+        ("taken back", json!({ "active": false })),
+        ("another's by now", merge(active(), json!({ "sub": "bob" }))),
+        ("for another resource", merge(active(), json!({ "aud": "https://mcp.example.com/mcp/ab" }))),
+        ("bound by now", merge(active(), json!({ "cnf": { "jkt": "x" } }))),
+    ] {
+        let scene = scene();
+        scene.net.says(ENDPOINT, 200, active());
+        let token = scene.show("opaque").await.unwrap();
+        let (mut one, mut other) =
+            (pin!(scene.server.until_inactive(&token)), pin!(scene.server.until_inactive(&token)));
+        for _ in 0..4 {
+            scene.clock.advance(seconds(5));
+            assert!(timeout(seconds(5), async { tokio::join!(one.as_mut(), other.as_mut()) }).await.is_err());
+        }
+        let asked = scene.net.count(ENDPOINT);
+        assert!((4..=5).contains(&asked), "{asked} for two streams in 20 s");
+        scene.net.says(ENDPOINT, 200, after);
+        scene.clock.advance(seconds(5));
+        assert!(timeout(seconds(6), one).await.is_ok(), "{what}");
+    }
+    let scene = scene();
+    let jwt = scene.token(json!({}), json!({}));
+    let token = scene.show(&jwt).await.unwrap();
+    let waiting = scene.server.until_inactive(&token);
+    assert!(timeout(seconds(3600), waiting).await.is_err(), "nobody can be asked about a JWT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_under_a_token_that_nobody_vouches_for_goes_on_for_a_minute() {
+    let scene = scene();
+    scene.net.says(ENDPOINT, 200, active());
+    let token = scene.show("opaque").await.unwrap();
+    scene.net.says(ENDPOINT, 503, "");
+    scene.clock.advance(Duration::from_secs(5));
+    let began = Instant::now();
+    scene.server.until_inactive(&token).await;
+    let lasted = began.elapsed().as_secs();
+    assert!((55..=65).contains(&lasted), "{lasted} s");
 }

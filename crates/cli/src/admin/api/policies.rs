@@ -12,7 +12,7 @@ use bartizan_store::{
 use serde_json::{Value, json};
 
 use super::{Admin, Admitted, Api, Refused, acts::unusable};
-use crate::{endpoints, policy::review};
+use crate::{endpoints, governing, policy::review};
 
 impl Api {
     /// The policies in force.
@@ -31,8 +31,9 @@ impl Api {
     /// What the policies on the disk would be, for the tools that are approved now.
     pub(super) fn check_policy(&self, admin: &Admin) -> Value {
         let checked = endpoints::rules(&self.config, &self.base).map_err(|error| format!("{error:#}"));
-        match checked.and_then(|rules| admin.gate.policy().check(&rules)) {
-            Ok((version, warnings)) => {
+        match checked.and_then(|rules| admin.gate.policy().draft(&rules)) {
+            Ok((draft, warnings)) => {
+                let version = draft.version();
                 let now = admin.gate.policy().bundle().map(|bundle| bundle.version());
                 json!({ "version": version.to_string(), "warnings": warnings, "in_force": now == Some(version) })
             }
@@ -49,20 +50,16 @@ impl Api {
     ) -> Result<Value, Refused> {
         let bad = |problems: String| Refused::new(422, "policy.unusable", problems);
         let rules = endpoints::rules(&self.config, &self.base).map_err(|error| bad(format!("{error:#}")))?;
-        let (found, warnings) = admin.gate.policy().check(&rules).map_err(bad)?;
+        let (draft, warnings) = admin.gate.policy().draft(&rules).map_err(bad)?;
+        let found = draft.version();
         if found.to_string() != version {
             let words =
                 format!("the policies on the disk are {found}: look at them again with `check-policy`");
             return Err(Refused::new(409, "policy.moved", words));
         }
-        let before = admin.gate.policy().bundle().map(|bundle| bundle.version().to_string());
-        let change = Change {
-            entity: Text::new("policy"),
-            name: Text::new("bundle"),
-            from: before.as_deref().map(Text::new),
-            to: Some(Text::new(version)),
-        };
-        let details = Details { change: Some(change), ..Details::default() };
+        let in_force = admin.gate.policy().bundle();
+        let before = in_force.as_ref().map(|bundle| bundle.version().to_string());
+        let details = governing::changed(in_force.as_deref(), &draft);
         note(Event::new(Kind::PolicyChanged), details, admitted, admin).await?;
         admin.gate.policy().govern(rules).map_err(bad)?;
         Ok(json!({ "version": version, "was": before, "warnings": warnings }))

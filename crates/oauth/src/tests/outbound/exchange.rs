@@ -62,6 +62,7 @@ fn verified(issuer: &str, subject: &str, token: &str) -> VerifiedToken {
         issued_at: Timestamp::from_unix(NOW - 10),
         expires_at: Timestamp::from_unix(NOW + 600),
         shown: Some(CacheKey::new(token, GATE)),
+        bearer: None,
     }
 }
 

@@ -193,3 +193,137 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
     let erased = closed(&gate, "read_file");
     assert!(erased["sealed_result"].is_string() && erased["content"].is_null(), "{erased}");
 }
+
+const TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+
+/// A server each of whose calls is a task, called as its tool; what comes of it is asked for, or told to who listens.
+fn tasking() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        let now = "2026-11-29T12:00:00Z";
+        let task = |id: &str, kind: &str, status: &str| {
+            json!({
+                "resultType": kind, "taskId": id, "status": status, "createdAt": now, "lastUpdatedAt": now, "ttlMs": 1,
+                "pollIntervalMs": 100,
+            })
+        };
+        let done = |id: &str| {
+            let [token, mail, _, salary] = planted();
+            let mut done = task(id, "complete", "completed");
+            done["result"] = json!({
+                "content": [{ "type": "text", "text": format!("the {id}-canary: {token}, {mail}") }],
+                "structuredContent": { "salary": salary },
+            });
+            done
+        };
+        let json = heard.json();
+        let id = json.pointer("/params/taskId").and_then(Value::as_str).unwrap_or_default();
+        match heard.rpc().as_str() {
+            "tools/call" => pen.result(&heard.id(), &task(&heard.tool(), "task", "working").to_string()),
+            "tasks/get" => pen.result(&heard.id(), &done(id).to_string()),
+            "subscriptions/listen" => {
+                let meta = json!({ "io.modelcontextprotocol/subscriptionId": json["id"] });
+                let tasks = &json["params"]["notifications"]["taskIds"];
+                let say = |method: &str, mut params: Value| {
+                    params["_meta"] = meta.clone();
+                    json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
+                };
+                pen.stream();
+                let asked = json!({ "notifications": { "taskIds": tasks } });
+                pen.event(None, &say("notifications/subscriptions/acknowledged", asked));
+                pen.event(None, &say("notifications/tasks", done(tasks[0].as_str().unwrap_or_default())));
+                pen.wait_closed();
+            }
+            _ => return false,
+        }
+        true
+    })
+}
+
+/// Entries of one kind, as `audit search` shows them.
+fn entries(gate: &Gate, kind: &str) -> Vec<Value> {
+    let text = says(gate, &["audit", "search", "--kind", kind, "--format", "json"]);
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn ph_17_what_comes_of_a_task_is_recorded_as_its_tools_results_are() {
+    let server = tasking();
+    let config = format!(
+        r#"
+        [[audit.content]]
+        tool = "read_*"
+        results = true
+        redact = ["/structuredContent/salary"]
+        [[audit.content]]
+        tool = "open"
+        results = true
+        clear = true
+        [shield.secrets]
+        result = "allow"
+        to_untrusted = "allow"
+        {}"#,
+        server.config("s", ""),
+    );
+    let mut gate = Gate::start(&config);
+    let ask = |gate: &Gate, path: &str, method: &str, params: &str| {
+        gate.client().modern_declaring(path, method, params, TASKS).send()
+    };
+    let make = |path: &str, tool: &str| {
+        let made = ask(&gate, path, "tools/call", &format!(r#""name":"{tool}","arguments":{{}}"#));
+        made.json().pointer("/result/taskId").and_then(Value::as_str).unwrap().to_owned()
+    };
+    let [token, mail, _, salary] = planted();
+    let tasks = [
+        ("/mcp/s", "read_file", make("/mcp/s", "read_file")),
+        ("/mcp", "s__read_all", make("/mcp", "s__read_all")),
+        ("/mcp/s", "open", make("/mcp/s", "open")),
+        ("/mcp/s", "write", make("/mcp/s", "write")),
+    ];
+    for (path, tool, task) in &tasks {
+        let got = ask(&gate, path, "tasks/get", &format!(r#""taskId":"{task}""#));
+        assert!(got.text().contains(&token) && got.text().contains(&salary), "{tool}: {}", got.text());
+    }
+    let got = |gate: &Gate| -> Vec<Value> {
+        entries(gate, "call.closed").into_iter().filter(|entry| entry["method"] == "tasks/get").collect()
+    };
+    let of = |tool: &str| got(&gate).into_iter().find(|entry| entry["tool"] == tool).unwrap();
+    for (tool, canary) in [("read_file", "read_file-canary"), ("s__read_all", "read_all-canary")] {
+        let entry = of(tool);
+        let shown = entry["content"]["result"].as_str().unwrap();
+        assert!(entry["sealed_result"].is_string() && entry["result"].is_null(), "{entry}");
+        // The tool's own paths, from where its result begins.
+        for word in [canary, "secret.github-token", "personal.email", r#""salary":"[redacted: path]""#] {
+            assert!(shown.contains(word), "{word}: {shown}");
+        }
+    }
+    assert!(of("open")["result"].as_str().unwrap().contains("open-canary"));
+    let write: Vec<_> = got(&gate).into_iter().filter(|entry| entry["tool"].is_null()).collect();
+    assert!(matches!(&write[..], [one] if one["result"].is_null() && one["content"].is_null()), "{write:?}");
+
+    // The same where the client is told what came of it.
+    let listening = format!(r#""notifications":{{"taskIds":["{}"]}}"#, tasks[0].2);
+    let mut stream =
+        gate.client().modern_declaring("/mcp/s", "subscriptions/listen", &listening, TASKS).open();
+    while !stream.message().to_string().contains("read_file-canary") {}
+    let told = eventually("the message is recorded", || {
+        entries(&gate, "call.event").into_iter().find(|entry| entry["sealed_result"].is_string())
+    });
+    assert_eq!(told["tool"], "read_file");
+    assert!(told["content"]["result"].as_str().unwrap().contains("read_file-canary"), "{told}");
+    stream.close();
+
+    // Over a restart nobody knows which tool it was, nor what must not be recorded of it.
+    gate.restart();
+    let again = ask(&gate, "/mcp/s", "tasks/get", &format!(r#""taskId":"{}""#, tasks[0].2));
+    assert!(again.text().contains("read_file-canary"), "{}", again.text());
+    let last = got(&gate).into_iter().max_by_key(|entry| entry["seq"].as_u64()).unwrap();
+    assert!(last["content"]["result"].as_str().unwrap().contains("not known any more"), "{last}");
+
+    let mut disk = vec![("the gate's own log".to_owned(), gate.log())];
+    files(&gate.state().join("audit"), &mut disk);
+    for (name, text) in &disk {
+        for secret in [&token, &mail] {
+            assert!(!text.contains(secret.as_str()), "{secret} is in {name}");
+        }
+    }
+}

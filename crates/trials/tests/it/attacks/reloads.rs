@@ -4,6 +4,7 @@ use std::fs;
 
 use bartizan_trials::{Gate, Upstream, eventually};
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::tokens::Scene;
 
@@ -64,4 +65,67 @@ fn aa_29_who_is_cut_off_and_let_in_again_needs_a_new_token() {
     assert_eq!(scene.status(token), 401, "what was held before is worth nothing");
     let bob = scene.token("bob", "/mcp/new");
     assert_eq!(scene.status(bob), 200, "nobody else was meant");
+}
+
+/// Entries of `policy.changed`, as `audit search` shows them, oldest first.
+fn policy_changes(gate: &Gate) -> Vec<Value> {
+    let done = std::process::Command::new(bartizan_trials::binary())
+        .args(["audit", "search", "--kind", "policy.changed", "--format", "json"])
+        .current_dir(gate.folder())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let mut entries: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    entries.sort_by_key(|entry| entry["seq"].as_u64());
+    entries
+}
+
+#[test]
+fn ph_24_policies_from_the_disk_are_recorded_with_what_they_change_also_when_they_are_refused() {
+    let up = Upstream::modern(|_, _| false);
+    let policies = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(policies.path().join(name), text).unwrap();
+    let permit = |id: &str, tool: &str| {
+        format!(r#"@id("{id}") permit (principal, action, resource == Tool::"up/{tool}");"#)
+    };
+    let forbid = r#"@id("stop") forbid (principal in Role::"nobody", action, resource);"#;
+    write("kept.cedar", &permit("kept", "a"));
+    write("turned.cedar", &permit("turned", "b"));
+    write("gone.cedar", &permit("gone", "c"));
+    let gate = Gate::start(&format!("[policy]\ndir = {:?}\n{}", policies.path(), up.config("up", "")));
+    let reload = |times: usize| {
+        gate.signal(Signal::HUP);
+        eventually("an entry", || Some(policy_changes(&gate)).filter(|entries| entries.len() == times))
+    };
+    let first = policy_changes(&gate);
+    assert_eq!(first.len(), 1, "what is in force from the start on");
+    assert!(first[0]["change"]["to"].is_string() && first[0]["change"]["from"].is_null(), "{}", first[0]);
+
+    write("turned.cedar", &permit("turned", "d"));
+    write("new.cedar", forbid);
+    fs::remove_file(policies.path().join("gone.cedar")).unwrap();
+    let changed = reload(2).pop().unwrap();
+    assert_eq!(changed["decision"], "permit", "{changed}");
+    let mut ids: Vec<_> = changed["policies"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    ids.sort_unstable();
+    assert_eq!((ids, &changed["count"]), (vec!["gone", "stop", "turned"], &3.into()));
+    assert_eq!(changed["message"], "added `stop`; changed `turned`; removed `gone`");
+    let (from, to) = (&changed["change"]["from"], &changed["change"]["to"]);
+    assert!(from.is_string() && to.is_string() && from != to, "{changed}");
+
+    // A bad bundle leaves the old one, and says so.
+    write("bad.cedar", "forbid (principal");
+    let refused = reload(3).pop().unwrap();
+    assert_eq!((&refused["decision"], &refused["reason"]), (&"deny".into(), &"policy.unusable".into()));
+    assert_eq!((&refused["change"]["from"], &refused["change"]["to"]), (to, &Value::Null), "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("bad.cedar"), "{refused}");
+
+    // The same policies again are no change.
+    fs::remove_file(policies.path().join("bad.cedar")).unwrap();
+    let again = gate.log().matches("the configuration was read again").count();
+    gate.signal(Signal::HUP);
+    eventually("another look", || {
+        (gate.log().matches("the configuration was read again").count() > again).then_some(())
+    });
+    assert_eq!(policy_changes(&gate).len(), 3);
 }

@@ -2,7 +2,7 @@
 //! RFC 9068, RFC 8707, RFC 8725).
 
 use bartizan_model::{Clock, SystemClock};
-use bartizan_trials::{Client, Gate, Issuer, Session, Upstream, issuers_of};
+use bartizan_trials::{Client, Facade, Gate, Issuer, Session, Upstream, issuers_of};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
@@ -96,7 +96,36 @@ impl Scene {
     }
 }
 
-/// Also: AA-10.
+#[test]
+fn aa_10_a_token_that_nobody_signed_is_none() {
+    let scene = Scene::start();
+    let good = scene.token("ann", "/mcp/new");
+    let mut parts = good.split('.');
+    let (header, payload, signature) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+    let mut bad = vec![
+        ("its own header, unsigned".to_owned(), format!("{header}.{payload}.")),
+        ("its own header, cut".to_owned(), format!("{header}.{payload}")),
+        ("no header".to_owned(), format!(".{payload}.{signature}")),
+    ];
+    for alg in
+        [json!("none"), json!("None"), json!("nOnE"), json!("NONE"), json!(""), json!(null), json!(["none"])]
+    {
+        for more in
+            [json!({ "kid": "key", "typ": "at+jwt" }), json!({ "typ": "at+jwt" }), json!({ "kid": "key" })]
+        {
+            let mut header = more.clone();
+            if !alg.is_null() {
+                header["alg"] = alg.clone();
+            }
+            let header = URL_SAFE_NO_PAD.encode(header.to_string());
+            for end in [String::new(), ".".to_owned(), format!(".{signature}"), ".AA".to_owned()] {
+                bad.push((format!("{alg} {more} `{end}`"), format!("{header}.{payload}{end}")));
+            }
+        }
+    }
+    scene.refuses(bad);
+}
+
 #[test]
 fn aa_03_only_the_issuers_own_algorithm_and_key_sign() {
     let scene = Scene::start();
@@ -137,7 +166,23 @@ fn aa_04_only_access_tokens_are_access_tokens() {
     ]);
 }
 
-/// Also: TP-03.
+/// A good token of the person, for an API that the gate or its servers use: it is not for the gate.
+#[test]
+fn tp_03_a_token_for_what_is_behind_the_gate_is_not_for_the_gate() {
+    let scene = Scene::start();
+    let own = [scene.new.url(), scene.new.origin(), scene.issuer.name()];
+    let apis = [
+        "https://graph.microsoft.com",
+        "00000003-0000-0000-c000-000000000000",
+        "https://api.github.com",
+        "https://vault.azure.net",
+        "api://AzureADTokenExchange",
+        "account",
+    ];
+    let audiences = own.iter().map(String::as_str).chain(apis);
+    scene.refuses(audiences.map(|aud| (aud.to_owned(), scene.issuer.token("ann", aud, json!({})))));
+}
+
 #[test]
 fn aa_05_a_token_for_anything_else_is_refused() {
     let scene = Scene::start();
@@ -257,7 +302,34 @@ fn aa_18_a_key_id_is_a_name_and_nothing_else() {
     assert_eq!(canary.connections(), 0);
 }
 
-/// Also: AA-38.
+/// Clocks may differ by a minute and no more, and nobody is let in for years.
+#[test]
+fn aa_38_a_token_is_good_in_its_time_and_its_time_is_short() {
+    let scene = Scene::start();
+    let audience = format!("{BASE}/mcp/new");
+    let now = SystemClock.now().as_unix();
+    let token = |more: Value| scene.issuer.token("ann", &audience, more);
+    let bad = [
+        json!({ "iat": now - 400, "exp": now - 61 }),
+        json!({ "nbf": now + 75 }),
+        json!({ "iat": now + 75 }),
+        json!({ "iat": now + 600 }),
+        json!({ "iat": now + 600, "exp": now + 900 }),
+        json!({ "iat": now - 300, "nbf": now - 300, "exp": now - 300 }),
+        json!({ "exp": now + 10 * 365 * 24 * 3600 }),
+        json!({ "iat": now - 2 * 24 * 3600, "nbf": now - 2 * 24 * 3600 }),
+    ];
+    scene.refuses(bad.into_iter().map(|more| (more.to_string(), token(more))));
+    for more in
+        [json!({ "nbf": now + 30 }), json!({ "iat": now + 30 }), json!({ "iat": now - 300, "exp": now - 10 })]
+    {
+        assert_eq!(scene.status(token(more.clone())), 200, "a clock that is a little off: {more}");
+    }
+    let facade = Facade::start();
+    let minted = facade.redeem(&facade.code("ann", &[]), &[]).json();
+    assert!(minted["expires_in"].as_u64().is_some_and(|seconds| seconds <= 600), "{minted}");
+}
+
 #[test]
 fn aa_19_times_are_whole_numbers_and_now() {
     let scene = Scene::start();

@@ -99,3 +99,33 @@ fn a_wrapped_server_can_be_asked_many_things_at_once_and_cancelled() {
     assert_eq!(wrapped.message()["id"], 4, "the cancelled one is never answered");
     assert_eq!(wrapped.finish().code(), Some(0));
 }
+
+/// What is recorded in clear is said to whoever starts it, and only where it concerns this server.
+#[test]
+fn a_wrap_warns_of_what_it_records_in_clear() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let said = |name: &str, content: &str| {
+        let config = folder.path().join("audit.toml");
+        std::fs::write(&config, format!("[[audit.content]]\nserver = \"files\"\n{content}")).unwrap();
+        let done = std::process::Command::new(bartizan_trials::binary())
+            .args(["wrap", "--name", name, "--audit-config"])
+            .arg(&config)
+            .arg("--")
+            .arg(bartizan_trials::prober_path())
+            .env_clear()
+            .env("HOME", home.path())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "{said}");
+        said
+    };
+    let warning = "[[audit.content]] server `files`, tool `*`: `clear`";
+    let clear = said("files", "results = true\nclear = true\n");
+    assert!(clear.contains("WARN") && clear.contains(warning), "{clear}");
+    for (name, content) in [("files", "results = true\n"), ("other", "results = true\nclear = true\n")] {
+        let said = said(name, content);
+        assert!(!said.contains("audit.content"), "{said}");
+    }
+}

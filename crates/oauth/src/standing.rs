@@ -1,0 +1,81 @@
+//! Whether an opaque token under which something goes on is still good: its issuer is asked again, for it alone knows (RFC 7662;
+//! attacks.md AA-29).
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    Blame, Error, ResourceServer, VerifiedToken, cache::CacheKey, introspect::Bearer, verify::OPAQUE_KEPT,
+};
+
+/// How long something goes on under a token that nobody vouches for, because its issuer does not answer.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// Lines in which tokens wait to be asked about again. In each one is asked about after the other: many streams under one token
+/// ask once, and all of them together are no flood at the issuer.
+#[derive(Default)]
+pub(crate) struct Standing([Mutex<()>; 16]);
+
+impl ResourceServer {
+    /// Waits until `token` is good no more by its issuer's word, which is asked for again every few seconds; or until the issuer
+    /// has given none for a minute. What was not introspected is waited for in vain.
+    pub async fn until_inactive(&self, token: &VerifiedToken) {
+        let (Some(bearer), Some(key)) = (&token.bearer, token.shown) else {
+            return std::future::pending().await;
+        };
+        let mut vouched = Instant::now();
+        loop {
+            sleep(OPAQUE_KEPT).await;
+            let left = DOUBT.saturating_sub(vouched.elapsed());
+            match timeout(left, self.ask_again(token, bearer, key)).await {
+                Ok(Ok(())) => vouched = Instant::now(),
+                Ok(Err(error)) if error.verdict().blame == Blame::Client => {
+                    tracing::info!(%error, "what goes on under a token ends: its issuer took it back");
+                    return;
+                }
+                Ok(Err(_)) if vouched.elapsed() < DOUBT => {}
+                Ok(Err(_)) | Err(_) => {
+                    tracing::error!(
+                        "what goes on under a token ends: its issuer has not vouched for it for a minute"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether `token` is still good, and still what it was.
+    async fn ask_again(
+        &self,
+        token: &VerifiedToken,
+        bearer: &Arc<Bearer>,
+        key: CacheKey,
+    ) -> Result<(), Error> {
+        let Some(resource) = self.resources.iter().find(|r| r.identifier() == token.resource()) else {
+            return Err(Error::AudienceWrong { resource: token.resource().to_owned() });
+        };
+        let Standing(lines) = &self.standing;
+        let [first, ..] = lines;
+        let _turn = lines.get(key.shard(lines.len())).unwrap_or(first).lock().await;
+        let now = self.clock.now();
+        let fresh = match self.cache.find(&key, now) {
+            // Somebody else has asked meanwhile.
+            Some(fresh) => fresh,
+            None => {
+                let fresh = self.verify_opaque(Arc::clone(bearer), resource, now).await?;
+                let fresh = Arc::new(VerifiedToken { shown: Some(key), ..fresh });
+                let until = now.plus(OPAQUE_KEPT).min(fresh.expires_at);
+                self.cache.keep(key, Arc::clone(&fresh), until, now);
+                fresh
+            }
+        };
+        if fresh.caller() != token.caller() || fresh.binding != token.binding {
+            return Err(Error::Inactive);
+        }
+        fresh.require_scopes(&resource.required_scopes, &[])
+    }
+}
