@@ -26,6 +26,7 @@ mod sample;
 mod secrets;
 mod shield;
 mod state;
+mod token_endpoint;
 mod tools;
 mod witness;
 mod wrap;
