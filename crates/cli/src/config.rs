@@ -556,15 +556,7 @@ impl Config {
                  own"
             )
         });
-        let policy = &self.policy;
-        let release = policy.release_role.as_ref().filter(|role| !policy.roles.0.contains_key(*role));
-        let release = release.map(|role| {
-            format!(
-                "[policy] release_role: nobody has the role `{role}`, for there is no [policy.roles.{role}]: add it, or name one that \
-                 there is"
-            )
-        });
-        shared.chain(self.audit.warnings(&self.servers)).chain(release).collect()
+        shared.chain(self.audit.warnings(&self.servers)).chain(self.policy.warnings()).collect()
     }
 }
 

@@ -35,6 +35,21 @@ pub struct PolicyConfig {
     pub review: Option<ReviewConfig>,
 }
 
+impl PolicyConfig {
+    /// What works and is still not as it should be, whatever the policies say; each names its field. Whoever checks policies tells
+    /// these too.
+    pub fn warnings(&self) -> Vec<String> {
+        let release = self.release_role.iter().filter(|role| !self.roles.0.contains_key(*role));
+        let release = release.map(|role| {
+            format!(
+                "[policy] release_role: nobody has the role `{role}`, for there is no [policy.roles.{role}]: add it, or name one that \
+                 there is"
+            )
+        });
+        release.collect()
+    }
+}
+
 /// `[policy.review]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

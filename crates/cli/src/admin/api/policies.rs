@@ -4,7 +4,9 @@ use bartizan_audit::{
     Details, Event, Kind, Text,
     event::{Change, Decision},
 };
+use bartizan_gateway::permit::Rules;
 use bartizan_model::{Caller, Clock, SystemClock, Timestamp};
+use bartizan_policy::Version;
 use bartizan_store::{
     Flows, Reviews, StoredFlows, StoredReviews,
     reviews::{Decided, Verdict},
@@ -13,6 +15,12 @@ use serde_json::{Value, json};
 
 use super::{Admin, Admitted, Api, Refused, acts::unusable};
 use crate::{endpoints, policy::review};
+
+/// What `rules` would be, for the tools that are approved now, and what should be looked at all the same.
+fn looked_at(rules: &Rules, admin: &Admin) -> Result<(Version, Vec<String>), String> {
+    let (version, warnings) = admin.gate.policy().check(rules)?;
+    Ok((version, rules.config.warnings().into_iter().chain(warnings).collect()))
+}
 
 impl Api {
     /// The policies in force.
@@ -31,7 +39,7 @@ impl Api {
     /// What the policies on the disk would be, for the tools that are approved now.
     pub(super) fn check_policy(&self, admin: &Admin) -> Value {
         let checked = endpoints::rules(&self.config, &self.base).map_err(|error| format!("{error:#}"));
-        match checked.and_then(|rules| admin.gate.policy().check(&rules)) {
+        match checked.and_then(|rules| looked_at(&rules, admin)) {
             Ok((version, warnings)) => {
                 let now = admin.gate.policy().bundle().map(|bundle| bundle.version());
                 json!({ "version": version.to_string(), "warnings": warnings, "in_force": now == Some(version) })
@@ -49,7 +57,7 @@ impl Api {
     ) -> Result<Value, Refused> {
         let bad = |problems: String| Refused::new(422, "policy.unusable", problems);
         let rules = endpoints::rules(&self.config, &self.base).map_err(|error| bad(format!("{error:#}")))?;
-        let (found, warnings) = admin.gate.policy().check(&rules).map_err(bad)?;
+        let (found, warnings) = looked_at(&rules, admin).map_err(bad)?;
         if found.to_string() != version {
             let words =
                 format!("the policies on the disk are {found}: look at them again with `check-policy`");
