@@ -73,6 +73,11 @@ impl Unfit {
         }
     }
 
+    /// Whether other keys could make it good.
+    fn is_about_keys(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::Signature { .. } | Refusal::Keys(_) | Refusal::Retired(_)))
+    }
+
     /// Whether the same bundle may be good in a while: what was wrong is ours, or may be our clock.
     fn may_pass(&self) -> bool {
         match self {
@@ -401,7 +406,9 @@ impl Bundles {
     ) -> Result<Option<Loaded>, (Option<Digest>, Unfit)> {
         let whole = Digest::of(&bytes);
         let unfit = |unfit: Unfit| (Some(whole), unfit);
-        let checked = check(&bytes, &settings.config, &settings.keys, &self.store, self.clock.now()).await;
+        let checked =
+            check(&bytes, settings.config.threshold, &settings.keys, Some(&self.store), self.clock.now())
+                .await;
         let Checked { verified, root, chain } = checked.map_err(unfit)?;
         let is_it = |loaded: &Loaded| loaded.digest == verified.digest() && loaded.root == root;
         if watch.loaded.as_ref().is_some_and(is_it) {
@@ -546,13 +553,14 @@ pub async fn judging(
 ) -> anyhow::Result<Active> {
     let Some(settings) = &config.shield.bundle else { return Ok(Active::shipped()) };
     let keys = settings.public_keys().map_err(anyhow::Error::msg).context("[shield.bundle]")?;
-    let store = state.bundles(state.database().await?).await?;
+    let store = state.known_bundles().await?;
     let kept = state.folder().join(KEPT);
     let paths = settings.path.iter().map(|path| base.join(path)).chain(kept.exists().then_some(kept));
     for path in paths {
         let proven = async {
             let bytes = read(&path).await?;
-            let verified = check(&bytes, settings, &keys, &store, SystemClock.now()).await?.verified;
+            let verified =
+                check(&bytes, settings.threshold, &keys, store.as_ref(), SystemClock.now()).await?.verified;
             let bundle = Some((verified.manifest().name.clone(), verified.version()));
             let proving = tokio::task::spawn_blocking(move || verified.prove());
             let proven = proving.await.map_err(|error| Refusal::SelfTest(error.to_string()))?;
@@ -578,32 +586,38 @@ pub struct Checked {
     pub chain: Chain,
 }
 
-/// Reads, verifies and dates a bundle; what is left is its own tests.
+/// Reads, verifies and dates a bundle that `threshold` of `keys` must stand behind; what is left is its own tests. Without a
+/// `store` none was taken up before.
 pub async fn check(
     bytes: &[u8],
-    config: &BundleConfig,
+    threshold: usize,
     keys: &[PublicKey],
-    store: &StoredBundles,
+    store: Option<&StoredBundles>,
     now: Timestamp,
 ) -> Result<Checked, Unfit> {
     let unknown = |error: DatabaseError| Unfit::Store(error.to_string());
     let envelope = Envelope::read(bytes)?;
     let root = Chain::root(keys);
-    let followed = store.followed(&root).await.map_err(unknown)?;
-    let chain = longest(&envelope, followed.as_ref(), keys, config.threshold)?;
-    let current = chain.follow(keys, config.threshold)?;
+    let followed = match store {
+        Some(store) => store.followed(&root).await.map_err(unknown)?,
+        None => None,
+    };
+    let chain = longest(&envelope, followed.as_ref(), keys, threshold)?;
+    let current = chain.follow(keys, threshold)?;
     // Of all keys there ever were, not of its signers alone: whoever leaves a signature out goes back no further, nor does
     // whoever has a key that was replaced.
     let all: Vec<PublicKey> = keys.iter().chain(chain.keys()).copied().collect();
     let former: Vec<PublicKey> = all.iter().filter(|key| !current.contains(key)).copied().collect();
     let retired = envelope.signed_by(&former).next().map(PublicKey::id);
-    let verified =
-        envelope.verify(&current, config.threshold).map_err(|refusal| match (refusal, retired) {
-            (Refusal::Signature { .. }, Some(retired)) => Refusal::Retired(retired),
-            (refusal, _) => refusal,
-        })?;
+    let verified = envelope.verify(&current, threshold).map_err(|refusal| match (refusal, retired) {
+        (Refusal::Signature { .. }, Some(retired)) => Refusal::Retired(retired),
+        (refusal, _) => refusal,
+    })?;
     let ids: Vec<KeyId> = all.iter().map(PublicKey::id).collect();
-    let known = store.newest(&names(&ids)).await.map_err(unknown)?;
+    let known = match store {
+        Some(store) => store.newest(&names(&ids)).await.map_err(unknown)?,
+        None => None,
+    };
     let found = verified.version();
     match known {
         Some(known) if found < known.version => {

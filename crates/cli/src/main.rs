@@ -135,6 +135,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let is_configuration = error.downcast_ref::<config::Problems>().is_some()
+                || error.is::<state::NoState>()
                 || error.downcast_ref::<bartizan_policy::Problems>().is_some()
                 || matches!(error.downcast_ref(), Some(bartizan_policy::prove::ProveError::Claim { .. }));
             say_error(&format!("error: {error:#}\n"));
