@@ -188,7 +188,7 @@ fn examples_stand_on_lines_of_their_own() {
         (&["tools", "approve"], "\n  bartizan tools approve --server files --all\n"),
         (
             &["shield", "bundle", "make"],
-            "\n  bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml --key acme.pem --out acme.json\n",
+            "\n  bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml \\\n      --key acme.pem",
         ),
         (
             &["shield", "bundle", "rotate"],

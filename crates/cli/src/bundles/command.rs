@@ -43,8 +43,10 @@ pub enum BundleCommand {
     /// has signed it, and no gate takes it: add signatures by `sign`, on other machines if you like. The version must rise with
     /// every bundle you sign.
     #[command(after_help = "Examples:
-  bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml --key acme.pem --out acme.json
-  bartizan shield bundle make --name acme --bundle-version 8 --rules house.toml --chain acme.keys --key next.pem --out acme.json
+  bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml \\
+      --key acme.pem --out acme.json
+  bartizan shield bundle make --name acme --bundle-version 8 --rules house.toml \\
+      --chain acme.keys --key new.pem --out acme.json
   bartizan shield bundle verify acme.json --config bartizan.toml     # then: as the gate would")]
     Make(MakeArgs),
     /// Say that other keys sign from now on, in a chain of keys that goes with every bundle (`make --chain`).
@@ -59,7 +61,8 @@ pub enum BundleCommand {
     #[command(after_help = "Examples:
   bartizan shield bundle keygen --out new.pem                        # prints ed25519:NEW
   bartizan shield bundle rotate acme.keys --next ed25519:NEW --key old.pem --key new.pem
-  bartizan shield bundle make --name acme --bundle-version 8 --rules house.toml --chain acme.keys --key new.pem --out acme.json")]
+  bartizan shield bundle make --name acme --bundle-version 8 --rules house.toml \\
+      --chain acme.keys --key new.pem --out acme.json")]
     Rotate {
         /// The chain; begun if there is none.
         chain: PathBuf,
@@ -120,16 +123,16 @@ pub struct MakeArgs {
 }
 
 #[derive(Args)]
-#[group(id = "whose", required = true, args = ["keys", "config"])]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["keys", "config"]))]
 pub struct VerifyArgs {
     /// The bundle.
     file: PathBuf,
     /// A public key that counts, as `keys` of a configuration would have it: its chain of keys begins there. May be repeated.
     #[arg(long = "public-key", value_name = "KEY", conflicts_with = "config")]
     keys: Vec<PublicKey>,
-    /// How many of them must have signed it.
-    #[arg(long, default_value_t = 1, conflicts_with = "config")]
-    threshold: usize,
+    /// How many of them must have signed it; one, if you do not say.
+    #[arg(long, conflicts_with = "config")]
+    threshold: Option<usize>,
     /// Check it as the gate of this configuration would, versions it has seen included.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -360,7 +363,7 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     let checked = match &arguments.config {
         None => {
-            let checking = super::check(&bytes, arguments.threshold, &arguments.keys, None, now);
+            let checking = super::check(&bytes, arguments.threshold.unwrap_or(1), &arguments.keys, None, now);
             crate::runtime()?.block_on(checking).map(|checked| checked.verified)
         }
         Some(path) => {
