@@ -107,9 +107,10 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut checks = vec![Check::pass("config", format!("{} is good", loaded.shown()))];
     checks.extend(listener(config));
     checks.extend(identity(config));
+    checks.push(release(config));
     checks.extend(relaxations(config));
     checks.extend(secrets(config));
-    let state = State::for_config(path)?;
+    let state = State::look(path)?;
     checks.extend(place::checks(&state).await);
     checks.extend(keys::checks(config, &base, &state, arguments.offline).await);
     checks.push(review::check(&state, config).await);
@@ -226,6 +227,24 @@ fn identity(config: &Config) -> Vec<Check> {
     }
 }
 
+/// Whether somebody may release what the shield withheld, where a role is named for it.
+fn release(config: &Config) -> Check {
+    let id = "policy.release_role";
+    let problems = config.policy.warnings();
+    if problems.is_empty() {
+        let seen = match &config.policy.release_role {
+            Some(role) => format!("holders of `{role}` may release withheld results of others"),
+            None => "no role releases withheld results of others".to_owned(),
+        };
+        return Check::pass(id, seen);
+    }
+    Check::warn(
+        id,
+        problems.join("; "),
+        "until then nobody releases what the shield withheld on the page `/quarantine`",
+    )
+}
+
 fn relaxations(config: &Config) -> Vec<Check> {
     let found = dangers(config);
     if found.is_empty() {
@@ -287,6 +306,10 @@ mod tests {
         assert_eq!(worst(&relaxations(&open)), Verdict::Warn);
         let world = config("[server]\ntrusted_proxies = [\"0.0.0.0/0\"]\n");
         assert_eq!(worst(&listener(&world)), Verdict::Fail);
+        let role = config("[policy]\nrelease_role = \"raeders\"\n[policy.roles.readers]\ngroups = [\"g\"]\n");
+        let found = release(&role);
+        assert!(found.verdict == Verdict::Warn && found.evidence.contains("`raeders`"), "{found:?}");
+        assert_eq!(release(&good).verdict, Verdict::Pass);
         let nobody = config("[identity]\nmode = \"resource-server\"\n");
         assert_eq!(worst(&identity(&nobody)), Verdict::Warn);
         let shared = config(

@@ -1,7 +1,9 @@
 //! Who tells who is who: from `[identity]` to what the listener goes by.
 
+mod offered;
+mod reception;
+
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,26 +19,20 @@ use bartizan_gateway::{
     pages::Pages,
     record::IdentityLedger,
 };
-use bartizan_model::{Caller, Clock, Secret, SystemClock};
+use bartizan_model::{Clock, Secret, SystemClock};
 use bartizan_oauth::{
-    Denied, DenyList, DpopNonces, EgressFetch, Facade, FacadeConfig, FacadeResource, FacadeSurroundings,
-    Fetch, Graph, GroupSource, Ledger, MemoryReplays, ResourceServer, ResourceSettings, SecretRef,
-    SubjectTokens, Surroundings,
-    facade::{Asked, Directory, DirectoryUnavailable, Person, Registration, Standing},
-    outbound::{Assertions, EntraMeans, Linking},
-    signin::{
-        BrowserConfig, Decisions, Described, ProviderConfig, Recheck, SignIn, SignInSettings,
-        SignInSurroundings,
-    },
+    Denied, DenyList, DpopNonces, EgressFetch, Facade, FacadeSurroundings, Fetch, Graph, GroupSource, Ledger,
+    MemoryReplays, ResourceServer, ResourceSettings, SecretRef, SubjectTokens, Surroundings,
+    facade::{Directory, DirectoryUnavailable, Person, Standing},
+    outbound::{Assertions, EntraMeans},
+    signin::{Decisions, Described, ProviderConfig, Recheck, SignIn, SignInSettings, SignInSurroundings},
 };
 use bartizan_store::{
-    Browsers, Database, DatabaseError, OsEntropy, Responses, Sealer, StoredBrowsers, StoredConsents,
-    StoredGrants, StoredPending, StoredRegistrations, StoredResponses, StoredSigningKeys,
+    Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
+    StoredPending, StoredRegistrations, StoredResponses, StoredSigningKeys,
     links::LinkError,
     responses::{Response as Revocation, Target},
 };
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
 use tokio::task::AbortHandle;
 use url::Url;
 
@@ -48,10 +44,12 @@ use crate::{
     state::State,
 };
 
+use offered::{administered, browsers, scopes};
+pub use offered::{facade_config, offered};
+use reception::Reception;
+
 /// DPoP proofs that are remembered at once: at two minutes each, over eight hundred a second.
 const PROOFS: usize = 100_000;
-/// Seconds that the owner of a laptop stays signed in.
-const LOCAL_SESSION_S: u64 = 600;
 /// The longest that a token can live: the most that `max_token_lifetime_s` may say.
 const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The longest that something can come of a sign-in: a browser stays signed in for 30 days at most, and what is granted there
@@ -59,12 +57,6 @@ const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const LONGEST_SIGN_IN: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// How often expired browsers and sign-ins are forgotten.
 const SWEEP: Duration = Duration::from_secs(300);
-/// What a client gets that asks for nothing in particular, where the operator names no scopes.
-const USE: (&str, &str) = ("mcp:use", "use what this server offers, as far as the policy lets you");
-
-/// What whoever asks for a token for the admin API gets.
-const ADMINISTER: (&str, &str) = ("admin:use", "administer this gate, as far as your roles let you");
-
 /// Knows who may come in, and what of that outlives a change of the configuration.
 pub struct Doorman {
     replays: Arc<MemoryReplays>,
@@ -501,56 +493,6 @@ fn problems(problems: Vec<String>) -> anyhow::Error {
     anyhow!("[identity]: {}", problems.join("; "))
 }
 
-/// The facade's configuration. A laptop's clients register themselves; nobody else can reach it.
-pub fn facade_config(config: &Config) -> FacadeConfig {
-    let identity = &config.identity;
-    let mut facade = FacadeConfig {
-        dpop: identity.resource_server.dpop,
-        dpop_nonces: identity.resource_server.dpop_nonces,
-        ..identity.facade.clone()
-    };
-    if identity.mode == Mode::Local {
-        facade.registration = Registration::Loopback;
-    }
-    facade
-}
-
-/// An endpoint as clients ask for tokens for it.
-pub fn offered(config: &Config, resource: &ResourceSettings) -> FacadeResource {
-    let scopes = scopes(config, resource);
-    let default_scopes = match resource.required_scopes.as_slice() {
-        [] if config.identity.scopes.is_empty() => vec![USE.0.to_owned()],
-        required => required.to_vec(),
-    };
-    let (name, url) = (resource.name.clone(), resource.url.clone());
-    FacadeResource { name, url, scopes, default_scopes, by_consent_only: false }
-}
-
-/// The admin API as administrators ask for tokens for it.
-fn administered(config: &Config) -> Option<FacadeResource> {
-    let resource = config.admin.resource()?;
-    let (scope, words) = ADMINISTER;
-    Some(FacadeResource {
-        name: resource.name,
-        url: resource.url,
-        scopes: [(scope.to_owned(), words.to_owned())].into(),
-        default_scopes: vec![scope.to_owned()],
-        by_consent_only: true,
-    })
-}
-
-/// The scopes of an endpoint, with what each allows in words.
-fn scopes(config: &Config, resource: &ResourceSettings) -> BTreeMap<String, String> {
-    let mut scopes = config.identity.scopes.clone();
-    for scope in &resource.required_scopes {
-        scopes.entry(scope.clone()).or_insert_with(|| format!("do what needs `{scope}`"));
-    }
-    if scopes.is_empty() {
-        scopes.insert(USE.0.to_owned(), USE.1.to_owned());
-    }
-    scopes
-}
-
 fn read(secret: &SecretRef, base: &Path) -> Result<Secret, String> {
     secrets::read(secret, base).map_err(|error| format!("cannot be had: {error:#}"))
 }
@@ -571,87 +513,4 @@ async fn sweep(sign_in: Arc<SignIn>, assertions: Assertions) {
             tracing::warn!(%error, "what long ago sign-ins left was not forgotten");
         }
     }
-}
-
-/// How long browsers stay signed in. On a laptop no longer than a link works: every port of the machine is sent its cookies,
-/// whoever listens there, and no identity provider asks again.
-fn browsers(config: &Config) -> BrowserConfig {
-    let browsers = config.identity.browsers.clone();
-    match config.identity.mode {
-        Mode::Local => BrowserConfig {
-            idle_timeout_s: browsers.idle_timeout_s.min(LOCAL_SESSION_S),
-            lifetime_s: browsers.lifetime_s.min(LOCAL_SESSION_S),
-            ..browsers
-        },
-        Mode::Facade | Mode::ResourceServer => browsers,
-    }
-}
-
-/// Everything that is served beside the MCP endpoints.
-struct Reception {
-    facade: Arc<Facade>,
-    sign_in: Arc<SignIn>,
-    linking: Arc<Linking>,
-    responses: StoredResponses,
-}
-
-impl Reception {
-    /// Whether this is where accounts at a server in quarantine are linked, or `person` was cut off: what is granted there now
-    /// would have to be revoked again. What cannot be found out is taken for so.
-    async fn is_cut_off(&self, path: &str, person: Option<&Person>) -> bool {
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let caller = person.map(|person| Caller::new(&person.issuer, &person.subject, ""));
-        let Ok(in_force) = self.responses.all().await else { return true };
-        in_force.iter().any(|response| match &response.target {
-            Target::Server(server) => server.as_str() == name,
-            target => caller.as_ref().is_some_and(|caller| target.is(caller)),
-        })
-    }
-}
-
-fn cut_off() -> Response<Bytes> {
-    let words = "This server is in quarantine, or your access was revoked. No account is linked until an operator releases it.\n";
-    let mut response = Response::new(Bytes::from_static(words.as_bytes()));
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-#[async_trait]
-impl Pages for Reception {
-    async fn answer(&self, asked: &Asked<'_>) -> Option<Response<Bytes>> {
-        if let Some(answer) = self.facade.answer(asked).await {
-            return Some(answer);
-        }
-        if let Some(answer) = self.sign_in.answer(asked).await {
-            return Some(answer);
-        }
-        if let Some(answer) = self.linking.document(asked) {
-            return Some(answer);
-        }
-        if !asked.path.starts_with("/connect/") {
-            return None;
-        }
-        let person = self.sign_in.person(asked).await;
-        if self.is_cut_off(asked.path, person.as_ref()).await {
-            return Some(cut_off());
-        }
-        match person {
-            Some(person) => self.linking.answer(asked, &person).await,
-            None => Some(sign_in_first()),
-        }
-    }
-}
-
-/// Nobody links an account before we know whose it will be.
-fn sign_in_first() -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    let headers = response.headers_mut();
-    headers.insert(header::LOCATION, HeaderValue::from_static("/account"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

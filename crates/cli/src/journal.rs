@@ -72,14 +72,19 @@ impl Deed {
     }
 
     /// As it is recorded: the system's word for who it is stands beside the person's own, where that is another.
-    fn event(self) -> Event {
+    pub fn event(self) -> Event {
         let Self { mut event, by, why } = self;
-        let uid = format!("uid {}", rustix::process::getuid().as_raw());
+        let uid = uid();
         let who = if by == uid { uid } else { format!("{by} ({uid})") };
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
         event.details.message = Some(Text::new(&format!("{who}{why}")));
         event
     }
+}
+
+/// The system's word for who runs this process.
+pub fn uid() -> String {
+    format!("uid {}", rustix::process::getuid().as_raw())
 }
 
 /// Where deeds are recorded.

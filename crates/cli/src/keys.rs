@@ -9,7 +9,7 @@ mod wire;
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -66,10 +66,15 @@ impl Keys {
     }
 }
 
+/// Where the key file of the state folder `folder` is.
+pub fn path(folder: &Path) -> PathBuf {
+    folder.join("keys.json")
+}
+
 /// The key file of the state folder `folder`, as `config` wraps it.
 pub fn file(config: &Config, base: &Path, folder: &Path) -> anyhow::Result<KeyFile> {
     let root = root(config, base, folder).context("[keys]")?;
-    Ok(KeyFile::new(&folder.join("keys.json"), root, Arc::new(OsEntropy)))
+    Ok(KeyFile::new(&path(folder), root, Arc::new(OsEntropy)))
 }
 
 /// The key of versions without a key file, which sealed with `seal.key` itself.

@@ -27,6 +27,7 @@ mod sample;
 mod secrets;
 mod shield;
 mod state;
+mod token_endpoint;
 mod tools;
 mod witness;
 mod wrap;
@@ -136,6 +137,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let is_configuration = error.downcast_ref::<config::Problems>().is_some()
                 || error.downcast_ref::<opinions::Unusable>().is_some()
+                || error.is::<state::NoState>()
                 || error.downcast_ref::<bartizan_policy::Problems>().is_some()
                 || matches!(error.downcast_ref(), Some(bartizan_policy::prove::ProveError::Claim { .. }));
             say_error(&format!("error: {error:#}\n"));

@@ -19,7 +19,10 @@ use bartizan_store::Pins;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use crate::{config, endpoints, print, state::State};
+use crate::{
+    config, endpoints, print,
+    state::{NoState, State},
+};
 
 mod flow;
 pub mod review;
@@ -28,7 +31,8 @@ pub mod review;
 pub enum PolicyCommand {
     /// Print the servers and their approved tools, as the other commands read them: to keep, or for CI without a gate.
     Catalog(CatalogFile),
-    /// Check policies: syntax, types, names, and policies that never count. Exit code 1 if there is anything to see.
+    /// Check policies: syntax, types, names, roles that nobody has, and policies that never count. Exit code 1 if there is anything
+    /// to see.
     Check(Policies),
     /// Say why a query is answered as it is. Exit code 0 if it is permitted, 1 if denied.
     Explain(ExplainArgs),
@@ -151,7 +155,8 @@ fn check(policies: &Policies) -> anyhow::Result<u8> {
         }
     };
     let lints = lint::lint(&loaded.bundle).into_iter().map(|finding| finding.to_string());
-    let found: Vec<String> = loaded.warnings.into_iter().chain(lints).collect();
+    let settings = policies.about.settings()?.warnings().into_iter();
+    let found: Vec<String> = settings.chain(loaded.warnings).chain(lints).collect();
     print(&found.iter().map(|f| format!("warning: {f}\n")).collect::<String>())?;
     let count = loaded.bundle.policy_ids().count();
     crate::say_error(&format!(
@@ -298,19 +303,22 @@ impl CatalogFile {
 
 /// What the gate that runs from `config` has pinned; nothing where none has run.
 fn pinned(config: &Path) -> anyhow::Result<Catalog> {
-    // Looking must not make a state folder.
-    if !config.with_file_name(".bartizan").join("store.db").is_file() {
-        return Ok(Catalog::default());
-    }
-    let loaded = config::load(Some(config))?;
-    let state = State::for_config(Some(config))?;
+    let state = State::look(Some(config))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let set = runtime.block_on(async {
         let database = state.database().await?;
-        let set = state.pins(database.clone()).await?.snapshot().await;
+        let set = match state.pins(database.clone()).await {
+            Ok(pins) => pins.snapshot().await.map_err(Into::into),
+            Err(error) => Err(error),
+        };
         database.close().await;
-        anyhow::Ok(set?)
-    })?;
+        set
+    });
+    let set = match set {
+        Err(error) if error.is::<NoState>() => return Ok(Catalog::default()),
+        set => set?,
+    };
+    let loaded = config::load(Some(config))?;
     let servers = endpoints::trusts(&loaded.config);
     Ok(catalog_of(&Rules { config: loaded.config.policy, servers, ..Rules::default() }, &set))
 }

@@ -121,7 +121,8 @@ pub async fn respond(command: RespondCommand) -> anyhow::Result<ExitCode> {
             release(target, doing, dangerous_keep_secrets).await
         }
         RespondCommand::List { place } => {
-            let all = responses(&place).await?.1.all().await?;
+            let database = State::look(place.config.as_deref())?.database().await?;
+            let all = StoredResponses::new(database).all().await?;
             for response in &all {
                 let time = bartizan_audit::event::rfc3339::text(response.at);
                 print(&format!(

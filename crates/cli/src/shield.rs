@@ -167,7 +167,7 @@ fn shield_of(config: Option<&Path>) -> anyhow::Result<(Shield, Option<(String, u
     let active = match &loaded.shield.bundle {
         None => Active::shipped(),
         Some(_) => crate::runtime()?.block_on(async {
-            let (base, state) = (crate::run::base_of(Some(path)), State::for_config(Some(path))?);
+            let (base, state) = (crate::run::base_of(Some(path)), State::look(Some(path))?);
             judging(&loaded, &base, &state, crate::say_error).await
         })?,
     };
@@ -249,7 +249,7 @@ fn eval(arguments: &EvalArgs) -> anyhow::Result<ExitCode> {
         }
     }
     if arguments.reports {
-        let state = State::for_config(arguments.config.clone().or_else(reports_config).as_deref())?;
+        let state = State::look(arguments.config.clone().or_else(reports_config).as_deref())?;
         let reported = crate::runtime()?.block_on(async { Reports::of(&state).await?.read().await })?;
         let (reports, gone) = reported;
         if gone > 0 {

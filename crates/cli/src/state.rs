@@ -13,15 +13,16 @@ use bartizan_audit::AuditFolder;
 use bartizan_gateway::{Gate, Kept, quarantine::Ward};
 use bartizan_model::{Clock, Entropy, Secret, SystemClock};
 use bartizan_store::{
-    Database, Keeper, OsEntropy, Sealer, Sessions, StoredApprovals, StoredBundles, StoredFlows, StoredLinks,
-    StoredPins, StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews, StoredSessions,
-    create_once,
+    Database, Keeper, OsEntropy, Sealer, Sessions, StoredAdmins, StoredApprovals, StoredBundles, StoredFlows,
+    StoredLinks, StoredPins, StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews,
+    StoredSessions, create_once,
 };
 
 use crate::{
     config,
-    keys::{Keys, LazyKeys},
+    keys::{self, Keys, LazyKeys},
     reviews::Reviewing,
+    say_error,
 };
 
 /// The folder a configuration is in.
@@ -29,7 +30,15 @@ fn beside(config: Option<&Path>) -> &Path {
     config.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A state folder that exists, mode 0700.
+/// Something of a state folder that a command wanted to look at, and that no gate has made yet.
+#[derive(Debug, thiserror::Error)]
+#[error("no {} has run here: there is no {}. {}", .whose.maker(), .missing.display(), .whose.advice())]
+pub struct NoState {
+    missing: PathBuf,
+    whose: Folder,
+}
+
+/// A state folder: one that exists, mode 0700, or one that is only looked at.
 #[derive(Clone)]
 pub struct State {
     folder: PathBuf,
@@ -37,6 +46,35 @@ pub struct State {
     config: Option<PathBuf>,
     keys: LazyKeys,
     recording: bartizan_audit::Options,
+    /// Set where nothing is to be made: whose folder it is, for the words about what is missing.
+    looking: Option<Folder>,
+}
+
+/// Whose state a folder keeps.
+#[derive(Clone, Copy, Debug)]
+enum Folder {
+    /// A gate's.
+    Gate,
+    /// The user's own.
+    User,
+}
+
+impl Folder {
+    fn maker(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::User => "`bartizan wrap`",
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Gate => {
+                "Say this in the folder where `bartizan run` was started, and with the same --config if it had one"
+            }
+            Self::User => "Say this as the user whose client starts it, and with the same XDG_STATE_HOME",
+        }
+    }
 }
 
 impl State {
@@ -54,20 +92,35 @@ impl State {
     /// # Errors
     /// There is none: a new one would be no use, for no gate would know what is in it.
     pub fn of_gate(config: Option<&Path>) -> anyhow::Result<Self> {
-        let folder = beside(config).join(".bartizan");
-        if !folder.is_dir() {
-            bail!(
-                "no gate has run here: there is no {}. Say this in the folder where `bartizan run` was started, and with the same \
-                 --config if it had one",
-                std::path::absolute(&folder).unwrap_or(folder).display()
-            );
-        }
+        Self::look(config)?.present()?;
         Self::for_config(config)
     }
 
+    /// The state folder of this configuration as it is, for commands that look and decide nothing: it is not made if there is none,
+    /// nor is anything in it. What is asked of it and is not there is the error [`NoState`].
+    ///
+    /// # Errors
+    /// It is no folder, or somebody else's.
+    pub fn look(config: Option<&Path>) -> anyhow::Result<Self> {
+        let state = Self::as_it_is(beside(config).join(".bartizan"), Folder::Gate)?;
+        Ok(Self { config: config.map(Path::to_owned), ..state })
+    }
+
+    /// The same for the user's own.
+    ///
+    /// # Errors
+    /// As for [`State::look`].
+    pub fn look_for_user() -> anyhow::Result<Self> {
+        Self::as_it_is(Self::users()?, Folder::User)
+    }
+
     /// The user's own state folder (XDG Base Directory Specification), which several `wrap`s share.
-    #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
     pub fn for_user() -> anyhow::Result<Self> {
+        Self::at(Self::users()?)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+    fn users() -> anyhow::Result<PathBuf> {
         let xdg = std::env::var("XDG_STATE_HOME").ok().map(PathBuf::from).filter(|p| p.is_absolute());
         let home = || {
             std::env::var("HOME").ok().filter(|h| !h.is_empty()).map(|h| Path::new(&h).join(".local/state"))
@@ -75,7 +128,39 @@ impl State {
         let base = xdg
             .or_else(home)
             .context("neither XDG_STATE_HOME nor HOME is set: there is no place for state")?;
-        Self::at(base.join("bartizan"))
+        Ok(base.join("bartizan"))
+    }
+
+    fn as_it_is(folder: PathBuf, whose: Folder) -> anyhow::Result<Self> {
+        match fs::symlink_metadata(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            about => ours(&folder, &about.with_context(|| format!("cannot look at {}", folder.display()))?)?,
+        }
+        Ok(Self::new(folder, Some(whose)))
+    }
+
+    fn new(folder: PathBuf, looking: Option<Folder>) -> Self {
+        let (keys, recording) = (LazyKeys::default(), bartizan_audit::Options::default());
+        Self { folder, config: None, keys, recording, looking }
+    }
+
+    /// That there is such a folder.
+    ///
+    /// # Errors
+    /// [`NoState`]: it is only looked at, and there is none.
+    pub fn present(&self) -> Result<(), NoState> {
+        self.look_at(&self.folder)
+    }
+
+    /// Nothing, unless this is only looked at and `path` is not there.
+    fn look_at(&self, path: &Path) -> Result<(), NoState> {
+        match self.looking {
+            Some(whose) if !path.exists() => {
+                let missing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                Err(NoState { missing, whose })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn at(folder: PathBuf) -> anyhow::Result<Self> {
@@ -89,17 +174,11 @@ impl State {
             _ => {}
         }
         let about = fs::symlink_metadata(&folder)?;
-        if !about.is_dir() {
-            bail!("{} is not a folder", folder.display());
-        }
-        if about.uid() != rustix::process::geteuid().as_raw() {
-            bail!("{} belongs to somebody else", folder.display());
-        }
+        ours(&folder, &about)?;
         if about.mode() & 0o077 != 0 {
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         }
-        let recording = bartizan_audit::Options::default();
-        Ok(Self { folder, config: None, keys: LazyKeys::default(), recording })
+        Ok(Self::new(folder, None))
     }
 
     /// The same, whose gate keeps its log in this way.
@@ -114,8 +193,9 @@ impl State {
         &self.folder
     }
 
-    /// The keys, opened when they are first asked for.
+    /// The keys, opened when they are first asked for; made then if there are none, unless this is only looked at.
     pub async fn keys(&self) -> anyhow::Result<&Keys> {
+        self.look_at(&keys::path(&self.folder))?;
         let open = async || {
             let path = self.config.as_deref();
             let loaded = config::load(path)?;
@@ -135,9 +215,10 @@ impl State {
         Ok(folder.start_any(name, Arc::new(SystemClock), bartizan_audit::Options::default())?.0)
     }
 
-    /// The database, made when it is first asked for.
+    /// The database, made when it is first asked for, unless this is only looked at.
     pub async fn database(&self) -> anyhow::Result<Database> {
         let path = self.folder.join("store.db");
+        self.look_at(&path)?;
         Database::sqlite(&path).await.with_context(|| format!("cannot use {}", path.display()))
     }
 
@@ -150,6 +231,28 @@ impl State {
     /// place.
     pub async fn bundles(&self, database: Database) -> anyhow::Result<StoredBundles> {
         Ok(StoredBundles::new(database, self.sealer().await?, Some(self.folder.join("bundles.seen"))))
+    }
+
+    /// What was taken up of bundles so far. `None` where no gate has run, which is said: an older bundle is not known there.
+    pub async fn known_bundles(&self) -> anyhow::Result<Option<StoredBundles>> {
+        let known = async { self.bundles(self.database().await?).await };
+        match known.await {
+            Err(nobody) if nobody.is::<NoState>() => {
+                say_error(&format!("note: no bundle was taken up before: {nobody}\n"));
+                Ok(None)
+            }
+            known => known.map(Some),
+        }
+    }
+
+    /// The admin roles in `database`; a file beside it notices when one that was taken back is put in again.
+    pub async fn admins(&self, database: Database) -> anyhow::Result<StoredAdmins> {
+        Ok(StoredAdmins::new(database, self.sealer().await?, Some(self.ended_roles())))
+    }
+
+    /// The file of admin roles that were taken back.
+    pub fn ended_roles(&self) -> PathBuf {
+        self.folder.join("roles.ended")
     }
 
     /// The results in `database` that wait for a person.
@@ -258,9 +361,50 @@ impl State {
     }
 }
 
+/// That a folder is one, and this user's.
+fn ours(folder: &Path, about: &fs::Metadata) -> anyhow::Result<()> {
+    if !about.is_dir() {
+        bail!("{} is not a folder", folder.display());
+    }
+    if about.uid() != rustix::process::geteuid().as_raw() {
+        bail!("{} belongs to somebody else", folder.display());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_only_looked_at_is_neither_made_nor_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("bartizan.toml");
+        fs::write(&config, "[[servers]]\nname = \"one\"\ncommand = [\"one\"]\n").unwrap();
+        let place = folder.path().join(".bartizan");
+        let is_missing = |error: anyhow::Error| error.is::<NoState>();
+        let state = State::look(Some(&config)).unwrap();
+        assert!(state.present().is_err());
+        assert!(is_missing(state.database().await.unwrap_err()));
+        assert!(state.keys().await.is_err_and(is_missing));
+        assert!(!place.exists());
+        // A folder with nothing but a token: a script may have asked for that first.
+        fs::create_dir(&place).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o750)).unwrap();
+        let state = State::look(Some(&config)).unwrap();
+        assert!(state.present().is_ok());
+        assert!(is_missing(state.database().await.unwrap_err()));
+        assert!(state.keys().await.is_err_and(is_missing));
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+        assert_eq!(fs::metadata(&place).unwrap().mode() & 0o777, 0o750);
+        // What a gate has made is opened.
+        let made = State::for_config(Some(&config)).unwrap();
+        made.database().await.unwrap().close().await;
+        made.keys().await.unwrap();
+        let state = State::look(Some(&config)).unwrap();
+        state.database().await.unwrap().close().await;
+        assert_eq!(state.sealer().await.unwrap().mark(&[b"x"]), made.sealer().await.unwrap().mark(&[b"x"]));
+    }
 
     #[test]
     fn a_folder_without_a_gate_is_said_to_be_none_and_left_alone() {

@@ -23,7 +23,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{
     ConfigFile,
-    journal::{Deed, Journal, OwnLog},
+    journal::{Deed, Journal, OwnLog, uid},
     print, say_error,
     state::State,
 };
@@ -116,6 +116,19 @@ pub enum ToolsCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+impl ToolsCommand {
+    /// Whether it shows something and decides nothing.
+    fn only_looks(&self) -> bool {
+        match self {
+            Self::List { .. } | Self::Diff { .. } | Self::Export { .. } => true,
+            Self::Import { check, .. } => *check,
+            Self::Approvals(command) => matches!(command, ApprovalsCommand::List { .. }),
+            Self::Quarantine(command) => command.only_looks(),
+            Self::Approve(_) | Self::Reject(_) | Self::Rollback { .. } | Self::Release(_) => false,
+        }
+    }
 }
 
 /// Whose pins.
@@ -228,8 +241,13 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
         | ToolsCommand::Rollback { deciding, .. } => &deciding.place,
         ToolsCommand::Quarantine(command) => command.place(),
     };
-    let state =
-        if place.wrapped { State::for_user()? } else { State::for_config(place.config.config.as_deref())? };
+    let path = place.config.config.as_deref();
+    let state = match (place.wrapped, command.only_looks()) {
+        (true, true) => State::look_for_user()?,
+        (true, false) => State::for_user()?,
+        (false, true) => State::look(path)?,
+        (false, false) => State::for_config(path)?,
+    };
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
     let journal = OwnLog { state: &state, name: "tools" };
@@ -469,7 +487,7 @@ pub fn who() -> String {
     ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|who| !who.is_empty()))
-        .unwrap_or_else(|| format!("uid {}", rustix::process::geteuid().as_raw()))
+        .unwrap_or_else(uid)
 }
 
 /// Asks on the terminal, where there is one.

@@ -8,6 +8,20 @@ use std::{
     process::{Command, Output},
 };
 
+/// A pack of rules that finds one word.
+const RULES: &str = r#"
+[[rule]]
+id = "house.marmalade"
+title = "speaks of marmalade"
+category = "injection"
+source = "house rules"
+severity = { result = "high", definition = "high" }
+keywords = ["marmalade"]
+patterns = ["\\bmarmalade\\b"]
+caught = ["the marmalade is a lie", "more marmalade"]
+harmless = ["the jam is honest", "no word of it"]
+"#;
+
 const GOOD: &str = "[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n";
 
 fn bartizan(folder: &Path, arguments: &[&str]) -> Output {
@@ -75,9 +89,79 @@ fn keys_are_rotated_where_a_gate_has_run_and_nowhere_else() {
     let folder = tempfile::tempdir().unwrap();
     let output = bartizan(folder.path(), &["keys", "rotate"]);
     let words = said(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{words}");
+    assert_eq!(output.status.code(), Some(2), "{words}");
     assert!(words.contains("no gate has run here") && !words.contains("destroyed"), "{words}");
     assert!(!folder.path().join(".bartizan").exists(), "no state is made");
+}
+
+/// Commands that show something and decide nothing, where no gate has run: they say so, and leave nothing behind that looks as
+/// if one had.
+#[test]
+fn looking_makes_no_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = said(&bartizan(folder.path(), &["shield", "bundle", "keygen", "--out", "key.pem"]).stdout);
+    fs::write(folder.path().join("rules.toml"), RULES).unwrap();
+    let make =
+        "shield bundle make --name acme --bundle-version 1 --rules rules.toml --key key.pem --out acme.json";
+    let made = bartizan(folder.path(), &make.split(' ').collect::<Vec<_>>());
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made.stderr));
+    let bundle = format!("[shield.bundle]\npath = \"acme.json\"\nkeys = [\"{}\"]\n", key.trim());
+    fs::write(folder.path().join("bartizan.toml"), format!("{GOOD}{bundle}")).unwrap();
+    fs::write(folder.path().join("text"), "the marmalade is a lie").unwrap();
+    let at = ["--config", "bartizan.toml"];
+    for (command, code) in [
+        ("shield test text", 1),
+        ("shield eval --reports", 2),
+        ("shield bundle verify acme.json", 0),
+        ("tools list", 2),
+        ("tools diff", 2),
+        ("tools export", 2),
+        ("tools quarantine list", 2),
+        ("tools approvals list", 2),
+        ("secrets list", 2),
+        ("keys status", 0),
+        ("doctor --offline", 0),
+        ("admin list", 0),
+        ("respond list", 2),
+        ("policy flow show", 2),
+        ("policy review list", 2),
+        ("policy check", 0),
+    ] {
+        let arguments: Vec<_> = command.split(' ').chain(at).collect();
+        let output = bartizan(folder.path(), &arguments);
+        let words = said(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command}: {words}");
+        assert!(code != 2 || words.contains("no gate has run here: there is no /"), "{command}: {words}");
+        assert!(!folder.path().join(".bartizan").exists(), "{command}");
+    }
+    let mut wrapped = Command::new(env!("CARGO_BIN_EXE_bartizan"));
+    wrapped.args(["tools", "list", "--wrapped"]).env_clear().env("XDG_STATE_HOME", folder.path());
+    let output = wrapped.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output.stderr).contains("no `bartizan wrap` has run here"), "{}", said(&output.stderr));
+    assert!(!folder.path().join("bartizan").exists());
+
+    // A folder that somebody made with nothing in it is no state either, and stays as it is.
+    fs::create_dir(folder.path().join(".bartizan")).unwrap();
+    for command in ["tools list", "secrets list", "shield test text", "doctor --offline"] {
+        bartizan(folder.path(), &command.split(' ').chain(at).collect::<Vec<_>>());
+        assert_eq!(fs::read_dir(folder.path().join(".bartizan")).unwrap().count(), 0, "{command}");
+    }
+}
+
+/// Whoever checks policies before they are in force hears what `run` would say of them.
+#[test]
+fn a_role_that_nobody_has_is_said_wherever_policies_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!("[policy]\nrelease_role = \"raeders\"\n{GOOD}");
+    fs::write(folder.path().join("bartizan.toml"), config).unwrap();
+    for (command, code) in [("policy check", 1), ("config check", 0), ("doctor --offline", 0)] {
+        let arguments: Vec<_> = command.split(' ').chain(["--config", "bartizan.toml"]).collect();
+        let output = bartizan(folder.path(), &arguments);
+        let words = said(&[output.stdout, output.stderr].concat());
+        assert_eq!(output.status.code(), Some(code), "{command}: {words}");
+        assert!(words.contains("[policy] release_role: nobody has the role `raeders`"), "{command}: {words}");
+    }
 }
 
 #[test]
@@ -102,10 +186,62 @@ fn examples_stand_on_lines_of_their_own() {
         (&["wrap"][..], "\n  bartizan wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs\n"),
         (&["shield", "report"], "\n  bartizan shield report --false-positive ID "),
         (&["tools", "approve"], "\n  bartizan tools approve --server files --all\n"),
+        (
+            &["shield", "bundle", "make"],
+            "\n  bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml \\\n      --key acme.pem",
+        ),
+        (
+            &["shield", "bundle", "rotate"],
+            "\n  bartizan shield bundle rotate acme.keys --next ed25519:NEW --key old.pem --key new.pem\n",
+        ),
     ] {
         let help = bartizan(folder.path(), &[command, &["--help"]].concat());
         assert!(said(&help.stdout).contains(line), "{}", said(&help.stdout));
     }
+}
+
+/// A bundle by a key that was replaced is refused alike, whoever says which keys count, and what to do is said.
+#[test]
+fn keys_that_do_not_count_are_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |words: &str| bartizan(folder.path(), &words.split(' ').collect::<Vec<_>>());
+    let keygen =
+        |file: &str| said(&run(&format!("shield bundle keygen --out {file}")).stdout).trim().to_owned();
+    let (old, new) = (keygen("old.pem"), keygen("new.pem"));
+    fs::write(folder.path().join("rules.toml"), RULES).unwrap();
+    run("shield bundle make --name acme --bundle-version 1 --rules rules.toml --key old.pem --out old.json");
+    run(&format!("shield bundle rotate acme.keys --next {new} --key old.pem --key new.pem"));
+    let made = run(
+        "shield bundle make --name acme --bundle-version 2 --rules rules.toml --chain acme.keys --key new.pem --out new.json",
+    );
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made.stderr));
+    // What was made before the chain, put behind it.
+    let mut stale: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("old.json")).unwrap()).unwrap();
+    let current: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("new.json")).unwrap()).unwrap();
+    stale["chain"] = current["chain"].clone();
+    fs::write(folder.path().join("stale.json"), stale.to_string()).unwrap();
+    let config = format!("[shield.bundle]\npath = \"new.json\"\nkeys = [\"{old}\"]\n{GOOD}");
+    fs::write(folder.path().join("bartizan.toml"), config).unwrap();
+    for (by, named) in [
+        (format!("--public-key {old}"), "note: --public-key must name"),
+        ("--config bartizan.toml".to_owned(), "note: [shield.bundle] keys of bartizan.toml must name"),
+    ] {
+        assert_eq!(run(&format!("shield bundle verify new.json {by}")).status.code(), Some(0), "{by}");
+        let refused = run(&format!("shield bundle verify stale.json {by}"));
+        let words = said(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{words}");
+        assert!(said(&refused.stdout).starts_with("bundle.retired: "), "{}", said(&refused.stdout));
+        assert!(words.contains(named) && words.contains("bundle show stale.json"), "{words}");
+    }
+    let unsaid = run("shield bundle verify new.json");
+    let words = said(&unsaid.stderr);
+    assert_eq!(unsaid.status.code(), Some(2));
+    assert!(words.contains("--public-key") && words.contains("--config"), "{words}");
+    fs::write(folder.path().join("plain.toml"), GOOD).unwrap();
+    let bare = run("shield bundle verify new.json --config plain.toml");
+    assert!(said(&bare.stderr).contains("plain.toml has no [shield.bundle]"), "{}", said(&bare.stderr));
 }
 
 #[test]

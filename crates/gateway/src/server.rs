@@ -1,7 +1,9 @@
 //! A server as the operator named it, and what has been learnt of it.
 
+mod tools;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,7 +15,7 @@ use bartizan_egress::Endpoint;
 use bartizan_mcp::{
     Era, Message, Revision, code, era, headers,
     json::{Value, quote},
-    tool::{self, Mirror},
+    tool::Mirror,
 };
 use bartizan_model::{CallerKey, ServerName};
 use bartizan_oauth::outbound::{Credential, Unobtainable};
@@ -22,6 +24,8 @@ use bartizan_shield::{Trust, drift::Identity};
 use bartizan_store::Keeper;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
+
+pub use tools::ToolHeaders;
 
 use crate::{
     Asker,
@@ -646,67 +650,5 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Which headers mirror which parameters of a server's tools, as it last listed them.
-#[derive(Default)]
-pub struct ToolHeaders(Mutex<Known>);
-
-#[derive(Default)]
-struct Known {
-    annotated: BTreeMap<String, Arc<[Mirror]>>,
-    /// Whether a tool that is not in `annotated` is known to have none.
-    complete: bool,
-}
-
-impl ToolHeaders {
-    /// The mirrors of `tool`; `None` if its definition has not been seen.
-    fn of(&self, tool: &str) -> Option<Arc<[Mirror]>> {
-        let known = lock(&self.0);
-        known.annotated.get(tool).cloned().or_else(|| known.complete.then(Arc::default))
-    }
-
-    /// Forgets everything, after a change.
-    pub fn forget(&self) {
-        *lock(&self.0) = Known::default();
-    }
-
-    fn complete(&self) {
-        lock(&self.0).complete = true;
-    }
-
-    /// Takes in a page of tools without any annotation.
-    pub fn learn_plain(&self, is_whole: bool) {
-        let mut known = lock(&self.0);
-        if is_whole {
-            known.annotated.clear();
-            known.complete = true;
-        }
-    }
-
-    /// Takes in a page of tools. Answers which of them break the rules, by place (C-07).
-    pub fn learn(&self, tools: Value<'_>, is_whole: bool, server: &ServerName) -> Vec<usize> {
-        let mut bad = Vec::new();
-        let mut found = BTreeMap::new();
-        for (at, definition) in tools.elements().enumerate() {
-            let name = definition.get("name").and_then(Value::as_str).unwrap_or_default();
-            match definition.get("inputSchema").map_or(Ok(Vec::new()), tool::mirrors) {
-                Ok(mirrors) => {
-                    found.insert(name.into_owned(), Arc::from(mirrors));
-                }
-                Err(reason) => {
-                    tracing::warn!(%server, tool = %quote(&name), %reason, "a tool was left out of the list");
-                    bad.push(at);
-                }
-            }
-        }
-        let mut known = lock(&self.0);
-        if is_whole {
-            *known = Known { annotated: found, complete: true };
-        } else {
-            known.annotated.extend(found);
-        }
-        bad
     }
 }

@@ -39,6 +39,22 @@ pub struct PolicyConfig {
     pub review: Option<ReviewConfig>,
 }
 
+impl PolicyConfig {
+    /// What works and is still not as it should be, whatever the policies say; each names its field. Whoever checks policies tells
+    /// these too.
+    pub fn warnings(&self) -> Vec<String> {
+        let deciding = [("release_role", &self.release_role), ("hold_role", &self.hold_role)];
+        let unknown = deciding.into_iter().filter_map(|(field, role)| {
+            let role = role.as_ref().filter(|role| !self.roles.0.contains_key(*role))?;
+            Some(format!(
+                "[policy] {field}: nobody has the role `{role}`, for there is no [policy.roles.{role}]: add it, or name one that \
+                 there is"
+            ))
+        });
+        unknown.collect()
+    }
+}
+
 /// `[policy.review]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -1,11 +1,14 @@
 //! Admin roles that were granted for a time: whoever holds one may act at the admin listener until it ends.
 
-use std::sync::Arc;
+mod ended;
+
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bartizan_model::Timestamp;
-use sqlx::{AssertSqlSafe, Row, any::AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
 
+use self::ended::Ended;
 use crate::{
     Database, DatabaseError, Sealer,
     columns::{seconds, time},
@@ -34,13 +37,13 @@ pub trait Admins: Send + Sync {
     /// Grants a role, in the place of one that the person holds already.
     ///
     /// # Errors
-    /// [`DatabaseError`]; nothing was granted then.
+    /// [`DatabaseError`]; nothing was granted then, and what was held already may count no more.
     async fn grant(&self, held: &Held) -> Result<(), DatabaseError>;
 
     /// Takes a role back before its end. Whether there was one that had not ended.
     ///
     /// # Errors
-    /// [`DatabaseError`]; it is held still.
+    /// [`DatabaseError`]; it may be held still.
     async fn take(
         &self,
         role: &str,
@@ -67,32 +70,60 @@ pub trait Admins: Send + Sync {
 pub struct StoredAdmins {
     database: Database,
     sealer: Arc<Sealer>,
+    ended: Arc<Ended>,
 }
 
 const COLUMNS: &str = "role, issuer, subject, granted_by, granted_at, good_until, seal";
 
 impl StoredAdmins {
     /// Roles in `database`. A row without `sealer`'s mark is as good as none: whoever can write to the database grants nothing, and
-    /// makes nothing last longer. What was taken back and is put in again counts until its own end.
-    pub fn new(database: Database, sealer: Arc<Sealer>) -> Self {
-        Self { database, sealer }
+    /// makes nothing last longer. What was taken back or replaced is remembered in the file `ended`: a row of it that is put in again
+    /// counts for nothing. Without that file it counts until its own end.
+    pub fn new(database: Database, sealer: Arc<Sealer>, ended: Option<PathBuf>) -> Self {
+        Self { database, sealer, ended: Arc::new(Ended::new(ended)) }
     }
 
-    /// Those of `rows` that were granted here.
+    /// Writes the file beside the database again, under the key that marks now.
+    pub(crate) fn renew_ended(&self) -> Result<(), DatabaseError> {
+        self.ended.renew(&self.sealer)
+    }
+
+    /// Those of `rows` that were granted here, and not taken back.
     fn ours(&self, rows: &[AnyRow]) -> Result<Vec<Held>, DatabaseError> {
+        let ended = self.ended.read(&self.sealer)?;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
             let (held, seal) = (held(row)?, row.try_get::<String, _>("seal")?);
-            if with_mark(&held, |parts| self.sealer.is_marked(parts, &seal)) {
-                found.push(held);
+            let problem = if !with_mark(&held, |parts| self.sealer.is_marked(parts, &seal)) {
+                "an admin role is not as it was granted; it counts for nothing"
+            } else if ended.has(&held) {
+                "an admin role that was taken back is in the database again; it counts for nothing"
             } else {
-                tracing::error!(
-                    role = held.role,
-                    "an admin role is not as it was granted; it counts for nothing"
-                );
-            }
+                found.push(held);
+                continue;
+            };
+            tracing::error!(role = held.role, problem);
         }
         Ok(found)
+    }
+
+    /// Removes what a person holds by this role; the answer is that, if the row was ours.
+    async fn remove(
+        &self,
+        database: &mut AnyConnection,
+        role: &str,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Vec<Held>, DatabaseError> {
+        let row = sqlx::query(AssertSqlSafe(format!(
+            "DELETE FROM admin_roles WHERE role = $1 AND issuer = $2 AND subject = $3 RETURNING {COLUMNS}"
+        )))
+        .bind(role)
+        .bind(issuer)
+        .bind(subject)
+        .fetch_optional(database)
+        .await?;
+        self.ours(row.as_slice())
     }
 }
 
@@ -120,6 +151,9 @@ pub(crate) fn held(row: &AnyRow) -> Result<Held, DatabaseError> {
 #[async_trait]
 impl Admins for StoredAdmins {
     async fn grant(&self, held: &Held) -> Result<(), DatabaseError> {
+        let mut transaction = self.database.write().await?;
+        let before = self.remove(&mut transaction, &held.role, &held.issuer, &held.subject).await?;
+        self.ended.remember(&self.sealer, &before, Some(held), held.at)?;
         let mark = with_mark(held, |parts| self.sealer.mark(parts));
         sqlx::query(AssertSqlSafe(format!(
             "INSERT INTO admin_roles ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7) \
@@ -133,9 +167,9 @@ impl Admins for StoredAdmins {
         .bind(seconds(held.at))
         .bind(seconds(held.until))
         .bind(mark)
-        .execute(self.database.pool())
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        Ok(transaction.commit().await?)
     }
 
     async fn take(
@@ -145,15 +179,10 @@ impl Admins for StoredAdmins {
         subject: &str,
         now: Timestamp,
     ) -> Result<bool, DatabaseError> {
-        let row = sqlx::query(AssertSqlSafe(format!(
-            "DELETE FROM admin_roles WHERE role = $1 AND issuer = $2 AND subject = $3 RETURNING {COLUMNS}"
-        )))
-        .bind(role)
-        .bind(issuer)
-        .bind(subject)
-        .fetch_optional(self.database.pool())
-        .await?;
-        let taken = self.ours(row.as_slice())?;
+        let mut transaction = self.database.write().await?;
+        let taken = self.remove(&mut transaction, role, issuer, subject).await?;
+        self.ended.remember(&self.sealer, &taken, None, now)?;
+        transaction.commit().await?;
         Ok(taken.iter().any(|held| held.until > now))
     }
 

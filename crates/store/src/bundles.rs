@@ -114,95 +114,75 @@ impl StoredBundles {
         read().or_else(|| not_ours(CHAIN, root))
     }
 
-    /// Raises the newest version of `key`. `false` if it has another or a newer one.
+    /// Raises the row of `name` in `table` to `taken`, for a chain with its `links`. `false` if it has another of that number, or
+    /// a higher one.
     async fn raise(
         &self,
         database: &mut AnyConnection,
-        key: &str,
-        taken: Taken,
+        table: &Table,
+        (name, taken, links): (&str, Taken, Option<&str>),
         now: Timestamp,
     ) -> Result<bool, DatabaseError> {
-        let row = sqlx::query("SELECT * FROM bundle_versions WHERE key_id = $1")
-            .bind(key)
-            .fetch_optional(&mut *database)
-            .await?;
-        if let Some(row) = &row
-            && self.version_of(key, row).is_none()
-        {
-            forget(database, "DELETE FROM bundle_versions WHERE key_id = $1 AND mark = $2", key, row).await?;
+        let row = sqlx::query(table.read).bind(name).fetch_optional(&mut *database).await?;
+        let is_ours = |row: &AnyRow| match links {
+            None => self.version_of(name, row).is_some(),
+            Some(_) => self.chain_of(name, row).is_some(),
+        };
+        if let Some(row) = row.filter(|row| !is_ours(row)) {
+            // Unless somebody wrote another meanwhile.
+            let mark: String = row.try_get("mark")?;
+            sqlx::query(table.forget).bind(name).bind(mark).execute(&mut *database).await?;
         }
-        // Rises, or stays with the same content; anything else changes no row.
-        let changed = sqlx::query(
-            "INSERT INTO bundle_versions (key_id, version, digest, taken_at, mark) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (key_id) DO UPDATE SET version = excluded.version, digest = excluded.digest, \
-             taken_at = excluded.taken_at, mark = excluded.mark WHERE bundle_versions.version < excluded.version \
-             OR (bundle_versions.version = excluded.version AND bundle_versions.digest = excluded.digest)",
-        )
-        .bind(key)
-        .bind(number(taken)?)
-        .bind(taken.digest.to_string())
-        .bind(seconds(now))
-        .bind(with_parts(VERSION, key, taken, |parts| self.sealer.mark(parts)))
-        .execute(database)
-        .await?;
-        Ok(changed.rows_affected() > 0)
-    }
-
-    /// Follows the chain of `root` to `last`. `false` if it was followed further, or elsewhere.
-    async fn follow(
-        &self,
-        database: &mut AnyConnection,
-        (root, last, links): (&str, Taken, &str),
-        now: Timestamp,
-    ) -> Result<bool, DatabaseError> {
-        let row = sqlx::query("SELECT * FROM bundle_chains WHERE root = $1")
-            .bind(root)
-            .fetch_optional(&mut *database)
-            .await?;
-        if let Some(row) = &row
-            && self.chain_of(root, row).is_none()
-        {
-            forget(database, "DELETE FROM bundle_chains WHERE root = $1 AND mark = $2", root, row).await?;
+        let mark = |parts: &[&[u8]]| self.sealer.mark(parts);
+        let mark = match links {
+            None => with_parts(VERSION, name, taken, mark),
+            Some(links) => with_links(name, taken, links, mark),
+        };
+        let number = i64::try_from(taken.version).map_err(|_| DatabaseError::Value("version"))?;
+        let mut write = sqlx::query(table.write)
+            .bind(name)
+            .bind(number)
+            .bind(taken.digest.to_string())
+            .bind(seconds(now))
+            .bind(mark);
+        if let Some(links) = links {
+            write = write.bind(links);
         }
-        let changed = sqlx::query(
-            "INSERT INTO bundle_chains (root, number, digest, links, taken_at, mark) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (root) DO UPDATE SET number = excluded.number, \
-             digest = excluded.digest, links = excluded.links, taken_at = excluded.taken_at, mark = excluded.mark \
-             WHERE bundle_chains.number < excluded.number \
-             OR (bundle_chains.number = excluded.number AND bundle_chains.digest = excluded.digest)",
-        )
-        .bind(root)
-        .bind(number(last)?)
-        .bind(last.digest.to_string())
-        .bind(links)
-        .bind(seconds(now))
-        .bind(with_links(root, last, links, |parts| self.sealer.mark(parts)))
-        .execute(database)
-        .await?;
-        Ok(changed.rows_affected() > 0)
+        Ok(write.execute(database).await?.rows_affected() > 0)
     }
 }
+
+/// How a row is read, removed if it is not ours, and written: it rises, or stays with the same content; anything else changes
+/// no row.
+struct Table {
+    read: &'static str,
+    forget: &'static str,
+    write: &'static str,
+}
+
+const VERSIONS: Table = Table {
+    read: "SELECT * FROM bundle_versions WHERE key_id = $1",
+    forget: "DELETE FROM bundle_versions WHERE key_id = $1 AND mark = $2",
+    write: "INSERT INTO bundle_versions (key_id, version, digest, taken_at, mark) VALUES ($1, $2, $3, $4, $5) \
+            ON CONFLICT (key_id) DO UPDATE SET version = excluded.version, digest = excluded.digest, \
+            taken_at = excluded.taken_at, mark = excluded.mark WHERE bundle_versions.version < excluded.version \
+            OR (bundle_versions.version = excluded.version AND bundle_versions.digest = excluded.digest)",
+};
+
+const CHAINS: Table = Table {
+    read: "SELECT * FROM bundle_chains WHERE root = $1",
+    forget: "DELETE FROM bundle_chains WHERE root = $1 AND mark = $2",
+    write: "INSERT INTO bundle_chains (root, number, digest, taken_at, mark, links) VALUES ($1, $2, $3, $4, $5, $6) \
+            ON CONFLICT (root) DO UPDATE SET number = excluded.number, digest = excluded.digest, \
+            links = excluded.links, taken_at = excluded.taken_at, mark = excluded.mark \
+            WHERE bundle_chains.number < excluded.number \
+            OR (bundle_chains.number = excluded.number AND bundle_chains.digest = excluded.digest)",
+};
 
 /// Says that a row is not ours.
 fn not_ours<T>(what: &str, name: &str) -> Option<T> {
     tracing::error!(what, name, "a row about bundles is not as it was written; it counts for nothing");
     None
-}
-
-/// Removes a row that is not ours, unless somebody wrote another meanwhile.
-async fn forget(
-    database: &mut AnyConnection,
-    statement: &'static str,
-    name: &str,
-    row: &AnyRow,
-) -> Result<(), DatabaseError> {
-    let mark: String = row.try_get("mark")?;
-    sqlx::query(statement).bind(name).bind(mark).execute(database).await?;
-    Ok(())
-}
-
-fn number(taken: Taken) -> Result<i64, DatabaseError> {
-    i64::try_from(taken.version).map_err(|_| DatabaseError::Value("version"))
 }
 
 /// What a row says, whoever wrote it; its number is in `column`.
@@ -239,10 +219,7 @@ impl Bundles for StoredBundles {
         let seen = self.seen.read(&self.sealer)?;
         let mut newest: Option<Taken> = None;
         for key in keys {
-            let row = sqlx::query("SELECT * FROM bundle_versions WHERE key_id = $1")
-                .bind(key)
-                .fetch_optional(self.database.pool())
-                .await?;
+            let row = sqlx::query(VERSIONS.read).bind(key).fetch_optional(self.database.pool()).await?;
             let row = row.and_then(|row| self.version_of(key, &row));
             for taken in row.into_iter().chain(seen.get(VERSION, key)) {
                 if newest.is_none_or(|known| known.version < taken.version) {
@@ -255,10 +232,7 @@ impl Bundles for StoredBundles {
 
     async fn followed(&self, root: &str) -> Result<Option<Followed>, DatabaseError> {
         let seen = self.seen.read(&self.sealer)?.get(CHAIN, root);
-        let row = sqlx::query("SELECT * FROM bundle_chains WHERE root = $1")
-            .bind(root)
-            .fetch_optional(self.database.pool())
-            .await?;
+        let row = sqlx::query(CHAINS.read).bind(root).fetch_optional(self.database.pool()).await?;
         let stored = row.and_then(|row| self.chain_of(root, &row));
         let stored = stored.map(|(last, links)| Followed { last, links: Some(links) });
         Ok(match (stored, seen) {
@@ -284,12 +258,12 @@ impl Bundles for StoredBundles {
         }
         let mut transaction = self.database.write().await?;
         for key in keys {
-            if !self.raise(&mut transaction, key, taken, now).await? {
+            if !self.raise(&mut transaction, &VERSIONS, (key, taken, None), now).await? {
                 return Ok(false);
             }
         }
-        if let Some(chain) = chain
-            && !self.follow(&mut transaction, chain, now).await?
+        if let Some((root, last, links)) = chain
+            && !self.raise(&mut transaction, &CHAINS, (root, last, Some(links)), now).await?
         {
             return Ok(false);
         }

@@ -424,7 +424,8 @@ fn contents(inside: &Inside) -> Option<Contents> {
     (!contents.gate.is_empty() && !contents.persons.is_empty()).then_some(contents)
 }
 
-fn lock_file(path: &Path) -> io::Result<fs::File> {
+/// A file that processes lock, made if there is none.
+pub(crate) fn lock_file(path: &Path) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(false).write(true).mode(0o600).open(path)
 }

@@ -32,6 +32,7 @@
 
 pub mod admins;
 pub mod approvals;
+mod beside;
 pub mod browsers;
 pub mod bundles;
 pub mod clients;

@@ -14,7 +14,7 @@ use bartizan_model::{ServerName, Timestamp};
 use sqlx::{AssertSqlSafe, Row, any::AnyRow};
 
 use crate::{
-    Database, DatabaseError, Sealer, StoredBundles, admins, approvals, bundles,
+    Database, DatabaseError, Sealer, StoredAdmins, StoredBundles, admins, approvals, bundles,
     columns::{digest, time},
     consents, grants,
     keyfile::{Contents, KeyFile, KeysError},
@@ -91,6 +91,24 @@ pub enum Progress {
     Ended,
 }
 
+/// That this process rotates the keys of a file, and no other one while it lives.
+#[derive(Debug)]
+pub struct Only {
+    _lock: std::fs::File,
+}
+
+impl Only {
+    /// Keeps every other rotation of the keys in `file` out. Two of them at once would each destroy what the other seals by: the
+    /// second is refused, before it has changed anything.
+    ///
+    /// # Errors
+    /// [`RotationError::Busy`], or the file beside the keys cannot be locked.
+    pub fn of(file: &KeyFile) -> Result<Self, RotationError> {
+        let lock = file.only_rotation().map_err(KeysError::from)?;
+        Ok(Self { _lock: lock.ok_or(RotationError::Busy)? })
+    }
+}
+
 /// A rotation of every key that is ours.
 pub struct Rotation<'a> {
     /// The key file.
@@ -103,6 +121,8 @@ pub struct Rotation<'a> {
     pub pins: &'a StoredPins,
     /// What was taken up of bundles, with the file beside it.
     pub bundles: &'a StoredBundles,
+    /// Admin roles, with the file beside them.
+    pub admins: &'a StoredAdmins,
     /// What is sealed elsewhere.
     pub outside: &'a [&'a dyn Outside],
     /// How long gates take to learn of a change of the key file.
@@ -113,14 +133,16 @@ pub struct Rotation<'a> {
 }
 
 impl Rotation<'_> {
-    /// Rotates, or goes on with a rotation that was stopped. Two of them at once would each destroy what the other seals by:
-    /// the second is refused.
+    /// Rotates, or goes on with a rotation that was stopped; `only` is of the same file.
     ///
     /// # Errors
     /// [`RotationError`]; to be begun again.
-    pub async fn run(&self, now: Timestamp, say: &mut dyn FnMut(Progress)) -> Result<(), RotationError> {
-        let only = self.file.only_rotation().map_err(KeysError::from)?;
-        let _only = only.ok_or(RotationError::Busy)?;
+    pub async fn run(
+        &self,
+        _only: &Only,
+        now: Timestamp,
+        say: &mut dyn FnMut(Progress),
+    ) -> Result<(), RotationError> {
         if self.file.read().await?.rotating().is_none() {
             self.file.root().renew().await.map_err(KeysError::from)?;
         }
@@ -135,6 +157,7 @@ impl Rotation<'_> {
         self.reseal(say).await?;
         self.pins.renew_seen()?;
         self.bundles.renew_seen()?;
+        self.admins.renew_ended()?;
         let root = self.sealer.persons_id().ok_or(DatabaseError::Locked)?;
         // Nothing opens by them any more; what still names one did not open before.
         sqlx::query("DELETE FROM person_keys WHERE root <> $1")

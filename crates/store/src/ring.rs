@@ -64,8 +64,12 @@ impl DataKey {
     }
 
     /// Seals so that equal inputs give equal texts: the nonce is a MAC of context and content.
+    ///
+    /// Where the context ends is under the MAC too: of two that differ in nothing else, one nonce would seal both, and a nonce
+    /// is good for one (NIST SP 800-38D, 8). What was sealed by an earlier MAC has its nonce in front, and opens as ever.
     pub fn seal_handle(&self, aad: &[u8], plain: &[u8]) -> Option<String> {
         let mut mac = hmac::Context::with_key(&self.nonces);
+        mac.update(&u64::try_from(aad.len()).ok()?.to_be_bytes());
         mac.update(aad);
         mac.update(plain);
         let nonce: [u8; NONCE_LEN] = mac.sign().as_ref().get(..NONCE_LEN)?.try_into().ok()?;
@@ -146,4 +150,24 @@ pub fn frame(context: &[&[u8]]) -> Vec<u8> {
         framed.extend_from_slice(part);
     }
     framed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_nonce_is_never_two_handles() {
+        let key = DataKey::new(&[7; KEY]).unwrap();
+        let nonce = |aad: &[u8], plain: &[u8]| {
+            let sealed = key.seal_handle(aad, plain).unwrap();
+            assert_eq!(key.open_handle(aad, &sealed).as_deref(), Some(plain));
+            URL_SAFE_NO_PAD.decode(sealed).unwrap()[..NONCE_LEN].to_vec()
+        };
+        assert_eq!(nonce(b"aad", b"plain"), nonce(b"aad", b"plain"), "equal inputs give equal texts");
+        assert_ne!(nonce(b"aad", b"plain"), nonce(b"aadp", b"lain"), "what is context is no content");
+        let (short, long) = (frame(&[b"a"]), frame(&[b"a", b"b"]));
+        let rest = [&long[short.len()..], b"plain"].concat();
+        assert_ne!(nonce(&long, b"plain"), nonce(&short, &rest), "nor one part more");
+    }
 }

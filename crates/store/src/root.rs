@@ -121,6 +121,11 @@ impl FileRoot {
         let made = fresh(&*self.entropy);
         create_once(&self.path, made.as_ref())
             .map_err(|source| KeyError::Io { path: self.path.clone(), source })?;
+        self.read()
+    }
+
+    /// The keys that are there. One that is lost is not made anew: it would only be in the way of the right one.
+    fn read(&self) -> Result<Vec<KeyBytes>, KeyError> {
         let bytes = read_private(&self.path)?;
         let (keys, rest) = bytes.as_chunks::<KEY>();
         if keys.is_empty() || !rest.is_empty() {
@@ -148,7 +153,7 @@ impl RootKey for FileRoot {
     }
 
     async fn unwrap(&self, wrapped: &Wrapped) -> Result<KeyBytes, RootError> {
-        unwrap_by(&self.keys()?, wrapped, &self.path.display().to_string())
+        unwrap_by(&self.read()?, wrapped, &self.path.display().to_string())
     }
 
     async fn renew(&self) -> Result<(), RootError> {
@@ -319,6 +324,9 @@ mod file_tests {
         assert!(matches!(root.unwrap(&wrapped).await, Err(RootError::Wrong(_))), "destroyed");
         assert_eq!(*root.unwrap(&newer).await.unwrap(), key);
         let other = FileRoot::new(&folder.path().join("other.key"), Arc::new(SeededEntropy::new(2)));
+        assert!(matches!(other.unwrap(&newer).await, Err(RootError::File(_))), "no key");
+        assert!(!folder.path().join("other.key").exists(), "a lost key is not made anew");
+        other.wrap(&key).await.unwrap();
         assert!(matches!(other.unwrap(&newer).await, Err(RootError::Wrong(_))), "another key");
         let mut forged = newer.clone();
         forged.text.replace_range(0..1, if newer.text.starts_with('A') { "B" } else { "A" });

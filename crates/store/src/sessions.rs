@@ -4,22 +4,16 @@
 //! can end it. A node opens its rows before it gives their ids out, closes what others ended ([`Sessions::ended`]), and
 //! notes in batches what was used. The number of a session is kept as a digest: whoever reads the rows cannot ask for one.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bartizan_model::{Caller, ServerName, Timestamp};
 use sqlx::{Any, AnyConnection, AssertSqlSafe, any::AnyArguments, query::Query};
 
 use crate::{Database, DatabaseError, Dialect, Digest, columns::seconds};
-
-/// Rows that one transaction of several statements changes at most. It saves SQLite a sync for each, while others wait for its
-/// lock; in Postgres, rows that are locked together could wait for others' in a circle.
-const fn batch(dialect: Dialect) -> usize {
-    match dialect {
-        Dialect::Postgres => 1,
-        Dialect::Sqlite => 200,
-    }
-}
 
 /// Rows that one statement changes at most: others wait for its locks.
 const ROWS: usize = 1_000;
@@ -71,7 +65,7 @@ pub struct Session {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// Its client said so.
     Client,
@@ -183,6 +177,54 @@ impl StoredSessions {
     }
 }
 
+impl StoredSessions {
+    /// Closes those of `ids` that nobody else is changing, in one statement; the answer is which are left.
+    async fn close_free(
+        &self,
+        ids: &[Digest],
+        end: End,
+        now: Timestamp,
+    ) -> Result<Vec<String>, DatabaseError> {
+        let dialect = self.database.dialect();
+        let open = format!(
+            "SELECT id FROM sessions WHERE id IN ({}) AND node = $2 AND closed_at IS NULL",
+            listed(dialect)
+        );
+        let list = list(dialect, ids);
+        let closed = self.close_ids(&format!("{open} {}", choice(dialect)), &list, end, now).await?;
+        if usize::try_from(closed).is_ok_and(|closed| closed == ids.len()) {
+            return Ok(Vec::new());
+        }
+        let left = sqlx::query_scalar(AssertSqlSafe(open))
+            .bind(&list)
+            .bind(&self.node)
+            .fetch_all(self.database.pool());
+        Ok(left.await?)
+    }
+
+    /// Closes sessions of this node: those that `chosen` selects from `ids`, which are its $1. The answer is how many there were.
+    async fn close_ids(
+        &self,
+        chosen: &str,
+        ids: &str,
+        end: End,
+        now: Timestamp,
+    ) -> Result<u64, DatabaseError> {
+        let statement = format!(
+            "UPDATE sessions SET closed_at = $3, ended_at = COALESCE(ended_at, $3), ended_by = COALESCE(ended_by, $4) \
+             WHERE id IN ({chosen}) AND node = $2 AND closed_at IS NULL"
+        );
+        let closed = sqlx::query(AssertSqlSafe(statement))
+            .bind(ids)
+            .bind(&self.node)
+            .bind(seconds(now))
+            .bind(end.name())
+            .execute(self.database.pool())
+            .await?;
+        Ok(closed.rows_affected())
+    }
+}
+
 /// A statement whose parameters are bound one after the other.
 type Statement = Query<'static, Any, AnyArguments>;
 
@@ -262,21 +304,17 @@ impl Sessions for StoredSessions {
     }
 
     async fn close(&self, sessions: &[(Digest, End)], now: Timestamp) -> Result<(), DatabaseError> {
-        for batch in sessions.chunks(batch(self.database.dialect())) {
-            let mut transaction = self.database.write().await?;
-            for (id, end) in batch {
-                sqlx::query(
-                    "UPDATE sessions SET closed_at = $3, ended_at = COALESCE(ended_at, $3), \
-                     ended_by = COALESCE(ended_by, $4) WHERE id = $1 AND node = $2 AND closed_at IS NULL",
-                )
-                .bind(id.to_string())
-                .bind(&self.node)
-                .bind(seconds(now))
-                .bind(end.name())
-                .execute(&mut *transaction)
-                .await?;
+        let mut of_reason: BTreeMap<End, Vec<Digest>> = BTreeMap::new();
+        for (id, end) in sessions {
+            of_reason.entry(*end).or_default().push(*id);
+        }
+        for (end, ids) in of_reason {
+            for batch in ids.chunks(ROWS) {
+                // What was passed over is waited for, one row at a time: nobody waits for rows in a circle then.
+                for left in self.close_free(batch, end, now).await? {
+                    self.close_ids("$1", &left, end, now).await?;
+                }
             }
-            transaction.commit().await?;
         }
         Ok(())
     }

@@ -104,7 +104,11 @@ impl Api {
         Ok(Some(Arc::new(Self {
             server,
             settings: config.admin.clone(),
-            roles: StoredAdmins::new(database.clone(), Arc::clone(doorman.sealer())),
+            roles: StoredAdmins::new(
+                database.clone(),
+                Arc::clone(doorman.sealer()),
+                Some(state.ended_roles()),
+            ),
             database,
             sealer: Arc::clone(doorman.sealer()),
             state: state.clone(),

@@ -8,14 +8,14 @@ use bartizan_audit::{
     event::{Change, rfc3339},
 };
 use bartizan_model::{Caller, Clock, SystemClock};
-use bartizan_store::{Admins, OsEntropy, StoredAdmins, admins::Held};
+use bartizan_store::{Admins, OsEntropy, admins::Held};
 use clap::{Args, Subcommand};
 
 use crate::{
     ConfigFile,
     config::{self, admin::Role},
     print, say_error,
-    state::State,
+    state::{NoState, State},
 };
 
 /// `bartizan admin …`
@@ -101,7 +101,7 @@ async fn grant(whose: Whose, length: Duration) -> anyhow::Result<ExitCode> {
     let until = rfc3339::text(held.until);
     // Recorded first: what is granted and not recorded cannot be explained afterwards.
     record(&state, &held, &format!("granted until {until}")).await?;
-    StoredAdmins::new(state.database().await?, state.sealer().await?).grant(&held).await?;
+    state.admins(state.database().await?).await?.grant(&held).await?;
     say_error(&format!("{} until {until}\n", held.role));
     if config.admin.url.is_none() {
         say_error("note: [admin] url is not set, so there is no API at which it counts\n");
@@ -121,7 +121,7 @@ async fn revoke(whose: Whose) -> anyhow::Result<ExitCode> {
         until: now,
     };
     record(&state, &held, "taken back").await?;
-    let admins = StoredAdmins::new(state.database().await?, state.sealer().await?);
+    let admins = state.admins(state.database().await?).await?;
     let was_held = admins.take(&held.role, &held.issuer, &held.subject, now).await?;
     say_error(if was_held { "taken back\n" } else { "it was not held\n" });
     Ok(ExitCode::from(u8::from(!was_held)))
@@ -138,9 +138,16 @@ async fn list(place: ConfigFile) -> anyhow::Result<ExitCode> {
         };
         print(&line(role.role.as_str(), &who, &role.issuer, &role.until, "the configuration"))?;
     }
-    let state = State::for_config(path)?;
-    let admins = StoredAdmins::new(state.database().await?, state.sealer().await?);
-    for held in admins.all(now).await? {
+    let state = State::look(path)?;
+    let granted = async { anyhow::Ok(state.admins(state.database().await?).await?.all(now).await?) };
+    let granted = match granted.await {
+        Err(nobody) if nobody.is::<NoState>() => {
+            say_error(&format!("note: nobody was granted a role: {nobody}\n"));
+            Vec::new()
+        }
+        granted => granted?,
+    };
+    for held in granted {
         print(&line(&held.role, &held.subject, &held.issuer, &rfc3339::text(held.until), &held.by))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -34,15 +34,35 @@ pub enum BundleCommand {
     },
     /// Make a bundle of rule packs, a model, or both, put it to the test, and sign it.
     ///
-    /// A pack is a TOML file of [[rule]] tables, each with two texts it catches and two it leaves alone. A pack named as one
-    /// of the build's takes its place; any other is added. The version must rise with every bundle you sign:
-    ///   bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml --key acme.pem --out acme.json
+    /// Have ready: a pack of rules, and a private key of `keygen` whose public key gates have in `[shield.bundle] keys`. A pack
+    /// is a TOML file of [[rule]] tables, each with two texts or more that it must catch (`caught`) and two that it must leave
+    /// alone (`harmless`). A pack named as one of the build's takes its place; any other is added.
+    ///
+    /// What comes out: one JSON file for `[shield.bundle] path` or `url`, which has passed here the tests that every gate puts it
+    /// to, and on standard error which rules of the build it changes. One that fails a test is not written. Without --key nobody
+    /// has signed it, and no gate takes it: add signatures by `sign`, on other machines if you like. The version must rise with
+    /// every bundle you sign.
+    #[command(after_help = "Examples:
+  bartizan shield bundle make --name acme --bundle-version 7 --rules house.toml \\
+      --key acme.pem --out acme.json
+  bartizan shield bundle make --name acme --bundle-version 8 --rules house.toml \\
+      --chain acme.keys --key new.pem --out acme.json
+  bartizan shield bundle verify acme.json --config bartizan.toml     # then: as the gate would")]
     Make(MakeArgs),
     /// Say that other keys sign from now on, in a chain of keys that goes with every bundle (`make --chain`).
     ///
-    /// Gates follow it from the keys of their configuration. As many of the old keys as gates want signatures must sign, and
-    /// as many of the new ones; keys on other machines do so by `sign CHAIN`. A key that is not named signs nothing any more:
-    ///   bartizan shield bundle rotate acme.keys --next ed25519:… --key old.pem --key new.pem
+    /// Have ready: the chain's file, if you have changed keys before; the private keys that sign until now; and new ones of
+    /// `keygen`, whose public keys --next names. As many of the old keys as gates want signatures (`threshold`) must sign, and as
+    /// many of the new ones; keys on other machines do so by `sign CHAIN`.
+    ///
+    /// What comes out: the file with one link more, and on standard error every link, and whose signature the last one still
+    /// wants. Gates follow it from the keys of their configuration, which need not change, and never back. A key that the last
+    /// link does not name signs nothing any more: that is how a key is revoked. Keep the file; each `make` wants it.
+    #[command(after_help = "Examples:
+  bartizan shield bundle keygen --out new.pem                        # prints ed25519:NEW
+  bartizan shield bundle rotate acme.keys --next ed25519:NEW --key old.pem --key new.pem
+  bartizan shield bundle make --name acme --bundle-version 8 --rules house.toml \\
+      --chain acme.keys --key new.pem --out acme.json")]
     Rotate {
         /// The chain; begun if there is none.
         chain: PathBuf,
@@ -103,17 +123,18 @@ pub struct MakeArgs {
 }
 
 #[derive(Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["keys", "config"]))]
 pub struct VerifyArgs {
     /// The bundle.
     file: PathBuf,
-    /// A public key whose signature counts. May be repeated.
+    /// A public key that counts, as `keys` of a configuration would have it: its chain of keys begins there. May be repeated.
     #[arg(long = "public-key", value_name = "KEY", conflicts_with = "config")]
     keys: Vec<PublicKey>,
-    /// How many of them must have signed it.
-    #[arg(long, default_value_t = 1, conflicts_with = "config")]
-    threshold: usize,
+    /// How many of them must have signed it; one, if you do not say.
+    #[arg(long, conflicts_with = "config")]
+    threshold: Option<usize>,
     /// Check it as the gate of this configuration would, versions it has seen included.
-    #[arg(long, value_name = "FILE", required_unless_present = "keys")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -341,21 +362,22 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
     }
     let now = SystemClock.now();
     let checked = match &arguments.config {
-        None => Envelope::read(&bytes)
-            .and_then(|envelope| {
-                let keys = envelope.chain().follow(&arguments.keys, arguments.threshold)?;
-                envelope.verify(&keys, arguments.threshold)
-            })
-            .and_then(|verified| verified.current(now).map(|()| verified))
-            .map_err(super::Unfit::from),
+        None => {
+            let checking = super::check(&bytes, arguments.threshold.unwrap_or(1), &arguments.keys, None, now);
+            crate::runtime()?.block_on(checking).map(|checked| checked.verified)
+        }
         Some(path) => {
             let loaded = config::load(Some(path))?;
-            let settings = loaded.config.shield.bundle.context("the configuration has no [shield.bundle]")?;
+            let settings = loaded.config.shield.bundle.with_context(|| {
+                format!(
+                    "{} has no [shield.bundle]: add one with `keys`, or name the keys by --public-key instead",
+                    path.display()
+                )
+            })?;
             let keys = settings.public_keys().map_err(anyhow::Error::msg)?;
             crate::runtime()?.block_on(async {
-                let state = State::for_config(Some(path))?;
-                let store = state.bundles(state.database().await?).await?;
-                let checked = super::check(&bytes, &settings, &keys, &store, now).await;
+                let store = State::look(Some(path))?.known_bundles().await?;
+                let checked = super::check(&bytes, settings.threshold, &keys, store.as_ref(), now).await;
                 Ok::<_, anyhow::Error>(checked.map(|checked| checked.verified))
             })?
         }
@@ -378,6 +400,17 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
         }
         Err(unfit) => {
             crate::print(&format!("{}: {unfit}\n", unfit.code()))?;
+            if unfit.is_about_keys() {
+                let keys = match &arguments.config {
+                    Some(path) => format!("[shield.bundle] keys of {}", path.display()),
+                    None => "--public-key".to_owned(),
+                };
+                crate::say_error(&format!(
+                    "note: {keys} must name the keys that signed it, or those from which its chain of keys leads there; `bartizan \
+                     shield bundle show {}` says who signed, and by which chain\n",
+                    arguments.file.display()
+                ));
+            }
             Ok(ExitCode::from(1))
         }
     }

@@ -23,14 +23,13 @@ pub async fn checks(config: &Config, base: &Path, state: &State) -> Vec<Check> {
         Ok(keys) => keys,
         Err(problem) => return vec![Check::fail(id, problem, remedy)],
     };
-    let store = async { state.bundles(state.database().await?).await };
-    let store = match store.await {
+    let store = match state.known_bundles().await {
         Ok(store) => store,
         Err(error) => return vec![Check::unknown(id, format!("{error:#}"), "see the check `pins`")],
     };
     let (now, kept) = (SystemClock.now(), state.folder().join(KEPT));
     let path = settings.path.as_ref().map_or_else(|| kept.clone(), |path| base.join(path));
-    let mut looked = look(&path, settings, &keys, &store, now).await;
+    let mut looked = look(&path, settings, &keys, store.as_ref(), now).await;
     let mut found = Vec::new();
     if let Err(problem) = &looked
         && path != kept
@@ -41,7 +40,7 @@ pub async fn checks(config: &Config, base: &Path, state: &State) -> Vec<Check> {
             format!("{}: {problem}; the last good one is used", path.display()),
             remedy,
         ));
-        looked = look(&kept, settings, &keys, &store, now).await;
+        looked = look(&kept, settings, &keys, store.as_ref(), now).await;
     }
     found.push(match looked {
         Err(problem) => {
@@ -64,9 +63,9 @@ async fn look(
     path: &Path,
     settings: &bartizan_shield::bundle::BundleConfig,
     keys: &[bartizan_shield::bundle::PublicKey],
-    store: &StoredBundles,
+    store: Option<&StoredBundles>,
     now: bartizan_model::Timestamp,
 ) -> Result<bartizan_shield::bundle::Manifest, bundles::Unfit> {
     let bytes = bundles::read(path).await?;
-    Ok(bundles::check(&bytes, settings, keys, store, now).await?.verified.manifest().clone())
+    Ok(bundles::check(&bytes, settings.threshold, keys, store, now).await?.verified.manifest().clone())
 }

@@ -6,7 +6,7 @@ use bartizan_audit::{PublicKey, verify::Verification};
 use bartizan_store::{Pins, pins::State as Standing};
 
 use super::Check;
-use crate::state::State;
+use crate::state::{NoState, State};
 
 /// Looks at the state folder.
 pub async fn checks(state: &State) -> Vec<Check> {
@@ -18,6 +18,9 @@ pub async fn checks(state: &State) -> Vec<Check> {
 
 fn private_files(state: &State) -> Check {
     let id = "state.permissions";
+    if let Err(nobody) = state.present() {
+        return Check::pass(id, format!("there is no state yet: {nobody}"));
+    }
     let mut open = Vec::new();
     let mut stack = vec![state.folder().to_owned()];
     let mut seen = 0;
@@ -58,6 +61,7 @@ async fn pins(state: &State) -> Check {
         Ok::<_, anyhow::Error>(listed?)
     };
     match listed.await {
+        Err(nobody) if nobody.is::<NoState>() => Check::pass(id, "nothing was offered yet"),
         Err(error) => Check::fail(id, format!("they cannot be read: {error:#}"), "see `bartizan tools list`"),
         Ok(pins) => {
             let waiting = pins.iter().filter(|pin| pin.state == Standing::Pending).count();

@@ -4,29 +4,21 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Context;
 use async_trait::async_trait;
 use bartizan_egress::{Endpoint, Peer};
 use bartizan_model::{Clock, Secret, SystemClock, Timestamp};
-use bartizan_store::root::{WITHIN, azure::AzureTokens};
-use http::{HeaderMap, HeaderValue, Method, header};
-use serde::Deserialize;
+use bartizan_store::root::azure::AzureTokens;
 use tokio::sync::Mutex;
 
 use crate::{
     config::{Config, SecretRef},
     endpoints,
     managed_identity::ManagedIdentity,
+    token_endpoint,
 };
-
-/// A token is not used in the last minutes of its life.
-const MARGIN: Duration = Duration::from_secs(120);
-
-/// The longest answer, in bytes.
-const LONGEST: usize = 64 << 10;
 
 /// Tokens for `[vaults.azure]`.
 pub fn tokens(config: &Config, base: &Path) -> anyhow::Result<Arc<dyn AzureTokens>> {
@@ -76,18 +68,6 @@ struct EntraTokens {
     held: Mutex<Option<(Secret, Timestamp)>>,
 }
 
-#[derive(Deserialize)]
-struct Granted {
-    access_token: String,
-    #[serde(default)]
-    expires_in: u64,
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    error: String,
-}
-
 #[async_trait]
 impl AzureTokens for ManagedIdentity {
     async fn token(&self, again: bool) -> Result<Secret, String> {
@@ -111,9 +91,7 @@ impl AzureTokens for EntraTokens {
         }
         *held = None;
         let now = SystemClock.now();
-        let granted = self.ask().await?;
-        let token = Secret::new(granted.access_token);
-        let lasts = Duration::from_secs(granted.expires_in).saturating_sub(MARGIN);
+        let (token, lasts) = token_endpoint::ask(&self.endpoint, self.form()?).await?;
         *held = Some((token.clone(), now.plus(lasts)));
         Ok(token)
     }
@@ -144,25 +122,5 @@ impl EntraTokens {
             }
         }
         Ok(form.finish().into())
-    }
-
-    async fn ask(&self) -> Result<Granted, String> {
-        let mut headers = HeaderMap::new();
-        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        headers.insert(header::CONTENT_TYPE, kind);
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let words = |error: bartizan_egress::Error| format!("the token endpoint: {error}");
-        let body = self.form()?;
-        let response = self.endpoint.send(Method::POST, headers, body, WITHIN).await.map_err(words)?;
-        let status = response.status();
-        let body = response.into_body().collect_within(LONGEST, WITHIN).await.map_err(words)?;
-        if !status.is_success() {
-            // The description may quote what we sent; the code is one of a list.
-            let code = serde_json::from_slice::<Refused>(&body).map(|refused| refused.error);
-            let code = code.ok().filter(|c| c.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-            let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
-            return Err(format!("the token endpoint answered {}{code}", status.as_u16()));
-        }
-        serde_json::from_slice(&body).map_err(|_| "the token endpoint gave no token".to_owned())
     }
 }

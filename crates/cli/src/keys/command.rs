@@ -12,7 +12,7 @@ use bartizan_audit::Kind;
 use bartizan_model::{Clock, SystemClock};
 use bartizan_store::{
     KeyFile,
-    reseal::{Progress, Rotation, RotationError},
+    reseal::{Only, Progress, Rotation},
 };
 use clap::{Args, Subcommand};
 
@@ -78,7 +78,7 @@ pub async fn keys(command: KeysCommand) -> anyhow::Result<ExitCode> {
 async fn status(place: &ConfigFile) -> anyhow::Result<ExitCode> {
     let path = place.config.as_deref();
     let loaded = config::load(path)?;
-    let state = State::for_config(path)?;
+    let state = State::look(path)?;
     let file = file(&loaded.config, &base_of(path), state.folder())?;
     if !file.path().exists() {
         print(&format!(
@@ -116,10 +116,12 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let loaded = config::load(path)?;
     // Without a gate there are no keys to rotate: those of a wrong folder would be made, and said to be destroyed.
     let state = State::of_gate(path)?;
+    let to = file(&loaded.config, &base_of(path), state.folder())?;
+    // Before anything is done or recorded: a second rotation begins nothing.
+    let only = Only::of(&to)?;
     if let Some(old) = &rotate.from {
         let was = config::load(Some(old))?;
         let from = file(&was.config, &base_of(Some(old)), state.folder())?;
-        let to = file(&loaded.config, &base_of(path), state.folder())?;
         if to.wrapped_by()?.0 != to.root().provider() || to.read().await.is_err() {
             to.move_from(&from).await.context("the keys stay wrapped as they were")?;
             say_error(&format!("the keys are wrapped by `{}` now\n", to.root().provider()));
@@ -129,6 +131,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
     let bundles = state.bundles(database.clone()).await?;
+    let admins = state.admins(database.clone()).await?;
     let journal = OwnLog { state: &state, name: "keys" };
     let before = ids(&keys.file).await?;
     let rotated =
@@ -142,6 +145,7 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         sealer: Arc::clone(&keys.sealer),
         pins: &pins,
         bundles: &bundles,
+        admins: &admins,
         outside: &[&reports],
         patience: PATIENCE,
         at_once: rotate.compromised,
@@ -160,7 +164,9 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         }
         Progress::Ended => say_error("older keys are destroyed\n"),
     };
-    rotation.run(SystemClock.now(), &mut say).await.map_err(unfinished)?;
+    rotation.run(&only, SystemClock.now(), &mut say).await.context(
+        "the rotation is not finished; nothing is lost: run `bartizan keys rotate` again to go on",
+    )?;
     database.close().await;
     let after = ids(&keys.file).await?;
     journal.note(vec![rotated(&before, &after).because("rotated")]).await.context("the keys are rotated")?;
@@ -180,17 +186,6 @@ async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(1));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Why this rotation did not come to its end.
-fn unfinished(error: RotationError) -> anyhow::Error {
-    match error {
-        // That one goes on by itself; this one has changed nothing.
-        RotationError::Busy => error.into(),
-        error => anyhow::Error::new(error).context(
-            "the rotation is not finished; nothing is lost: run `bartizan keys rotate` again to go on",
-        ),
-    }
 }
 
 /// What the keys in use are called: not what they are.
@@ -216,17 +211,4 @@ fn discard(path: &Path) -> anyhow::Result<()> {
 
 fn unopened(rows: u64) -> String {
     if rows == 0 { String::new() } else { format!(", {rows} do not open") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rotation_beside_another_is_not_said_to_be_half_way() {
-        let busy = format!("{:#}", unfinished(RotationError::Busy));
-        assert!(busy.starts_with("another rotation") && !busy.contains("nothing is lost"), "{busy}");
-        let failed = unfinished(RotationError::Database(bartizan_store::DatabaseError::Locked));
-        assert!(format!("{failed:#}").contains("run `bartizan keys rotate` again"), "{failed:#}");
-    }
 }

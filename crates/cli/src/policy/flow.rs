@@ -1,21 +1,23 @@
 //! `bartizan policy flow`: what has entered whose window, and forgetting it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
 use bartizan_audit::{
-    Details, Event, Kind, Text,
-    event::{Change, Decision, rfc3339},
+    Kind,
+    event::{Decision, rfc3339},
 };
 use bartizan_model::{Caller, Clock, SystemClock, Timestamp};
 use bartizan_shield::drift::visible;
-use bartizan_store::{Flows, OsEntropy, StoredFlows, flows::Flow};
+use bartizan_store::{Flows, StoredFlows, flows::Flow};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{CLEAN, FOUND, Format};
 use crate::{
-    ConfigFile, config, print, say_error,
+    ConfigFile, config,
+    journal::Deed,
+    print, say_error,
     state::State,
     tools::{Consent, ask, who},
 };
@@ -85,7 +87,7 @@ pub async fn run(command: FlowCommand) -> anyhow::Result<u8> {
 
 async fn show(arguments: ShowArgs) -> anyhow::Result<u8> {
     let path = arguments.place.config.as_deref();
-    let (_, stored) = stored(path).await?;
+    let stored = StoredFlows::new(State::look(path)?.database().await?);
     let windows = windows(path, &stored, &arguments.whose).await?;
     print(&match arguments.format {
         Format::Text if windows.is_empty() => "nothing has entered anybody's window\n".to_owned(),
@@ -100,7 +102,8 @@ async fn show(arguments: ShowArgs) -> anyhow::Result<u8> {
 
 async fn reset(arguments: ResetArgs) -> anyhow::Result<u8> {
     let path = arguments.place.config.as_deref();
-    let (state, stored) = stored(path).await?;
+    let state = State::for_config(path)?;
+    let stored = StoredFlows::new(state.database().await?);
     let windows = windows(path, &stored, &arguments.whose).await?;
     if windows.is_empty() {
         say_error("nothing has entered these windows\n");
@@ -121,12 +124,6 @@ async fn reset(arguments: ResetArgs) -> anyhow::Result<u8> {
     Ok(CLEAN)
 }
 
-async fn stored(path: Option<&Path>) -> anyhow::Result<(State, StoredFlows)> {
-    let state = State::for_config(path)?;
-    let stored = StoredFlows::new(state.database().await?);
-    Ok((state, stored))
-}
-
 async fn windows(path: Option<&Path>, stored: &StoredFlows, whose: &Whose) -> anyhow::Result<Vec<Window>> {
     let window = config::load(path)?.config.policy.flow.window();
     let since = Timestamp::from_unix(SystemClock.now().as_unix().saturating_sub(window.as_secs()));
@@ -143,23 +140,15 @@ async fn windows(path: Option<&Path>, stored: &StoredFlows, whose: &Whose) -> an
 
 /// In a log of this process's own. A person goes by his pseudonym.
 async fn record(state: &State, window: &Window, by: &str, why: &str) -> anyhow::Result<()> {
-    let folder = state.audit(Arc::new(OsEntropy))?;
-    let (log, _) = folder.start_any("policy", Arc::new(SystemClock), bartizan_audit::Options::default())?;
+    let log = state.log("policy")?;
     let person = log.persons().of(&window.caller).map(|person| person.pseudonym().to_string());
     let labels = window.labels().into_keys().collect::<Vec<_>>().join(" ");
     let why = if why.is_empty() { "no reason given" } else { why };
-    let event = Event::new(Kind::Responded).by(&Caller::local_owner()).with(Details {
-        decision: Some(Decision::Permit),
-        change: Some(Change {
-            entity: Text::new("flow"),
-            name: Text::new(&format!("{} via {}", person.unwrap_or_default(), window.caller.client())),
-            from: Some(Text::new(&labels)),
-            to: Some(Text::new("reset")),
-        }),
-        message: Some(Text::new(&format!("{by} (uid {}): {why}", rustix::process::getuid().as_raw()))),
-        ..Details::default()
-    });
-    log.note(event).await.map(drop).context("it is not done, for it cannot be recorded")
+    let name = format!("{} via {}", person.unwrap_or_default(), window.caller.client());
+    let deed = Deed::new(Kind::Responded, by, "flow", &name, Some(&labels), Some("reset"))
+        .deciding(Decision::Permit)
+        .because(why);
+    log.note(deed.event()).await.map(drop).context("it is not done, for it cannot be recorded")
 }
 
 impl Whose {

@@ -152,8 +152,8 @@ fn review(arguments: &ReviewArgs) -> anyhow::Result<u8> {
 async fn stored(place: &ConfigFile) -> anyhow::Result<StoredReviews> {
     // A configuration that cannot be read has no gate.
     config::load(place.config.as_deref())?;
-    let state = State::for_config(place.config.as_deref())?;
-    Ok(StoredReviews::new(state.database().await?))
+    // Where no gate has run nothing was found, and there is nothing to decide.
+    Ok(StoredReviews::new(State::look(place.config.as_deref())?.database().await?))
 }
 
 async fn list(place: &ConfigFile, format: Format) -> anyhow::Result<u8> {

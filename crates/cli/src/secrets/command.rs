@@ -93,7 +93,8 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         SecretsCommand::List(place) => {
-            let (_, vault) = vault(&place).await?;
+            let state = State::look(place.config.as_deref())?;
+            let vault = Vault::new(state.database().await?, state.sealer().await?);
             for secret in vault.list().await? {
                 let time = bartizan_audit::event::rfc3339::text(secret.changed_at);
                 print(&format!("{}  value {}  of {time}\n", secret.name, secret.revision))?;

@@ -57,6 +57,11 @@ pub enum QuarantineCommand {
 }
 
 impl QuarantineCommand {
+    /// Whether it shows something and decides nothing.
+    pub fn only_looks(&self) -> bool {
+        matches!(self, Self::List { .. } | Self::Show { .. })
+    }
+
     /// Whose results.
     pub fn place(&self) -> &Place {
         match self {

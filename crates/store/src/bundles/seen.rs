@@ -6,13 +6,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{ErrorKind, Write},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use super::{CHAIN, Taken, VERSION, with_parts};
-use crate::{DatabaseError, Sealer};
+use crate::{DatabaseError, Sealer, beside};
 
 /// The file, a line for each key and chain: what it is, its name, its number, a digest, our mark.
 #[derive(Debug)]
@@ -107,15 +107,10 @@ fn parse(line: &str, sealer: &Sealer) -> Option<((&'static str, String), Taken)>
 }
 
 fn write(sealer: &Sealer, file: &Path, lines: &Lines) -> Result<(), DatabaseError> {
-    let write = || {
-        let mut draft = tempfile::NamedTempFile::new_in(file.parent().ok_or(ErrorKind::InvalidInput)?)?;
-        for ((what, name), taken) in &lines.0 {
-            let mark = with_parts(what, name, *taken, |parts| sealer.mark(parts));
-            writeln!(draft, "{what}\t{name}\t{}\t{}\t{mark}", taken.version, taken.digest)?;
-        }
-        draft.as_file().sync_all()?;
-        draft.persist(file).map_err(|refused| refused.error)?;
-        Ok::<_, std::io::Error>(())
+    let line = |((what, name), taken): (&(&'static str, String), &Taken)| {
+        let mark = with_parts(what, name, *taken, |parts| sealer.mark(parts));
+        format!("{what}\t{name}\t{}\t{}\t{mark}\n", taken.version, taken.digest)
     };
-    write().map_err(|error| DatabaseError::Beside(format!("{}: {error}", file.display())))
+    let text: String = lines.0.iter().map(line).collect();
+    beside::put(file, &text).map_err(|error| DatabaseError::Beside(format!("{}: {error}", file.display())))
 }

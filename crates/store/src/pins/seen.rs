@@ -5,13 +5,13 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use super::PinError;
-use crate::Sealer;
+use crate::{Sealer, beside};
 
 /// What the file's mark is over.
 const MARK: &[u8] = b"pins.seen";
@@ -62,15 +62,8 @@ impl Seen {
     }
 
     fn write(sealer: &Sealer, file: &Path, version: u64) -> Result<(), PinError> {
-        let write = || {
-            let folder = file.parent().ok_or(ErrorKind::InvalidInput)?;
-            let mut draft = tempfile::NamedTempFile::new_in(folder)?;
-            let mark = sealer.mark(&[MARK, &version.to_be_bytes()]);
-            writeln!(draft, "{version} {mark}")?;
-            draft.persist(file).map_err(|refused| refused.error)?;
-            Ok(())
-        };
-        write().map_err(PinError::Seen)
+        let mark = sealer.mark(&[MARK, &version.to_be_bytes()]);
+        beside::put(file, &format!("{version} {mark}\n")).map_err(PinError::Seen)
     }
 
     fn read(&self, sealer: &Sealer) -> io::Result<u64> {

@@ -7,7 +7,7 @@ use crate::bench::{at, each, sealer};
 #[tokio::test]
 async fn a_role_is_one_persons_until_it_ends_or_is_taken_back() {
     each(async |bench| {
-        let at_a_desk = async || StoredAdmins::new(bench.open().await, sealer());
+        let at_a_desk = async || StoredAdmins::new(bench.open().await, sealer(), None);
         let (here, there) = (at_a_desk().await, at_a_desk().await);
         let held = |role: &str, subject: &str, until| Held {
             role: role.to_owned(),
@@ -41,7 +41,7 @@ async fn a_role_is_one_persons_until_it_ends_or_is_taken_back() {
 #[tokio::test]
 async fn whoever_writes_to_the_database_grants_nothing() {
     each(async |bench| {
-        let admins = StoredAdmins::new(bench.open().await, sealer());
+        let admins = StoredAdmins::new(bench.open().await, sealer(), None);
         let held = Held {
             role: "viewer".to_owned(),
             issuer: "https://id.example".to_owned(),
@@ -73,6 +73,63 @@ async fn whoever_writes_to_the_database_grants_nothing() {
         assert_eq!((of("ann", 1).await, of("eve", 1).await), (vec!["viewer".to_owned()], Vec::new()));
         let took = admins.take("approver", "https://id.example", "eve", at(1)).await.unwrap();
         assert!(!took, "it was none");
+    })
+    .await;
+}
+
+/// Rows that were honest once, put back by whoever writes to the database.
+#[tokio::test]
+async fn what_was_taken_back_or_replaced_counts_no_more() {
+    each(async |bench| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("roles.ended");
+        let at_a_desk = async || StoredAdmins::new(bench.open().await, sealer(), Some(file.clone()));
+        let (here, there) = (at_a_desk().await, at_a_desk().await);
+        let held = |begun, until| Held {
+            role: "operator".to_owned(),
+            issuer: "https://id.example".to_owned(),
+            subject: "ann".to_owned(),
+            by: "ada".to_owned(),
+            at: at(begun),
+            until: at(until),
+        };
+        let of = async |now| there.of("https://id.example", "ann", at(now)).await.unwrap();
+        let put_back = async || {
+            bench.meddle("DELETE FROM admin_roles").await;
+            assert_eq!(bench.meddle("INSERT INTO admin_roles SELECT * FROM earlier").await, 1);
+        };
+        let take = async |now| here.take("operator", "https://id.example", "ann", at(now)).await.unwrap();
+        here.grant(&held(0, 900)).await.unwrap();
+        assert_eq!(of(1).await, ["operator"]);
+        bench.meddle("CREATE TABLE earlier AS SELECT * FROM admin_roles").await;
+
+        here.grant(&held(2, 10)).await.unwrap();
+        put_back().await;
+        assert!(of(3).await.is_empty() && there.all(at(3)).await.unwrap().is_empty(), "it was replaced");
+        assert!(!take(4).await, "it was none");
+
+        // What is granted anew counts, were it the very same.
+        here.grant(&held(0, 900)).await.unwrap();
+        assert_eq!(of(5).await, ["operator"]);
+        assert!(take(6).await);
+        put_back().await;
+        assert!(of(7).await.is_empty(), "it was taken back");
+        let without = StoredAdmins::new(bench.open().await, sealer(), None);
+        assert_eq!(without.all(at(7)).await.unwrap().len(), 1, "by the row alone nobody can tell");
+
+        // A file that somebody wrote to is no reason to believe the rows.
+        let text = std::fs::read_to_string(&file).unwrap();
+        let later = at(900).as_unix().to_string();
+        assert!(text.contains(&later), "{text}");
+        std::fs::write(&file, text.replace(&later, "1")).unwrap();
+        assert!(there.of("https://id.example", "ann", at(8)).await.is_err());
+        std::fs::write(&file, text).unwrap();
+
+        // Of what has ended by itself nothing is kept.
+        bench.meddle("DELETE FROM admin_roles").await;
+        here.grant(&held(1000, 2000)).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
+        assert_eq!(of(1001).await, ["operator"]);
     })
     .await;
 }

@@ -32,6 +32,10 @@ impl Bench {
         self.file.as_deref().unwrap()
     }
 
+    pub fn is_postgres(&self) -> bool {
+        self.file.is_none()
+    }
+
     pub fn url(&self) -> &str {
         &self.url
     }

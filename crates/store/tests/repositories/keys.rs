@@ -15,7 +15,7 @@ use bartizan_store::{
     erase,
     grants::{FreshToken, Grant, RevokedKind},
     links::{self, Account},
-    reseal::{Progress, Rotation, RotationError},
+    reseal::{Only, Progress, Rotation, RotationError},
     signing::SigningKey,
 };
 
@@ -26,6 +26,10 @@ const ISSUER: &str = "https://id.example";
 /// the format.
 const V1_LINK: &str = "cOxKQ_IUuhJOWa-9AxKthu7aw0IcuQNKPudOUzB9V-hnyV0LKvhKqZk";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn only(file: &KeyFile) -> Only {
+    Only::of(file).unwrap()
+}
 
 /// A gate's folder.
 struct Place {
@@ -67,6 +71,7 @@ struct Desk {
     vault: Vault,
     pins: StoredPins,
     bundles: StoredBundles,
+    admins: StoredAdmins,
 }
 
 async fn desk(bench: &Bench, sealer: Arc<Sealer>, seen: Option<std::path::PathBuf>) -> Desk {
@@ -80,6 +85,7 @@ async fn desk(bench: &Bench, sealer: Arc<Sealer>, seen: Option<std::path::PathBu
         signing: StoredSigningKeys::new(of().0, of().1),
         vault: Vault::new(of().0, of().1),
         bundles: StoredBundles::new(of().0, of().1, seen.as_ref().map(|seen| seen.with_extension("bundles"))),
+        admins: StoredAdmins::new(of().0, of().1, seen.as_ref().map(|seen| seen.with_extension("ended"))),
         pins: StoredPins::new(of().0, of().1, seen),
         database,
         sealer,
@@ -171,6 +177,7 @@ impl Desk {
             sealer: Arc::clone(&self.sealer),
             pins: &self.pins,
             bundles: &self.bundles,
+            admins: &self.admins,
             outside: &[],
             patience: Duration::ZERO,
             at_once,
@@ -227,7 +234,8 @@ async fn what_earlier_versions_sealed_opens_and_is_sealed_again_by_a_rotation() 
         let keys = place.keys(1).open(Some(old.into())).await.unwrap();
         let desk = desk(bench, sealer(&keys, 2), None).await;
         assert!(desk.opens("ann").await[2], "it opens");
-        desk.rotation(&place.keys(3), true).run(at(10), &mut |_| {}).await.unwrap();
+        let file = place.keys(3);
+        desk.rotation(&file, true).run(&only(&file), at(10), &mut |_| {}).await.unwrap();
         assert!(desk.opens("ann").await[2]);
         let sealed_anew = "UPDATE upstream_grants SET sealed = sealed WHERE sealed LIKE '4.%'";
         assert_eq!(bench.meddle(sealed_anew).await, 1);
@@ -311,7 +319,7 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         };
         assert!(gate.signing.add(&signing).await.unwrap());
         gate.vault.add("API_KEY", &Secret::new("s3cret".to_owned()), at(0)).await.unwrap();
-        let admins = StoredAdmins::new(gate.database.clone(), Arc::clone(&gate.sealer));
+        let admins = StoredAdmins::new(gate.database.clone(), Arc::clone(&gate.sealer), None);
         let (issuer, subject, by) = (ISSUER.to_owned(), "ann".to_owned(), "ada".to_owned());
         let held = Held { role: "viewer".to_owned(), issuer, subject, by, at: at(0), until: at(9000) };
         admins.grant(&held).await.unwrap();
@@ -329,11 +337,15 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         operator.pins.observe(&look([&tool]), at(2)).await.unwrap();
         let (acme, bundle) = (["acme".to_owned()], Taken { version: 3, digest: Digest::of(b"three") });
         assert!(operator.bundles.advance(&acme, bundle, Some(("root", bundle, "[]")), at(2)).await.unwrap());
+        let role = Held { role: "approver".to_owned(), ..held };
+        operator.admins.grant(&role).await.unwrap();
+        assert!(operator.admins.take("approver", ISSUER, "ann", at(3)).await.unwrap());
         let mut seen = Vec::new();
         {
             let rotation = operator.rotation(&file, false);
             let mut note = |progress| seen.push(progress);
-            let running = rotation.run(at(11), &mut note);
+            let only = only(&file);
+            let running = rotation.run(&only, at(11), &mut note);
             let mut running = std::pin::pin!(running);
             // Dropped after a few steps, wherever it is then.
             for _ in 0..3 {
@@ -347,7 +359,11 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         gate.furnish("late").await;
         assert_eq!(gate.opens("person 0").await, [true; 5]);
         let mut again = Vec::new();
-        operator.rotation(&file, false).run(at(12), &mut |progress| again.push(progress)).await.unwrap();
+        operator
+            .rotation(&file, false)
+            .run(&only(&file), at(12), &mut |progress| again.push(progress))
+            .await
+            .unwrap();
         assert_eq!(again.first(), Some(&Progress::Published));
         assert_eq!(again.last(), Some(&Progress::Ended));
 
@@ -396,8 +412,9 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         assert!(matches!(thief.vault.read("API_KEY").await, Err(VaultError::Unsealed(_))));
 
         // A key that got out opens nothing at once.
-        operator.rotation(&file, true).run(at(13), &mut |_| {}).await.unwrap();
+        operator.rotation(&file, true).run(&only(&file), at(13), &mut |_| {}).await.unwrap();
         assert_eq!(operator.bundles.newest(&acme).await.unwrap(), Some(bundle), "the file beside too");
+        assert_eq!(operator.admins.all(at(5)).await.unwrap().len(), 1, "and that of roles");
         gate.sealer.adopt(&file.read().await.unwrap()).unwrap();
         assert!(gate.sealer.open(&[b"cursor"], &cursor).is_none());
         assert_eq!(gate.opens("late").await, [true; 5]);
@@ -413,13 +430,13 @@ async fn of_two_rotations_at_once_the_second_is_refused() {
         let keys = file.open(None).await.unwrap();
         let desk = desk(bench, sealer(&keys, 3), None).await;
         desk.furnish("ann").await;
-        let (mut one, mut two) = (|_| {}, |_| {});
-        let slow = Rotation { patience: Duration::from_millis(200), ..desk.rotation(&file, false) };
-        let quick = desk.rotation(&other, false);
-        let (first, second) = tokio::join!(slow.run(at(10), &mut one), quick.run(at(10), &mut two));
+        let first = only(&file);
+        let second = Only::of(&other);
         assert!(matches!(second, Err(RotationError::Busy)), "{second:?}");
-        first.unwrap();
-        quick.run(at(11), &mut two).await.unwrap();
+        desk.rotation(&file, false).run(&first, at(10), &mut |_| {}).await.unwrap();
+        assert!(Only::of(&other).is_err(), "as long as it lives");
+        drop(first);
+        desk.rotation(&other, false).run(&only(&other), at(11), &mut |_| {}).await.unwrap();
         assert_eq!(desk.opens("ann").await, [true; 5]);
     })
     .await;
@@ -438,7 +455,10 @@ async fn a_row_that_cannot_be_read_is_named_and_keeps_no_other_under_the_old_key
         bench.meddle("UPDATE upstream_grants SET server = 'No Name' WHERE subject = 'bob'").await;
         bench.meddle("UPDATE refresh_tokens SET until = -1 WHERE grant_id = 'grant of bob'").await;
         let mut seen = Vec::new();
-        desk.rotation(&file, true).run(at(10), &mut |progress| seen.push(progress)).await.unwrap();
+        desk.rotation(&file, true)
+            .run(&only(&file), at(10), &mut |progress| seen.push(progress))
+            .await
+            .unwrap();
 
         let malformed = |what, row: &str| Progress::Malformed { what, row: row.to_owned() };
         let token = format!("hash \"{}\"", refresh("bob"));
@@ -491,6 +511,8 @@ async fn the_key_file_opens_under_its_own_root_alone() {
     let ids = place.keys(1).open(None).await.unwrap().ids();
     assert_eq!(place.keys(2).open(None).await.unwrap().ids(), ids, "it is made once");
     let other = file(&place.path("keys.json"), &place.path("other.key"), 3);
+    assert!(matches!(other.read().await, Err(KeysError::Root(RootError::File(_)))), "there is no root key");
+    file(&place.path("other.json"), &place.path("other.key"), 3).open(None).await.unwrap();
     assert!(matches!(other.read().await, Err(KeysError::Root(RootError::Wrong(_)))));
     let text = fs::read_to_string(place.path("keys.json")).unwrap();
     fs::write(place.path("keys.json"), text.replace("\"provider\": \"file\"", "\"provider\": \"keyring\""))

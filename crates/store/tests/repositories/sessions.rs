@@ -1,10 +1,14 @@
 //! Rows of live sessions.
 
+use std::time::Duration;
+
 use bartizan_store::{
     Database, Digest, Responses, Sessions, StoredResponses, StoredSessions, erase,
     responses::{Response, Target},
     sessions::{End, Session},
 };
+
+use sqlx::{AnyPool, Executor};
 
 use crate::bench::{Bench, at, caller, each, server};
 
@@ -87,6 +91,73 @@ async fn what_a_node_left_open_is_closed_when_it_begins_again() {
         assert!(two.seen(&[other.id], at(7)).await.unwrap().is_empty(), "the other node lives");
         let why = "UPDATE sessions SET closed_at = 0 WHERE ended_by = 'lost'";
         assert_eq!(bench.meddle(why).await, 1);
+    })
+    .await;
+}
+
+/// A gate that cuts a server off, or runs into a limit, closes thousands at once.
+#[tokio::test]
+async fn many_sessions_are_closed_together_each_for_its_reason() {
+    each(async |bench| {
+        let (one, two) = (node(bench, "one").await, node(bench, "two").await);
+        let id = |number: u32| Digest::of(&number.to_be_bytes());
+        let open = |number: u32| Session { id: id(number), ..session(0, "ann", None) };
+        // Two of each reason, so that they come in no order.
+        let mut over = Vec::new();
+        for number in 0..60 {
+            one.open(&open(number), at(0)).await.unwrap();
+            over.push((id(number), if number % 3 == 0 { End::Idle } else { End::Client }));
+        }
+        two.open(&open(60), at(0)).await.unwrap();
+        one.open(&open(61), at(0)).await.unwrap();
+        one.close(&[(id(1), End::Server)], at(1)).await.unwrap();
+        // Somebody else's, one that never was, and one twice, among them.
+        over.extend([(id(60), End::Idle), (id(99), End::Idle), (id(0), End::Idle)]);
+        one.close(&over, at(20)).await.unwrap();
+        one.close(&over, at(30)).await.unwrap();
+        assert!(one.ended().await.unwrap().is_empty());
+        assert!(two.seen(&[id(60)], at(31)).await.unwrap().is_empty(), "nobody else closes it");
+        assert!(one.seen(&[id(61)], at(31)).await.unwrap().is_empty(), "it was not named");
+        if bench.is_postgres() {
+            // A row names the transaction that wrote it: one for each reason, not one for each row.
+            let count = "UPDATE sessions SET revision = (SELECT CAST(COUNT(DISTINCT CAST(xmin AS TEXT)) AS TEXT) \
+                         FROM sessions WHERE closed_at = 1800000020) WHERE node = 'two'";
+            assert_eq!(bench.meddle(count).await, 1);
+            assert_eq!(bench.meddle("DELETE FROM sessions WHERE revision = '2'").await, 1);
+        }
+        let closed = |by: &str, at: u64| {
+            format!("DELETE FROM sessions WHERE ended_by = '{by}' AND ended_at = {at} AND closed_at = {at}")
+        };
+        for (by, at, count) in [("idle", 1_800_000_020, 20), ("client", 1_800_000_020, 39), ("server", 1_800_000_001, 1)] {
+            assert_eq!(bench.meddle(&closed(by, at)).await, count, "{by}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_somebody_is_changing_is_closed_all_the_same() {
+    each(async |bench| {
+        let one = node(bench, "one").await;
+        let (ann, bob) = (session(0, "ann", None), session(1, "bob", None));
+        one.open(&ann, at(0)).await.unwrap();
+        one.open(&bob, at(0)).await.unwrap();
+        let pool = AnyPool::connect(bench.url()).await.unwrap();
+        let mut changing = pool.begin().await.unwrap();
+        changing.execute("UPDATE sessions SET seen_at = seen_at WHERE subject = 'ann'").await.unwrap();
+        let over = [(ann.id, End::Idle), (bob.id, End::Idle)];
+        let closing = one.close(&over, at(1));
+        let changed = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            changing.commit().await.unwrap();
+        };
+        let (closed, ()) = tokio::join!(closing, changed);
+        closed.unwrap();
+        pool.close().await;
+        assert_eq!(
+            bench.meddle("DELETE FROM sessions WHERE ended_by = 'idle' AND closed_at IS NOT NULL").await,
+            2
+        );
     })
     .await;
 }
@@ -187,7 +258,7 @@ async fn somebody_erased_has_no_session_and_is_in_no_row() {
         one.open(&ann, at(0)).await.unwrap();
         one.open(&bob, at(0)).await.unwrap();
         let database = bench.open().await;
-        let remembered = std::time::Duration::from_secs(60);
+        let remembered = Duration::from_secs(60);
         let erased = erase::erase(&database, "https://id.example", "ann", at(1), remembered).await.unwrap();
         assert_eq!(erased.other, 1);
         assert_eq!(one.ended().await.unwrap(), [ann.id]);

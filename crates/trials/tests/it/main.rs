@@ -11,6 +11,7 @@
 
 mod attacks;
 mod catalogue;
+mod exporting;
 mod layout;
 mod traffic;
 

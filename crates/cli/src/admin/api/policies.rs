@@ -1,10 +1,14 @@
 //! What an administrator does about policies: what `bartizan policy` does about those of a running gate.
 
+use std::sync::Arc;
+
 use bartizan_audit::{
     Details, Event, Kind, Text,
     event::{Change, Decision},
 };
+use bartizan_gateway::permit::Rules;
 use bartizan_model::{Caller, Clock, SystemClock, Timestamp};
+use bartizan_policy::Bundle;
 use bartizan_store::{
     Flows, Reviews, StoredFlows, StoredReviews,
     reviews::{Decided, Verdict},
@@ -13,6 +17,12 @@ use serde_json::{Value, json};
 
 use super::{Admin, Admitted, Api, Refused, acts::unusable};
 use crate::{endpoints, governing, policy::review};
+
+/// What `rules` would be, for the tools that are approved now, and what should be looked at all the same.
+fn looked_at(rules: &Rules, admin: &Admin) -> Result<(Arc<Bundle>, Vec<String>), String> {
+    let (draft, warnings) = admin.gate.policy().draft(rules)?;
+    Ok((draft, rules.config.warnings().into_iter().chain(warnings).collect()))
+}
 
 impl Api {
     /// The policies in force.
@@ -31,7 +41,7 @@ impl Api {
     /// What the policies on the disk would be, for the tools that are approved now.
     pub(super) fn check_policy(&self, admin: &Admin) -> Value {
         let checked = endpoints::rules(&self.config, &self.base).map_err(|error| format!("{error:#}"));
-        match checked.and_then(|rules| admin.gate.policy().draft(&rules)) {
+        match checked.and_then(|rules| looked_at(&rules, admin)) {
             Ok((draft, warnings)) => {
                 let version = draft.version();
                 let now = admin.gate.policy().bundle().map(|bundle| bundle.version());
@@ -50,7 +60,7 @@ impl Api {
     ) -> Result<Value, Refused> {
         let bad = |problems: String| Refused::new(422, "policy.unusable", problems);
         let rules = endpoints::rules(&self.config, &self.base).map_err(|error| bad(format!("{error:#}")))?;
-        let (draft, warnings) = admin.gate.policy().draft(&rules).map_err(bad)?;
+        let (draft, warnings) = looked_at(&rules, admin).map_err(bad)?;
         let found = draft.version();
         if found.to_string() != version {
             let words =

@@ -176,6 +176,26 @@ async fn f_37_somebody_who_is_gone_from_the_directory_is_spoken_for_no_longer() 
 }
 
 #[tokio::test]
+async fn aa_25_a_second_use_is_noticed_while_the_directory_is_away() {
+    let stage = Stage::new().await;
+    let (access, first) = stage.tokens().await;
+    let second = stage.refresh(&first, &[]).await.text("refresh_token").to_owned();
+    stage.directory.is_down.store(true, Ordering::SeqCst);
+    assert_eq!(
+        stage.refresh(&first, &[]).await.error(),
+        (400, "invalid_grant"),
+        "nobody is asked about a thief"
+    );
+    assert_eq!(
+        stage.show("/mcp/a", &access).await.unwrap_err(),
+        Error::Denied,
+        "and what he took ends at once"
+    );
+    stage.directory.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(stage.refresh(&second, &[]).await.error(), (400, "invalid_grant"));
+}
+
+#[tokio::test]
 async fn a_sign_in_that_is_over_ends_what_came_of_it_and_nothing_else() {
     let stage = Stage::new().await;
     let (access, refresh) = stage.tokens().await;

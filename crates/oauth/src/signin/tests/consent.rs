@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::json;
 
-use super::scene::{ALL_SERVERS, Browser, Departure, SERVER, Scene};
+use super::scene::{ADMINISTRATION, ALL_SERVERS, Browser, Departure, SERVER, Scene};
 
 #[tokio::test]
 async fn cd_04_the_page_comes_before_the_provider_and_says_what_is_at_stake() {
@@ -76,6 +76,20 @@ async fn remembered_consent_goes_to_the_provider_without_a_page() {
     let mut bob = scene.signed_in("bob").await;
     bob.cookies.remove("__Host-bartizan-session");
     assert!(bob.ask("").await.is_consent_page());
+}
+
+#[tokio::test]
+async fn consent_to_what_asks_each_time_is_not_remembered() {
+    let scene = Scene::new().await;
+    let mut browser = scene.signed_in("ann").await;
+    let query = format!("resource={ADMINISTRATION}");
+    for _ in 0..2 {
+        let departure = browser.allow(&query).await;
+        scene.vouches(&departure, json!({}), json!({}));
+        assert_eq!(browser.get(&departure.back("")).await.reason, "consent.granted");
+        assert!(browser.ask(&query).await.is_consent_page(), "whatever was allowed before");
+    }
+    assert_eq!(browser.ask("").await.status, 303, "what does not is remembered");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::scene::{Browser, Departure, Got, Scene};
+use super::scene::{Browser, Departure, Got, OIDC, PUBLIC, Scene};
 use crate::{signin::Standing, tests::scene::NOW};
 
 /// Opens the page of a held call, and presses a button.
@@ -135,6 +135,29 @@ async fn a_browser_without_a_session_signs_in_and_comes_back() {
     assert_eq!((back.status, back.line("location")), (303, path.as_str()));
     assert_eq!(press(&mut browser, &path, "approve").await.reason, "approval.granted");
     assert_eq!(Browser::new(&scene).get("/approvals").await.line("location"), "/account");
+}
+
+/// Whoever comes to decide signs in anew, and a provider that is asked by refresh tokens asks for consent: both in one parameter,
+/// which must not come twice (RFC 6749 §3.1).
+#[tokio::test]
+async fn what_the_provider_shall_ask_for_is_one_parameter() {
+    for (recheck, expected) in [
+        ("", "login"),
+        ("recheck = { by = \"refresh-token\" }", "login consent"),
+        ("recheck = { by = \"refresh-token\", prompt_consent = false }", "login"),
+    ] {
+        let config = format!("{OIDC}\n{recheck}\n");
+        let scene = Scene::build_keeping(PUBLIC, Some(&config), None, "s3cret", true).await;
+        let scene = scene.map_err(|problems| problems.join("\n")).unwrap();
+        let path = scene.held.hold("ann", &["bob"]);
+        let mut browser = Browser::new(&scene);
+        let csrf = browser.get(&path).await.field("csrf");
+        let gone = browser.post(&path, &[("csrf", &csrf)]).await;
+        let departure = Departure(gone.onward().parse().unwrap());
+        let pairs = departure.0.query_pairs();
+        let prompts: Vec<_> = pairs.filter(|(name, _)| name == "prompt").map(|(_, value)| value).collect();
+        assert_eq!(prompts, [expected], "{recheck}");
+    }
 }
 
 /// Signs `subject` in from the page that says to, with a sign-in that says this.

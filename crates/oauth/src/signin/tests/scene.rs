@@ -34,6 +34,8 @@ pub const ISSUER: &str = "https://idp.example";
 pub const PUBLIC: &str = "https://gate.example";
 pub const SERVER: &str = "https://gate.example/mcp/files";
 pub const ALL_SERVERS: &str = "https://gate.example/mcp";
+/// A resource whose consent is never remembered.
+pub const ADMINISTRATION: &str = "https://gate.example/api";
 
 pub const OIDC: &str = r#"
     kind = "oidc"
@@ -266,7 +268,11 @@ pub fn described() -> Vec<Described> {
         scopes: scopes.clone(),
         asks_each_time: false,
     };
-    vec![of(SERVER, &["files"]), of(ALL_SERVERS, &["files", "mail", "web"])]
+    vec![
+        of(SERVER, &["files"]),
+        of(ALL_SERVERS, &["files", "mail", "web"]),
+        Described { asks_each_time: true, ..of(ADMINISTRATION, &[]) },
+    ]
 }
 
 pub fn metadata() -> Value {

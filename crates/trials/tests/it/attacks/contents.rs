@@ -1,9 +1,11 @@
 //! What is said in calls, recorded where the operator wants it and never with secrets in it (OWASP MCP08, MCP01).
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
-use bartizan_trials::{Gate, Upstream, binary, eventually};
+use bartizan_trials::{Gate, Upstream, eventually};
 use serde_json::{Value, json};
+
+use crate::exporting::{self, files, to_url};
 
 /// What must stand nowhere but in what client and server say to one another. None is anybody's.
 fn planted() -> [String; 4] {
@@ -46,29 +48,10 @@ fn receiver() -> Upstream {
     })
 }
 
-/// Everything below `folder`, as text.
-fn files(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files(&path, found);
-        } else {
-            let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
-            found.push((path.display().to_string(), text));
-        }
-    }
-}
+const HOOK: (&str, &str) = ("HOOK", "webhook-secret-of-the-trial-01");
 
 fn says(gate: &Gate, arguments: &[&str]) -> String {
-    let mut command = Command::new(binary());
-    let done = command
-        .args(arguments)
-        .current_dir(gate.folder())
-        .env_clear()
-        .env("HOOK", "webhook-secret-of-the-trial-01")
-        .output()
-        .unwrap();
-    format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+    exporting::says(gate, arguments, &[HOOK])
 }
 
 /// Content of the newest closed call of `tool`, as `audit search` shows it.
@@ -80,6 +63,7 @@ fn closed(gate: &Gate, tool: &str) -> Value {
 #[test]
 fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operator_says_so() {
     let (server, plain, full) = (server(), receiver(), receiver());
+    let secret = "secret = { env = \"HOOK\" }";
     let config = format!(
         r#"
         [[audit.content]]
@@ -93,26 +77,15 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
         results = true
         clear = true
         max_chars = 40
-        [[audit.export]]
-        name = "plain"
-        kind = "webhook"
-        url = "{}/plain"
-        secret = {{ env = "HOOK" }}
-        [[audit.export]]
-        name = "full"
-        kind = "webhook"
-        url = "{}/full"
-        secret = {{ env = "HOOK" }}
-        content = true
-        [shield.secrets]
+        {}{}[shield.secrets]
         result = "allow"
         to_untrusted = "allow"
         {}"#,
-        plain.origin(),
-        full.origin(),
+        to_url("plain", "webhook", &format!("{}/plain", plain.origin()), secret),
+        to_url("full", "webhook", &format!("{}/full", full.origin()), &format!("{secret}\ncontent = true")),
         server.config("s", ""),
     );
-    let gate = Gate::start_with(&config, &[("HOOK", "webhook-secret-of-the-trial-01")]);
+    let gate = Gate::start_with(&config, &[HOOK]);
     let client = gate.client();
     let [token, mail, card, salary] = planted();
     let arguments =
@@ -174,7 +147,8 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
     ];
     assert!(!outputs[5].1.contains("answer-canary") && outputs[6].1.contains("answer-canary"));
     let before = outputs.len();
-    files(&gate.state().join("audit"), &mut outputs);
+    let kept = files(&gate.state().join("audit")).into_iter();
+    outputs.extend(kept.map(|(path, text)| (path.display().to_string(), text)));
     for (name, text) in &outputs {
         for secret in planted() {
             assert!(!text.contains(&secret), "{secret} is in {name}");
@@ -319,11 +293,11 @@ fn ph_17_what_comes_of_a_task_is_recorded_as_its_tools_results_are() {
     let last = got(&gate).into_iter().max_by_key(|entry| entry["seq"].as_u64()).unwrap();
     assert!(last["content"]["result"].as_str().unwrap().contains("not known any more"), "{last}");
 
-    let mut disk = vec![("the gate's own log".to_owned(), gate.log())];
-    files(&gate.state().join("audit"), &mut disk);
+    let mut disk = files(&gate.state().join("audit"));
+    disk.push(("the gate's own log".into(), gate.log()));
     for (name, text) in &disk {
         for secret in [&token, &mail] {
-            assert!(!text.contains(secret.as_str()), "{secret} is in {name}");
+            assert!(!text.contains(secret.as_str()), "{secret} is in {}", name.display());
         }
     }
 }

@@ -19,6 +19,8 @@ use bartizan_store::{
 };
 use bartizan_trials::{Client, Gate, Heard, Pen, Upstream, binary, eventually, refusal_of};
 
+use crate::traffic::records::{entries, of_kind};
+
 /// What somebody's account at a server lets the gate show it.
 const OWN: &str = "tokens-of-the-owner";
 
@@ -194,6 +196,23 @@ fn tp_02_all_keys_are_changed_while_people_call() {
     let (code, said) = bartizan(&gate, &["keys", "status"], "");
     assert_eq!((code, said.contains("opens     yes")), (Some(0), true), "{said}");
     assert!(!said.contains("not finished"), "{said}");
+}
+
+#[test]
+fn tp_02_a_second_rotation_is_refused_and_has_begun_nothing() {
+    let up = Upstream::modern(|_, _| false);
+    let gate = Gate::start(&up.config("up", ""));
+    let recorded = || of_kind(&entries(&gate), "key.rotated").len();
+    // As another process holds it that is at work.
+    let other = fs::File::create(gate.state().join("keys.rotating")).unwrap();
+    other.lock().unwrap();
+    let (code, said) = bartizan(&gate, &["keys", "rotate"], "");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("another rotation") && !said.contains("not finished"), "{said}");
+    assert_eq!(recorded(), 0, "what did not begin is not recorded as begun");
+    drop(other);
+    let (code, said) = bartizan(&gate, &["keys", "rotate"], "");
+    assert_eq!((code, recorded()), (Some(0), 2), "{said}");
 }
 
 #[test]

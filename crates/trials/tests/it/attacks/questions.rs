@@ -185,6 +185,76 @@ fn ii_12_a_refused_question_fails_alone() {
     });
 }
 
+/// A server that asks the questions of each of the `rounds` in its arguments, one round after the other, and then says `done`. It
+/// counts in its own state.
+fn asking_in_rounds() -> Upstream {
+    Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/call" || heard.tool() != "ask" {
+            return false;
+        }
+        let json = heard.json();
+        let round = json.pointer("/params/requestState").and_then(Value::as_str).unwrap_or("0");
+        let round: usize = round.parse().unwrap();
+        match json.pointer(&format!("/params/arguments/rounds/{round}")) {
+            Some(questions) => {
+                let state = (round + 1).to_string();
+                let asked = serde_json::json!({ "resultType": "input_required", "inputRequests": questions, "requestState": state });
+                pen.result(&heard.id(), &asked.to_string());
+            }
+            None => pen.result(
+                &heard.id(),
+                r#"{"resultType":"complete","content":[{"type":"text","text":"done"}]}"#,
+            ),
+        }
+        true
+    })
+}
+
+/// What was refused is remembered over rounds in which nothing is, and a server does not go on asking for ever.
+#[test]
+fn ii_12_what_was_refused_is_remembered_in_later_rounds() {
+    let (up, folder) = (asking_in_rounds(), tempfile::tempdir().unwrap());
+    let rule = r#"forbid (principal == Server::"up", action == Action::"elicit", resource) when { context.mode == "url" };"#;
+    std::fs::write(folder.path().join("a.cedar"), rule).unwrap();
+    let policy = format!("[policy]\ndir = {:?}\n", folder.path());
+    let gate = Gate::start(&format!("{policy}{}", up.config("up", r#"may_ask = ["elicitation"]"#)));
+    let client = gate.client();
+    // Answers every question it is asked, until there is none.
+    let outcome = |rounds: &[String]| {
+        let mut back = String::new();
+        for _ in 0..=rounds.len() {
+            let call = format!(r#""name":"ask","arguments":{{"rounds":[{}]}}{back}"#, rounds.join(","));
+            let answer = client.modern_declaring("/mcp/up", "tools/call", &call, CAN_ALL).send();
+            let Some(result) = answer.result() else {
+                return answer.json()["error"]["data"]["reason"].as_str().unwrap_or_default().to_owned();
+            };
+            if result["resultType"] == "complete" {
+                return answer.said();
+            }
+            let asked = result["inputRequests"].as_object().unwrap();
+            assert_eq!(asked.keys().collect::<Vec<_>>(), ["q"], "{result}");
+            let accept = r#"{"action":"accept","content":{}}"#;
+            back = format!(r#","requestState":{},"inputResponses":{{"q":{accept}}}"#, result["requestState"]);
+        }
+        "it asks on and on".to_owned()
+    };
+    let form = format!(r#""q":{{"method":"elicitation/create","params":{FORM}}}"#);
+    let sampling = format!(r#""s":{{"method":"sampling/createMessage","params":{}}}"#, sampling("10", ""));
+    let elsewhere = r#""bad":{"method":"elicitation/create","params":{"mode":"url","message":"m","elicitationId":"e","url":"https://login.example.com/connect"}}"#;
+    let (plain, refused) = (format!("{{{form}}}"), format!("{{{form},{sampling}}}"));
+    let declined = format!("{{{form},{elsewhere}}}");
+    let of = |rounds: &[&String]| outcome(&rounds.iter().map(|&round| round.clone()).collect::<Vec<_>>());
+    assert_eq!(of(&[&refused, &plain, &plain]), "done");
+    assert_eq!(of(&[&plain, &plain, &refused]), "done");
+    assert_eq!(of(&[&refused, &refused]), "policy.question", "it was told that nobody is asked for that");
+    assert_eq!(of(&[&refused, &plain, &refused]), "policy.question", "a round between makes no difference");
+    // What a person could decline may be asked again, some times.
+    assert_eq!(of(&[&declined; 8]), "done");
+    assert_eq!(of(&[&declined; 9]), "policy.question");
+    let with_pauses = [[&declined, &plain]; 9].concat();
+    assert_eq!(of(&with_pauses), "policy.question", "rounds between do not begin the count anew");
+}
+
 /// A legacy server that asks `question` when its tool is called, and keeps what it is answered.
 fn asking_legacy(question: &'static str) -> (Upstream, Arc<Mutex<Option<Value>>>) {
     let heard_back: Arc<Mutex<Option<Value>>> = Arc::default();

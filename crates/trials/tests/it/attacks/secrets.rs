@@ -1,9 +1,11 @@
 //! Secrets planted everywhere, and every output searched for them (OWASP MCP01; OpenTelemetry GenAI: content is opt-in).
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
-use bartizan_trials::{Gate, Upstream, binary, eventually, prober};
+use bartizan_trials::{Gate, Upstream, eventually, prober};
 use serde_json::{Value, json};
+
+use crate::exporting::{self, files, to_file, to_sentinel, to_url};
 
 /// What must be found nowhere, and what it is.
 const PLANTED: [(&str, &str); 12] = [
@@ -60,78 +62,33 @@ fn receiver() -> Upstream {
 }
 
 fn config(server: &Upstream, receiver: &Upstream) -> String {
-    let at = receiver.url().trim_end_matches("/mcp").to_owned();
+    let at = receiver.origin();
+    let encoding = "encoding = \"json\"";
+    let exporters = [
+        to_url("hec", "splunk-hec", &at, "token = { env = \"HEC\" }"),
+        to_url("hook", "webhook", &format!("{at}/hook"), "secret = { env = \"HOOK\" }"),
+        to_sentinel(&at, "APP"),
+        to_url("otlp", "otlp", &format!("{at}/v1/logs"), encoding),
+        to_url("traces", "otlp-traces", &format!("{at}/v1/traces"), encoding),
+        to_file(Path::new("exported.jsonl")),
+    ];
     format!(
-        r#"
-        [[audit.export]]
-        name = "hec"
-        kind = "splunk-hec"
-        url = "{at}"
-        token = {{ env = "HEC" }}
-        [[audit.export]]
-        name = "hook"
-        kind = "webhook"
-        url = "{at}/hook"
-        secret = {{ env = "HOOK" }}
-        [[audit.export]]
-        name = "sentinel"
-        kind = "sentinel"
-        endpoint = "{at}"
-        authority = "{at}"
-        rule = "dcr-1"
-        stream = "Custom-Bartizan_CL"
-        tenant = "t"
-        client_id = "c"
-        client_secret = {{ env = "APP" }}
-        [[audit.export]]
-        name = "otlp"
-        kind = "otlp"
-        encoding = "json"
-        url = "{at}/v1/logs"
-        [[audit.export]]
-        name = "traces"
-        kind = "otlp-traces"
-        encoding = "json"
-        url = "{at}/v1/traces"
-        [[audit.export]]
-        name = "file"
-        kind = "file"
-        path = "exported.jsonl"
+        r#"{}
         [[alerts]]
         name = "withheld"
         match = {{ outcomes = ["withheld"] }}
         by = ["person", "tool"]
         when = {{ kind = "first-seen", learn_s = 0 }}
         {}{}"#,
+        exporters.concat(),
         server.config("s", "may_ask = [\"elicitation\"]"),
         prober("probe", &[], "set_env = { KEY = { env = \"KEY\" } }"),
     )
 }
 
-/// Everything below `folder` but the token itself, as text, by path.
-fn files(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.file_name().is_some_and(|name| name != "token") {
-            found.push((
-                path.display().to_string(),
-                String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned(),
-            ));
-        }
-    }
-}
-
 fn says(gate: &Gate, arguments: &[&str]) -> String {
-    let done = Command::new(binary())
-        .args(arguments)
-        .current_dir(gate.folder())
-        .env_clear()
-        .envs([("HEC", "hec-token-canary-0001"), ("HOOK", "webhook-secret-canary-000002")])
-        .output()
-        .unwrap();
-    format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+    let environment = [("HEC", "hec-token-canary-0001"), ("HOOK", "webhook-secret-canary-000002")];
+    exporting::says(gate, arguments, &environment)
 }
 
 /// Also: TP-01.
@@ -211,7 +168,8 @@ fn ph_17_no_output_holds_any_of_the_secrets_that_were_planted() {
     for heard in receiver.heard().into_iter().filter(|h| !h.body.starts_with("grant_type=")) {
         outputs.push((format!("a shipment ({})", heard.start()), heard.body));
     }
-    files(gate.folder(), &mut outputs);
+    let kept = files(gate.folder()).into_iter();
+    outputs.extend(kept.map(|(path, text)| (path.display().to_string(), text)));
     assert!(outputs.len() > 25, "{}", outputs.len());
     assert!(outputs.iter().any(|(name, text)| name.ends_with(".jsonl") && text.contains("call.opened")));
 

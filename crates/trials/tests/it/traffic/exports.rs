@@ -19,6 +19,8 @@ use bartizan_trials::{Gate, Heard, Pen, Upstream, eventually, refusal_of};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+use crate::exporting::{to_file, to_sentinel, to_url};
+
 const TOKEN: &str = "c0ffee-token-of-the-collector";
 const HOOK: &str = "whsec_c2VjcmV0IG9mIHRoZSBob29rIGZvciB0cmlhbHM=";
 
@@ -92,7 +94,6 @@ fn every_receiver_gets_the_log_in_its_own_form() {
         true => pen.json(r#"{"access_token":"minted-for-the-rule","expires_in":3600,"token_type":"Bearer"}"#),
         false => pen.empty("204 No Content"),
     });
-    let at = |receiver: &Upstream| receiver.url().trim_end_matches("/mcp").to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let syslog = listener.local_addr().unwrap();
     let messages = Arc::<Mutex<Vec<String>>>::default();
@@ -112,57 +113,22 @@ fn every_receiver_gets_the_log_in_its_own_form() {
     });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit.jsonl");
-    let (gate, _server) = gate(&format!(
-        r#"
-        [[audit.export]]
-        name = "file"
-        kind = "file"
-        path = {file:?}
-        [[audit.export]]
-        name = "http"
-        kind = "http"
-        url = "{}/in?key=1"
-        token = {{ env = "TOKEN" }}
-        [[audit.export]]
-        name = "hook"
-        kind = "webhook"
-        url = "{}/hook"
-        secret = {{ env = "HOOK" }}
-        [[audit.export]]
-        name = "splunk"
-        kind = "splunk-hec"
-        url = "{}"
-        token = {{ env = "TOKEN" }}
-        index = "sec"
-        [[audit.export]]
-        name = "sentinel"
-        kind = "sentinel"
-        endpoint = "{}"
-        authority = "{}"
-        rule = "dcr-0123"
-        stream = "Custom-Bartizan_CL"
-        tenant = "contoso"
-        client_id = "gate"
-        client_secret = {{ env = "TOKEN" }}
-        [[audit.export]]
-        name = "otlp"
-        kind = "otlp"
-        encoding = "json"
-        url = "{}/v1/logs"
-        token = {{ env = "TOKEN" }}
-        [[audit.export]]
-        name = "syslog"
-        kind = "syslog"
-        url = "tcp://{syslog}"
-        body = "cef"
-        "#,
-        at(&http),
-        at(&hook),
-        at(&splunk),
-        at(&sentinel),
-        at(&sentinel),
-        at(&otlp),
-    ));
+    let token = "token = { env = \"TOKEN\" }";
+    let exporters = [
+        to_file(&file),
+        to_url("http", "http", &format!("{}/in?key=1", http.origin()), token),
+        to_url("hook", "webhook", &format!("{}/hook", hook.origin()), "secret = { env = \"HOOK\" }"),
+        to_url("splunk", "splunk-hec", &splunk.origin(), &format!("{token}\nindex = \"sec\"")),
+        to_sentinel(&sentinel.origin(), "TOKEN"),
+        to_url(
+            "otlp",
+            "otlp",
+            &format!("{}/v1/logs", otlp.origin()),
+            &format!("{token}\nencoding = \"json\""),
+        ),
+        to_url("syslog", "syslog", &format!("tcp://{syslog}"), "body = \"cef\""),
+    ];
+    let (gate, _server) = gate(&exporters.concat());
     call(&gate);
 
     eventually("OCSF in the file", || has_closed(&lines(&file)));

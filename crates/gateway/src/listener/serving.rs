@@ -1,0 +1,270 @@
+//! Connections: accepted, counted, and served in HTTP/1.1 or HTTP/2 until the gate stops.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Request, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, Sleep, sleep},
+};
+
+use super::{Door, Peer};
+use crate::{
+    Gate,
+    body::Body,
+    exchange::exchange,
+    limits::{
+        CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT, HTTP2_STREAMS,
+        WRITE_WAIT,
+    },
+    upstream::stdio::lock,
+};
+
+/// A port and how it is served.
+pub struct Listening {
+    /// The bound socket.
+    pub socket: TcpListener,
+    /// TLS, replaced when certificates are renewed; `None` for plain HTTP.
+    pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    /// If set, only these peers may connect: the declared TLS-terminating proxies.
+    pub only_from: Option<Vec<IpNet>>,
+}
+
+/// Serves until `stop` says so, then lets requests under way finish for a while.
+pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let peers: Arc<Mutex<HashMap<IpAddr, usize>>> = Arc::default();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listening.socket.accept() => accepted,
+            _ = stop.wait_for(|s| *s) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: others must end before more can begin.
+                tracing::warn!(%error, "a connection was not accepted");
+                sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if listening.only_from.as_ref().is_some_and(|nets| !nets.iter().any(|n| n.contains(&peer.ip()))) {
+            tracing::warn!(%peer, "refused: plain HTTP is for the declared proxies only");
+            continue;
+        }
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+        let Some(place) = Place::take(&peers, peer.ip()) else { continue };
+        let tls = listening.tls.as_ref().map(|t| t.load_full());
+        let (gate, door, stop) = (Arc::clone(&gate), Arc::clone(&door), stop.clone());
+        connections.spawn(async move {
+            let _held = (slot, place);
+            connection(tcp, peer.ip().to_canonical(), tls, gate, door, stop).await;
+        });
+    }
+    drop(listening.socket);
+    gate.drain();
+    let finish = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, finish).await.is_err() {
+        tracing::warn!("requests were still under way after {} seconds and are cut", DRAIN.as_secs());
+    }
+    gate.close_and_wait().await;
+}
+
+/// One of a peer's connections.
+struct Place(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr);
+
+impl Place {
+    fn take(peers: &Arc<Mutex<HashMap<IpAddr, usize>>>, peer: IpAddr) -> Option<Self> {
+        let mut counts = lock(peers);
+        let count = counts.entry(peer).or_default();
+        if *count >= CONNECTIONS_PER_ADDRESS && !peer.is_loopback() {
+            return None;
+        }
+        *count += 1;
+        Some(Self(Arc::clone(peers), peer))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.0);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
+async fn connection(
+    tcp: TcpStream,
+    address: IpAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    stop: watch::Receiver<bool>,
+) {
+    let _ = tcp.set_nodelay(true);
+    let io = Patient { inner: tcp, waiting: None };
+    let Some(tls) = tls else {
+        let peer = Peer { address, is_tls: false, certificate: None };
+        return http1(TokioIo::new(io), gate, door, peer, stop).await;
+    };
+    let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(io);
+    let Ok(Ok(stream)) = tokio::time::timeout(HEAD_WAIT, handshake).await else { return };
+    let session = stream.get_ref().1;
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let peer = Peer { address, is_tls: true, certificate: leaf.map(|leaf| Arc::from(leaf.as_ref())) };
+    if session.alpn_protocol() == Some(b"h2") {
+        http2(TokioIo::new(stream), gate, door, peer, stop).await;
+    } else {
+        http1(TokioIo::new(stream), gate, door, peer, stop).await;
+    }
+}
+
+async fn http1<I>(
+    io: TokioIo<I>,
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    peer: Peer,
+    mut stop: watch::Receiver<bool>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (gate, door, peer) = (Arc::clone(&gate), Arc::clone(&door), peer.clone());
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let asked_first = request.headers().contains_key(header::EXPECT);
+        let (head, body) = request.into_parts();
+        let (body, unread) = Body::shared(body);
+        async move {
+            let mut answer = exchange(&gate, &door, Request::from_parts(head, body), &peer).await;
+            let is_whole = unread.skip(asked_first).await;
+            if is_chunked || !is_whole {
+                // hyper hides a `Content-Length` beside it; what a proxy that goes by the length takes for the rest of
+                // this request must not become the next one (RFC 9112 §6.1; attacks.md PH-06).
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEAD_LINES)
+        .serve_connection(io, service);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        _ = stop.wait_for(|s| *s) => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
+
+async fn http2<I>(
+    io: TokioIo<I>,
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    peer: Peer,
+    mut stop: watch::Receiver<bool>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (gate, door, peer) = (Arc::clone(&gate), Arc::clone(&door), peer.clone());
+        let request = request.map(Body::new);
+        async move { Ok::<_, std::convert::Infallible>(exchange(&gate, &door, request, &peer).await) }
+    });
+    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(std::time::Duration::from_secs(30))
+        .serve_connection(io, service);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        _ = stop.wait_for(|s| *s) => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
+
+/// A connection whose peer must take what is written within [`WRITE_WAIT`] (attacks.md PH-20).
+struct Patient<I> {
+    inner: I,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I> Patient<I> {
+    fn judge<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = None;
+            return polled;
+        }
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_WAIT)));
+        match waiting.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.judge(polled, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bytes);
+        self.judge(polled, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.judge(polled, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
