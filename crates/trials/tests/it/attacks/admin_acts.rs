@@ -378,7 +378,9 @@ fn owners_token(gate: &Gate, resource: &str, scope: &str) -> String {
     token.json()["access_token"].as_str().unwrap_or_else(|| panic!("{}", token.text())).to_owned()
 }
 
-/// Also: II-03. An approver releases what was withheld from others, and not what was from themself.
+/// An approver releases what was withheld from others, and not what was from themself.
+///
+/// Also: II-03.
 #[test]
 fn ep_02_what_was_withheld_from_an_approver_another_one_releases() {
     let issuer = Issuer::start(1);
