@@ -57,6 +57,11 @@ bench *ARGS:
     cargo build --release -p bartizan-cli -p bartizan-benches
     target/release/bench {{ARGS}}
 
+# What the token, the shield and the disk cost, by gates that differ in one setting
+parts *ARGS:
+    cargo build --release -p bartizan-cli -p bartizan-benches
+    target/release/bench --parts {{ARGS}}
+
 # What it costs to read documents in a process of their own
 documents:
     env BARTIZAN_MEASURE=1 cargo test --release -p bartizan-gateway --test readers

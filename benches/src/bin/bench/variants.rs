@@ -47,13 +47,11 @@ pub fn measure(host: &Host, rounds: usize, warm_up: f64, seconds: f64) -> Result
         for (with, without, what) in COMPARED {
             let (Some(with), Some(without)) = (of(with), of(without)) else { continue };
             let ratio = |key: &str| Some(figure(with, key)? / figure(without, key)?);
-            let (cpu, p50) = (ratio("cpu_us"), ratio("p50_ms"));
-            println!(
-                "    {what:62} CPU × {:.2}, p50 × {:.2}",
-                cpu.unwrap_or(f64::NAN),
-                p50.unwrap_or(f64::NAN)
-            );
-            parts.insert(what.to_owned(), json!({ "cpu": cpu, "p50": p50 }));
+            let [cpu, p50, rate] = ["cpu_us", "p50_ms", "per_second"].map(ratio);
+            let [shown_cpu, shown_p50, shown_rate] =
+                [cpu, p50, rate].map(|ratio| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}")));
+            println!("    {what:62} CPU × {shown_cpu}, p50 × {shown_p50}, calls a second × {shown_rate}");
+            parts.insert(what.to_owned(), json!({ "cpu": cpu, "p50": p50, "per_second": rate }));
         }
         let gates: serde_json::Map<_, _> = gates.iter().map(|gate| gate.name.to_owned()).zip(runs).collect();
         rows.push(json!({ "cell": cell.name(), "gates": gates, "parts": parts }));
