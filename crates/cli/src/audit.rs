@@ -23,7 +23,7 @@ use bartizan_audit::{
 };
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::{print, say_error};
+use crate::{print, say_error, state};
 use filter::FilterArgs;
 pub use filter::time as when;
 use show::{Reader, Shape};
@@ -83,11 +83,14 @@ Examples:
     Witness(Box<witness::WitnessArgs>),
 }
 
+/// Where the logs of a gate are that was started in this folder.
+const HERE: &str = ".bartizan/audit";
+
 /// Where the logs are.
 #[derive(Args)]
 pub struct Place {
     /// The audit folder, or one log in it. `bartizan wrap` keeps its own in ~/.local/state/bartizan/audit.
-    #[arg(long, value_name = "DIR", env = "BARTIZAN_AUDIT_DIR", default_value = ".bartizan/audit")]
+    #[arg(long, value_name = "DIR", env = "BARTIZAN_AUDIT_DIR", default_value = HERE)]
     dir: PathBuf,
 }
 
@@ -514,6 +517,9 @@ fn check(arguments: &ProveArgs, file: &Path) -> anyhow::Result<ExitCode> {
 
 impl Place {
     fn logs(&self) -> anyhow::Result<Vec<PathBuf>> {
+        if self.dir == Path::new(HERE) {
+            state::recorded(&self.dir)?;
+        }
         let found = logs(&self.dir).with_context(|| format!("cannot read {}", self.dir.display()))?;
         if found.is_empty() {
             bail!("there is no audit log in {}", self.dir.display());

@@ -10,11 +10,21 @@ use bartizan_audit::{
 use bartizan_gateway::{Gate, permit::Rules};
 use bartizan_model::Caller;
 use bartizan_policy::{Bundle, Problems};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{config::Config, endpoints};
 
 /// How many policies are named in one entry; `count` says how many there are.
 const NAMED: usize = 200;
+
+/// Held from when policies are read until they are in force. A process has one gate, and so one of these.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Whose turn it is to change the policies. A reload and an administrator who act at once would otherwise each read and record, and
+/// what was read first could come into force last, against what the log says.
+pub async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
 
 /// Puts the policies in force at the start.
 ///
@@ -37,6 +47,7 @@ pub fn begin(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// What is wrong with them, or that they cannot be recorded.
 pub async fn renew(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<()> {
+    let _turn = turn().await;
     let read = endpoints::rules(config, base).and_then(|rules| {
         let (bundle, _) = gate.policy().draft(&rules).map_err(as_problems)?;
         Ok((rules, bundle))

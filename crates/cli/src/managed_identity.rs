@@ -7,7 +7,7 @@ use bartizan_egress::{Egress, Endpoint};
 use bartizan_model::{Clock, Secret, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use url::Url;
 
 /// How long the platform may take.
@@ -19,6 +19,31 @@ const MARGIN: Duration = Duration::from_secs(300);
 /// How long is waited before the platform is asked again that is not ready or has too much to do; the instance metadata service
 /// says so of a machine that has just started ("Retry guidance" of its documentation).
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+/// How long a failure is told to whoever asks: those who waited for the same answer get it too, and do not each ask once more.
+const FAILURE_KEPT: Duration = Duration::from_secs(3);
+
+/// What the platform said last.
+#[derive(Default)]
+struct Last {
+    token: Option<(Secret, Timestamp)>,
+    /// Why there was none, and when that was found out.
+    failure: Option<(String, Instant)>,
+}
+
+/// Why a question came to nothing.
+struct Failed {
+    words: String,
+    /// Nobody answered, as where the platform is not ready; it may be asked again.
+    is_passing: bool,
+}
+
+impl From<bartizan_egress::Error> for Failed {
+    fn from(error: bartizan_egress::Error) -> Self {
+        use bartizan_egress::Error::{Broken, Connect, ConnectTimeout, Timeout};
+        let is_passing = matches!(error, Broken(_) | Connect(_) | ConnectTimeout | Timeout);
+        Self { words: error.to_string(), is_passing }
+    }
+}
 
 /// The identity, and the last token it got for one resource.
 pub struct ManagedIdentity {
@@ -27,7 +52,7 @@ pub struct ManagedIdentity {
     proof: (HeaderName, Secret),
     clock: Arc<dyn Clock>,
     /// Whoever holds the lock asks; the others wait for the answer.
-    token: Mutex<Option<(Secret, Timestamp)>>,
+    last: Mutex<Last>,
 }
 
 impl ManagedIdentity {
@@ -55,7 +80,7 @@ impl ManagedIdentity {
         };
         let asked = bartizan_egress::ManagedIdentity { named: named.as_ref(), resource, client_id };
         let endpoint = egress.managed_identity(&asked).context("the managed identity's endpoint")?;
-        Ok(Self { endpoint, proof, clock, token: Mutex::default() })
+        Ok(Self { endpoint, proof, clock, last: Mutex::default() })
     }
 
     /// A token: the last one while it lasts.
@@ -63,46 +88,58 @@ impl ManagedIdentity {
     /// # Errors
     /// What went wrong, in words that repeat no secret.
     pub async fn token(&self) -> Result<Secret, String> {
-        let mut token = self.token.lock().await;
+        let mut last = self.last.lock().await;
         let now = self.clock.now();
-        if let Some((token, until)) = &*token
+        if let Some((token, until)) = &last.token
             && now < *until
         {
             return Ok(token.clone());
         }
-        let (given, until) = self.ask(now).await.map_err(|why| format!("the managed identity: {why}"))?;
-        *token = Some((given.clone(), until));
-        Ok(given)
+        if let Some((why, at)) = &last.failure
+            && at.elapsed() < FAILURE_KEPT
+        {
+            return Err(why.clone());
+        }
+        match self.ask(now).await {
+            Ok((given, until)) => {
+                *last = Last { token: Some((given.clone(), until)), failure: None };
+                Ok(given)
+            }
+            Err(why) => {
+                let why = format!("the managed identity: {why}");
+                *last = Last { token: None, failure: Some((why.clone(), Instant::now())) };
+                Err(why)
+            }
+        }
     }
 
     /// Forgets the token: it was not taken.
     pub async fn forget(&self) {
-        *self.token.lock().await = None;
+        self.last.lock().await.token = None;
     }
 
     async fn ask(&self, now: Timestamp) -> Result<(Secret, Timestamp), String> {
         let mut pauses = PAUSES.into_iter();
         loop {
-            let (status, body) = self.ask_once().await?;
-            match (status, pauses.next()) {
-                (200, _) => return read(&body, now),
-                (404 | 410 | 429 | 500..=599, Some(pause)) => tokio::time::sleep(pause).await,
-                _ => return Err(format!("the platform answered {status}")),
+            match (self.ask_once().await, pauses.next()) {
+                (Ok((200, body)), _) => return read(&body, now),
+                (Ok((404 | 410 | 429 | 500..=599, _)), Some(pause))
+                | (Err(Failed { is_passing: true, .. }), Some(pause)) => tokio::time::sleep(pause).await,
+                (Ok((status, _)), _) => return Err(format!("the platform answered {status}")),
+                (Err(Failed { words, .. }), _) => return Err(words),
             }
         }
     }
 
-    async fn ask_once(&self) -> Result<(u16, Vec<u8>), String> {
+    async fn ask_once(&self) -> Result<(u16, Vec<u8>), Failed> {
         let (name, proof) = &self.proof;
-        let mut proof =
-            HeaderValue::from_str(proof.reveal()).map_err(|_| "IDENTITY_HEADER fits no header")?;
+        let mut proof = HeaderValue::from_str(proof.reveal())
+            .map_err(|_| Failed { words: "IDENTITY_HEADER fits no header".into(), is_passing: false })?;
         proof.set_sensitive(true);
         let headers = HeaderMap::from_iter([(name.clone(), proof)]);
-        let words = |error: bartizan_egress::Error| error.to_string();
-        let asked = self.endpoint.send(Method::GET, headers, Default::default(), WITHIN).await;
-        let response = asked.map_err(words)?;
+        let response = self.endpoint.send(Method::GET, headers, Default::default(), WITHIN).await?;
         let status = response.status().as_u16();
-        let body = response.into_body().collect_within(LONGEST, WITHIN).await.map_err(words)?;
+        let body = response.into_body().collect_within(LONGEST, WITHIN).await?;
         Ok((status, body.to_vec()))
     }
 }

@@ -13,9 +13,9 @@ use bartizan_audit::AuditFolder;
 use bartizan_gateway::{Gate, Kept, quarantine::Ward};
 use bartizan_model::{Clock, Entropy, Secret, SystemClock};
 use bartizan_store::{
-    Database, Keeper, OsEntropy, Sealer, Sessions, StoredAdmins, StoredApprovals, StoredBundles, StoredFlows,
-    StoredLinks, StoredPins, StoredProviderTokens, StoredQuarantine, StoredResponses, StoredReviews,
-    StoredSessions, create_once,
+    Contents, Database, KEY, Keeper, KeyBytes, OsEntropy, Sealer, Sessions, StoredAdmins, StoredApprovals,
+    StoredBundles, StoredFlows, StoredLinks, StoredPins, StoredProviderTokens, StoredQuarantine,
+    StoredResponses, StoredReviews, StoredSessions, create_once,
 };
 
 use crate::{
@@ -38,6 +38,26 @@ pub struct NoState {
     whose: Folder,
 }
 
+/// Something of a state folder that is gone, while other things of it are there: whatever is made in its place is not what it was.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} is missing, though `{there}` is beside where it was: restore it from a backup; do not {} before",
+    .missing.display(),
+    .whose.start()
+)]
+pub struct Incomplete {
+    missing: PathBuf,
+    there: &'static str,
+    whose: Folder,
+}
+
+/// The database.
+const STORE: &str = "store.db";
+/// The file beside the database that notices when an older one is put in its place.
+const SEEN: &str = "pins.seen";
+/// The folder of the audit logs.
+const AUDIT: &str = "audit";
+
 /// A state folder: one that exists, mode 0700, or one that is only looked at.
 #[derive(Clone)]
 pub struct State {
@@ -55,6 +75,8 @@ pub struct State {
 enum Folder {
     /// A gate's.
     Gate,
+    /// A gate's, of which the audit log alone is looked at.
+    Log,
     /// The user's own.
     User,
 }
@@ -62,8 +84,15 @@ enum Folder {
 impl Folder {
     fn maker(self) -> &'static str {
         match self {
-            Self::Gate => "gate",
+            Self::Gate | Self::Log => "gate",
             Self::User => "`bartizan wrap`",
+        }
+    }
+
+    fn start(self) -> &'static str {
+        match self {
+            Self::Gate | Self::Log => "run the gate",
+            Self::User => "start `bartizan wrap`",
         }
     }
 
@@ -71,6 +100,9 @@ impl Folder {
         match self {
             Self::Gate => {
                 "Say this in the folder where `bartizan run` was started, and with the same --config if it had one"
+            }
+            Self::Log => {
+                "Say this in the folder of the configuration that `bartizan run` was started with, or name the audit folder with --dir"
             }
             Self::User => "Say this as the user whose client starts it, and with the same XDG_STATE_HOME",
         }
@@ -90,14 +122,23 @@ impl State {
     /// The state folder of a gate that has run with this configuration.
     ///
     /// # Errors
-    /// There is none: a new one would be no use, for no gate would know what is in it.
+    /// There is none: a new one would be no use, for no gate would know what is in it. Or its store or its keys are gone.
     pub fn of_gate(config: Option<&Path>) -> anyhow::Result<Self> {
-        Self::look(config)?.present()?;
+        Self::look(config)?.whole()?;
         Self::for_config(config)
     }
 
+    /// The user's own state folder, in which `bartizan wrap` has run.
+    ///
+    /// # Errors
+    /// As for [`State::of_gate`].
+    pub fn of_user() -> anyhow::Result<Self> {
+        Self::look_for_user()?.whole()?;
+        Self::for_user()
+    }
+
     /// The state folder of this configuration as it is, for commands that look and decide nothing: it is not made if there is none,
-    /// nor is anything in it. What is asked of it and is not there is the error [`NoState`].
+    /// nor is anything in it. What is asked of it and is not there is the error [`NoState`], or [`Incomplete`] where a gate has run.
     ///
     /// # Errors
     /// It is no folder, or somebody else's.
@@ -144,23 +185,53 @@ impl State {
         Self { folder, config: None, keys, recording, looking }
     }
 
-    /// That there is such a folder.
+    /// That there is such a folder, whatever is in it.
     ///
     /// # Errors
     /// [`NoState`]: it is only looked at, and there is none.
-    pub fn present(&self) -> Result<(), NoState> {
+    pub fn present(&self) -> anyhow::Result<()> {
         self.look_at(&self.folder)
     }
 
+    /// That the store and its keys are there. A folder in which no gate has run may hold a token: a script may have asked for that
+    /// first.
+    ///
+    /// # Errors
+    /// [`NoState`] where no gate has run, [`Incomplete`] where one has, and one of the two is gone. Nothing of a folder that is not only
+    /// looked at.
+    pub fn whole(&self) -> anyhow::Result<()> {
+        // Of two processes that begin at once, either makes the keys before the store: the store is looked for first.
+        let store = self.look_at(&self.store());
+        if !self.is_of_earlier_version() {
+            self.look_at(&keys::path(&self.folder))?;
+        }
+        store
+    }
+
     /// Nothing, unless this is only looked at and `path` is not there.
-    fn look_at(&self, path: &Path) -> Result<(), NoState> {
+    fn look_at(&self, path: &Path) -> anyhow::Result<()> {
         match self.looking {
-            Some(whose) if !path.exists() => {
-                let missing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-                Err(NoState { missing, whose })
-            }
+            Some(whose) if !path.exists() => Err(missing(&self.folder, path, whose)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the store is one of a version without a key file, which sealed with `seal.key` itself: what is kept beside the database
+    /// has that key's mark. Elsewhere `seal.key` only wraps the key file, and in the place of one that is lost it opens nothing.
+    fn is_of_earlier_version(&self) -> bool {
+        if keys::path(&self.folder).exists() {
+            return false;
+        }
+        let is_marked = || {
+            let key: [u8; KEY] = fs::read(self.folder.join("seal.key")).ok()?.try_into().ok()?;
+            let contents = Contents::new(Some(KeyBytes::new(key)), &OsEntropy);
+            let sealer = Sealer::of(&contents, Arc::new(OsEntropy)).ok()?;
+            let seen = fs::read_to_string(self.folder.join(SEEN)).ok()?;
+            let (version, mark) = seen.trim_end().split_once(' ')?;
+            let version: u64 = version.parse().ok()?;
+            Some(sealer.is_marked(&[SEEN.as_bytes(), &version.to_be_bytes()], mark))
+        };
+        is_marked().unwrap_or(false)
     }
 
     fn at(folder: PathBuf) -> anyhow::Result<Self> {
@@ -195,11 +266,27 @@ impl State {
 
     /// The keys, opened when they are first asked for; made then if there are none, unless this is only looked at.
     pub async fn keys(&self) -> anyhow::Result<&Keys> {
-        self.look_at(&keys::path(&self.folder))?;
+        let file = keys::path(&self.folder);
+        if let (Some(whose), true) = (self.looking, self.is_of_earlier_version()) {
+            // Nothing is lost: the next start of the gate makes the file.
+            return Err(NoState { missing: file, whose }.into());
+        }
+        self.look_at(&file)?;
         let open = async || {
+            // Asked before the keys are looked for: of two processes that begin at once, either makes them before the store.
+            let has_store = self.store().exists();
+            if has_store && !file.exists() && !self.is_of_earlier_version() {
+                // New ones would open nothing of it.
+                return Err(missing(&self.folder, &file, self.looking.unwrap_or(Folder::Gate)));
+            }
             let path = self.config.as_deref();
             let loaded = config::load(path)?;
-            Keys::open(&loaded.config, &crate::run::base_of(path), &self.folder).await
+            let opened = Keys::open(&loaded.config, &crate::run::base_of(path), &self.folder).await?;
+            if !has_store && !self.folder.join(SEEN).exists() {
+                // Where there are keys and no store, one was lost: so neither is ever made alone.
+                self.open_store().await?.close().await;
+            }
+            Ok(opened)
         };
         self.keys.get_or_try_init(open).await.context("the keys that seal the store")
     }
@@ -216,15 +303,37 @@ impl State {
     }
 
     /// The database, made when it is first asked for, unless this is only looked at.
+    ///
+    /// # Errors
+    /// It cannot be opened; or it is gone, and [`Incomplete`] says so.
     pub async fn database(&self) -> anyhow::Result<Database> {
-        let path = self.folder.join("store.db");
+        let path = self.store();
         self.look_at(&path)?;
+        // Asked before the store is looked for: whoever makes both makes the store first.
+        let was_used = self.folder.join(SEEN).exists();
+        if !path.exists() {
+            if was_used {
+                return Err(missing(&self.folder, &path, self.looking.unwrap_or(Folder::Gate)));
+            }
+            // The keys come first: a start that fails for want of them leaves no store that would seem to have lost its own.
+            self.keys().await?;
+        }
+        self.open_store().await
+    }
+
+    /// Where the database is.
+    fn store(&self) -> PathBuf {
+        self.folder.join(STORE)
+    }
+
+    async fn open_store(&self) -> anyhow::Result<Database> {
+        let path = self.store();
         Database::sqlite(&path).await.with_context(|| format!("cannot use {}", path.display()))
     }
 
     /// The pins in `database`; a file beside it notices when an older one is put in its place.
     pub async fn pins(&self, database: Database) -> anyhow::Result<StoredPins> {
-        Ok(StoredPins::new(database, self.sealer().await?, Some(self.folder.join("pins.seen"))))
+        Ok(StoredPins::new(database, self.sealer().await?, Some(self.folder.join(SEEN))))
     }
 
     /// What was taken up of the shield's bundles, in `database`; a file beside it notices when an older one is put in its
@@ -311,12 +420,12 @@ impl State {
 
     /// The audit folder.
     pub fn audit(&self, entropy: Arc<dyn Entropy>) -> anyhow::Result<AuditFolder> {
-        Ok(AuditFolder::open(&self.folder.join("audit"), entropy)?)
+        Ok(AuditFolder::open(&self.audit_folder(), entropy)?)
     }
 
     /// Where the audit logs are.
     pub fn audit_folder(&self) -> PathBuf {
-        self.folder.join("audit")
+        self.folder.join(AUDIT)
     }
 
     /// The reviews of the rights that `gate`'s policies give.
@@ -333,7 +442,7 @@ impl State {
     /// Where the files of an audit log of this folder are.
     pub fn log_folder(&self, log: &bartizan_audit::Log) -> PathBuf {
         let node = log.origin().as_str().rsplit('/').next().unwrap_or_default();
-        self.folder.join("audit").join(node)
+        self.audit_folder().join(node)
     }
 
     /// The local token: 256 random bits, made when it is first asked for.
@@ -358,6 +467,27 @@ impl State {
             bail!("{} holds no token; remove it for a new one", path.display());
         }
         Ok(Secret::new(token.to_owned()))
+    }
+}
+
+/// That the audit folder `audit` is there, in the state folder of a gate.
+///
+/// # Errors
+/// [`NoState`] where no gate has run, [`Incomplete`] where one has.
+pub fn recorded(audit: &Path) -> anyhow::Result<()> {
+    if audit.exists() {
+        return Ok(());
+    }
+    Err(missing(audit.parent().unwrap_or(Path::new("")), audit, Folder::Log))
+}
+
+/// What to say of `path` in the state folder `folder`, where it is not: nobody has begun there, or it was lost.
+fn missing(folder: &Path, path: &Path, whose: Folder) -> anyhow::Error {
+    let there = [STORE, "keys.json", SEEN, AUDIT].into_iter().find(|name| folder.join(name).exists());
+    let missing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match there {
+        Some(there) => Incomplete { missing, there, whose }.into(),
+        None => NoState { missing, whose }.into(),
     }
 }
 
@@ -393,7 +523,8 @@ mod tests {
         fs::set_permissions(&place, fs::Permissions::from_mode(0o750)).unwrap();
         let state = State::look(Some(&config)).unwrap();
         assert!(state.present().is_ok());
-        assert!(is_missing(state.database().await.unwrap_err()));
+        assert!(state.whole().is_err_and(is_missing));
+        assert!(state.database().await.is_err_and(is_missing));
         assert!(state.keys().await.is_err_and(is_missing));
         assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
         assert_eq!(fs::metadata(&place).unwrap().mode() & 0o777, 0o750);
@@ -406,15 +537,93 @@ mod tests {
         assert_eq!(state.sealer().await.unwrap().mark(&[b"x"]), made.sealer().await.unwrap().mark(&[b"x"]));
     }
 
-    #[test]
-    fn a_folder_without_a_gate_is_said_to_be_none_and_left_alone() {
+    fn configured(folder: &Path) -> PathBuf {
+        let config = folder.join("bartizan.toml");
+        fs::write(&config, "[[servers]]\nname = \"one\"\ncommand = [\"one\"]\n").unwrap();
+        config
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_a_gate_is_said_to_be_none_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("bartizan.toml");
+        let config = configured(folder.path());
         let Err(error) = State::of_gate(Some(&config)) else { panic!("there is no gate") };
         assert!(error.to_string().contains("no gate has run here"), "{error}");
         assert!(!folder.path().join(".bartizan").exists());
-        State::for_config(Some(&config)).unwrap();
+        let made = State::for_config(Some(&config)).unwrap();
+        made.token().unwrap();
+        assert!(
+            State::of_gate(Some(&config)).is_err_and(|error| error.is::<NoState>()),
+            "a token is no gate"
+        );
+        made.database().await.unwrap().close().await;
         assert!(State::of_gate(Some(&config)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn keys_and_store_are_made_together_and_neither_in_the_place_of_a_lost_one() {
+        for first in ["keys", "database"] {
+            let folder = tempfile::tempdir().unwrap();
+            let config = configured(folder.path());
+            let state = State::for_config(Some(&config)).unwrap();
+            match first {
+                "keys" => {
+                    state.keys().await.unwrap();
+                }
+                _ => state.database().await.unwrap().close().await,
+            }
+            State::of_gate(Some(&config)).unwrap().keys().await.unwrap();
+            let place = state.folder().to_owned();
+            let is_lost = |error: anyhow::Error| {
+                let words = format!("{error:#}");
+                error.is::<Incomplete>() && words.contains("keys.json is missing") && words.contains("backup")
+            };
+            fs::remove_file(place.join("keys.json")).unwrap();
+            assert!(place.join("seal.key").exists(), "which wrapped the lost file, and opens nothing alone");
+            assert!(State::of_gate(Some(&config)).is_err_and(is_lost));
+            assert!(State::look(Some(&config)).unwrap().keys().await.is_err_and(is_lost));
+            assert!(State::for_config(Some(&config)).unwrap().keys().await.is_err_and(is_lost));
+            assert!(!place.join("keys.json").exists(), "none are made");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_gone_is_named_and_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = configured(folder.path());
+        let state = State::for_config(Some(&config)).unwrap();
+        state.database().await.unwrap().close().await;
+        let place = state.folder().to_owned();
+        fs::write(place.join(SEEN), "").unwrap();
+        for end in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(place.join(format!("store.db{end}")));
+        }
+        let is_lost = |error: anyhow::Error| {
+            error.is::<Incomplete>() && format!("{error:#}").contains("store.db is missing")
+        };
+        assert!(State::of_gate(Some(&config)).is_err_and(is_lost));
+        assert!(State::look(Some(&config)).unwrap().database().await.is_err_and(is_lost));
+        assert!(State::for_config(Some(&config)).unwrap().database().await.is_err_and(is_lost));
+        State::for_config(Some(&config)).unwrap().keys().await.unwrap();
+        assert!(!place.join(STORE).exists());
+    }
+
+    /// A version without a key file sealed and marked with `seal.key` itself.
+    #[tokio::test]
+    async fn the_keys_of_an_earlier_version_are_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = configured(folder.path());
+        let state = State::for_config(Some(&config)).unwrap();
+        let key = state.folder().join("seal.key");
+        let earlier = Sealer::from_file(&key, &OsEntropy).unwrap();
+        state.open_store().await.unwrap().close().await;
+        let mark = earlier.mark(&[SEEN.as_bytes(), &7_u64.to_be_bytes()]);
+        fs::write(state.folder().join(SEEN), format!("7 {mark}\n")).unwrap();
+        let looked = State::look(Some(&config)).unwrap();
+        assert!(looked.whole().is_ok() && looked.keys().await.is_err_and(|error| error.is::<NoState>()));
+        let state = State::of_gate(Some(&config)).unwrap();
+        state.keys().await.unwrap();
+        assert!(keys::path(state.folder()).exists());
     }
 
     #[test]

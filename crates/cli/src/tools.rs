@@ -244,9 +244,9 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
     let path = place.config.config.as_deref();
     let state = match (place.wrapped, command.only_looks()) {
         (true, true) => State::look_for_user()?,
-        (true, false) => State::for_user()?,
+        (true, false) => State::of_user()?,
         (false, true) => State::look(path)?,
-        (false, false) => State::for_config(path)?,
+        (false, false) => State::of_gate(path)?,
     };
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;

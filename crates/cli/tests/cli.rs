@@ -4,8 +4,9 @@
 
 use std::{
     fs,
+    io::Write,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 /// A pack of rules that finds one word.
@@ -31,6 +32,21 @@ fn bartizan(folder: &Path, arguments: &[&str]) -> Output {
         .env_clear()
         .output()
         .expect("the binary starts")
+}
+
+/// Puts a secret into the vault, which makes a state folder as the first start of a gate would.
+fn begin(folder: &Path) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["secrets", "set", "FIRST"])
+        .current_dir(folder)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    process.stdin.take().expect("it is piped").write_all(b"marmalade\n").expect("it is read");
+    let output = process.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
 }
 
 fn said(bytes: &[u8]) -> String {
@@ -149,6 +165,113 @@ fn looking_makes_no_state() {
     }
 }
 
+/// Commands that change something, where no gate has run: nothing would know of the change. A token is no gate.
+#[test]
+fn nothing_is_changed_where_no_gate_has_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join(".bartizan");
+    for has_token in [false, true] {
+        if has_token {
+            assert_eq!(bartizan(folder.path(), &["token"]).status.code(), Some(0));
+        }
+        for command in [
+            "respond quarantine foo",
+            "respond release foo",
+            "respond revoke --client foo",
+            "respond compromise foo",
+            "tools approve foo --yes",
+            "tools reject foo --yes",
+            "tools release foo --yes",
+            "secrets rotate FOO",
+            "secrets remove FOO",
+            "secrets erase --user local owner",
+            "policy flow reset --yes",
+            "policy review waive foo --until 90d --why foo",
+            "keys rotate",
+        ] {
+            let output = bartizan(folder.path(), &command.split(' ').collect::<Vec<_>>());
+            let words = said(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command}: {words}");
+            assert!(words.contains("no gate has run here: there is no /"), "{command}: {words}");
+            assert_eq!(state.exists(), has_token, "{command}");
+            for made in ["store.db", "keys.json", "seal.key", "audit"] {
+                assert!(!state.join(made).exists(), "{command}: {made}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_audit_log_is_looked_for_where_a_gate_has_run() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["tail", "search", "verify", "export", "prove --seq 0"] {
+        let arguments: Vec<_> = ["audit"].into_iter().chain(command.split(' ')).collect();
+        let output = bartizan(folder.path(), &arguments);
+        let words = said(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {words}");
+        assert!(words.contains("no gate has run here") && words.contains("--dir"), "{command}: {words}");
+        let output = bartizan(folder.path(), &[&arguments[..], &["--dir", "elsewhere"]].concat());
+        assert_eq!(output.status.code(), Some(3), "{command}: {}", said(&output.stderr));
+    }
+    assert!(!folder.path().join(".bartizan").exists());
+}
+
+/// A store that has lost a part is not one that nobody has begun, and nothing is made in the place of what is gone.
+#[test]
+fn what_is_missing_of_a_store_is_named() {
+    for (lost, commands) in [
+        (
+            "store.db",
+            &[("doctor --offline", 1), ("tools list", 3), ("respond list", 3), ("keys rotate", 3)][..],
+        ),
+        (
+            "keys.json",
+            &[
+                ("doctor --offline", 1),
+                ("keys status", 1),
+                ("tools list", 3),
+                ("tools approve foo --yes", 3),
+                ("secrets remove FIRST", 3),
+                ("run", 3),
+            ],
+        ),
+        ("audit", &[("doctor --offline", 1), ("audit tail", 3)]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join(".bartizan");
+        begin(folder.path());
+        let doctor = bartizan(folder.path(), &["doctor", "--offline"]);
+        assert_eq!(doctor.status.code(), Some(0), "{}", said(&doctor.stdout));
+        for file in [lost.to_owned(), format!("{lost}-wal"), format!("{lost}-shm")] {
+            if state.join(&file).exists() {
+                fs::rename(state.join(&file), folder.path().join(&file)).unwrap();
+            }
+        }
+        for (command, code) in commands {
+            let output = bartizan(folder.path(), &command.split(' ').collect::<Vec<_>>());
+            let words = said(&[output.stdout, output.stderr].concat());
+            assert_eq!(output.status.code(), Some(*code), "{command}: {words}");
+            assert!(words.contains(&format!("{lost} is missing")), "{command}: {words}");
+            assert!(
+                words.contains("restore it from a backup; do not run the gate before"),
+                "{command}: {words}"
+            );
+            assert!(!words.contains("no gate has run here"), "{command}: {words}");
+            assert!(!state.join(lost).exists(), "{command}");
+        }
+        // With it back, all is as it was.
+        fs::rename(folder.path().join(lost), state.join(lost)).unwrap();
+        for end in ["-wal", "-shm"] {
+            let beside = format!("{lost}{end}");
+            if folder.path().join(&beside).exists() {
+                fs::rename(folder.path().join(&beside), state.join(&beside)).unwrap();
+            }
+        }
+        let listed = bartizan(folder.path(), &["secrets", "list"]);
+        assert!(said(&listed.stdout).starts_with("FIRST  value 1"), "{}", said(&listed.stderr));
+    }
+}
+
 /// Whoever checks policies before they are in force hears what `run` would say of them.
 #[test]
 fn a_role_that_nobody_has_is_said_wherever_policies_are_checked() {
@@ -167,6 +290,7 @@ fn a_role_that_nobody_has_is_said_wherever_policies_are_checked() {
 #[test]
 fn a_server_that_is_not_there_is_said_to_be_none() {
     let folder = tempfile::tempdir().unwrap();
+    begin(folder.path());
     let output = bartizan(folder.path(), &["tools", "approve", "--server", "nope", "add", "--yes"]);
     let words = said(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{words}");

@@ -101,7 +101,7 @@ pub struct Call {
     interests: Option<Interests>,
     /// What was refused in the rounds before this one.
     round: Option<rounds::Round>,
-    /// What of the answer's questions its client does not see.
+    /// What of the answer's questions, and of those on the way to it, its client does not see.
     refused: Vec<rounds::Refused>,
 }
 
@@ -490,6 +490,16 @@ impl Call {
             }
             _ => {}
         }
+        if method == "notifications/tasks"
+            && let Err(failure) = self.task_questions(message, &mut splice)
+        {
+            // Nobody waits for a notification: whoever asks for the task is told why it goes no further.
+            tracing::warn!(server = %self.server.name(), %failure, "a task's questions on the way were dropped");
+            if let Failure::Question { method, refusal } = failure {
+                self.refused.push(rounds::Refused { method, refusal: *refusal });
+            }
+            return Down::Drop;
+        }
         self.common(message, &mut splice);
         if self.is_merged {
             merged::notification_down(message, self.server.name(), &mut splice);
@@ -529,7 +539,7 @@ impl Call {
         is_task || self.method.starts_with("tasks/") || message.method().starts_with("notifications/tasks")
     }
 
-    /// Questions that were left out of the answer. They are told once.
+    /// Questions that were left out of the answer or on the way to it. They are told once.
     pub fn refused(&mut self) -> Vec<rounds::Refused> {
         std::mem::take(&mut self.refused)
     }

@@ -1,7 +1,8 @@
 //! The shield on the path: messages become fragments, verdicts become answers (attacks.md II, PO).
 //!
 //! What a client sends is judged before it is sent and never changed. What a server sends is judged message by message;
-//! what is split over several messages of one answer is seen whole. A text that cannot be judged does not pass.
+//! what is split over several messages of one answer is seen whole. A text that cannot be judged does not pass. What is
+//! cleaned of characters that act is judged as it came and as it goes on, for cleaning can put together what was apart.
 
 mod controls;
 
@@ -11,15 +12,15 @@ use bartizan_mcp::{
 };
 use bartizan_model::Entropy;
 use bartizan_shield::{
-    Action, Catalogue, Category, ClientAction, Decision, Finding, Fragment, Inspector, Judged, Kind, Role,
-    Scene, Shield, Spotlight, Text, Trust, Verdict,
+    Action, Catalogue, Category, ClientAction, ControlActions, Decision, Finding, Fragment, Inspector,
+    Judged, Kind, Role, Scene, Shield, Spotlight, Text, Trust, Verdict,
     controls::Acts,
     json,
     spotlight::{self, EXPLANATION},
 };
 
 use crate::{
-    apps, catalog::long_work, documents, permit::holds::Hold, record::Ending, server::Server,
+    apps, catalog::long_work, documents, naming, permit::holds::Hold, record::Ending, server::Server,
     upstream::Failure,
 };
 
@@ -115,11 +116,12 @@ pub struct Known<'k> {
 
 /// What a server says in a message, `but` for one member.
 fn said<'m>(message: &'m Message, but: Option<&str>) -> Result<(Kind, Vec<Fragment<'m>>), Failure> {
-    let kind = if message.kind() == Message_::Request { Kind::Question } else { Kind::Result };
+    let kind = kind_of(message);
     let Some(body) = body(message) else { return Ok((kind, Vec::new())) };
     let mut fragments = Vec::new();
-    // What a modern server asks stands in its answer, and is a question all the same (26/mrtr).
-    let asks = message.result().and_then(|_| message.field("inputRequests")).is_some();
+    // What a modern server asks stands in its answer, or in what it says of a task, and is a question all the same (26/mrtr).
+    let may_ask = message.result().is_some() || message.method() == "notifications/tasks";
+    let asks = may_ask && message.field("inputRequests").is_some();
     let read_all = if but.is_none() && !asks {
         read(body.text(), "", body.span_in(message.text()).start, kind, &mut fragments)
     } else {
@@ -136,11 +138,39 @@ fn said<'m>(message: &'m Message, but: Option<&str>) -> Result<(Kind, Vec<Fragme
     }
 }
 
+/// What the words of a server's message are.
+fn kind_of(message: &Message) -> Kind {
+    if message.kind() == Message_::Request { Kind::Question } else { Kind::Result }
+}
+
+/// `message` as it is read by those it is for: its texts, `but` those of one member, without `acts`, and what people are asked
+/// without any. `None` if it is read as it came.
+fn as_read(
+    message: &Message,
+    but: Option<&str>,
+    acts: Acts,
+    config: ControlActions,
+) -> Result<Option<Message>, Failure> {
+    let mut now = None;
+    if acts.any() {
+        let text = controls::without(message, but, acts, config);
+        if text != message.text() {
+            now = Some(read_again(text)?);
+        }
+    }
+    let asked = naming::plain(now.as_ref().unwrap_or(message));
+    if let Some(text) = asked {
+        now = Some(read_again(text)?);
+    }
+    Ok(now)
+}
+
 fn body(message: &Message) -> Option<Value<'_>> {
     message.params().or(message.result()).or(message.error())
 }
 
-/// What a server says in a message, `but` for one member, and in its `documents`, for others to judge.
+/// What a server says in a message, `but` for one member, and in its `documents`, for others to judge: as it came, and if
+/// characters in it act, once more as it is read without them.
 ///
 /// # Errors
 /// [`Failure::Protocol`], if it cannot be read.
@@ -149,7 +179,15 @@ pub fn said_words(
     but: Option<&str>,
     documents: &documents::Read,
 ) -> Result<Text, Failure> {
+    // Whatever the settings leave of colours, the letters between them are read in one.
+    let plain = ControlActions { colours: false, ..ControlActions::default() };
+    let read = on_any_thread(message.text().len(), || as_read(message, but, Acts::ALL, plain))?;
     let (kind, mut fragments) = said(message, but)?;
+    if let Some(read) = &read {
+        let (_, words) = said(read, but)?;
+        // These are no literals of the message that came, so nothing can be cut out of it for them.
+        fragments.extend(words.into_iter().map(|fragment| Fragment { raw: None, ..fragment }));
+    }
     // What is not read is found where it is judged.
     let _ = documents.add_to(kind, &mut fragments);
     Ok(Text::of(kind, &fragments))
@@ -173,7 +211,21 @@ pub fn answer(
     if !server.settings().inspects && apps::found(server, message, Kind::Result).is_empty() {
         return Ok(Passed::AsItIs);
     }
-    let (kind, mut fragments) = said(message, known.judged)?;
+    let (kind, long) = (kind_of(message), body.text().len());
+    let (trust, config) = (server.settings().trust, shield.config());
+    let acting = if kind == Kind::Result {
+        on_any_thread(long, || controls::found(message, known.judged, config.control))
+    } else {
+        Vec::new()
+    };
+    let to_clean = Verdict::of(kind, trust, config, acting.clone());
+    let to_clean =
+        to_clean.findings.iter().filter(|judged| judged.decision == Decision::Server(Action::Redact));
+    let acts = Acts::of_rules(to_clean.map(|judged| judged.finding.rule.as_ref()));
+    let cleaned = on_any_thread(long, || as_read(message, known.judged, acts, config.control))?;
+    // What goes on is what is judged, redacted and remembered.
+    let shown = cleaned.as_ref().unwrap_or(message);
+    let (_, mut fragments) = said(shown, known.judged)?;
     let mut more = known.found.to_vec();
     let unread;
     let documents = match known.documents {
@@ -185,34 +237,59 @@ pub fn answer(
     };
     more.extend(documents.add_to(kind, &mut fragments));
     more.extend(apps::found(server, message, kind));
-    if kind == Kind::Result {
-        more.extend(controls::found(message, known.judged, shield.config().control));
+    more.extend(acting);
+    if cleaned.is_some() {
+        more.iter_mut().for_each(forget_literals);
     }
-    let verdict = on_any_thread(body.text().len(), || inspector.inspect(shield, &scene(server), &fragments));
-    let verdict = verdict.and(kind, server.settings().trust, shield.config(), &more);
-    ending.found(&verdict);
+    let before = cleaned.is_some().then(|| inspector.clone());
+    let verdict = on_any_thread(long, || inspector.inspect(shield, &scene(server), &fragments));
+    let verdict = verdict.and(kind, trust, config, &more);
+    let mut others = Vec::new();
+    if let Some(mut before) = before {
+        // As it came, it counts too, but nothing remembers it.
+        let (_, mut came) = said(message, known.judged)?;
+        // What there is to say of its documents is said above.
+        let _ = documents.add_to(kind, &mut came);
+        let found = on_any_thread(long, || before.inspect(shield, &scene(server), &came));
+        others.extend(found.findings);
+    }
+    let sentences = naming::sentences(server.name(), shown);
+    if !sentences.is_empty() {
+        let asked: Vec<_> = sentences
+            .iter()
+            .map(|(at, text)| Fragment::new(Kind::Question, at.as_str(), text.as_str()))
+            .collect();
+        let found = on_any_thread(long, || shield.inspect(&scene(server), &asked));
+        // The gateway's own words in front are no reason to say more of a question that may be put.
+        if !found.decision.passes() {
+            others.extend(found.findings);
+        }
+    }
+    let others = unsaid(&verdict, others);
+    let told = verdict.clone().and(kind, trust, config, &others);
+    ending.found(&told);
     let blocked = |rules: String| {
         tracing::warn!(server = %server.name(), %rules, "an answer was withheld by the shield");
         if message.kind() == Message_::Response {
-            let suspect = (verdict.decision == Decision::Server(Action::Quarantine)).then_some(rules);
+            let suspect = (told.decision == Decision::Server(Action::Quarantine)).then_some(rules);
             Err(Failure::Withheld {
-                words: titles(&verdict),
-                data: data("shield_answer", server, &verdict),
+                words: titles(&told),
+                data: data("shield_answer", server, &told),
                 suspect,
             })
         } else {
             Ok(Passed::Dropped)
         }
     };
-    match verdict.decision {
+    match told.decision {
         Decision::Client(_) | Decision::Server(Action::Block | Action::Quarantine) => {
-            return blocked(rules(&verdict));
+            return blocked(rules(&told));
         }
         Decision::Server(_) => {}
     }
-    // What acts on a terminal is taken out of its text, which stays where it is.
+    // What acts on a terminal was taken out of its text, which stays where it is.
     let action = verdict.action_but(Category::Control);
-    let mut now: Option<Message> = None;
+    let mut redacted: Option<Message> = None;
     if action == Action::Redact {
         let touches_structure = verdict
             .findings
@@ -221,34 +298,31 @@ pub fn answer(
             .any(|p| p.at.starts_with("/structuredContent"));
         // What may have a schema must keep to it, and what came earlier cannot be taken back.
         if (touches_structure && !known.is_compared) || !json::is_redacted_whole(&verdict) {
-            return blocked(rules(&verdict));
+            return blocked(rules(&told));
         }
         tracing::info!(server = %server.name(), rules = %rules(&verdict), "an answer was redacted by the shield");
         ending.altered("redacted");
-        now = Some(read_again(json::redact(message.text(), &verdict))?);
+        redacted = Some(read_again(json::redact(shown.text(), &verdict))?);
     }
-    let control = || verdict.findings.iter().filter(|j| j.finding.category == Category::Control);
-    let redacted = control().filter(|j| j.decision == Decision::Server(Action::Redact));
-    let acts = Acts::of_rules(redacted.map(|j| j.finding.rule.as_ref()));
     if acts.any() {
-        let text =
-            controls::without(now.as_ref().unwrap_or(message), known.judged, acts, shield.config().control);
         tracing::info!(server = %server.name(), "what acts on a terminal was taken out of an answer");
         ending.altered("neutralised");
-        now = Some(read_again(text)?);
     }
     let text = {
-        let message = now.as_ref().unwrap_or(message);
+        let message = redacted.as_ref().unwrap_or(shown);
         let mut splice = message.splice();
         if action != Action::Redact {
-            let says = control()
+            let says = told
+                .findings
+                .iter()
                 .any(|j| matches!(j.decision, Decision::Server(action) if action >= Action::Annotate));
-            if (action >= Action::Annotate || says) && message.result().is_some() {
-                annotate(message, &verdict, &mut splice);
+            if says && message.result().is_some() {
+                annotate(message, &told, &mut splice);
             }
-            if action == Action::Spotlight || shield.config().spotlight != Spotlight::Off {
+            let marks = [action, told.action_but(Category::Control)].contains(&Action::Spotlight);
+            if marks || config.spotlight != Spotlight::Off {
                 let before = splice.is_empty();
-                mark(shield.config().spotlight, server, message, entropy, &mut splice);
+                mark(config.spotlight, server, message, entropy, &mut splice);
                 if before && !splice.is_empty() {
                     ending.altered("spotlighted");
                 }
@@ -256,10 +330,33 @@ pub fn answer(
         }
         (!splice.is_empty()).then(|| splice.finish())
     };
+    // A question of a legacy server is cleaned where it is given its server's name.
+    let now = if kind == Kind::Question { redacted } else { redacted.or(cleaned) };
     match (text, now) {
         (Some(text), _) => Ok(Passed::Changed(Box::new(read_again(text)?))),
         (None, Some(now)) => Ok(Passed::Changed(Box::new(now))),
         (None, None) => Ok(Passed::AsItIs),
+    }
+}
+
+/// What `others` say that `verdict` does not. The literals they stand in are not those of the message that was judged last.
+fn unsaid(verdict: &Verdict, others: Vec<Judged>) -> Vec<Finding> {
+    let is_same = |known: &Finding, other: &Finding| {
+        known.rule == other.rule
+            && known.severity >= other.severity
+            && known.places.iter().map(|place| &place.at).eq(other.places.iter().map(|place| &place.at))
+    };
+    let others = others.into_iter().map(|judged| judged.finding);
+    let mut unsaid: Vec<_> =
+        others.filter(|other| !verdict.findings.iter().any(|known| is_same(&known.finding, other))).collect();
+    unsaid.iter_mut().for_each(forget_literals);
+    unsaid
+}
+
+/// Nothing can be cut out for a finding in another form of the message; if that is asked for, the message does not pass.
+fn forget_literals(finding: &mut Finding) {
+    for place in &mut finding.places {
+        place.raw = None;
     }
 }
 

@@ -1,10 +1,13 @@
 //! Whose question it is: what a server asks of people begins with the server's name as the operator wrote it, whatever the
 //! server calls itself (attacks.md II-11; 26/elicitation: it must be clear which server asks).
+//!
+//! People read a question without the characters that act on a screen. The shield judges it in that form, too: what [`plain`]
+//! and [`sentences`] say is what [`question`] and [`request`] put.
 
 use std::borrow::Cow;
 
 use bartizan_mcp::{
-    Message, Splice,
+    Kind, Message, Splice,
     json::{Value, quote},
 };
 use bartizan_model::ServerName;
@@ -44,15 +47,95 @@ pub fn request(server: &ServerName, request: &Message) -> Option<Message> {
 fn named(server: &ServerName, params: Value<'_>) -> String {
     let now = params.get("message");
     let says = now.and_then(Value::as_str).unwrap_or_default();
-    let (says, _) = clean(&says, Acts::ALL, ControlActions { colours: false, ..ControlActions::default() });
     let mut splice = Splice::new(params.text());
-    splice.put(params, now, "message", quote(&format!("Asked by server {server}: {says}")));
+    splice.put(params, now, "message", quote(&sentence(server, &says)));
     splice.finish()
+}
+
+/// What people read when they are asked what `says` says.
+fn sentence(server: &ServerName, says: &str) -> String {
+    format!("Asked by server {server}: {}", cleaned(says))
+}
+
+/// `says` without anything that acts on a screen, colours included.
+fn cleaned(says: &str) -> Cow<'_, str> {
+    clean(says, Acts::ALL, ControlActions { colours: false, ..ControlActions::default() }).0
+}
+
+/// `message` with what it asks people as they read it, but for the name; `None` if that is how its server wrote it.
+pub fn plain(message: &Message) -> Option<String> {
+    let mut splice = message.splice();
+    for (_, place) in asked(message) {
+        let Some(says) = place.as_str() else { continue };
+        let plain = cleaned(&says);
+        if plain != says {
+            splice.replace(place, quote(&plain));
+        }
+    }
+    (!splice.is_empty()).then(|| splice.finish())
+}
+
+/// What people read of the questions in `message`, each with its place.
+pub fn sentences(server: &ServerName, message: &Message) -> Vec<(String, String)> {
+    let asked = asked(message).into_iter();
+    asked.filter_map(|(at, place)| Some((at, sentence(server, &place.as_str()?)))).collect()
+}
+
+/// The texts of the questions to people that `message` holds, each with its place.
+fn asked(message: &Message) -> Vec<(String, Value<'_>)> {
+    if message.kind() == Kind::Request {
+        let params = message.params().filter(|_| asks_people(&message.method()));
+        let says = params.and_then(|params| params.get("message"));
+        return says.map(|says| ("/message".to_owned(), says)).into_iter().collect();
+    }
+    // In an answer, or on the way to it in what is told of a task.
+    let questions = message.field("inputRequests");
+    let mut found = Vec::new();
+    for question in questions.into_iter().flat_map(Value::members) {
+        let method = question.value.get("method").and_then(Value::as_str).unwrap_or_default();
+        let says = question.value.get("params").and_then(|params| params.get("message"));
+        if let Some(says) = says.filter(|_| asks_people(&method)) {
+            // As in a JSON pointer (RFC 6901).
+            let key = question.key().replace('~', "~0").replace('/', "~1");
+            found.push((format!("/inputRequests/{key}/params/message"), says));
+        }
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_judged_of_a_question_is_what_people_read() {
+        let server: ServerName = "files".parse().unwrap();
+        let message = |text: &str| Message::parse(text.into()).unwrap();
+        let asked = message(
+            r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","inputRequests":{"a/b":{"method":"elicitation/create","params":{"message":"Which \u001b]0;x\u0007co\u001b[1mlour?"}},"c":{"method":"sampling/createMessage","params":{"message":"\u0007"}}}}}"#,
+        );
+        let plain_text = plain(&asked).unwrap();
+        assert_eq!(
+            plain_text,
+            asked.text().replace(r"Which \u001b]0;x\u0007co\u001b[1mlour?", "Which colour?")
+        );
+        assert_eq!(plain(&message(&plain_text)), None);
+        let read = (
+            "/inputRequests/a~1b/params/message".to_owned(),
+            "Asked by server files: Which colour?".to_owned(),
+        );
+        assert_eq!(sentences(&server, &asked), [read]);
+        let legacy = message(
+            r#"{"jsonrpc":"2.0","id":7,"method":"elicitation/create","params":{"message":"o\u0007k?"}}"#,
+        );
+        assert_eq!(
+            sentences(&server, &legacy),
+            [("/message".to_owned(), "Asked by server files: ok?".to_owned())]
+        );
+        let other =
+            message(r#"{"jsonrpc":"2.0","id":7,"method":"roots/list","params":{"message":"\u0007"}}"#);
+        assert!(plain(&other).is_none() && sentences(&server, &other).is_empty());
+    }
 
     #[test]
     fn people_are_told_who_asks_and_nothing_else_changes() {

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -259,6 +259,9 @@ pub async fn legacy(
 
 async fn fill(outbox: Arc<Outbox>, mut replies: Replies, early: Option<Out>, asker: Asker) {
     let mut early = early;
+    // One wait for all of it: a new one for each message would ask its issuer about the token only where a server pauses for long.
+    // It is never left alone, for it may have a turn at its issuer's that others wait for.
+    let mut revoked = pin!(asker.until_revoked());
     loop {
         let next = match early.take() {
             Some(out) => Some(out),
@@ -266,13 +269,15 @@ async fn fill(outbox: Arc<Outbox>, mut replies: Replies, early: Option<Out>, ask
                 next = replies.next() => next,
                 // The session is over: so is what it asked for.
                 () = outbox.ended() => return,
-                () = asker.until_revoked() => break,
+                () = &mut revoked => break,
             },
         };
         match next {
             Some(Out::Message(text) | Out::Final { text, .. }) => {
-                outbox.room().await;
-                outbox.push(text);
+                tokio::select! {
+                    () = outbox.room() => outbox.push(text),
+                    () = &mut revoked => break,
+                }
             }
             Some(Out::Interrupted(retry)) => outbox.interrupt(retry),
             None => break,

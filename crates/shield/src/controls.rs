@@ -7,7 +7,8 @@
 //! words and balanced isolates.
 //!
 //! Nothing that can be read is lost: of a sequence the text around it stays, what was overwritten stands on a line of its own,
-//! and a sequence that never ends loses its beginning only.
+//! and a sequence that never ends loses its beginning only. What is left can say what the text did not say before, so whoever
+//! passes it on judges it first.
 
 use std::borrow::Cow;
 
@@ -94,6 +95,10 @@ const CHARACTER: &str = "control.character";
 const OVERWRITE: &str = "control.overwrite";
 const DIRECTION: &str = "control.direction";
 
+/// Characters of a control string, terminator included. A longer one counts as one that never ends: real ones are titles and
+/// addresses, and what stands in it is read like all other text.
+const STRING: usize = 4096;
+
 /// Whether `text` can have any, by a glance. Of the raw inside of a JSON literal, too.
 pub fn may_act(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -115,7 +120,7 @@ pub fn may_act(text: &str) -> bool {
     }) || bytes.iter().any(|b| matches!(b, 0..=8 | 0x0b | 0x0d..=0x1f | 0x7f))
 }
 
-/// What `text` has of them. A text that is JSON has none: it is for programs, and reaches them byte for byte.
+/// What `text` has of them. A text that is JSON has none as long as its strings are escaped, as programs write them.
 pub fn acts(text: &str, config: ControlActions) -> Acts {
     clean(text, Acts::ALL, config).1
 }
@@ -126,7 +131,7 @@ pub fn clean(text: &str, what: Acts, config: ControlActions) -> (Cow<'_, str>, A
         !matches!(c, '\0'..='\u{8}' | '\u{b}' | '\r'..='\u{1f}' | '\u{7f}'..='\u{9f}'
         | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    if text.chars().all(is_plain) || is_json(text) {
+    if text.chars().all(is_plain) {
         return (text.into(), Acts::default());
     }
     let turned = turned(text);
@@ -137,11 +142,6 @@ pub fn clean(text: &str, what: Acts, config: ControlActions) -> (Cow<'_, str>, A
     }
     let Cleaner { out, found, .. } = cleaner;
     (if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }, found)
-}
-
-fn is_json(text: &str) -> bool {
-    let trimmed = text.trim();
-    trimmed.starts_with(['{', '[', '"']) && serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok()
 }
 
 struct Cleaner<'t> {
@@ -246,13 +246,10 @@ impl<'t> Cleaner<'t> {
     fn backspace(&mut self) {
         self.found.controls = true;
         if self.what.controls {
-            let next = self.rest().chars().nth(1);
+            let next = self.rest().chars().nth(1).filter(|c| !c.is_control() && !is_direction(*c));
             let last = self.out.chars().next_back();
-            match (last, next) {
-                (Some(last), Some(next)) if last == next || last == '_' => {
-                    self.out.pop();
-                }
-                _ => {}
+            if next.is_some_and(|next| last == Some(next) || last == Some('_')) {
+                self.out.pop();
             }
         }
         self.pass(1, !self.what.controls);
@@ -285,15 +282,20 @@ fn is_colour(body: &str) -> bool {
     }
 }
 
+/// Whether `c` embeds, overrides or isolates a direction, or ends that.
+const fn is_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// The length of a control string behind its introducer, terminator included: ST, or for operating system commands BEL. What
-/// holds a line end is none.
+/// holds a line end or the beginning of another sequence is none; so each character is looked at for one introducer only.
 fn string(body: &str, is_osc: bool) -> Option<usize> {
-    for (at, c) in body.char_indices() {
+    for (at, c) in body.char_indices().take(STRING) {
         match c {
             '\u{9c}' => return Some(at + c.len_utf8()),
             '\u{7}' if is_osc => return Some(at + 1),
             '\u{1b}' => return body.get(at + 1..)?.starts_with('\\').then_some(at + 2),
-            '\n' => return None,
+            '\n' | '\u{90}' | '\u{98}' | '\u{9b}' | '\u{9d}'..='\u{9f}' => return None,
             _ => {}
         }
     }
@@ -311,9 +313,15 @@ fn escape(body: &str) -> Option<usize> {
 /// line what is not closed or closes nothing.
 fn turned(text: &str) -> Vec<usize> {
     let (mut bad, mut open) = (Vec::new(), Vec::<(usize, char)>::new());
+    // How many of those that are open are isolates: where there are none, none is looked for.
+    let mut isolates = 0_usize;
     for (at, c) in text.char_indices() {
         match c {
-            '\u{202a}' | '\u{202b}' | '\u{202d}' | '\u{202e}' | '\u{2066}'..='\u{2068}' => open.push((at, c)),
+            '\u{202a}' | '\u{202b}' | '\u{202d}' | '\u{202e}' => open.push((at, c)),
+            '\u{2066}'..='\u{2068}' => {
+                open.push((at, c));
+                isolates += 1;
+            }
             '\u{202c}' => match open.last() {
                 Some((from, '\u{202d}' | '\u{202e}')) => {
                     bad.extend([*from, at]);
@@ -324,14 +332,21 @@ fn turned(text: &str) -> Vec<usize> {
                 }
                 _ => bad.push(at),
             },
-            '\u{2069}' => match open.iter().rposition(|(_, c)| matches!(c, '\u{2066}'..='\u{2068}')) {
-                Some(isolate) => {
-                    // What was opened inside ends with it.
-                    bad.extend(open.drain(isolate..).skip(1).map(|(at, _)| at));
+            '\u{2069}' if isolates > 0 => {
+                isolates -= 1;
+                // What was opened inside ends with it.
+                while let Some((from, opened)) = open.pop() {
+                    if matches!(opened, '\u{2066}'..='\u{2068}') {
+                        break;
+                    }
+                    bad.push(from);
                 }
-                None => bad.push(at),
-            },
-            '\n' | '\r' | '\u{85}' | '\u{2029}' => bad.extend(open.drain(..).map(|(at, _)| at)),
+            }
+            '\u{2069}' => bad.push(at),
+            '\n' | '\r' | '\u{85}' | '\u{2029}' => {
+                bad.extend(open.drain(..).map(|(at, _)| at));
+                isolates = 0;
+            }
             _ => {}
         }
     }
@@ -375,6 +390,12 @@ mod tests {
             ("a \u{2066}b\u{2069} \u{2067}open\nclosed\u{2069}", "a \u{2066}b\u{2069} open\nclosed"),
             ("\u{2068}a\u{202e}b\u{2069}c", "\u{2068}ab\u{2069}c"),
             ("N\u{8}NA\u{8}AM\u{8}ME _\u{8}f", "NAME f"),
+            ("\u{2066}\u{8}\u{2066}a\u{2069}\u{2069}", "\u{2066}\u{2066}a\u{2069}\u{2069}"),
+            ("Ig\u{1b}]0;kwq\u{7}nore", "Ignore"),
+            ("\u{90}a\u{90}b\u{9c}c", "ac"),
+            // Not escaped, a text is not only for programs.
+            ("[\"rm -rf ~\"\r,\"ls   \"]", "[\"rm -rf ~\"\n,\"ls   \"]"),
+            ("{\"a\":\"\u{9b}2J\u{202e}b\"}", "{\"a\":\"b\"}"),
         ] {
             assert_eq!(cleaned(text), expected, "{text:?}");
             assert!(acts(text, ControlActions::default()).any(), "{text:?}");
@@ -396,8 +417,8 @@ mod tests {
             "a\u{85}b",
             "می\u{200c}خواهم \u{200f}x\u{200e}",
             "👩\u{200d}👩\u{200d}👧 café",
-            // A text for programs, whatever it holds.
-            "{\"a\":\"\u{9b}2J\u{202e}\"}",
+            // A text for programs, as they write it.
+            "{\"a\":\"\\u001b[2J\\u009b2J\\u202e\\b\"}\r\n",
         ] {
             let (same, found) = clean(text, Acts::ALL, ControlActions::default());
             assert!(matches!(same, Cow::Borrowed(_)) && !found.any(), "{text:?}: {same:?}");
@@ -417,6 +438,39 @@ mod tests {
         assert_eq!(found, Acts { directions: false, ..Acts::ALL });
         let rules: Vec<_> = found.rules().map(|(rule, _)| rule).collect();
         assert_eq!(Acts::of_rules(rules.into_iter()), found);
+    }
+
+    #[test]
+    fn a_long_control_string_is_text_and_leaves_nothing_that_acts() {
+        let title = "x".repeat(STRING - 1);
+        assert_eq!(cleaned(&format!("\u{1b}]0{}\u{7}ok", "x".repeat(STRING - 2))), "ok");
+        for end in ["\u{7}", "\u{9c}", "\u{1b}\\"] {
+            assert_eq!(cleaned(&format!("\u{1b}]0{title}{end}ok")), format!("0{title}ok"), "{end:?}");
+        }
+    }
+
+    /// With work that grows with the square of the text, this would take minutes.
+    #[test]
+    fn hostile_texts_take_no_more_work_than_others() {
+        const SIZE: usize = 1 << 20;
+        let times = |text: &str| text.repeat(SIZE / text.len());
+        for text in [
+            times("\u{90}"),
+            times("\u{9d}"),
+            times("\u{9f}a"),
+            times("\u{1b}]"),
+            times("\u{1b}P"),
+            times("\u{9b}0"),
+            times("\u{1b} "),
+            times("a\u{8}"),
+            times("\r"),
+            format!("{}{}", times("\u{202a}"), times("\u{2069}")),
+            format!("{}{}", times("\u{2066}\u{202a}"), times("\u{2069}")),
+            format!("{}{}", times("\u{2066}"), times("\u{202c}")),
+        ] {
+            let once = cleaned(&text);
+            assert!(once.len() <= text.len() && !acts(&once, ControlActions::default()).any());
+        }
     }
 
     proptest! {

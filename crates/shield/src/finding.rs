@@ -169,7 +169,7 @@ pub struct Finding {
     pub kind: Kind,
     /// Where it stood, one place for every fragment it runs through; a part in an earlier event has none.
     pub places: Vec<Place>,
-    /// It began in an earlier piece of the stream.
+    /// Not all of it is at `places`: it began in an earlier piece of the stream, or there is more of it than is listed.
     pub continued: bool,
     /// What had to be decoded to see it, outermost first.
     pub readings: Vec<Reading>,

@@ -234,7 +234,7 @@ pub fn redact(raw: &str, verdict: &Verdict) -> String {
 }
 
 /// `raw` without all that `findings` say, whatever is done about it elsewhere: in the place of each stands the name of its rule.
-/// `None` if one of them has a place outside the literals of this message.
+/// `None` if one of them has a place outside the literals of this message, or more places than are listed.
 pub fn redact_all<'f>(raw: &str, findings: impl IntoIterator<Item = &'f Finding>) -> Option<String> {
     let findings: Vec<_> = findings.into_iter().collect();
     let is_whole = |finding: &&Finding| {
@@ -267,7 +267,7 @@ fn in_literals<'v>(raw: &str, cuts: impl Iterator<Item = (&'v Place, Cut<'v>)>) 
 }
 
 /// Whether every finding that is to be redacted has all its places in literals of this message, none in an earlier
-/// one.
+/// one, and all of them listed.
 pub fn is_redacted_whole(verdict: &Verdict) -> bool {
     let mut to_redact = verdict.findings.iter().filter(is_cut_out);
     to_redact.all(|judged| {
@@ -305,13 +305,22 @@ fn cuts_of(finding: &Finding) -> impl Iterator<Item = (&Place, Cut<'_>)> {
 }
 
 fn cut_out(text: &str, mut cuts: Vec<Cut<'_>>) -> String {
+    cuts.sort_by_key(|cut| (cut.range.start, cut.range.end));
+    let mut paragraph = 0..0;
     for cut in cuts.iter_mut().filter(|cut| cut.paragraph) {
+        // The ends of a paragraph are looked for once, however many orders are in it.
+        let is_inside = paragraph.start <= cut.range.start && cut.range.end <= paragraph.end;
+        if is_inside && !paragraph.is_empty() {
+            cut.range = paragraph.clone();
+            continue;
+        }
         let before = text.get(..cut.range.start).and_then(|t| t.rfind("\n\n")).map_or(0, |at| at + 2);
         let behind = text
             .get(cut.range.end..)
             .and_then(|t| t.find("\n\n"))
             .map_or(text.len(), |at| cut.range.end + at);
         cut.range = before..behind;
+        paragraph = cut.range.clone();
     }
     cuts.sort_by_key(|cut| (cut.range.start, cut.range.end));
     let mut out = String::with_capacity(text.len());

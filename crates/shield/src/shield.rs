@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     detector::{Detector, Hit, Scene, shipped},
     detectors::Patterns,
-    finding::{Category, Finding, Severity},
+    finding::{Category, Finding, Place, Severity},
     fragment::{Fragment, Kind, Role},
     normalize::{self, Reading, Trick, Tricks, views},
     opinion::Opinion,
@@ -19,8 +19,15 @@ use crate::{
 const WINDOW: usize = 128 * 1024;
 /// Bytes of each window that the next one sees again; longer than any pattern's reach.
 const OVERLAP: usize = 2 * 1024;
-/// Findings kept of one message; more say no more.
+/// Findings of one message of which each may be another instance of a rule. Further rules have one finding each, for none
+/// may be crowded out: what decides may be the last that is found.
 const FINDINGS: usize = 64;
+/// Findings of one rule and kind in one message; the last of them takes the places of all further instances.
+const INSTANCES: usize = 8;
+/// Findings kept of one message in any case; a message in which there are more is withheld.
+const MOST_FINDINGS: usize = 1024;
+/// Bytes that the places of further instances may take up in one message.
+const ROOM: usize = 1 << 20;
 /// Bytes on either side of the seam between two fragments that are read without a gap.
 const SEAM: usize = 160;
 
@@ -94,8 +101,8 @@ impl Shield {
         Inspector::default().inspect(self, scene, fragments)
     }
 
-    /// What is found in a message that stands alone, whatever the configuration says to do about it, in no order; of more than
-    /// 64 findings, some.
+    /// What is found in a message that stands alone, whatever the configuration says to do about it, in no order. Of
+    /// one rule are at most eight, the last with the places of all further instances.
     pub fn find(&self, scene: &Scene<'_>, fragments: &[Fragment<'_>]) -> Vec<Finding> {
         Inspector::default().find(self, scene, fragments)
     }
@@ -118,7 +125,8 @@ impl Inspector {
     }
 
     fn find(&mut self, shield: &Shield, scene: &Scene<'_>, fragments: &[Fragment<'_>]) -> Vec<Finding> {
-        let mut work = Work { shield, scene, fragments, budget: shield.budget, findings: Vec::new() };
+        let budget = shield.budget;
+        let mut work = Work { shield, scene, fragments, budget, findings: Vec::new(), room: ROOM };
         for (index, fragment) in fragments.iter().enumerate() {
             if self.kind != Some(fragment.kind) {
                 self.judge(&mut work);
@@ -162,10 +170,13 @@ struct Work<'w> {
     fragments: &'w [Fragment<'w>],
     budget: u64,
     findings: Vec<Finding>,
+    /// What is left of [`ROOM`].
+    room: usize,
 }
 
 impl Work<'_> {
-    /// Judges one passage; hits count if they reach into one of `fresh`, all of which are in order.
+    /// Judges one passage; hits count if they reach into one of `fresh`, all of which are in order. One without a range
+    /// says that its rule hits more often than it was looked for.
     fn judge(&mut self, kind: Kind, text: &str, parts: &[Part], fresh: &[Range<usize>]) {
         let passage = Passage::new(kind, text, parts, views(text, normalize::Limits::for_text(text)));
         let size = u64::try_from(passage.size()).unwrap_or(u64::MAX);
@@ -185,13 +196,10 @@ impl Work<'_> {
             }
         }
         for mut hit in hits {
-            let reaches = fresh.iter().any(|f| hit.range.start < f.end && hit.range.end > f.start);
-            if reaches && self.findings.len() < FINDINGS {
+            let behind = fresh.partition_point(|f| f.end <= hit.range.start);
+            let reaches = fresh.get(behind).is_some_and(|f| hit.range.end > f.start);
+            if reaches || hit.range.is_empty() {
                 raise_if_hidden(&mut hit, passage.tricks(), parts);
-                self.add(kind, parts, hit);
-            } else if reaches && !self.findings.iter().any(|known| known.severity >= hit.severity) {
-                // The list is full of milder ones: the worst must not be the one that is lost.
-                self.findings.pop();
                 self.add(kind, parts, hit);
             }
         }
@@ -200,9 +208,35 @@ impl Work<'_> {
     fn add(&mut self, kind: Kind, parts: &[Part], hit: Hit) {
         let places = places(parts, &hit.range, self.fragments);
         let begins = parts.partition_point(|part| part.range.end <= hit.range.start);
-        let continued = parts.get(begins).is_some_and(|part| part.fragment.is_none());
+        let is_rest = hit.range.is_empty();
+        let continued = is_rest || parts.get(begins).is_some_and(|part| part.fragment.is_none());
         let twin = |known: &Finding| known.rule == hit.rule && known.places == places;
-        if self.findings.iter().any(twin) {
+        if !is_rest && self.findings.iter().any(twin) {
+            return;
+        }
+        let is_same = |known: &Finding| known.rule == hit.rule && known.kind == kind;
+        let instances = self.findings.iter().filter(|known| is_same(known)).count();
+        let is_listed = !is_rest && instances < INSTANCES && self.findings.len() < FINDINGS;
+        if !is_listed && let Some(last) = self.findings.iter_mut().rfind(|known| is_same(known)) {
+            // The verdict may turn on the worst of them, wherever it stands.
+            last.severity = last.severity.max(hit.severity);
+            last.continued |= continued || places.is_empty();
+            let size: usize = places.iter().map(|place| size_of::<Place>() + place.at.len()).sum();
+            match self.room.checked_sub(size) {
+                Some(left) => {
+                    self.room = left;
+                    last.places.extend(places);
+                }
+                None => last.continued = true,
+            }
+            return;
+        }
+        if self.findings.len() >= MOST_FINDINGS {
+            let rule = "unjudged.findings";
+            if !self.findings.iter().any(|known| known.rule == rule && known.kind == kind) {
+                let title = "more is wrong with the text than can be listed";
+                self.findings.push(Finding::unjudged(rule, title, kind, ""));
+            }
             return;
         }
         let owasp = if hit.owasp.is_empty() {
@@ -240,10 +274,15 @@ fn unjudged(title: impl Into<Cow<'static, str>>, length: usize) -> Hit {
     }
 }
 
-/// An instruction that was also hidden is no accident.
+/// An instruction that was also hidden is no accident. Of a hit without a range, it is not known which text is meant, so
+/// all of it is.
 fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks, parts: &[Part]) {
+    if hit.category != Category::Injection {
+        return;
+    }
+    let range = if hit.range.is_empty() { 0..usize::MAX } else { hit.range.clone() };
     let unseen = parts.iter().any(|part| {
-        part.role == Role::Hidden && part.range.start < hit.range.end && part.range.end > hit.range.start
+        part.role == Role::Hidden && part.range.start < range.end && part.range.end > range.start
     });
     let decoded = hit.readings.iter().any(|reading| !matches!(reading, Reading::Markup | Reading::Escapes));
     let disguised = tricks.as_slice().iter().any(|undone| {
@@ -255,9 +294,9 @@ fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks, parts: &[Part]) {
                 | Trick::VariationSelectors
                 | Trick::HiddenMarkup
         );
-        hard && undone.first.start < hit.range.end && undone.first.end > hit.range.start
+        hard && undone.first.start < range.end && undone.first.end > range.start
     });
-    if hit.category == Category::Injection && (decoded || disguised || unseen) {
+    if decoded || disguised || unseen {
         hit.severity = match hit.severity {
             Severity::Low => Severity::Medium,
             Severity::Medium => Severity::High,

@@ -77,8 +77,8 @@ const COLUMNS: &str = "role, issuer, subject, granted_by, granted_at, good_until
 
 impl StoredAdmins {
     /// Roles in `database`. A row without `sealer`'s mark is as good as none: whoever can write to the database grants nothing, and
-    /// makes nothing last longer. What was taken back or replaced is remembered in the file `ended`: a row of it that is put in again
-    /// counts for nothing. Without that file it counts until its own end.
+    /// makes nothing last longer. What was taken back or replaced is remembered in the file `ended`, were its row in the database then or
+    /// not: a row of it that is put in again counts for nothing. Without that file it counts until its own end.
     pub fn new(database: Database, sealer: Arc<Sealer>, ended: Option<PathBuf>) -> Self {
         Self { database, sealer, ended: Arc::new(Ended::new(ended)) }
     }
@@ -153,7 +153,8 @@ impl Admins for StoredAdmins {
     async fn grant(&self, held: &Held) -> Result<(), DatabaseError> {
         let mut transaction = self.database.write().await?;
         let before = self.remove(&mut transaction, &held.role, &held.issuer, &held.subject).await?;
-        self.ended.remember(&self.sealer, &before, Some(held), held.at)?;
+        let whose = [held.role.as_str(), held.issuer.as_str(), held.subject.as_str()];
+        self.ended.remember(&self.sealer, whose, &before, Some(held), held.at)?;
         let mark = with_mark(held, |parts| self.sealer.mark(parts));
         sqlx::query(AssertSqlSafe(format!(
             "INSERT INTO admin_roles ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7) \
@@ -181,7 +182,8 @@ impl Admins for StoredAdmins {
     ) -> Result<bool, DatabaseError> {
         let mut transaction = self.database.write().await?;
         let taken = self.remove(&mut transaction, role, issuer, subject).await?;
-        self.ended.remember(&self.sealer, &taken, None, now)?;
+        // A row that somebody hid meanwhile is over too, though nobody can read it now.
+        self.ended.remember(&self.sealer, [role, issuer, subject], &taken, None, now)?;
         transaction.commit().await?;
         Ok(taken.iter().any(|held| held.until > now))
     }

@@ -4,12 +4,15 @@
 //! admitting is serial: of two calls of the same caller, the second is judged with the first on record, whichever
 //! process each runs in, so parallel calls cannot slip past each other.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bartizan_model::{Caller, ServerName, Timestamp};
 use sqlx::{AnyConnection, Row};
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use crate::{
     Database, DatabaseError,
@@ -95,8 +98,20 @@ pub struct StoredFlows {
     database: Database,
     /// What [`Flows::resets`] is asked over, which is asked for most calls: to lend a connection and to take it back costs more than
     /// the question.
-    asking: Arc<Mutex<Option<AnyConnection>>>,
+    asking: Arc<Mutex<Option<Kept>>>,
 }
+
+/// The connection for [`Flows::resets`].
+struct Kept {
+    connection: AnyConnection,
+    made: Instant,
+}
+
+/// How long the answer to [`Flows::resets`] may take. Calls wait for it one after the other, and a network that swallows
+/// everything says nothing for many minutes.
+const WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection is kept: not past the patience of what lies between here and the database, nor long after it moved.
+const KEPT: Duration = Duration::from_secs(300);
 
 impl std::fmt::Debug for StoredFlows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -114,6 +129,11 @@ impl StoredFlows {
 /// The question of [`Flows::resets`].
 async fn resets(database: &mut AnyConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT resets FROM flow_resets").fetch_one(database).await
+}
+
+/// The database did not answer [`WITHIN`] the time it has.
+fn late() -> DatabaseError {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer came in time")).into()
 }
 
 #[async_trait]
@@ -163,16 +183,21 @@ impl Flows for StoredFlows {
 
     async fn resets(&self) -> Result<i64, DatabaseError> {
         let mut asking = self.asking.lock().await;
-        // Whoever stops waiting in the middle of an answer takes the connection with him; one that was cut is asked anew.
-        if let Some(mut kept) = asking.take()
-            && let Ok(count) = resets(&mut kept).await
-        {
-            *asking = Some(kept);
-            return Ok(count);
+        // Whoever stops waiting in the middle of an answer takes the connection with him. One that is old is not asked over, and what
+        // was asked over one that was cut is asked anew; but who has waited in vain once does not wait again, with others behind him.
+        if let Some(mut kept) = asking.take().filter(|kept| kept.made.elapsed() < KEPT) {
+            match timeout(WITHIN, resets(&mut kept.connection)).await {
+                Ok(Ok(count)) => {
+                    *asking = Some(kept);
+                    return Ok(count);
+                }
+                Ok(Err(_)) => {}
+                Err(_) => return Err(late()),
+            }
         }
-        let mut fresh = self.database.pool().acquire().await?.detach();
-        let count = resets(&mut fresh).await?;
-        *asking = Some(fresh);
+        let mut connection = self.database.pool().acquire().await?.detach();
+        let count = timeout(WITHIN, resets(&mut connection)).await.map_err(|_| late())??;
+        *asking = Some(Kept { connection, made: Instant::now() });
         Ok(count)
     }
 

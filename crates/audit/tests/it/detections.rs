@@ -137,7 +137,10 @@ fn sentinels_queries_and_table_have_the_columns_that_are_sent() {
         {
             let is_kind = kind.parse::<bartizan_audit::Kind>().is_ok();
             // Reasons stand beside the kinds.
-            assert!(is_kind || matches!(kind, "policy.flow" | "shield.approval"), "{name}: there is no kind {kind}");
+            assert!(
+                is_kind || matches!(kind, "policy.flow" | "shield.approval"),
+                "{name}: there is no kind {kind}"
+            );
         }
     }
 }

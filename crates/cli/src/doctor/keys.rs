@@ -11,7 +11,7 @@ use crate::{
         keys::{KeysConfig, Provider},
     },
     keys, secrets,
-    state::State,
+    state::{NoState, State},
 };
 
 /// Looks at both. Nobody outside is asked if `offline`.
@@ -54,9 +54,10 @@ async fn open(config: &Config, base: &Path, state: &State) -> Vec<Check> {
         Err(error) => return vec![Check::fail(id, format!("{error:#}"), "see docs/keys.md")],
     };
     match file.read().await {
-        Err(KeysError::Missing(_)) => {
-            vec![Check::pass(id, "there are no keys yet; the first start makes them")]
-        }
+        Err(KeysError::Missing(_)) => vec![match state.whole() {
+            Err(lost) if !lost.is::<NoState>() => Check::fail(id, lost.to_string(), "see docs/keys.md"),
+            _ => Check::pass(id, "there are no keys yet; the first start makes them"),
+        }],
         Err(error @ KeysError::Root(RootError::Away(_))) => {
             vec![Check::fail(id, error.to_string(), "the gate does not start without its keys")]
         }

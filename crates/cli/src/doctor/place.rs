@@ -6,11 +6,12 @@ use bartizan_audit::{PublicKey, verify::Verification};
 use bartizan_store::{Pins, pins::State as Standing};
 
 use super::Check;
-use crate::state::{NoState, State};
+use crate::state::{self, NoState, State};
 
 /// Looks at the state folder.
 pub async fn checks(state: &State) -> Vec<Check> {
     let mut found = vec![private_files(state)];
+    found.extend(lost(state));
     found.push(pins(state).await);
     found.push(audit(state));
     found
@@ -52,6 +53,12 @@ fn private_files(state: &State) -> Check {
     }
 }
 
+/// What a gate had here and has no more. Where nothing is lost there is nothing to say.
+fn lost(state: &State) -> Option<Check> {
+    let lost = state.whole().err().filter(|error| !error.is::<NoState>())?;
+    Some(Check::fail("state.files", lost.to_string(), "docs/keys.md says what to keep copies of"))
+}
+
 async fn pins(state: &State) -> Check {
     let id = "pins";
     let listed = async {
@@ -83,8 +90,12 @@ fn audit(state: &State) -> Check {
     let id = "audit.verify";
     let folder = state.folder().join("audit");
     let key = folder.join("audit.pub");
-    if !folder.exists() {
-        return Check::pass(id, "nothing has been recorded yet");
+    match state::recorded(&folder) {
+        Ok(()) => {}
+        Err(nobody) if nobody.is::<NoState>() => return Check::pass(id, "nothing has been recorded yet"),
+        Err(lost) => {
+            return Check::fail(id, lost.to_string(), "without the log nobody can tell what was done");
+        }
     }
     let verified = fs::read_to_string(&key)
         .map_err(|error| error.to_string())

@@ -25,7 +25,7 @@ use crate::{
     run::base_of,
     say_error,
     shield::kept::Reports,
-    state::State,
+    state::{NoState, State},
     tools::who,
 };
 
@@ -81,6 +81,13 @@ async fn status(place: &ConfigFile) -> anyhow::Result<ExitCode> {
     let state = State::look(path)?;
     let file = file(&loaded.config, &base_of(path), state.folder())?;
     if !file.path().exists() {
+        if let Err(lost) = state.whole()
+            && !lost.is::<NoState>()
+        {
+            print(&format!("provider  {}\nkeys      lost\n", file.root().provider()))?;
+            say_error(&format!("error: {lost:#}\n"));
+            return Ok(ExitCode::from(1));
+        }
         print(&format!(
             "provider  {}\nkeys      none yet; the first `bartizan run` makes them\n",
             file.root().provider()

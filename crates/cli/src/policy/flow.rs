@@ -102,7 +102,7 @@ async fn show(arguments: ShowArgs) -> anyhow::Result<u8> {
 
 async fn reset(arguments: ResetArgs) -> anyhow::Result<u8> {
     let path = arguments.place.config.as_deref();
-    let state = State::for_config(path)?;
+    let state = State::of_gate(path)?;
     let stored = StoredFlows::new(state.database().await?);
     let windows = windows(path, &stored, &arguments.whose).await?;
     if windows.is_empty() {

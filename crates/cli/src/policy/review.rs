@@ -182,7 +182,7 @@ async fn decide(deciding: Deciding, verdict: Verdict) -> anyhow::Result<u8> {
     let decided = Decided { verdict, by, why: deciding.why, at: now, until: deciding.until };
     let stored = stored(&deciding.place).await?;
     let findings = stored.findings().await?;
-    let state = State::for_config(deciding.place.config.as_deref())?;
+    let state = State::of_gate(deciding.place.config.as_deref())?;
     if let Some(finding) = findings.iter().find(|finding| finding.id == deciding.id) {
         // Recorded first: what is done and not recorded cannot be explained afterwards.
         OwnLog { state: &state, name: "policy" }.note(vec![deed(finding, &decided)]).await?;

@@ -152,7 +152,7 @@ impl Run {
 pub async fn compromise(arguments: CompromiseArgs) -> anyhow::Result<ExitCode> {
     crate::start_log("warn");
     let path = arguments.doing.place.config.clone();
-    let state = State::for_config(path.as_deref())?;
+    let state = State::of_gate(path.as_deref())?;
     let database = state.database().await?;
     let scene = Scene {
         server: arguments.server.clone(),

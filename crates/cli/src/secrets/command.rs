@@ -68,7 +68,8 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
     crate::start_log("warn");
     match command {
         SecretsCommand::Set(Named { name, place }) => {
-            let (state, vault) = vault(&place).await?;
+            // The first start of a gate may need it already.
+            let (state, vault) = vault(State::for_config(place.config.as_deref())?).await?;
             let value = value(&name)?;
             check(&name, &value)?;
             record(&state, &vault, &name, "set").await?;
@@ -77,7 +78,7 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         SecretsCommand::Rotate(Named { name, place }) => {
-            let (state, vault) = vault(&place).await?;
+            let (state, vault) = vault(State::of_gate(place.config.as_deref())?).await?;
             // Before anybody types anything.
             vault.read(&name).await.map(drop).or_else(|error| match error {
                 bartizan_store::VaultError::Unsealed(_) => Ok(()),
@@ -102,22 +103,21 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         SecretsCommand::Remove(Named { name, place }) => {
-            let (state, vault) = vault(&place).await?;
+            let (state, vault) = vault(State::of_gate(place.config.as_deref())?).await?;
             record(&state, &vault, &name, "removed").await?;
             let removed = vault.remove(&name).await?;
             say_error(&format!("{name} {}\n", if removed { "is removed" } else { "was not there" }));
             Ok(ExitCode::from(u8::from(!removed)))
         }
         SecretsCommand::Erase { user, place } => {
-            let state = State::for_config(place.config.as_deref())?;
+            let state = State::of_gate(place.config.as_deref())?;
             let [issuer, subject] = user.as_slice() else { bail!("--user takes ISSUER and SUBJECT") };
             erase(&state, issuer, subject).await
         }
     }
 }
 
-async fn vault(place: &ConfigFile) -> anyhow::Result<(State, Vault)> {
-    let state = State::for_config(place.config.as_deref())?;
+async fn vault(state: State) -> anyhow::Result<(State, Vault)> {
     let vault = Vault::new(state.database().await?, state.sealer().await?);
     Ok((state, vault))
 }

@@ -158,8 +158,8 @@ impl Call {
         Ok(refused)
     }
 
-    /// Lets a task's questions through if its client may be asked all of them. A task that waits for an answer nobody may give
-    /// goes no further, so none of them is shown then.
+    /// Lets a task's questions through if its client may be asked all of them, in an answer of `tasks/get` or in a notification of
+    /// its status (ext-tasks). A task that waits for an answer nobody may give goes no further, so none of them is shown then.
     ///
     /// # Errors
     /// [`Failure::Protocol`] for questions the protocol does not allow, [`Failure::Question`] for one that is refused.

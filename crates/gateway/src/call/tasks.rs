@@ -3,7 +3,8 @@
 //!
 //! It is kept in memory, for so many tasks of a caller and for a day. Of a task that nobody remembers (the gate was started
 //! anew, another gate made it, or there were too many) the structured result must fit what *some* approved tool of its
-//! server promises, if any promises anything: that is the most that can be asked without refusing every honest one.
+//! server promises, if any promises anything: that is the most that can be asked without refusing every honest one. The same
+//! holds where calls of two tools became tasks of one id, as they do of a server that counts its tasks and is started anew.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,7 +37,8 @@ struct Known {
     server: ServerName,
     /// As the server calls it.
     id: String,
-    origin: Origin,
+    /// Nobody's, once calls of two tools became it.
+    origin: Option<Origin>,
     until: Timestamp,
 }
 
@@ -50,7 +52,8 @@ struct Origin {
 }
 
 impl Tasks {
-    /// Remembers that a call of `caller` became the task `id` of `server`. What was said of it first counts.
+    /// Remembers that a call of `caller` became the task `id` of `server`. Of calls of one tool the first counts; once there was
+    /// one of another tool, neither's promise and neither's rule holds any more.
     fn remember(&self, caller: &CallerKey, server: &ServerName, id: &str, origin: Origin, now: Timestamp) {
         let mut callers = lock(&self.0);
         if callers.len() >= TASK_CALLERS && !callers.contains_key(caller) {
@@ -67,16 +70,20 @@ impl Tasks {
         }
         let known = callers.entry(caller.clone()).or_default();
         known.retain(|task| now < task.until);
-        if known.iter().any(|task| task.id == id && task.server == *server) {
+        if let Some(task) = known.iter_mut().find(|task| task.id == id && task.server == *server) {
+            task.origin = task.origin.take().filter(|first| first.tool == origin.tool);
+            // A task that is made now is remembered as long as any other.
+            task.until = now.plus(KEPT);
             return;
         }
         if known.len() >= TASKS_OF_CALLER {
             known.pop_front();
         }
-        known.push_back(Known { server: server.clone(), id: id.to_owned(), origin, until: now.plus(KEPT) });
+        let until = now.plus(KEPT);
+        known.push_back(Known { server: server.clone(), id: id.to_owned(), origin: Some(origin), until });
     }
 
-    /// What the tool of a task promised, if the task is known.
+    /// What the tool of a task promised, if that tool is known.
     fn promised(
         &self,
         caller: &CallerKey,
@@ -87,7 +94,7 @@ impl Tasks {
         self.origin(caller, server, id, now).map(|origin| origin.promised)
     }
 
-    /// The tool of a task, as its server calls it, if the task is known.
+    /// The tool of a task, as its server calls it, if it is known.
     pub(super) fn tool(
         &self,
         caller: &CallerKey,
@@ -101,7 +108,7 @@ impl Tasks {
     fn origin(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> Option<Origin> {
         let callers = lock(&self.0);
         let is_it = |task: &&Known| task.id == id && task.server == *server && now < task.until;
-        callers.get(caller)?.iter().find(is_it).map(|task| task.origin.clone())
+        callers.get(caller)?.iter().find(is_it)?.origin.clone()
     }
 }
 
@@ -177,12 +184,37 @@ mod tests {
         let (ann, bob) = (caller("ann"), caller("bob"));
         let origin = Origin { tool: "first".into(), promised: Some(contract) };
         tasks.remember(&ann, &one, "t", origin, now);
-        tasks.remember(&ann, &one, "t", Origin::default(), now);
+        tasks.remember(&ann, &one, "t", Origin { tool: "first".into(), promised: None }, now);
         assert!(tasks.promised(&ann, &one, "t", now).unwrap().is_some(), "a second call takes nothing back");
         assert_eq!(tasks.tool(&ann, &one, "t", now).as_deref(), Some("first"));
         assert!(tasks.promised(&bob, &one, "t", now).is_none());
         assert!(tasks.promised(&ann, &two, "t", now).is_none());
         assert!(tasks.promised(&ann, &one, "t", now.plus(KEPT)).is_none());
+    }
+
+    #[test]
+    fn a_task_that_calls_of_two_tools_became_is_of_neither() {
+        let (tasks, now) = (Tasks::default(), Timestamp::from_unix(1_000));
+        let (one, two): (ServerName, ServerName) = ("one".parse().unwrap(), "two".parse().unwrap());
+        let ann = caller("ann");
+        let origin = |tool: &str| Origin { tool: tool.into(), promised: None };
+        tasks.remember(&ann, &one, "1", origin("a"), now);
+        tasks.remember(&ann, &two, "1", origin("a"), now);
+        let half = Duration::from_secs(KEPT.as_secs() / 2);
+        // The third does not bring the first one's rule back.
+        for (tool, later) in [("b", now), ("a", now.plus(half))] {
+            tasks.remember(&ann, &one, "1", origin(tool), later);
+            assert!(tasks.tool(&ann, &one, "1", later).is_none());
+            assert!(tasks.promised(&ann, &one, "1", later).is_none(), "what some tool promises must be kept");
+        }
+        assert_eq!(
+            tasks.tool(&ann, &two, "1", now).as_deref(),
+            Some("a"),
+            "another server's is another task"
+        );
+        // It is remembered as long as the last of them.
+        tasks.remember(&ann, &one, "1", origin("b"), now.plus(KEPT));
+        assert!(tasks.tool(&ann, &one, "1", now.plus(KEPT)).is_none());
     }
 
     #[test]

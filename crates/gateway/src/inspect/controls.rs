@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn texts_are_cleaned_and_all_else_stays_as_written() {
-        let text = r#"{"jsonrpc":"2.0","id":1,"result":{ "content":[{"type":"text","text":"a\u001b[2Jb"},{"type":"text","text":"{\"k\":\"\u009b2J\"}"},{"type":"resource_link","uri":"x:\u0007","name":"n\u0007"},{"type":"resource","resource":{"uri":"x:y","text":"c\u001b]0;t\u0007d","blob":"\u0007"}}], "structuredContent":{"text":"a\u001b[2Jb"},"_meta":{"message":"\u0007"},"nextCursor":"\u0007"}}"#;
+        let text = r#"{"jsonrpc":"2.0","id":1,"result":{ "content":[{"type":"text","text":"a\u001b[2Jb"},{"type":"text","text":"{\"k\":\"\\u009b2J\"}"},{"type":"resource_link","uri":"x:\u0007","name":"n\u0007"},{"type":"resource","resource":{"uri":"x:y","text":"c\u001b]0;t\u0007d","blob":"\u0007"}}], "structuredContent":{"text":"a\u001b[2Jb"},"_meta":{"message":"\u0007"},"nextCursor":"\u0007"}}"#;
         let message = message(text);
         let config = ControlActions::default();
         let rules: Vec<_> =

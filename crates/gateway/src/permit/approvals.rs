@@ -307,7 +307,11 @@ impl Policy {
                 Some(page) => format!(
                     "{who} must approve this call first: {page} or `bartizan tools approvals grant {id}`"
                 ),
-                None => format!("{who} must approve this call first: `bartizan tools approvals grant {id}`"),
+                // What `bartizan wrap` guards keeps its requests elsewhere, and never has pages.
+                None => format!(
+                    "{who} must approve this call first: `bartizan tools approvals grant {id}`, or where \
+                     `bartizan wrap` guards the server `bartizan tools approvals grant --wrapped {id}`"
+                ),
             });
             visits.extend(page);
         }

@@ -6,13 +6,18 @@
 
 use bartizan_mcp::{Message, Refusal};
 use bartizan_model::Caller;
-use bartizan_shield::{Category, ClientAction, Decision, Verdict, json};
+use bartizan_shield::{
+    Category, ClientAction, Config, Decision, Finding, Kind, Scene, Shield, Verdict, json,
+};
 
 use super::{Ready, approvals::SELF};
-use crate::Asker;
+use crate::{Asker, inspect::on_any_thread};
 
 /// Who approves where the operator names no role: whoever runs commands on the gate's machine, in every role.
 pub(super) const OPERATOR: &str = "the gate's operator";
+
+/// How often a text is masked before it is given up.
+const ROUNDS: usize = 4;
 
 /// A call that goes on only if somebody approves it.
 pub struct Hold {
@@ -36,6 +41,44 @@ enum Cover {
     Closed,
 }
 
+impl Cover {
+    /// What is shown of `message`, in which `verdict` tells what is wrong.
+    fn of(message: &Message, verdict: &Verdict) -> Self {
+        let known = verdict.findings.iter().map(|judged| &judged.finding).filter(is_secret);
+        let Some(text) = json::redact_all(message.text(), known) else { return Self::Closed };
+        match on_any_thread(text.len(), || without_secrets(text)) {
+            None => Self::Closed,
+            Some(text) if text == message.text() => Self::Open,
+            Some(text) => {
+                Message::from_spliced(text).map_or(Self::Closed, |message| Self::Masked(Box::new(message)))
+            }
+        }
+    }
+}
+
+fn is_secret(finding: &&Finding) -> bool {
+    finding.category == Category::Secret
+}
+
+/// `text`, a whole message, without the secrets in it. `None` if they cannot all be taken out.
+///
+/// More is shown than was judged: `_meta`, names and handles are no text of the client's, but may hold a credential.
+fn without_secrets(mut text: String) -> Option<String> {
+    let shield = Shield::new(Config::default());
+    for _ in 0..ROUNDS {
+        let fragments = json::fragments(&text, Kind::ClientText, json::Limits::default()).ok()?;
+        let found = shield.find(&Scene::default(), &fragments);
+        if found.iter().any(|finding| finding.category == Category::Unjudged) {
+            return None;
+        }
+        if !found.iter().any(|finding| is_secret(&finding)) {
+            return Some(text);
+        }
+        text = json::redact_all(&text, found.iter().filter(is_secret))?;
+    }
+    None
+}
+
 impl Hold {
     /// The hold of `message`, of which `verdict` says that it is to be held; `refusal` is for where nobody can be asked.
     pub(crate) fn new(message: &Message, verdict: &Verdict, findings: String, refusal: Refusal) -> Self {
@@ -46,20 +89,11 @@ impl Hold {
             all.dedup();
             all
         };
-        let secret = |finding: &&bartizan_shield::Finding| finding.category == Category::Secret;
-        let mut secrets = verdict.findings.iter().map(|j| &j.finding).filter(secret).peekable();
-        let shown = if secrets.peek().is_none() {
-            Cover::Open
-        } else {
-            let masked =
-                json::redact_all(message.text(), secrets).and_then(|t| Message::from_spliced(t).ok());
-            masked.map_or(Cover::Closed, |message| Cover::Masked(Box::new(message)))
-        };
         Self {
             found: in_order(held().map(|f| format!("{} ({})", f.title, f.rule)).collect()),
             findings,
             rules: in_order(held().map(|f| f.rule.as_ref().to_owned()).collect()).join(" "),
-            shown,
+            shown: Cover::of(message, verdict),
             refusal: Box::new(refusal),
         }
     }
@@ -123,7 +157,7 @@ pub(super) fn is_under(asked_by: &str, version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bartizan_shield::{Finding, Kind, Place, Severity, Trust};
+    use bartizan_shield::{Place, Severity, Trust};
 
     use super::*;
 
@@ -138,7 +172,7 @@ mod tests {
 
     fn hold(text: &str, findings: Vec<Finding>) -> (Message, Hold) {
         let message = Message::parse(text.into()).unwrap();
-        let config = bartizan_shield::Config::default();
+        let config = Config::default();
         let verdict = Verdict::of(Kind::ClientText, Trust::Internal, &config, findings);
         assert_eq!(verdict.decision, Decision::Client(ClientAction::Hold));
         let hold = Hold::new(&message, &verdict, "[]".into(), Refusal::new(403, 0, "no"));
@@ -159,6 +193,22 @@ mod tests {
         assert!(held.shown(&message).is_none(), "what cannot be cut out is not shown at all");
         let (message, held) = hold(CALL, vec![finding("command.x", Category::Command, vec![place])]);
         assert_eq!(held.shown(&message).unwrap().text(), CALL, "what is no secret is shown to the letter");
+    }
+
+    #[test]
+    fn no_credential_is_shown_from_where_nothing_is_judged() {
+        let token = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
+        for call in [
+            CALL.replace(r#""arguments""#, &format!(r#""_meta":{{"x":"key {token}"}},"arguments""#)),
+            CALL.replace(r#""params""#, &format!(r#""beside":["{token}"],"params""#)),
+        ] {
+            let (message, held) = hold(&call, vec![finding("command.x", Category::Command, Vec::new())]);
+            let shown = held.shown(&message).unwrap().text();
+            assert!(!shown.contains(&token), "{shown}");
+            for rest in ["[redacted: secret.github-token]", "my s3cret"] {
+                assert!(shown.contains(rest), "{rest}: {shown}");
+            }
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct Learned<M> {
 const ALONE: usize = 40;
 /// Fragments of one passage that are scored alone.
 const FRAGMENTS: usize = 256;
-/// Of a fragment longer than two of these, in bytes, that much at either end is scored alone: no neighbour is in any window
+/// Of a fragment longer than two of these, in characters, that much at either end is scored alone: no neighbour is in any window
 /// further inside, and with its neighbours all of it was scored.
 const END: usize = 600;
 
@@ -62,10 +62,15 @@ impl<M: Model> Learned<M> {
 /// What of `fragment` is scored without its neighbours: the whole, or its two ends.
 fn ends(text: &str, fragment: Range<usize>) -> [Option<Range<usize>>; 2] {
     let Range { start, end } = fragment;
-    if end - start <= 2 * END {
-        return [Some(fragment), None];
+    // Windows are counted in characters, of which one may be four bytes.
+    let inside = text.get(start..end).unwrap_or_default();
+    let is_long = inside.len() > 2 * END && inside.char_indices().nth(2 * END).is_some();
+    let first = inside.char_indices().nth(END).filter(|_| is_long);
+    let last = inside.char_indices().nth_back(END - 1).filter(|_| is_long);
+    match (first, last) {
+        (Some((first, _)), Some((last, _))) => [Some(start..start + first), Some(start + last..end)],
+        _ => [Some(fragment), None],
     }
-    [Some(start..text.ceil_char_boundary(start + END)), Some(text.floor_char_boundary(end - END)..end)]
 }
 
 impl<M: Model> Detector for Learned<M> {
@@ -159,8 +164,11 @@ mod tests {
             assert!(verdict.findings.iter().any(|j| j.finding.rule == "injection.learned"), "{long:.40}");
         }
         assert_eq!(ends("éé", 0..4), [Some(0..4), None]);
-        let foreign = "é".repeat(1_000);
-        assert_eq!(ends(&foreign, 0..2_000), [Some(0..600), Some(1_400..2_000)]);
+        // What is counted are characters, however many bytes they have.
+        let foreign = "请".repeat(1_300);
+        assert_eq!(ends(&foreign, 0..3_900), [Some(0..1_800), Some(2_100..3_900)]);
+        assert_eq!(ends(&foreign, 300..3_900), [Some(300..3_900), None]);
+        assert_eq!(ends(&foreign, 297..3_900), [Some(297..2_097), Some(2_100..3_900)]);
     }
 
     #[test]

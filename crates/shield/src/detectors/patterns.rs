@@ -20,8 +20,10 @@ use crate::{
 /// Bytes around a keyword in which its rule's expressions match.
 const BEFORE: usize = 200;
 const BEHIND: usize = 320;
-/// Hits of one rule in one passage.
-const HITS: usize = 8;
+/// Hits of one rule in one way to read a passage; that there are more is said by one without a range.
+const HITS: usize = 64;
+/// The same for what is cut out piece by piece: what is not a hit would stay.
+const PRIVATE_HITS: usize = 4096;
 
 /// The packs that ship.
 pub(crate) const PACKS: &[(&str, &str)] = &[
@@ -83,31 +85,32 @@ impl Detector for Patterns {
     }
 
     fn inspect(&self, passage: &Passage<'_>, _: &Scene<'_>, hits: &mut Vec<Hit>) -> Result<(), Lost> {
-        let first = hits.len();
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        // Each rule's hits, by where they begin; none overlaps another.
+        let mut known: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
         for sight in passage.sights() {
             for (index, windows) in self.windows(sight.text(), passage.kind()) {
                 let Some(ready) = self.rules.rules.get(index) else { continue };
                 let Some(&severity) = ready.rule.severity.get(&passage.kind()) else { continue };
-                let count = counts.entry(index).or_default();
+                let known = known.entry(index).or_default();
                 let compiled = ready.compiled()?;
-                for range in
-                    windows.into_iter().flat_map(|window| matches(ready, compiled, sight.text(), window))
-                {
-                    if *count >= HITS {
-                        break;
-                    }
+                let most = if is_private(ready.rule.category) { PRIVATE_HITS } else { HITS };
+                let of_window = |window| matches(ready, compiled, sight.text(), window, most);
+                let mut ranges = windows.into_iter().flat_map(of_window);
+                for range in ranges.by_ref().take(most) {
                     let hit = hit(ready, severity, passage.kind(), sight, range);
+                    let Range { start, end } = hit.range;
                     // Seen in an easier view already.
-                    let known = hits.iter().skip(first).any(|known| {
-                        known.rule == hit.rule
-                            && known.range.start < hit.range.end
-                            && hit.range.start < known.range.end
-                    });
-                    if !known {
+                    let is_known = known.range(..end).next_back().is_some_and(|(_, &until)| until > start);
+                    if !is_known {
+                        known.insert(start, end);
                         hits.push(hit);
-                        *count += 1;
                     }
+                }
+                if let Some(range) = ranges.next() {
+                    // What is left may be worse than what was seen: no quoted example, say.
+                    let mut rest = hit(ready, severity, passage.kind(), sight, range);
+                    (rest.severity, rest.range) = (severity, 0..0);
+                    hits.push(rest);
                 }
             }
         }
@@ -178,9 +181,15 @@ fn digit_groups(text: &str) -> Vec<(Range<usize>, usize)> {
     groups
 }
 
-/// Where the rule's expressions match in `window`; they see what stands before it, so that `^` and `\b` mean what they
-/// say.
-fn matches(ready: &Ready, compiled: &Compiled, text: &str, window: Range<usize>) -> Vec<Range<usize>> {
+/// Where the rule's expressions match in `window`, and once more than `most` at most; they see what stands before it, so that
+/// `^` and `\b` mean what they say.
+fn matches(
+    ready: &Ready,
+    compiled: &Compiled,
+    text: &str,
+    window: Range<usize>,
+    most: usize,
+) -> Vec<Range<usize>> {
     let text = text.get(..window.end).unwrap_or(text);
     let mut found = Vec::new();
     for pattern in &compiled.patterns {
@@ -196,12 +205,17 @@ fn matches(ready: &Ready, compiled: &Compiled, text: &str, window: Range<usize>)
             }
             // No pattern matches nothing, so this goes on.
             at = whole.end();
-            if found.len() >= HITS {
+            if found.len() > most {
                 return found;
             }
         }
     }
     found
+}
+
+/// Whether what is found of this category is shown to nobody.
+fn is_private(category: Category) -> bool {
+    matches!(category, Category::Secret | Category::PersonalData)
 }
 
 fn hit(ready: &Ready, severity: Severity, kind: Kind, sight: Sight<'_>, range: Range<usize>) -> Hit {
@@ -212,7 +226,7 @@ fn hit(ready: &Ready, severity: Severity, kind: Kind, sight: Sight<'_>, range: R
     let severity = if example { severity.lowered() } else { severity };
     let mut hit = Hit::new(rule.id.clone(), rule.title.clone(), rule.category, severity, sight, range);
     hit.owasp = rule.owasp.iter().cloned().map(Into::into).collect();
-    if matches!(rule.category, Category::Secret | Category::PersonalData) {
+    if is_private(rule.category) {
         hit.excerpt = mask(&hit.excerpt);
     }
     hit

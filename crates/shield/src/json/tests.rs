@@ -65,6 +65,42 @@ fn a_secret_is_cut_out_of_its_literal_and_nothing_else_changes() {
     assert_eq!(redact(&raw, &verdict), expected);
 }
 
+/// A GitHub token that is nobody's, put together so that it stands in no file.
+fn token(nth: usize) -> String {
+    format!("{}{nth:06}", ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4H"].concat())
+}
+
+#[test]
+fn of_many_secrets_none_is_left_or_the_redaction_is_not_whole() {
+    let tokens = |count: usize| (0..count).map(token).collect::<Vec<_>>();
+    let texts = [
+        tokens(100).join(" and "),
+        tokens(9_000).join("\n"),
+        // Denser than that, more of them stand together than are looked at.
+        (0..14_000).map(|nth| format!("u{nth:05}@a.de")).collect::<Vec<_>>().join(" "),
+    ];
+    let config: Config = toml::from_str("[personal_data]\nresult = 'redact'").unwrap();
+    for (text, is_whole) in texts.iter().zip([true, true, false]) {
+        let pieces: Vec<_> = text.split(' ').collect();
+        for raw in [serde_json::json!({ "t": text }), serde_json::json!(pieces)] {
+            let raw = raw.to_string();
+            let list = fragments(&raw, Kind::Result, Limits::default()).unwrap();
+            let verdict = Shield::new(config.clone()).inspect(&Scene::default(), &list);
+            assert_eq!(verdict.decision, Decision::Server(Action::Redact));
+            assert_eq!(is_redacted_whole(&verdict), is_whole);
+            let found = verdict.findings.iter().map(|judged| &judged.finding);
+            let private = |f: &&Finding| matches!(f.category, Category::Secret | Category::PersonalData);
+            let all = redact_all(&raw, found.filter(private));
+            assert_eq!(all.is_some(), is_whole);
+            if is_whole {
+                let left = redact(&raw, &verdict);
+                assert!(!left.contains("ghp_"), "{:?}", left.find("ghp_"));
+                assert_eq!(all, Some(left));
+            }
+        }
+    }
+}
+
 #[test]
 fn an_instruction_goes_with_its_paragraph() {
     let config: Config = toml::from_str("[result]\nhigh = 'redact'\ncritical = 'redact'").unwrap();

@@ -125,11 +125,66 @@ async fn what_was_taken_back_or_replaced_counts_no_more() {
         assert!(there.of("https://id.example", "ann", at(8)).await.is_err());
         std::fs::write(&file, text).unwrap();
 
-        // Of what has ended by itself nothing is kept.
+        // Of grants that have ended by themselves nothing is kept; of the role, up to when everything is over.
         bench.meddle("DELETE FROM admin_roles").await;
         here.grant(&held(1000, 2000)).await.unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.lines().count() == 1 && !text.contains(&later), "{text}");
         assert_eq!(of(1001).await, ["operator"]);
+    })
+    .await;
+}
+
+/// Whoever writes to the database hides a row while its role is taken back or shortened, and puts it in again.
+#[tokio::test]
+async fn what_was_hidden_when_it_was_taken_back_counts_no_more() {
+    each(async |bench| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("roles.ended");
+        let admins = StoredAdmins::new(bench.open().await, sealer(), Some(file));
+        let held = |subject: &str, begun, until| Held {
+            role: "operator".to_owned(),
+            issuer: "https://id.example".to_owned(),
+            subject: subject.to_owned(),
+            by: "ada".to_owned(),
+            at: at(begun),
+            until: at(until),
+        };
+        let of = async |subject: &str, now| admins.of("https://id.example", subject, at(now)).await.unwrap();
+        let take = async |subject: &str, now| {
+            admins.take("operator", "https://id.example", subject, at(now)).await.unwrap()
+        };
+        let hide = async || bench.meddle("DELETE FROM admin_roles WHERE subject = 'ann'").await;
+        let put_back = async || {
+            hide().await;
+            let copy = "INSERT INTO admin_roles SELECT * FROM earlier WHERE subject = 'ann'";
+            assert_eq!(bench.meddle(copy).await, 1);
+        };
+        admins.grant(&held("ann", 0, 900)).await.unwrap();
+        admins.grant(&held("bob", 0, 900)).await.unwrap();
+        bench.meddle("CREATE TABLE earlier AS SELECT * FROM admin_roles").await;
+
+        assert_eq!(hide().await, 1);
+        assert!(!take("ann", 5).await, "nothing is there to be taken");
+        put_back().await;
+        assert!(of("ann", 6).await.is_empty(), "it was taken back all the same");
+        assert_eq!(of("bob", 6).await, ["operator"], "of nobody else");
+
+        hide().await;
+        admins.grant(&held("ann", 7, 20)).await.unwrap();
+        assert_eq!(of("ann", 8).await, ["operator"], "what is granted anew counts");
+        put_back().await;
+        assert!(of("ann", 8).await.is_empty(), "what it was shortened from does not");
+
+        // Within the second of taking it back, and by a clock that was set back.
+        hide().await;
+        take("ann", 9).await;
+        for begun in [9, 3] {
+            admins.grant(&held("ann", begun, 30)).await.unwrap();
+            assert_eq!(of("ann", 10).await, ["operator"]);
+        }
+        put_back().await;
+        assert!(of("ann", 10).await.is_empty());
     })
     .await;
 }

@@ -59,6 +59,7 @@ impl Api {
         admin: &Admin,
     ) -> Result<Value, Refused> {
         let bad = |problems: String| Refused::new(422, "policy.unusable", problems);
+        let _turn = governing::turn().await;
         let rules = endpoints::rules(&self.config, &self.base).map_err(|error| bad(format!("{error:#}")))?;
         let (draft, warnings) = looked_at(&rules, admin).map_err(bad)?;
         let found = draft.version();

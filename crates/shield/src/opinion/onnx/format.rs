@@ -7,6 +7,9 @@ use super::Unfit;
 
 /// How deep graphs may stand in attributes of operators.
 const DEPTH: usize = 4;
+/// How deep types may stand in one another. Beside graphs nothing else can stand in itself, and an engine reads both by
+/// functions that call themselves.
+const TYPE_DEPTH: usize = 8;
 /// Domains of operators that are not somebody's own: the standard's, and ONNX Runtime's.
 const DOMAINS: [&[u8]; 3] = [b"", b"ai.onnx", b"com.microsoft"];
 
@@ -83,8 +86,10 @@ fn check_graph(graph: &[u8], depth: usize) -> Result<(), Unfit> {
         match field? {
             (1, Value::Bytes(node)) => check_node(node, depth)?,
             (5, Value::Bytes(tensor)) => check_tensor(tensor)?,
+            // Inputs, outputs and what lies between them.
+            (11..=13, Value::Bytes(value)) => check_value(value)?,
             (15, Value::Bytes(sparse)) => check_sparse(sparse)?,
-            (1 | 5 | 15, _) => return Err(BROKEN),
+            (1 | 5 | 11..=13 | 15, _) => return Err(BROKEN),
             _ => {}
         }
     }
@@ -116,9 +121,45 @@ fn check_attribute(attribute: &[u8], depth: usize) -> Result<(), Unfit> {
         match field? {
             (5 | 10, Value::Bytes(tensor)) => check_tensor(tensor)?,
             (6 | 11, Value::Bytes(graph)) => check_graph(graph, depth + 1)?,
+            (14 | 15, Value::Bytes(kind)) => check_type(kind, 0)?,
             (22 | 23, Value::Bytes(sparse)) => check_sparse(sparse)?,
-            (5 | 6 | 10 | 11 | 22 | 23, _) => return Err(BROKEN),
+            (5 | 6 | 10 | 11 | 14 | 15 | 22 | 23, _) => return Err(BROKEN),
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `ValueInfoProto`
+fn check_value(value: &[u8]) -> Result<(), Unfit> {
+    for field in Fields(value) {
+        match field? {
+            (2, Value::Bytes(kind)) => check_type(kind, 0)?,
+            (2, _) => return Err(BROKEN),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `TypeProto`, which stands in itself as what a sequence, a map or an optional value is made of.
+fn check_type(kind: &[u8], depth: usize) -> Result<(), Unfit> {
+    if depth > TYPE_DEPTH {
+        return Err(Unfit::Format("types stand in it too deep in one another"));
+    }
+    for field in Fields(kind) {
+        let (inner, element) = match field? {
+            (4 | 9, Value::Bytes(inner)) => (inner, 1),
+            (5, Value::Bytes(map)) => (map, 2),
+            (4 | 5 | 9, _) => return Err(BROKEN),
+            _ => continue,
+        };
+        for field in Fields(inner) {
+            match field? {
+                (number, Value::Bytes(kind)) if number == element => check_type(kind, depth + 1)?,
+                (number, _) if number == element => return Err(BROKEN),
+                _ => {}
+            }
         }
     }
     Ok(())
@@ -275,6 +316,35 @@ mod tests {
         let own = field(1, &[field(4, b"Launch"), field(7, b"house\n")].concat());
         let Err(Unfit::Operator { domain, operator }) = check(&model(&own)) else { panic!() };
         assert_eq!((domain.as_str(), operator.as_str()), ("house\\n", "Launch"));
+    }
+
+    /// An engine that calls itself for each type in a type would run out of stack.
+    #[test]
+    fn types_are_not_deep_in_one_another() {
+        // A sequence's, an optional value's and a map's elements.
+        for (holder, element) in [(4, 1), (9, 1), (5, 2)] {
+            let deep =
+                |times: u8| (0..times).fold(field(1, b""), |inner, _| field(holder, &field(element, &inner)));
+            // An input, an output, a value between them, and an attribute's type or one of several.
+            let places = |kind: &[u8]| {
+                let value = |number: u8| model(&field(number, &field(2, kind)));
+                let attribute = |number: u8| model(&field(1, &field(5, &field(number, kind))));
+                [value(11), value(12), value(13), attribute(14), attribute(15)]
+            };
+            for (fits, times) in [(true, 0), (true, 8), (false, 9), (false, 20)] {
+                for model in places(&deep(times)) {
+                    match check(&model) {
+                        Ok(()) => assert!(fits, "{holder}: {times}"),
+                        Err(Unfit::Format(words)) => {
+                            assert!(!fits && words.contains("types"), "{holder}: {times}: {words}");
+                        }
+                        other => panic!("{holder}: {times}: {other:?}"),
+                    }
+                }
+            }
+        }
+        let broken = model(&field(11, &field(2, &[4 << 3, 0])));
+        assert!(matches!(check(&broken), Err(Unfit::Format(words)) if words.contains("no ONNX model")));
     }
 
     proptest! {

@@ -170,9 +170,10 @@ fn ph_17_recorded_content_is_redacted_sealed_and_exported_only_where_the_operato
 
 const TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
 
-/// A server each of whose calls is a task, called as its tool; what comes of it is asked for, or told to who listens.
-fn tasking() -> Upstream {
-    Upstream::modern(|heard, pen| {
+/// A server each of whose calls is a task, whose id is made of its tool's name; what comes of it is asked for, or told to who
+/// listens.
+fn tasking(id_of: fn(String) -> String) -> Upstream {
+    Upstream::modern(move |heard, pen| {
         let now = "2026-11-29T12:00:00Z";
         let task = |id: &str, kind: &str, status: &str| {
             json!({
@@ -192,7 +193,9 @@ fn tasking() -> Upstream {
         let json = heard.json();
         let id = json.pointer("/params/taskId").and_then(Value::as_str).unwrap_or_default();
         match heard.rpc().as_str() {
-            "tools/call" => pen.result(&heard.id(), &task(&heard.tool(), "task", "working").to_string()),
+            "tools/call" => {
+                pen.result(&heard.id(), &task(&id_of(heard.tool()), "task", "working").to_string());
+            }
             "tasks/get" => pen.result(&heard.id(), &done(id).to_string()),
             "subscriptions/listen" => {
                 let meta = json!({ "io.modelcontextprotocol/subscriptionId": json["id"] });
@@ -221,7 +224,7 @@ fn entries(gate: &Gate, kind: &str) -> Vec<Value> {
 
 #[test]
 fn ph_17_what_comes_of_a_task_is_recorded_as_its_tools_results_are() {
-    let server = tasking();
+    let server = tasking(|tool| tool);
     let config = format!(
         r#"
         [[audit.content]]
@@ -299,5 +302,43 @@ fn ph_17_what_comes_of_a_task_is_recorded_as_its_tools_results_are() {
         for secret in [&token, &mail] {
             assert!(!text.contains(secret.as_str()), "{secret} is in {}", name.display());
         }
+    }
+}
+
+/// A server that counts its tasks and is started anew has another tool's task by an old id. Neither tool's rule is for it.
+#[test]
+fn ph_17_a_task_id_that_is_used_again_takes_no_other_tools_rule() {
+    let server = tasking(|_| "1".to_owned());
+    let config = format!(
+        r#"
+        [[audit.content]]
+        tool = "open"
+        results = true
+        clear = true
+        [shield.secrets]
+        result = "allow"
+        to_untrusted = "allow"
+        {}"#,
+        server.config("s", ""),
+    );
+    let gate = Gate::start(&config);
+    let ask =
+        |method: &str, params: &str| gate.client().modern_declaring("/mcp/s", method, params, TASKS).send();
+    let recorded = |tool: &str| {
+        let made = ask("tools/call", &format!(r#""name":"{tool}","arguments":{{}}"#));
+        let task = made.json().pointer("/result/taskId").and_then(Value::as_str).unwrap().to_owned();
+        let got = ask("tasks/get", &format!(r#""taskId":"{task}""#));
+        assert!(got.text().contains("1-canary"), "{tool}: {}", got.text());
+        let got = entries(&gate, "call.closed").into_iter().filter(|entry| entry["method"] == "tasks/get");
+        got.max_by_key(|entry| entry["seq"].as_u64()).unwrap()
+    };
+    for _ in 0..2 {
+        let open = recorded("open");
+        assert!(open["tool"] == "open" && open["result"].as_str().unwrap().contains("1-canary"), "{open}");
+    }
+    for tool in ["write", "open"] {
+        let entry = recorded(tool);
+        assert!(entry["tool"].is_null() && !entry.to_string().contains("1-canary"), "{entry}");
+        assert!(entry.to_string().contains("not known any more"), "{entry}");
     }
 }

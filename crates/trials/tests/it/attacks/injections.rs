@@ -126,6 +126,18 @@ fn ii_06_a_secret_in_an_answer_is_cut_out_and_the_rest_arrives() {
     );
 }
 
+#[test]
+fn ii_06_of_a_hundred_secrets_in_an_answer_none_arrives() {
+    let upstream = server(|_| {
+        let token = |nth: usize| format!("{}{nth:06}", ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4H"].concat());
+        text(&(0..100).map(token).collect::<Vec<_>>().join(" and "))
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    let answer = gate.client().call("/mcp/s", "read", "{}");
+    assert!(!answer.text().contains("ghp_"), "{}", answer.text());
+    assert_eq!(answer.said().matches("[redacted: secret.github-token]").count(), 100);
+}
+
 /// The operator's marks (Hines et al. 2024).
 #[test]
 fn ii_03_prose_from_outside_is_marked_where_the_operator_says_so() {

@@ -20,7 +20,7 @@ struct Scene {
     changed: Arc<Mutex<BTreeMap<String, Value>>>,
     new: Upstream,
     gate: Gate,
-    _old: Upstream,
+    old: Upstream,
 }
 
 impl Scene {
@@ -63,7 +63,21 @@ impl Scene {
             }
             _ => false,
         });
-        let old = Upstream::legacy(|_, _| false);
+        let old = Upstream::legacy(|heard, pen| {
+            if heard.rpc() != "tools/call" || heard.tool() != "chatty" {
+                return false;
+            }
+            // It never pauses for as long as the gate lets pass between its questions.
+            pen.stream();
+            for _ in 0..40 {
+                pen.event(
+                    None,
+                    r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"tick"}}"#,
+                );
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            true
+        });
         let origin = issuer.origin();
         let issuers = format!(
             "[[identity.issuers]]\nkind = \"oidc\"\nissuer = \"{origin}\"\n\
@@ -77,7 +91,7 @@ impl Scene {
             old.config("old", ""),
         );
         let gate = Gate::start_with(&config, &[("SECRET", "the-gates-own")]);
-        Self { issuer, changed, new, gate, _old: old }
+        Self { issuer, changed, new, gate, old }
     }
 
     fn change(&self, token: &str, change: Value) {
@@ -108,24 +122,31 @@ fn aa_29_what_goes_on_under_a_token_ends_when_its_issuer_takes_it_back() {
     let stream = end_of(scene.listens(ann));
     let session = scene.gate.bearer(old.to_owned()).session("/mcp/old", "2025-11-25", "{}");
     let legacy = end_of(session.listen(None));
+    let chatty = end_of(session.call("1", "chatty", "{}"));
     let slow =
         scene.gate.bearer(ann.to_owned()).modern("/mcp/new", "tools/call", r#""name":"slow","arguments":{}"#);
     let slow = end_of(slow);
     let honest = end_of(scene.listens(bob));
     eventually("all of it", || {
         let heard = |method| scene.new.heard_of(method).len();
-        (heard("tools/call") == 1 && heard("subscriptions/listen") == 2).then_some(())
+        let is_chatting = scene.old.heard_of("tools/call").len() == 1;
+        (is_chatting && heard("tools/call") == 1 && heard("subscriptions/listen") == 2).then_some(())
     });
     // A while later all of it goes on.
     std::thread::sleep(Duration::from_secs(6));
-    for going_on in [&stream, &legacy, &slow, &honest] {
+    for going_on in [&stream, &legacy, &chatty, &slow, &honest] {
         assert!(!going_on.is_finished());
     }
     let taken_back = Instant::now();
     for token in [ann, old] {
         scene.change(token, json!({ "active": false }));
     }
-    for (what, ended) in [("a stream", stream), ("a session's stream", legacy), ("a call", slow)] {
+    for (what, ended) in [
+        ("a stream", stream),
+        ("a session's stream", legacy),
+        ("a call that says something every second", chatty),
+        ("a call", slow),
+    ] {
         let after = ended.join().unwrap().duration_since(taken_back);
         assert!(after < Duration::from_secs(15), "{what} ended after {after:?}");
     }

@@ -430,3 +430,71 @@ fn ii_12_a_task_asks_for_nothing_that_nobody_permitted() {
     assert_eq!(asked["inputRequests"]["q"]["params"]["message"], "Asked by server up: sure?");
     assert_eq!(asked["status"], "input_required");
 }
+
+/// Nor in what is told to whoever listens to it.
+///
+/// Also: II-02, II-11.
+#[test]
+fn ii_12_a_task_that_is_listened_to_asks_for_nothing_that_nobody_permitted() {
+    let told = |more: &str, questions: &str| -> Vec<Value> {
+        let questions = format!(r#","inputRequests":{questions}"#);
+        let up = Upstream::modern(move |heard, pen| {
+            let now = "2026-11-29T12:00:00Z";
+            let task = |status: &str, more: &str| {
+                format!(
+                    r#""taskId":"t","status":"{status}","createdAt":"{now}","lastUpdatedAt":"{now}","ttlMs":60000{more}"#
+                )
+            };
+            let say = |method: &str, params: &str| {
+                let meta = format!(r#"{{"io.modelcontextprotocol/subscriptionId":{}}}"#, heard.id());
+                format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"_meta":{meta},{params}}}}}"#)
+            };
+            match heard.rpc().as_str() {
+                "tools/call" => {
+                    pen.result(&heard.id(), &format!(r#"{{"resultType":"task",{}}}"#, task("working", "")));
+                }
+                "subscriptions/listen" => {
+                    pen.stream();
+                    let listened = r#""notifications":{"taskIds":["t"]}"#;
+                    pen.event(None, &say("notifications/subscriptions/acknowledged", listened));
+                    pen.event(None, &say("notifications/tasks", &task("input_required", &questions)));
+                    pen.event(None, &say("notifications/tasks", &task("working", "")));
+                    pen.wait_closed();
+                }
+                _ => return false,
+            }
+            true
+        });
+        let gate = Gate::start(&up.config("up", more));
+        let declared =
+            r#"{"elicitation":{"form":{},"url":{}},"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        let ask =
+            |method: &str, params: &str| gate.client().modern_declaring("/mcp/up", method, params, declared);
+        let made = ask("tools/call", r#""name":"slow","arguments":{}"#).send();
+        let task = made.result().unwrap_or_else(|| panic!("{}", made.text()))["taskId"].to_string();
+        let listening = format!(r#""notifications":{{"taskIds":[{task}]}}"#);
+        let mut stream = ask("subscriptions/listen", &listening).open();
+        let mut told = Vec::new();
+        while told.last().is_none_or(|last: &Value| last["status"] != "working") {
+            let message = stream.message();
+            if message["method"] == "notifications/tasks" {
+                told.push(message["params"].clone());
+            }
+        }
+        stream.close();
+        told
+    };
+    let permitted = r#"may_ask = ["elicitation"]"#;
+    let form = format!(r#"{{"q":{{"method":"elicitation/create","params":{FORM}}}}}"#);
+    let script = r#"{"q":{"method":"elicitation/create","params":{"mode":"url","message":"m","elicitationId":"e","url":"javascript:alert(1)"}}}"#;
+    let in_our_name = form.replace(r#""q""#, r#""bartizan/connect""#);
+    let sampled = format!(r#"{{"q":{{"method":"sampling/createMessage","params":{}}}}}"#, sampling("10", ""));
+    for (more, questions) in
+        [("", &*form), (permitted, script), (permitted, &*in_our_name), (permitted, &*sampled)]
+    {
+        let told = told(more, questions);
+        assert!(matches!(&told[..], [one] if one["status"] == "working"), "{questions}: {told:?}");
+    }
+    let asked = told(permitted, &form);
+    assert_eq!(asked[0]["inputRequests"]["q"]["params"]["message"], "Asked by server up: sure?", "{asked:?}");
+}
