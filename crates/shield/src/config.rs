@@ -211,7 +211,7 @@ impl Default for DocumentActions {
 #[serde(default, deny_unknown_fields)]
 pub struct ControlActions {
     /// In texts of results, errors, logs and progress. `redact` takes them out and leaves all that can be read; structured
-    /// results, and texts that are JSON, stay byte for byte.
+    /// results stay byte for byte, and texts that are JSON as long as their strings are escaped.
     pub result: Action,
     /// Whether colours of programs (SGR, as they are written by ESC) pass all the same.
     pub colours: bool,

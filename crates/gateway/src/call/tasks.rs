@@ -3,8 +3,8 @@
 //!
 //! It is kept in memory, for so many tasks of a caller and for a day. Of a task that nobody remembers (the gate was started
 //! anew, another gate made it, or there were too many) the structured result must fit what *some* approved tool of its
-//! server promises, if any promises anything: that is the most that can be asked without refusing every honest one. The same
-//! holds where calls of two tools became tasks of one id, as they do of a server that counts its tasks and is started anew.
+//! server promises, if any promises anything: that is the most that can be asked without refusing every honest one.
+//! Where calls of two tools became tasks of one id, the first promise must be kept, and neither's contents are recorded by its rule.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -37,8 +37,9 @@ struct Known {
     server: ServerName,
     /// As the server calls it.
     id: String,
-    /// Nobody's, once calls of two tools became it.
-    origin: Option<Origin>,
+    origin: Origin,
+    /// Calls of two tools became it, as they do of a server that counts its tasks and is started anew.
+    is_shared: bool,
     until: Timestamp,
 }
 
@@ -52,8 +53,8 @@ struct Origin {
 }
 
 impl Tasks {
-    /// Remembers that a call of `caller` became the task `id` of `server`. Of calls of one tool the first counts; once there was
-    /// one of another tool, neither's promise and neither's rule holds any more.
+    /// Remembers that a call of `caller` became the task `id` of `server`. What was said of it first counts; once there was a call
+    /// of another tool, nobody knows whose it is.
     fn remember(&self, caller: &CallerKey, server: &ServerName, id: &str, origin: Origin, now: Timestamp) {
         let mut callers = lock(&self.0);
         if callers.len() >= TASK_CALLERS && !callers.contains_key(caller) {
@@ -71,7 +72,7 @@ impl Tasks {
         let known = callers.entry(caller.clone()).or_default();
         known.retain(|task| now < task.until);
         if let Some(task) = known.iter_mut().find(|task| task.id == id && task.server == *server) {
-            task.origin = task.origin.take().filter(|first| first.tool == origin.tool);
+            task.is_shared |= task.origin.tool != origin.tool;
             // A task that is made now is remembered as long as any other.
             task.until = now.plus(KEPT);
             return;
@@ -80,7 +81,7 @@ impl Tasks {
             known.pop_front();
         }
         let until = now.plus(KEPT);
-        known.push_back(Known { server: server.clone(), id: id.to_owned(), origin: Some(origin), until });
+        known.push_back(Known { server: server.clone(), id: id.to_owned(), origin, is_shared: false, until });
     }
 
     /// What the tool of a task promised, if that tool is known.
@@ -91,7 +92,7 @@ impl Tasks {
         id: &str,
         now: Timestamp,
     ) -> Option<Option<Arc<Contract>>> {
-        self.origin(caller, server, id, now).map(|origin| origin.promised)
+        self.known(caller, server, id, now, |known| known.origin.promised.clone())
     }
 
     /// The tool of a task, as its server calls it, if it is known.
@@ -102,13 +103,21 @@ impl Tasks {
         id: &str,
         now: Timestamp,
     ) -> Option<String> {
-        self.origin(caller, server, id, now).map(|origin| origin.tool)
+        let tool = |known: &Known| (!known.is_shared).then(|| known.origin.tool.clone());
+        self.known(caller, server, id, now, tool).flatten()
     }
 
-    fn origin(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> Option<Origin> {
+    fn known<T>(
+        &self,
+        caller: &CallerKey,
+        server: &ServerName,
+        id: &str,
+        now: Timestamp,
+        of: impl Fn(&Known) -> T,
+    ) -> Option<T> {
         let callers = lock(&self.0);
         let is_it = |task: &&Known| task.id == id && task.server == *server && now < task.until;
-        callers.get(caller)?.iter().find(is_it)?.origin.clone()
+        callers.get(caller)?.iter().find(is_it).map(of)
     }
 }
 
@@ -205,7 +214,7 @@ mod tests {
         for (tool, later) in [("b", now), ("a", now.plus(half))] {
             tasks.remember(&ann, &one, "1", origin(tool), later);
             assert!(tasks.tool(&ann, &one, "1", later).is_none());
-            assert!(tasks.promised(&ann, &one, "1", later).is_none(), "what some tool promises must be kept");
+            assert!(tasks.promised(&ann, &one, "1", later).is_some(), "what was promised first must be kept");
         }
         assert_eq!(
             tasks.tool(&ann, &two, "1", now).as_deref(),

@@ -1,5 +1,5 @@
 //! What acts on a terminal in what a server says: found in the texts that people and models read, and taken out of them
-//! (attacks.md PO-11). What is for programs (structure, metadata, handles, texts that are JSON) stays byte for byte.
+//! (attacks.md PO-11). What is for programs (structure, metadata, handles) stays byte for byte.
 
 use bartizan_mcp::{
     Kind as Message_, Message, Splice,
