@@ -105,9 +105,13 @@ def keyring(folder):
         (home / name).mkdir(parents=True, mode=0o700)
     environment = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "XDG_DATA_HOME": str(home / "data")}
     place = Place(folder, '[keys]\nprovider = "keyring"\n', environment)
-    code, said = place.run("secrets", "list", more={"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"})
+    # Where there is no keyring nothing is begun that would stand in the way once there is one.
+    away = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"}
+    code, said = place.run("secrets", "set", "EARLY", given="canary-value\n", more=away)
     assert code == 3 and "no keyring answers" in said, said
     trial(place, "keyring")
+    code, said = place.run("secrets", "list", more=away)
+    assert code == 3 and "no keyring answers" in said, said
 
 
 def inside_session(folder):
