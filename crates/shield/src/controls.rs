@@ -216,9 +216,7 @@ impl<'t> Cleaner<'t> {
             self.pass(length, !self.what.controls);
             return;
         };
-        let is_colour = c == '\u{1b}'
-            && (kind == '[' && is_colour(body.get(..end).unwrap_or_default())
-                || rest.starts_with("\u{1b}(B"));
+        let is_colour = c == '\u{1b}' && kind == '[' && is_colour(body.get(..end).unwrap_or_default());
         if is_colour && self.config.colours {
             self.pass(begin + end, true);
             return;
@@ -272,14 +270,35 @@ fn is_colour(body: &str) -> bool {
     match last {
         b'm' => {
             let is_plain = parameters.iter().all(|b| matches!(b, b'0'..=b'9' | b';' | b':'));
-            let conceals = || parameters.split(|b| *b == b';').any(|p| matches!(p, b"8" | b"08"));
-            // In `38;5;8` and `38;2;r;g;8` it is a colour.
-            let is_extended = || parameters.windows(3).any(|w| matches!(w, b"38;" | b"48;" | b"58;"));
-            is_plain && (!conceals() || is_extended())
+            is_plain && !conceals(parameters)
         }
         b'K' => matches!(parameters, b"" | b"0"),
         _ => false,
     }
+}
+
+/// Whether one of the parameters is 8, and no operand of a colour as in `38;5;8` and `38;2;r;g;8`.
+fn conceals(parameters: &[u8]) -> bool {
+    let mut numbers = parameters.split(|b| *b == b';').map(|number| {
+        let zeros = number.iter().take_while(|b| **b == b'0').count();
+        number.get(zeros..).unwrap_or_default()
+    });
+    while let Some(number) = numbers.next() {
+        let operands = match number {
+            b"8" => return true,
+            b"38" | b"48" | b"58" => match numbers.next() {
+                Some(b"8") => return true,
+                Some(b"5") => 1,
+                Some(b"2") => 3,
+                _ => 0,
+            },
+            _ => 0,
+        };
+        for _ in 0..operands {
+            numbers.next();
+        }
+    }
+    false
 }
 
 /// Whether `c` embeds, overrides or isolates a direction, or ends that.
@@ -406,10 +425,25 @@ mod tests {
     }
 
     #[test]
+    fn character_sets_in_words_and_hidden_colours_are_taken_out() {
+        for text in [
+            "I\u{1b}(Bgnore",
+            "I\u{1b}[8mgnore",
+            "I\u{1b}[008mgnore",
+            "I\u{1b}[38;5;1;8mgnore",
+            "I\u{1b}[38;2;1;2;3;8mgnore",
+            "I\u{1b}[138;8mgnore",
+        ] {
+            let (clean, found) = clean(text, Acts::ALL, ControlActions::default());
+            assert!(clean == "Ignore" && found.sequences, "{text:?}: {clean:?}");
+        }
+    }
+
+    #[test]
     fn honest_texts_stay_byte_for_byte() {
         for text in [
             "\u{1b}[1;31merror\u{1b}[0m: it\u{1b}[38;5;8mgrey\u{1b}[39m \u{1b}[4:3mcurly\u{1b}[m",
-            "a \u{1b}[01;31m\u{1b}[Kmatch\u{1b}[m\u{1b}[K b\u{1b}(B",
+            "a \u{1b}[01;31m\u{1b}[Kmatch\u{1b}[m\u{1b}[K b",
             "line\r\nline\r\n\r\n",
             "old\r\r\ntool",
             "#include <x>\n\u{c}\nint main(void)\t{ return 0; }\n",

@@ -169,6 +169,8 @@ fn po_11_what_is_put_together_by_cleaning_is_judged() {
         spread(order, "\u{1b}Pzz\u{1b}\\"),
         spread(order, "\u{9d}0;kwq\u{9c}"),
         order.replacen("gnore", "g\u{1b}]0;kwq\u{7}nore", 1).replacen("vious", "\u{90}qq\u{9c}vious", 1),
+        spread(order, "\u{1b}(B"),
+        order.replacen("Ignore", "I\u{1b}(Bgnore", 1).replacen("previous", "p\u{1b}(Brevious", 1),
         overstruck(order, None),
         overstruck(order, Some('_')),
         order.replacen("Ignore", "I\u{8}Ig\u{8}gnore", 1),
