@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use crate::config::ControlActions;
+use crate::{bytes, config::ControlActions};
 
 /// What kinds of such characters a text has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,10 +101,10 @@ const STRING: usize = 4096;
 
 /// Whether `text` can have any, by a glance. Of the raw inside of a JSON literal, too.
 pub fn may_act(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    memchr::memchr3_iter(b'\\', 0xc2, 0xe2, bytes).any(|at| {
-        let next = |by: usize| bytes.get(at + by).copied().unwrap_or_default();
-        match (bytes.get(at), next(1)) {
+    let all = text.as_bytes();
+    memchr::memchr3_iter(b'\\', 0xc2, 0xe2, all).any(|at| {
+        let next = |by: usize| all.get(at + by).copied().unwrap_or_default();
+        match (all.get(at), next(1)) {
             // `\b`, `\r` that no `\n` follows, `\u00…` below a blank or C1, `\u202…`, `\u206…`.
             (Some(b'\\'), b'b') => true,
             (Some(b'\\'), b'r') => (next(2), next(3)) != (b'\\', b'n'),
@@ -117,7 +117,8 @@ pub fn may_act(text: &str) -> bool {
             (Some(0xe2), 0x81) => matches!(next(2), 0xa6..=0xa9),
             _ => false,
         }
-    }) || bytes.iter().any(|b| matches!(b, 0..=8 | 0x0b | 0x0d..=0x1f | 0x7f))
+    }) || bytes::first(all, |b| (b < 0x20) & (b != b'\t') & (b != b'\n') & (b != 0x0c) | (b == 0x7f))
+        .is_some()
 }
 
 /// What `text` has of them. A text that is JSON has none as long as its strings are escaped, as programs write them.

@@ -16,6 +16,7 @@
 //! attack and is one only because the user asked for something else: information flow and approval answer that.
 
 pub mod bundle;
+mod bytes;
 pub mod classifier;
 mod config;
 pub mod controls;

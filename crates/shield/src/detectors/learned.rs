@@ -34,8 +34,8 @@ const ALONE: usize = 40;
 /// Fragments of one passage that are scored alone.
 const FRAGMENTS: usize = 256;
 /// Of a fragment longer than two of these, in characters, that much at either end is scored alone: no neighbour is in any window
-/// further inside, and with its neighbours all of it was scored.
-const END: usize = 600;
+/// further inside, and with its neighbours all of it was scored. As much as the longest window of the model.
+const END: usize = 400;
 
 impl<M: Model> Learned<M> {
     /// Asks `model`; `threshold` is [`Injection::threshold`](crate::Injection).
@@ -165,10 +165,10 @@ mod tests {
         }
         assert_eq!(ends("éé", 0..4), [Some(0..4), None]);
         // What is counted are characters, however many bytes they have.
-        let foreign = "请".repeat(1_300);
-        assert_eq!(ends(&foreign, 0..3_900), [Some(0..1_800), Some(2_100..3_900)]);
-        assert_eq!(ends(&foreign, 300..3_900), [Some(300..3_900), None]);
-        assert_eq!(ends(&foreign, 297..3_900), [Some(297..2_097), Some(2_100..3_900)]);
+        let foreign = "请".repeat(900);
+        assert_eq!(ends(&foreign, 0..2_700), [Some(0..1_200), Some(1_500..2_700)]);
+        assert_eq!(ends(&foreign, 300..2_700), [Some(300..2_700), None]);
+        assert_eq!(ends(&foreign, 297..2_700), [Some(297..1_497), Some(1_500..2_700)]);
     }
 
     #[test]

@@ -6,9 +6,10 @@ use super::{
     offsets::{Offsets, Rewriter},
     tricks::{Trick, Tricks},
 };
+use crate::bytes::first;
 
 /// Removes invisible and control characters and terminal escapes, and reads tag characters as the ASCII they stand
-/// for. Runs of plain ASCII cost one table look-up a byte.
+/// for. Runs of plain ASCII are passed over many bytes at a step.
 pub(super) fn unhide<'t>(text: &'t str, tricks: &mut Tricks) -> (Cow<'t, str>, Offsets) {
     let mut pass = Pass { text, out: Rewriter::new(text), tricks, at: 0, before: '\n' };
     while let Some(start) = pass.next_special() {
@@ -30,7 +31,7 @@ impl Pass<'_, '_> {
     /// The next character that needs a look.
     fn next_special(&mut self) -> Option<usize> {
         let bytes = self.text.as_bytes().get(self.at..)?;
-        let found = self.at + bytes.iter().position(|&b| SPECIAL.get(usize::from(b)) == Some(&true))?;
+        let found = self.at + first(bytes, is_special)?;
         if found > self.at {
             self.before = self.text.get(..found).and_then(|t| t.chars().next_back()).unwrap_or('\n');
         }
@@ -156,18 +157,9 @@ impl Pass<'_, '_> {
 }
 
 /// What a byte of a text is worth looking at for: everything but printable ASCII, tab and line feed.
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[expect(clippy::indexing_slicing, reason = "constant evaluation stops at a wrong index")]
-        {
-            table[byte] = !matches!(byte, 0x09 | 0x0a | 0x20..=0x7e);
-        }
-        byte += 1;
-    }
-    table
-};
+const fn is_special(byte: u8) -> bool {
+    (byte < 0x20) & (byte != b'\t') & (byte != b'\n') | (byte > 0x7e)
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {

@@ -5,13 +5,14 @@
 
 use std::{ops::Range, sync::LazyLock};
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, packed};
 
 use super::{
     offsets::{Offsets, Rewriter},
     tricks::Trick,
     views::{Candidate, Reading},
 };
+use crate::bytes::{STRETCH, first};
 
 /// Words that show a reading to be the right one.
 const SIGNS: &[&str] = &[
@@ -52,9 +53,15 @@ const AROUND: usize = 1_000;
 pub(super) fn read(text: &str) -> Vec<Candidate> {
     let mut found = Vec::new();
     let (mut rotated, mut reversed) = (Hits::default(), Hits::default());
-    for hit in CIPHERED.find_iter(text) {
-        let word = hit.pattern().as_usize();
-        if word < SIGNS.len() { rotated.note(word, hit.range()) } else { reversed.note(word, hit.range()) }
+    if may_be_ciphered(text) {
+        for hit in CIPHERED.find_iter(text) {
+            let word = hit.pattern().as_usize();
+            if word < SIGNS.len() {
+                rotated.note(word, hit.range())
+            } else {
+                reversed.note(word, hit.range())
+            }
+        }
     }
     if let Some(range) = rotated.around(text) {
         let plain: String = text.get(range.clone()).unwrap_or_default().chars().map(rot13).collect();
@@ -75,15 +82,29 @@ fn candidate(reading: Reading, text: String, range: Range<usize>) -> Candidate {
     Candidate { reading, text, offsets, trick: Some(trick) }
 }
 
+/// Whether any sign stands in `text` in a cipher. Nearly every text is done with this, many bytes at a step; an automaton takes
+/// one at a time.
+fn may_be_ciphered(text: &str) -> bool {
+    let Some(searcher) = &*QUICK else { return true };
+    searcher.find(text.to_ascii_lowercase()).is_some()
+}
+
+/// [`SIGNS`] in ROT13, then from right to left.
+fn ciphered() -> impl Iterator<Item = String> {
+    let rotated = SIGNS.iter().map(|word| word.chars().map(rot13).collect());
+    rotated.chain(SIGNS.iter().map(|word| word.chars().rev().collect()))
+}
+
+/// For lower case; none on a machine without the instructions for it.
+static QUICK: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| packed::Searcher::new(ciphered()));
+
 #[expect(clippy::expect_used, reason = "the words are constants")]
 static CIPHERED: LazyLock<AhoCorasick> = LazyLock::new(|| {
-    let rotated = SIGNS.iter().map(|word| word.chars().map(rot13).collect::<String>());
-    let reversed = SIGNS.iter().map(|word| word.chars().rev().collect::<String>());
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
         // Their first and rare letters are common ones.
         .prefilter(false)
-        .build(rotated.chain(reversed))
+        .build(ciphered())
         .expect("some short words make an automaton")
 });
 
@@ -131,11 +152,18 @@ fn rot13(c: char) -> char {
 /// Words with digits between their letters, read as letters, if that gives two of the signs that were not there.
 fn leet(text: &str) -> Option<Candidate> {
     let bytes = text.as_bytes();
-    let figures = bytes.iter().enumerate().filter(|(_, b)| class(**b) & FIGURE != 0);
-    let odd = figures.filter(|(at, b)| {
-        let behind = bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric);
-        let before = at.checked_sub(1).and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphabetic);
-        before && behind && leet_letter(**b).is_some()
+    let is_figure = |b: u8| b.is_ascii_digit() | (b == b'!') | (b == b'$') | (b == b'@');
+    let mut from = 0;
+    let figures = std::iter::from_fn(|| {
+        let at = from + first(bytes.get(from..)?, is_figure)?;
+        from = at + 1;
+        Some(at)
+    });
+    let is_letter = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphabetic);
+    let odd = figures.filter(|&at| {
+        bytes.get(at).is_some_and(|b| leet_letter(*b).is_some())
+            && is_letter(at.checked_sub(1))
+            && bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric)
     });
     if odd.take(3).count() < 3 {
         return None;
@@ -216,49 +244,32 @@ fn spaced(text: &str) -> Vec<Candidate> {
     found
 }
 
+#[inline]
 const fn is_gap(byte: u8) -> bool {
-    matches!(byte, b' ' | b'.' | b'-' | b'_' | b'*' | b'|' | b'/' | b'+' | b',')
+    matches!(byte, b' ' | b'*'..=b'/' | b'_' | b'|')
 }
 
 /// The next letter from `from` on that has no letter before it and a gap behind it.
 fn lone_letter(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut before = from.checked_sub(1).and_then(|at| bytes.get(at)).map_or(0, |byte| class(*byte));
-    let mut pairs = bytes.get(from..)?.array_windows::<2>();
-    let found = pairs.position(|[letter, gap]| {
-        let is_it = before & LETTER == 0 && class(*letter) == LETTER && class(*gap) == GAP;
-        before = class(*letter);
-        is_it
-    });
-    Some(from + found?)
-}
-
-const LETTER: u8 = 1;
-const GAP: u8 = 2;
-/// What stands for a letter in leet, and other digits.
-const FIGURE: u8 = 4;
-
-fn class(byte: u8) -> u8 {
-    CLASS.get(usize::from(byte)).copied().unwrap_or(0)
-}
-
-/// Which bytes are letters, figures, or may stand between letters.
-static CLASS: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-        {
-            table[byte as usize] = if byte.is_ascii_alphabetic() {
-                LETTER
-            } else if is_gap(byte) {
-                GAP
-            } else if matches!(byte, b'0'..=b'9' | b'!' | b'$' | b'@') {
-                FIGURE
-            } else {
-                0
-            };
-        }
-        byte += 1;
+    let is_it = |before: u8, letter: u8, gap: u8| {
+        !before.is_ascii_alphabetic() & letter.is_ascii_alphabetic() & is_gap(gap)
+    };
+    let first = (bytes.get(from).copied().unwrap_or(0), bytes.get(from + 1).copied().unwrap_or(0));
+    if from == 0 && is_it(0, first.0, first.1) {
+        return Some(0);
     }
-    table
-};
+    let mut start = from.max(1);
+    while let (Some(before), Some(letters), Some(gaps)) =
+        (bytes.get(start - 1..), bytes.get(start..), bytes.get(start + 1..).filter(|gaps| !gaps.is_empty()))
+    {
+        let triples = || before.iter().zip(letters).zip(gaps).take(STRETCH);
+        // Without a way out in the middle, this is done many bytes at a step.
+        let any = triples().fold(false, |any, ((before, letter), gap)| any | is_it(*before, *letter, *gap));
+        if any {
+            let at = triples().position(|((before, letter), gap)| is_it(*before, *letter, *gap))?;
+            return Some(start + at);
+        }
+        start += STRETCH;
+    }
+    None
+}
