@@ -110,10 +110,14 @@ impl Folder {
 }
 
 impl State {
-    /// `.bartizan/` beside the configuration file, or in this folder.
+    /// Where the state folder of this configuration is: `.bartizan/` beside the file, or in this folder.
+    pub fn folder_for(config: Option<&Path>) -> PathBuf {
+        beside(config).join(".bartizan")
+    }
+
+    /// The state folder of this configuration, made if there is none.
     pub fn for_config(config: Option<&Path>) -> anyhow::Result<Self> {
-        let state =
-            Self { config: config.map(Path::to_owned), ..Self::at(beside(config).join(".bartizan"))? };
+        let state = Self { config: config.map(Path::to_owned), ..Self::at(Self::folder_for(config))? };
         // The folder must not end up in anybody's repository.
         create_once(&state.folder.join(".gitignore"), b"*\n").context("cannot write to the state folder")?;
         Ok(state)
@@ -143,7 +147,7 @@ impl State {
     /// # Errors
     /// It is no folder, or somebody else's.
     pub fn look(config: Option<&Path>) -> anyhow::Result<Self> {
-        let state = Self::as_it_is(beside(config).join(".bartizan"), Folder::Gate)?;
+        let state = Self::as_it_is(Self::folder_for(config), Folder::Gate)?;
         Ok(Self { config: config.map(Path::to_owned), ..state })
     }
 
@@ -152,16 +156,20 @@ impl State {
     /// # Errors
     /// As for [`State::look`].
     pub fn look_for_user() -> anyhow::Result<Self> {
-        Self::as_it_is(Self::users()?, Folder::User)
+        Self::as_it_is(Self::folder_of_user()?, Folder::User)
     }
 
     /// The user's own state folder (XDG Base Directory Specification), which several `wrap`s share.
     pub fn for_user() -> anyhow::Result<Self> {
-        Self::at(Self::users()?)
+        Self::at(Self::folder_of_user()?)
     }
 
+    /// Where the user's own state folder is.
+    ///
+    /// # Errors
+    /// The environment names no place.
     #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
-    fn users() -> anyhow::Result<PathBuf> {
+    pub fn folder_of_user() -> anyhow::Result<PathBuf> {
         let xdg = std::env::var("XDG_STATE_HOME").ok().map(PathBuf::from).filter(|p| p.is_absolute());
         let home = || {
             std::env::var("HOME").ok().filter(|h| !h.is_empty()).map(|h| Path::new(&h).join(".local/state"))
