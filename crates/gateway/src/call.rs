@@ -368,8 +368,7 @@ impl Call {
                 (Ok(Passed::Changed(changed)), _) => vetted.changed = Some(*changed),
                 (Ok(Passed::Dropped), _) => vetted.drops = true,
                 (Err(failure), Some(stay)) => {
-                    let page = |id: &str| self.policy.page(&format!("/quarantine/{id}"));
-                    return Err(stay.keep(message, failure, page).await);
+                    return Err(stay.keep(message, failure, &self.policy).await);
                 }
                 (Err(failure), None) => return Err(failure),
             }

@@ -6,6 +6,7 @@
 pub mod approvals;
 pub mod attributes;
 pub mod holds;
+mod places;
 mod questions;
 mod resets;
 pub mod shown;
@@ -40,9 +41,9 @@ pub use questions::Question;
 
 use approvals::Pending;
 use holds::Hold;
+use places::Places;
 use questions::{Listening, leaking};
 use resets::Resets;
-use url::Url;
 
 use crate::{
     Access, Asker,
@@ -74,8 +75,7 @@ pub struct Policy {
     resets: Resets,
     principals: Mutex<HashMap<CallerKey, Known>>,
     sightings: Sightings,
-    /// Where people reach the pages on which they decide, if there are any.
-    pages: ArcSwapOption<Url>,
+    places: Places,
 }
 
 /// What the operator wrote, and the servers it is about.
@@ -192,7 +192,7 @@ impl Policy {
             resets: Resets::default(),
             principals: Mutex::default(),
             sightings: Sightings::default(),
-            pages: ArcSwapOption::empty(),
+            places: Places::default(),
         }
     }
 
@@ -257,11 +257,6 @@ impl Policy {
     /// What has entered whose window.
     pub fn flows(&self) -> &Arc<dyn Flows> {
         &self.flows
-    }
-
-    /// Sends people to the approval pages below `base` from now on; without, to the command line.
-    pub fn serve_pages(&self, base: Option<Url>) {
-        self.pages.store(base.map(Arc::new));
     }
 
     fn principal(&self, asker: &Asker, bundle: &Bundle) -> Arc<Principal> {
