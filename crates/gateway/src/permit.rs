@@ -91,6 +91,25 @@ pub struct Rules {
     pub may_ask: BTreeMap<ServerName, BTreeSet<Question>>,
 }
 
+/// Rules that can be adopted: they were read, and fit the tools.
+pub struct Draft {
+    rules: Rules,
+    ready: Ready,
+    warnings: Vec<String>,
+}
+
+impl Draft {
+    /// What would judge.
+    pub fn bundle(&self) -> &Bundle {
+        &self.ready.bundle
+    }
+
+    /// What should be looked at all the same.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
 /// An identity made ready, and the token it was made from.
 struct Known {
     token: Option<Weak<VerifiedToken>>,
@@ -201,22 +220,28 @@ impl Policy {
     /// # Errors
     /// Every problem, a line each.
     pub fn govern(&self, rules: Rules) -> Result<Vec<String>, String> {
-        let mut making = lock(&self.making);
-        let edition = making.edition + 1;
-        let (ready, warnings) = make(&rules, edition, &self.keeper.approved())?;
-        *making = Making { rules, edition };
-        self.ready.store(Some(Arc::new(ready)));
+        let mut draft = self.draft(rules)?;
+        let warnings = std::mem::take(&mut draft.warnings);
+        self.adopt(draft);
         Ok(warnings)
     }
 
-    /// What `rules` would be, for the tools that are approved now: their bundle, and what should be looked at all the same.
-    /// Nothing changes.
+    /// What `rules` would be, for the tools that are approved now. Nothing changes.
     ///
     /// # Errors
     /// Every problem, a line each.
-    pub fn draft(&self, rules: &Rules) -> Result<(Arc<Bundle>, Vec<String>), String> {
-        let (ready, warnings) = catalog::long_work(|| make(rules, 0, &self.keeper.approved()))?;
-        Ok((ready.bundle, warnings))
+    pub fn draft(&self, rules: Rules) -> Result<Draft, String> {
+        let (ready, warnings) = catalog::long_work(|| make(&rules, 0, &self.keeper.approved()))?;
+        Ok(Draft { rules, ready, warnings })
+    }
+
+    /// Judges by `draft` from now on. Should tools be approved since that do not fit it, nothing is permitted until they do.
+    pub fn adopt(&self, draft: Draft) {
+        let Draft { rules, ready, .. } = draft;
+        let mut making = lock(&self.making);
+        let edition = making.edition + 1;
+        *making = Making { rules, edition };
+        self.ready.store(Some(Arc::new(Ready { edition, ..ready })));
     }
 
     /// The bundle for the pins as they are now.
