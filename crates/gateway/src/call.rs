@@ -341,7 +341,12 @@ impl Call {
             // A definition, judged with the pins below.
             judged = Some("instructions");
         }
-        if !self.is_released {
+        if self.is_released {
+            let cleaned = inspect::released(&self.shield, &self.server, message, &mut self.ending)?;
+            if let Passed::Changed(cleaned) = cleaned {
+                vetted.changed = Some(*cleaned);
+            }
+        } else {
             let documents = if self.server.settings().inspects {
                 self.reading.of(self.server.name(), message, &self.readers).await?
             } else {

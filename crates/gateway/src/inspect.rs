@@ -218,10 +218,7 @@ pub fn answer(
     } else {
         Vec::new()
     };
-    let to_clean = Verdict::of(kind, trust, config, acting.clone());
-    let to_clean =
-        to_clean.findings.iter().filter(|judged| judged.decision == Decision::Server(Action::Redact));
-    let acts = Acts::of_rules(to_clean.map(|judged| judged.finding.rule.as_ref()));
+    let acts = to_clean(&Verdict::of(kind, trust, config, acting.clone()));
     let cleaned = on_any_thread(long, || as_read(message, known.judged, acts, config.control))?;
     // What goes on is what is judged, redacted and remembered.
     let shown = cleaned.as_ref().unwrap_or(message);
@@ -321,9 +318,7 @@ pub fn answer(
             }
             let marks = [action, told.action_but(Category::Control)].contains(&Action::Spotlight);
             if marks || config.spotlight != Spotlight::Off {
-                let before = splice.is_empty();
-                mark(config.spotlight, server, message, entropy, &mut splice);
-                if before && !splice.is_empty() {
+                if mark(config.spotlight, server, message, entropy, &mut splice) {
                     ending.altered("spotlighted");
                 }
             }
@@ -337,6 +332,34 @@ pub fn answer(
         (None, Some(now)) => Ok(Passed::Changed(Box::new(now))),
         (None, None) => Ok(Passed::AsItIs),
     }
+}
+
+/// What is taken out of what `server` said, which a person has released: whoever looked at it saw what acts on a terminal spelt
+/// out, and it is taken out as it would have been of an answer that passed.
+///
+/// # Errors
+/// [`Failure::Protocol`], if it cannot be read.
+pub fn released(
+    shield: &Shield,
+    server: &Server,
+    message: &Message,
+    ending: &mut Ending,
+) -> Result<Passed, Failure> {
+    let (trust, config) = (server.settings().trust, shield.config());
+    let cleaned = on_any_thread(message.text().len(), || {
+        let acting = controls::found(message, None, config.control);
+        let acts = to_clean(&Verdict::of(kind_of(message), trust, config, acting));
+        as_read(message, None, acts, config.control)
+    })?;
+    let Some(cleaned) = cleaned else { return Ok(Passed::AsItIs) };
+    ending.altered("neutralised");
+    Ok(Passed::Changed(Box::new(cleaned)))
+}
+
+/// What of that which acts on a terminal is to be taken out.
+fn to_clean(verdict: &Verdict) -> Acts {
+    let redacted = verdict.findings.iter().filter(|j| j.decision == Decision::Server(Action::Redact));
+    Acts::of_rules(redacted.map(|judged| judged.finding.rule.as_ref()))
 }
 
 /// What `others` say that `verdict` does not. The literals they stand in are not those of the message that was judged last.
@@ -388,17 +411,18 @@ fn is_marked(mode: Spotlight, server: &Server) -> bool {
     mode != Spotlight::Off && server.settings().trust != Trust::Trusted
 }
 
-/// Marks prose from outside; what is no prose stays byte for byte.
+/// Marks prose from outside; what is no prose stays byte for byte. Answers whether there was any.
 fn mark<'a>(
     mode: Spotlight,
     server: &Server,
     message: &'a Message,
     entropy: &dyn Entropy,
     splice: &mut Splice<'a>,
-) {
+) -> bool {
     if message.result().is_none() || server.settings().trust == Trust::Trusted {
-        return;
+        return false;
     }
+    let mut marks = false;
     let mode = if mode == Spotlight::Off { Spotlight::Delimit } else { mode };
     for key in ["content", "contents"] {
         for block in message.field(key).into_iter().flat_map(Value::elements) {
@@ -412,9 +436,11 @@ fn mark<'a>(
                 && let Some(marked) = spotlight::spotlight(mode, &text, server.name().as_str(), entropy)
             {
                 splice.replace(place, quote(&marked));
+                marks = true;
             }
         }
     }
+    marks
 }
 
 fn annotate<'a>(message: &'a Message, verdict: &Verdict, splice: &mut Splice<'a>) {
