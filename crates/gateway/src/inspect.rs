@@ -458,11 +458,18 @@ fn found(verdict: &Verdict) -> String {
     format!("[{}]", found.join(","))
 }
 
+/// How many places of a finding are named; a text may hold thousands.
+const PLACES: usize = 16;
+
 fn as_json(judged: &Judged) -> String {
     let finding = &judged.finding;
-    let places: Vec<_> = finding.places.iter().map(|p| quote(&p.at)).collect();
+    let places: Vec<_> = finding.places.iter().take(PLACES).map(|p| quote(&p.at)).collect();
+    let more = match finding.places.len().saturating_sub(PLACES) {
+        0 => String::new(),
+        more => format!(r#","more":{more}"#),
+    };
     format!(
-        r#"{{"rule":{},"severity":"{}","at":[{}]}}"#,
+        r#"{{"rule":{},"severity":"{}","at":[{}]{more}}}"#,
         quote(&finding.rule),
         finding.severity.as_str(),
         places.join(",")
@@ -497,18 +504,10 @@ fn scene(server: &Server) -> Scene<'_> {
     Scene { server: server.name().as_str(), trust: server.settings().trust, catalogue: None }
 }
 
-/// Adds every string of the JSON text `raw`, which stands at byte `base` of its message and at `at` in it.
+/// Adds every string of the JSON text `raw`, which stands at byte `base` of its message and is the member `at` of it.
 fn read<'r>(raw: &'r str, at: &str, base: usize, kind: Kind, to: &mut Vec<Fragment<'r>>) -> Result<(), ()> {
-    let found = json::fragments(raw, kind, json::Limits::default()).map_err(|_| ())?;
-    to.extend(found.into_iter().map(|mut fragment| {
-        if !at.is_empty() {
-            fragment.at = format!("/{at}{}", fragment.at).into();
-        }
-        if let Some(place) = &mut fragment.raw {
-            *place = place.start + base..place.end + base;
-        }
-        fragment
-    }));
+    let member = (!at.is_empty()).then_some(at);
+    to.extend(json::fragments_in(raw, member, base, kind, json::Limits::default()).map_err(|_| ())?);
     Ok(())
 }
 
@@ -519,4 +518,26 @@ fn unread() -> Refusal {
 /// Runs long work where it holds up nobody else's messages.
 pub fn on_any_thread<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes > LONG { long_work(work) } else { work() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_places_some_are_named_and_the_rest_is_counted() {
+        let mut finding = Finding::unjudged("r", "t", Kind::Result, "/0");
+        let place = finding.places[0].clone();
+        let named = |finding: &Finding| {
+            let judged = Judged { finding: finding.clone(), decision: Decision::Server(Action::Annotate) };
+            serde_json::from_str::<serde_json::Value>(&as_json(&judged)).unwrap()
+        };
+        assert_eq!(named(&finding), serde_json::json!({ "rule": "r", "severity": "critical", "at": ["/0"] }));
+        finding
+            .places
+            .extend((1..3000).map(|n| bartizan_shield::Place { at: format!("/{n}"), ..place.clone() }));
+        let many = named(&finding);
+        assert_eq!(many["at"].as_array().map(Vec::len), Some(PLACES));
+        assert_eq!((&many["at"][15], &many["more"]), (&"/15".into(), &2984.into()));
+    }
 }
