@@ -20,7 +20,7 @@ use bartizan_store::{
     StoredResponses, StoredReviews, StoredSessions, create_once,
 };
 
-pub use missing::{Incomplete, NoState, recorded};
+pub use missing::{NoState, recorded};
 
 use missing::{Folder, missing};
 
@@ -88,7 +88,8 @@ impl State {
     }
 
     /// The state folder of this configuration as it is, for commands that look and decide nothing: it is not made if there is none,
-    /// nor is anything in it. What is asked of it and is not there is the error [`NoState`], or [`Incomplete`] where a gate has run.
+    /// nor is anything in it. What is asked of it and is not there is the error [`NoState`], or
+    /// [`Incomplete`](missing::Incomplete) where a gate has run.
     ///
     /// # Errors
     /// It is no folder, or somebody else's.
@@ -151,8 +152,8 @@ impl State {
     /// first.
     ///
     /// # Errors
-    /// [`NoState`] where no gate has run, [`Incomplete`] where one has, and one of the two is gone. Nothing of a folder that is not only
-    /// looked at.
+    /// [`NoState`] where no gate has run, [`Incomplete`](missing::Incomplete) where one has, and one of the two is gone. Nothing of
+    /// a folder that is not only looked at.
     pub fn whole(&self) -> anyhow::Result<()> {
         // Of two processes that begin at once, either makes the keys before the store: the store is looked for first.
         let store = self.look_at(&self.store());
@@ -259,7 +260,7 @@ impl State {
     /// The database, made when it is first asked for, unless this is only looked at.
     ///
     /// # Errors
-    /// It cannot be opened; or it is gone, and [`Incomplete`] says so.
+    /// It cannot be opened; or it is gone, and [`Incomplete`](missing::Incomplete) says so.
     pub async fn database(&self) -> anyhow::Result<Database> {
         let path = self.store();
         self.look_at(&path)?;

@@ -1,4 +1,4 @@
-use super::*;
+use super::{missing::Incomplete, *};
 
 #[tokio::test]
 async fn what_is_only_looked_at_is_neither_made_nor_changed() {
