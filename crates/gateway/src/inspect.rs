@@ -317,10 +317,10 @@ pub fn answer(
                 annotate(message, &told, &mut splice);
             }
             let marks = [action, told.action_but(Category::Control)].contains(&Action::Spotlight);
-            if marks || config.spotlight != Spotlight::Off {
-                if mark(config.spotlight, server, message, entropy, &mut splice) {
-                    ending.altered("spotlighted");
-                }
+            if (marks || config.spotlight != Spotlight::Off)
+                && mark(config.spotlight, server, message, entropy, &mut splice)
+            {
+                ending.altered("spotlighted");
             }
         }
         (!splice.is_empty()).then(|| splice.finish())

@@ -76,7 +76,7 @@ fn what_is_abbreviated_is_told_apart_and_never_a_pointer() {
 fn what_is_a_member_of_a_message_has_its_place_there() {
     let message = r#"{"params":{"a/b":{"c":"x"}}}"#;
     let base = message.find(r#"{"c""#).unwrap();
-    let value = &message[base..message.len() - 2];
+    let value = message.get(base..message.len() - 2).unwrap();
     let found = fragments_in(value, Some("a/b"), base, Kind::ClientText, Limits::default()).unwrap();
     assert_eq!(found[1].at, "/a~1b/c");
     assert_eq!(message.get(found[1].raw.clone().unwrap()), Some("\"x\""));

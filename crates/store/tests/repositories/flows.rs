@@ -97,8 +97,8 @@ async fn how_often_windows_were_reset_is_answered_within_seconds_or_not_at_all()
         }
         let flows = StoredFlows::new(bench.open().await);
         assert_eq!(flows.resets().await.unwrap(), 0);
-        let other = bench.open().await;
-        let mut holding = other.pool().begin().await.unwrap();
+        let other = sqlx::AnyPool::connect(bench.url()).await.unwrap();
+        let mut holding = other.begin().await.unwrap();
         sqlx::query("LOCK TABLE flow_resets IN ACCESS EXCLUSIVE MODE").execute(&mut *holding).await.unwrap();
         for which in ["over the connection that was kept", "over a new one"] {
             let began = std::time::Instant::now();
@@ -110,6 +110,7 @@ async fn how_often_windows_were_reset_is_answered_within_seconds_or_not_at_all()
             );
         }
         holding.rollback().await.unwrap();
+        other.close().await;
         assert_eq!(flows.resets().await.unwrap(), 0, "it answers again");
     })
     .await;
