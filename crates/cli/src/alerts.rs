@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use anyhow::Context;
 use arc_swap::ArcSwap;
 use bartizan_audit::{
     Details, Entry, Event, Kind, Observer, Text,
@@ -78,31 +79,55 @@ impl Watching {
         Self { alerts, wanted }
     }
 
-    /// Watches by these rules from now on. Those that did not change go on counting.
+    /// Watches by these rules from now on.
     ///
     /// # Errors
-    /// If the configuration is wrong after all, or what a rule has seen cannot be read.
+    /// As for [`Watching::prepare`].
     pub fn apply(&self, config: &[Alert]) -> anyhow::Result<()> {
-        let mut rules = self.alerts.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = Vec::new();
+        self.adopt(self.prepare(config)?);
+        Ok(())
+    }
+
+    /// Makes rules ready to be adopted. Those that are in force stay as they are.
+    ///
+    /// # Errors
+    /// If the configuration is wrong after all, or what a rule has seen cannot be read or kept.
+    pub fn prepare(&self, config: &[Alert]) -> anyhow::Result<Prepared> {
+        let mut prepared = Vec::with_capacity(config.len());
         for alert in config {
-            let written = format!("{alert:?}");
-            let known = rules.iter().position(|rule| rule.written == written);
-            fresh.push(match known {
-                Some(at) => rules.swap_remove(at),
-                None => {
-                    let rule = alert.rule().map_err(|problems| anyhow::anyhow!(problems.join("; ")))?;
-                    let watch = self.alerts.recall(rule)?;
-                    Watched { watch, then: alert.then.clone(), written }
-                }
-            });
+            let rule = alert.rule().map_err(|problems| anyhow::anyhow!(problems.join("; ")))?;
+            let (watch, begins) = self.alerts.recall(rule)?;
+            let rule = Watched { watch, then: alert.then.clone(), written: format!("{alert:?}") };
+            prepared.push((rule, begins));
+        }
+        Ok(Prepared(prepared))
+    }
+
+    /// Watches by these rules from now on. Those that did not change go on counting.
+    pub fn adopt(&self, prepared: Prepared) {
+        let mut rules = self.alerts.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = Vec::with_capacity(prepared.0.len());
+        for (rule, begins) in prepared.0 {
+            if let Some(known) = rules.iter().position(|known| known.written == rule.written) {
+                fresh.push(rules.swap_remove(known));
+                continue;
+            }
+            let name = &rule.watch.rule().name;
+            if let Some(at) = begins
+                && let Err(error) = append(&self.alerts.file(name), &at.as_unix().to_string())
+            {
+                tracing::error!(%error, alert = %name, "what was seen first is forgotten at the next start");
+            }
+            fresh.push(rule);
         }
         let wanted = fresh.iter().map(|rule| rule.watch.rule().matching.clone()).collect();
         *rules = fresh;
         self.wanted.store(Arc::new(wanted));
-        Ok(())
     }
 }
+
+/// Rules that can be adopted, and when those begin to learn that have seen nothing yet.
+pub struct Prepared(Vec<(Watched, Option<Timestamp>)>);
 
 impl Alerts {
     async fn look_at(&self, entry: &Entry) {
@@ -186,27 +211,30 @@ impl Alerts {
         self.folder.join(format!("{rule}.seen"))
     }
 
-    /// A rule with what it has seen before: a line that says when it began, and one for each combination.
-    fn recall(&self, rule: Rule) -> anyhow::Result<Watch> {
+    /// A rule with what it has seen before: a line that says when it began, and one for each combination. Besides it, when it begins,
+    /// if that is not on record: only a rule that comes into force begins to learn.
+    fn recall(&self, rule: Rule) -> anyhow::Result<(Watch, Option<Timestamp>)> {
         let now = self.clock.now();
         if !matches!(rule.when, bartizan_audit::alert::When::FirstSeen { .. }) {
-            return Ok(Watch::new(rule, now, []));
+            return Ok((Watch::new(rule, now, []), None));
         }
         let file = self.file(&rule.name);
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.folder)?;
-                append(&file, &now.as_unix().to_string())?;
-                return Ok(Watch::new(rule, now, []));
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // What is learned must be kept somewhere.
+                fs::create_dir_all(&self.folder)
+                    .and_then(|()| tempfile::tempfile_in(&self.folder))
+                    .with_context(|| format!("cannot write to {}", self.folder.display()))?;
+                return Ok((Watch::new(rule, now, []), Some(now)));
             }
-            Err(error) => return Err(anyhow::anyhow!("{}: {error}", file.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
         };
         let mut lines = text.lines();
         let began = lines.next().and_then(|line| line.parse().ok()).map_or(now, Timestamp::from_unix);
         // A line that a crash tore is a combination that will be new once more.
         let known = lines.filter_map(|line| serde_json::from_str::<Vec<String>>(line).ok());
-        Ok(Watch::new(rule, began, known))
+        Ok((Watch::new(rule, began, known), None))
     }
 
     fn remember(&self, rule: &str, key: &[String]) -> std::io::Result<()> {

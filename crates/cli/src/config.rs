@@ -12,7 +12,7 @@ mod servers;
 pub mod witness;
 
 pub use part::{load_audit, load_shield};
-pub use secret::SecretRef;
+pub use secret::Given;
 pub use servers::{EraPin, MayAsk, Upstream, UpstreamTls};
 
 use std::{
@@ -348,11 +348,10 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut uses: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
         for server in &self.servers {
-            let shown =
-                server.credential.secrets().into_iter().map(|secret| format!("the {}", secret.place()));
-            let set = server.set_env.values().filter_map(SecretRef::place);
+            let shown = server.credential.secrets().into_iter();
+            let set = server.set_env.values().filter_map(Given::kept);
             for place in shown.chain(set) {
-                uses.entry(place).or_default().insert(server.name.as_str());
+                uses.entry(place.place()).or_default().insert(server.name.as_str());
             }
         }
         let shared = uses.into_iter().filter(|(_, servers)| servers.len() > 1);

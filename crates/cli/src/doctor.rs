@@ -258,7 +258,7 @@ fn relaxations(config: &Config) -> Vec<Check> {
 fn secrets(config: &Config) -> Vec<Check> {
     let mut users: Vec<(String, Vec<&str>)> = Vec::new();
     for server in &config.servers {
-        for secret in server.set_env.values().filter_map(|s| s.place()) {
+        for secret in server.set_env.values().filter_map(|s| Some(s.kept()?.place())) {
             match users.iter_mut().find(|(place, _)| *place == secret) {
                 Some((_, names)) if !names.contains(&server.name.as_str()) => {
                     names.push(server.name.as_str())

@@ -19,10 +19,10 @@ use bartizan_gateway::{
     pages::Pages,
     record::IdentityLedger,
 };
-use bartizan_model::{Clock, Secret, SystemClock};
+use bartizan_model::{Clock, Secret, SecretRef, SystemClock};
 use bartizan_oauth::{
     Denied, DenyList, DpopNonces, EgressFetch, Facade, FacadeSurroundings, Fetch, Graph, GroupSource, Ledger,
-    MemoryReplays, ResourceServer, ResourceSettings, SecretRef, SubjectTokens, Surroundings,
+    MemoryReplays, ResourceServer, ResourceSettings, SubjectTokens, Surroundings,
     facade::{Directory, DirectoryUnavailable, Person, Standing},
     outbound::{Assertions, EntraMeans},
     signin::{Decisions, Described, ProviderConfig, Recheck, SignIn, SignInSettings, SignInSurroundings},

@@ -9,7 +9,7 @@ use bartizan_gateway::quota::{Place, Shared};
 use bartizan_gateway::server::{Pinning, ServerSettings, Transport};
 use bartizan_gateway::upstream::scrub::Scrub;
 use bartizan_mcp::Era;
-use bartizan_model::{Entropy, Secret, ServerName, SystemClock};
+use bartizan_model::{Entropy, Secret, SecretRef, ServerName, SystemClock};
 use bartizan_oauth::{
     EgressFetch, Fetch, Ledger, SubjectTokens,
     outbound::{self, Assertions, Credential, EntraAppConfig, Linking, Made, Means},
@@ -23,7 +23,7 @@ use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use url::Url;
 
 use crate::{
-    config::{Config, EraPin, SecretRef, TlsFiles, Upstream, UpstreamTls},
+    config::{Config, EraPin, TlsFiles, Upstream, UpstreamTls},
     identity::Mode,
     secrets::{self, LocalSecrets},
 };
@@ -68,7 +68,7 @@ pub fn shared_limits(config: &Config, base: &Path) -> anyhow::Result<Option<Shar
     let place = Place::parse(place, tls).map_err(|problem| anyhow!("[limits] shared: {problem}"))?;
     let password = match &limits.shared_password_file {
         Some(file) => {
-            let password = SecretRef::File { file: file.clone() }.read(base);
+            let password = secrets::read(&SecretRef::File { file: file.clone() }, base);
             Some(password.context("[limits] shared_password_file")?)
         }
         None => None,
@@ -203,7 +203,7 @@ fn launch(command: &[String], server: &Upstream, base: &Path) -> anyhow::Result<
     for (name, value) in &server.set_env {
         let secret = value.read(base).with_context(|| format!("set_env.{name}"))?;
         set.insert(name.clone(), secret.reveal().to_owned());
-        if !matches!(value, SecretRef::Text(_)) {
+        if value.kept().is_some() {
             secrets.push(secret);
         }
     }

@@ -35,7 +35,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use url::Url;
 
 use crate::config::{
-    Config, SecretRef, UpstreamTls,
+    Config, Given, UpstreamTls,
     audit::{AuditConfig, Export, OtlpEncoding, SentinelExport, SyslogBody},
 };
 use crate::managed_identity::ManagedIdentity;
@@ -265,7 +265,7 @@ impl Scene<'_> {
         TlsOptions { client_cert: at(&tls.client_cert), key: at(&tls.key), ca: at(&tls.ca), pins: tls.pins() }
     }
 
-    fn secret(&self, field: &str, reference: &SecretRef) -> anyhow::Result<Secret> {
+    fn secret(&self, field: &str, reference: &Given) -> anyhow::Result<Secret> {
         let secret = reference.read(self.base).with_context(|| format!("`{field}`"))?;
         let text = secret.reveal();
         let is_sendable = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
@@ -275,7 +275,7 @@ impl Scene<'_> {
         Ok(secret)
     }
 
-    fn optional(&self, field: &str, reference: Option<&SecretRef>) -> anyhow::Result<Option<Secret>> {
+    fn optional(&self, field: &str, reference: Option<&Given>) -> anyhow::Result<Option<Secret>> {
         reference.map(|reference| self.secret(field, reference)).transpose()
     }
 }

@@ -7,7 +7,7 @@ use bartizan_audit::{
     Details, Event, Kind, Text,
     event::{Change, Decision},
 };
-use bartizan_gateway::{Gate, permit::Rules};
+use bartizan_gateway::{Gate, permit::Draft};
 use bartizan_model::Caller;
 use bartizan_policy::{Bundle, Problems};
 use tokio::sync::{Mutex, MutexGuard};
@@ -32,7 +32,7 @@ pub async fn turn() -> MutexGuard<'static, ()> {
 /// What is wrong with them.
 pub fn begin(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<()> {
     let rules = endpoints::rules(config, base)?;
-    put(gate, rules)?;
+    put(gate, gate.policy().draft(rules).map_err(as_problems)?);
     if let Some(bundle) = gate.policy().bundle() {
         let message = Some(Text::new("in force from the start on"));
         let details = Details { message, ..Details::default() };
@@ -48,13 +48,11 @@ pub fn begin(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<()> {
 /// What is wrong with them, or that they cannot be recorded.
 pub async fn renew(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<()> {
     let _turn = turn().await;
-    let read = endpoints::rules(config, base).and_then(|rules| {
-        let (bundle, _) = gate.policy().draft(&rules).map_err(as_problems)?;
-        Ok((rules, bundle))
-    });
+    let read =
+        endpoints::rules(config, base).and_then(|rules| gate.policy().draft(rules).map_err(as_problems));
     let before = gate.policy().bundle();
-    let (rules, after) = match read {
-        Ok(read) => read,
+    let draft = match read {
+        Ok(draft) => draft,
         Err(error) => {
             note_of(
                 gate,
@@ -69,12 +67,14 @@ pub async fn renew(gate: &Gate, config: &Config, base: &Path) -> anyhow::Result<
             return Err(error);
         }
     };
+    let after = draft.bundle();
     if before.as_ref().is_none_or(|before| before.version() != after.version()) {
         let event = Event::new(Kind::PolicyChanged).by(&Caller::local_owner());
-        let noting = gate.recorder().log().note(event.with(changed(before.as_deref(), &after)));
+        let noting = gate.recorder().log().note(event.with(changed(before.as_deref(), after)));
         let _ = noting.await.context("the policies stay as they are, for their change cannot be recorded")?;
     }
-    put(gate, rules)
+    put(gate, draft);
+    Ok(())
 }
 
 /// What is recorded of policies that are to be in force in the place of others: versions, and the ids of those that were
@@ -106,14 +106,14 @@ fn note_of(gate: &Gate, details: Details) {
     gate.recorder().log().mention(event.with(details));
 }
 
-fn put(gate: &Gate, rules: Rules) -> anyhow::Result<()> {
-    for warning in gate.policy().govern(rules).map_err(as_problems)? {
+fn put(gate: &Gate, draft: Draft) {
+    for warning in draft.warnings() {
         tracing::warn!("[policy]: {warning}");
     }
-    Ok(())
+    gate.policy().adopt(draft);
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
-fn as_problems(problems: String) -> Problems {
-    Problems(problems.lines().map(|line| format!("[policy]: {line}")).collect())
+fn as_problems(problems: String) -> anyhow::Error {
+    Problems(problems.lines().map(|line| format!("[policy]: {line}")).collect()).into()
 }

@@ -16,11 +16,7 @@ use bartizan_shield::{
 use http::{HeaderMap, HeaderValue, Method, header};
 use url::Url;
 
-use crate::{
-    config::{Config, SecretRef},
-    endpoints,
-    managed_identity::ManagedIdentity,
-};
+use crate::{config::Config, endpoints, managed_identity::ManagedIdentity, secrets};
 
 /// A model of the configuration that cannot be used, with the field and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +82,7 @@ const NO_ONNX: &str = "this build has no ONNX; build with --features onnx";
 fn service(name: &str, settings: &SecondOpinion, egress: &Egress, base: &Path) -> anyhow::Result<Opinion> {
     let url = Url::parse(&settings.url().context("endpoint")?).context("endpoint")?;
     let endpoint = egress.endpoint(&Peer { url, tls: TlsOptions::default(), dangerous_plaintext: false })?;
-    let key = settings.key.as_ref().map(|key| SecretRef::from(key).read(base)).transpose().context("key")?;
+    let key = settings.key.as_ref().map(|key| secrets::read(key, base)).transpose().context("key")?;
     let identity = settings.managed_identity.then(|| {
         let client_id = settings.identity_client_id.as_deref();
         ManagedIdentity::new(egress, COGNITIVE_SERVICES, client_id, Arc::new(SystemClock))

@@ -379,9 +379,10 @@ impl Reload {
         let witness = witness::setting(config, &self.base, &self.state.audit_folder())?;
         let admission = self.doorman.admission(config, &self.base, &self.state, self.address, &desk).await?;
         let api = Api::of(config, &self.base, &self.state, &self.doorman, &admission)?;
-        // Whoever may come in by the new configuration comes under its policies: those first, or nothing.
+        let alerts = self.alerts.prepare(&config.alerts)?;
+        // Whoever may come in by the new configuration comes under its policies: those first, or nothing. Nothing after them can fail.
         governing::renew(&self.gate, config, &self.base).await?;
-        self.alerts.apply(&config.alerts)?;
+        self.alerts.adopt(alerts);
         self.reviewing.apply(config.policy.review);
         self.doorman.adopt(&admission);
         self.gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));

@@ -15,8 +15,8 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
-use bartizan_model::Secret;
-use bartizan_oauth::{SecretRef, outbound::Secrets, signin::ReadSecret};
+use bartizan_model::{Secret, SecretRef};
+use bartizan_oauth::{outbound::Secrets, signin::ReadSecret};
 
 pub use command::{SecretsCommand, secrets, versions};
 pub use fetch::{address_problems, prepare, watch};
@@ -104,20 +104,15 @@ pub fn read(from: &SecretRef, base: &Path) -> anyhow::Result<Secret> {
     }
 }
 
-impl config::SecretRef {
+impl config::Given {
     /// The value.
     ///
     /// # Errors
     /// Why it cannot be read.
     pub fn read(&self, base: &Path) -> anyhow::Result<Secret> {
-        let from = match self {
-            Self::Text(text) => return Ok(Secret::new(text.clone())),
-            Self::Env { env } => SecretRef::Env { env: env.clone() },
-            Self::File { file } => SecretRef::File { file: file.clone() },
-            Self::Vault { vault } => SecretRef::Vault { vault: vault.clone() },
-            Self::AzureKv { azure_kv } => SecretRef::AzureKv { azure_kv: azure_kv.clone() },
-            Self::Hashicorp { hashicorp } => SecretRef::Hashicorp { hashicorp: hashicorp.clone() },
-        };
-        read(&from, base)
+        match self {
+            Self::Text(text) => Ok(Secret::new(text.clone())),
+            Self::Kept(place) => read(place, base),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The state folder: our key and the local token, ours alone.
 
+mod missing;
+
 use std::{
     fs,
     io::ErrorKind,
@@ -18,6 +20,10 @@ use bartizan_store::{
     StoredResponses, StoredReviews, StoredSessions, create_once,
 };
 
+pub use missing::{NoState, recorded};
+
+use missing::{Folder, missing};
+
 use crate::{
     config,
     keys::{self, Keys, LazyKeys},
@@ -28,27 +34,6 @@ use crate::{
 /// The folder a configuration is in.
 fn beside(config: Option<&Path>) -> &Path {
     config.and_then(Path::parent).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Something of a state folder that a command wanted to look at, and that no gate has made yet.
-#[derive(Debug, thiserror::Error)]
-#[error("no {} has run here: there is no {}. {}", .whose.maker(), .missing.display(), .whose.advice())]
-pub struct NoState {
-    missing: PathBuf,
-    whose: Folder,
-}
-
-/// Something of a state folder that is gone, while other things of it are there: whatever is made in its place is not what it was.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{} is missing, though `{there}` is beside where it was: restore it from a backup; do not {} before",
-    .missing.display(),
-    .whose.start()
-)]
-pub struct Incomplete {
-    missing: PathBuf,
-    there: &'static str,
-    whose: Folder,
 }
 
 /// The database.
@@ -70,50 +55,15 @@ pub struct State {
     looking: Option<Folder>,
 }
 
-/// Whose state a folder keeps.
-#[derive(Clone, Copy, Debug)]
-enum Folder {
-    /// A gate's.
-    Gate,
-    /// A gate's, of which the audit log alone is looked at.
-    Log,
-    /// The user's own.
-    User,
-}
-
-impl Folder {
-    fn maker(self) -> &'static str {
-        match self {
-            Self::Gate | Self::Log => "gate",
-            Self::User => "`bartizan wrap`",
-        }
-    }
-
-    fn start(self) -> &'static str {
-        match self {
-            Self::Gate | Self::Log => "run the gate",
-            Self::User => "start `bartizan wrap`",
-        }
-    }
-
-    fn advice(self) -> &'static str {
-        match self {
-            Self::Gate => {
-                "Say this in the folder where `bartizan run` was started, and with the same --config if it had one"
-            }
-            Self::Log => {
-                "Say this in the folder of the configuration that `bartizan run` was started with, or name the audit folder with --dir"
-            }
-            Self::User => "Say this as the user whose client starts it, and with the same XDG_STATE_HOME",
-        }
-    }
-}
-
 impl State {
-    /// `.bartizan/` beside the configuration file, or in this folder.
+    /// Where the state folder of this configuration is: `.bartizan/` beside the file, or in this folder.
+    pub fn folder_for(config: Option<&Path>) -> PathBuf {
+        beside(config).join(".bartizan")
+    }
+
+    /// The state folder of this configuration, made if there is none.
     pub fn for_config(config: Option<&Path>) -> anyhow::Result<Self> {
-        let state =
-            Self { config: config.map(Path::to_owned), ..Self::at(beside(config).join(".bartizan"))? };
+        let state = Self { config: config.map(Path::to_owned), ..Self::at(Self::folder_for(config))? };
         // The folder must not end up in anybody's repository.
         create_once(&state.folder.join(".gitignore"), b"*\n").context("cannot write to the state folder")?;
         Ok(state)
@@ -138,12 +88,13 @@ impl State {
     }
 
     /// The state folder of this configuration as it is, for commands that look and decide nothing: it is not made if there is none,
-    /// nor is anything in it. What is asked of it and is not there is the error [`NoState`], or [`Incomplete`] where a gate has run.
+    /// nor is anything in it. What is asked of it and is not there is the error [`NoState`], or
+    /// [`Incomplete`](missing::Incomplete) where a gate has run.
     ///
     /// # Errors
     /// It is no folder, or somebody else's.
     pub fn look(config: Option<&Path>) -> anyhow::Result<Self> {
-        let state = Self::as_it_is(beside(config).join(".bartizan"), Folder::Gate)?;
+        let state = Self::as_it_is(Self::folder_for(config), Folder::Gate)?;
         Ok(Self { config: config.map(Path::to_owned), ..state })
     }
 
@@ -152,16 +103,20 @@ impl State {
     /// # Errors
     /// As for [`State::look`].
     pub fn look_for_user() -> anyhow::Result<Self> {
-        Self::as_it_is(Self::users()?, Folder::User)
+        Self::as_it_is(Self::folder_of_user()?, Folder::User)
     }
 
     /// The user's own state folder (XDG Base Directory Specification), which several `wrap`s share.
     pub fn for_user() -> anyhow::Result<Self> {
-        Self::at(Self::users()?)
+        Self::at(Self::folder_of_user()?)
     }
 
+    /// Where the user's own state folder is.
+    ///
+    /// # Errors
+    /// The environment names no place.
     #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
-    fn users() -> anyhow::Result<PathBuf> {
+    pub fn folder_of_user() -> anyhow::Result<PathBuf> {
         let xdg = std::env::var("XDG_STATE_HOME").ok().map(PathBuf::from).filter(|p| p.is_absolute());
         let home = || {
             std::env::var("HOME").ok().filter(|h| !h.is_empty()).map(|h| Path::new(&h).join(".local/state"))
@@ -197,8 +152,8 @@ impl State {
     /// first.
     ///
     /// # Errors
-    /// [`NoState`] where no gate has run, [`Incomplete`] where one has, and one of the two is gone. Nothing of a folder that is not only
-    /// looked at.
+    /// [`NoState`] where no gate has run, [`Incomplete`](missing::Incomplete) where one has, and one of the two is gone. Nothing of
+    /// a folder that is not only looked at.
     pub fn whole(&self) -> anyhow::Result<()> {
         // Of two processes that begin at once, either makes the keys before the store: the store is looked for first.
         let store = self.look_at(&self.store());
@@ -305,7 +260,7 @@ impl State {
     /// The database, made when it is first asked for, unless this is only looked at.
     ///
     /// # Errors
-    /// It cannot be opened; or it is gone, and [`Incomplete`] says so.
+    /// It cannot be opened; or it is gone, and [`Incomplete`](missing::Incomplete) says so.
     pub async fn database(&self) -> anyhow::Result<Database> {
         let path = self.store();
         self.look_at(&path)?;
@@ -470,27 +425,6 @@ impl State {
     }
 }
 
-/// That the audit folder `audit` is there, in the state folder of a gate.
-///
-/// # Errors
-/// [`NoState`] where no gate has run, [`Incomplete`] where one has.
-pub fn recorded(audit: &Path) -> anyhow::Result<()> {
-    if audit.exists() {
-        return Ok(());
-    }
-    Err(missing(audit.parent().unwrap_or(Path::new("")), audit, Folder::Log))
-}
-
-/// What to say of `path` in the state folder `folder`, where it is not: nobody has begun there, or it was lost.
-fn missing(folder: &Path, path: &Path, whose: Folder) -> anyhow::Error {
-    let there = [STORE, "keys.json", SEEN, AUDIT].into_iter().find(|name| folder.join(name).exists());
-    let missing = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match there {
-        Some(there) => Incomplete { missing, there, whose }.into(),
-        None => NoState { missing, whose }.into(),
-    }
-}
-
 /// That a folder is one, and this user's.
 fn ours(folder: &Path, about: &fs::Metadata) -> anyhow::Result<()> {
     if !about.is_dir() {
@@ -503,142 +437,4 @@ fn ours(folder: &Path, about: &fs::Metadata) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_only_looked_at_is_neither_made_nor_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("bartizan.toml");
-        fs::write(&config, "[[servers]]\nname = \"one\"\ncommand = [\"one\"]\n").unwrap();
-        let place = folder.path().join(".bartizan");
-        let is_missing = |error: anyhow::Error| error.is::<NoState>();
-        let state = State::look(Some(&config)).unwrap();
-        assert!(state.present().is_err());
-        assert!(is_missing(state.database().await.unwrap_err()));
-        assert!(state.keys().await.is_err_and(is_missing));
-        assert!(!place.exists());
-        // A folder with nothing but a token: a script may have asked for that first.
-        fs::create_dir(&place).unwrap();
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o750)).unwrap();
-        let state = State::look(Some(&config)).unwrap();
-        assert!(state.present().is_ok());
-        assert!(state.whole().is_err_and(is_missing));
-        assert!(state.database().await.is_err_and(is_missing));
-        assert!(state.keys().await.is_err_and(is_missing));
-        assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
-        assert_eq!(fs::metadata(&place).unwrap().mode() & 0o777, 0o750);
-        // What a gate has made is opened.
-        let made = State::for_config(Some(&config)).unwrap();
-        made.database().await.unwrap().close().await;
-        made.keys().await.unwrap();
-        let state = State::look(Some(&config)).unwrap();
-        state.database().await.unwrap().close().await;
-        assert_eq!(state.sealer().await.unwrap().mark(&[b"x"]), made.sealer().await.unwrap().mark(&[b"x"]));
-    }
-
-    fn configured(folder: &Path) -> PathBuf {
-        let config = folder.join("bartizan.toml");
-        fs::write(&config, "[[servers]]\nname = \"one\"\ncommand = [\"one\"]\n").unwrap();
-        config
-    }
-
-    #[tokio::test]
-    async fn a_folder_without_a_gate_is_said_to_be_none_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = configured(folder.path());
-        let Err(error) = State::of_gate(Some(&config)) else { panic!("there is no gate") };
-        assert!(error.to_string().contains("no gate has run here"), "{error}");
-        assert!(!folder.path().join(".bartizan").exists());
-        let made = State::for_config(Some(&config)).unwrap();
-        made.token().unwrap();
-        assert!(
-            State::of_gate(Some(&config)).is_err_and(|error| error.is::<NoState>()),
-            "a token is no gate"
-        );
-        made.database().await.unwrap().close().await;
-        assert!(State::of_gate(Some(&config)).is_ok());
-    }
-
-    #[tokio::test]
-    async fn keys_and_store_are_made_together_and_neither_in_the_place_of_a_lost_one() {
-        for first in ["keys", "database"] {
-            let folder = tempfile::tempdir().unwrap();
-            let config = configured(folder.path());
-            let state = State::for_config(Some(&config)).unwrap();
-            match first {
-                "keys" => {
-                    state.keys().await.unwrap();
-                }
-                _ => state.database().await.unwrap().close().await,
-            }
-            State::of_gate(Some(&config)).unwrap().keys().await.unwrap();
-            let place = state.folder().to_owned();
-            let is_lost = |error: anyhow::Error| {
-                let words = format!("{error:#}");
-                error.is::<Incomplete>() && words.contains("keys.json is missing") && words.contains("backup")
-            };
-            fs::remove_file(place.join("keys.json")).unwrap();
-            assert!(place.join("seal.key").exists(), "which wrapped the lost file, and opens nothing alone");
-            assert!(State::of_gate(Some(&config)).is_err_and(is_lost));
-            assert!(State::look(Some(&config)).unwrap().keys().await.is_err_and(is_lost));
-            assert!(State::for_config(Some(&config)).unwrap().keys().await.is_err_and(is_lost));
-            assert!(!place.join("keys.json").exists(), "none are made");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_store_that_is_gone_is_named_and_not_made_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = configured(folder.path());
-        let state = State::for_config(Some(&config)).unwrap();
-        state.database().await.unwrap().close().await;
-        let place = state.folder().to_owned();
-        fs::write(place.join(SEEN), "").unwrap();
-        for end in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(place.join(format!("store.db{end}")));
-        }
-        let is_lost = |error: anyhow::Error| {
-            error.is::<Incomplete>() && format!("{error:#}").contains("store.db is missing")
-        };
-        assert!(State::of_gate(Some(&config)).is_err_and(is_lost));
-        assert!(State::look(Some(&config)).unwrap().database().await.is_err_and(is_lost));
-        assert!(State::for_config(Some(&config)).unwrap().database().await.is_err_and(is_lost));
-        State::for_config(Some(&config)).unwrap().keys().await.unwrap();
-        assert!(!place.join(STORE).exists());
-    }
-
-    /// A version without a key file sealed and marked with `seal.key` itself.
-    #[tokio::test]
-    async fn the_keys_of_an_earlier_version_are_taken_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = configured(folder.path());
-        let state = State::for_config(Some(&config)).unwrap();
-        let key = state.folder().join("seal.key");
-        let earlier = Sealer::from_file(&key, &OsEntropy).unwrap();
-        state.open_store().await.unwrap().close().await;
-        let mark = earlier.mark(&[SEEN.as_bytes(), &7_u64.to_be_bytes()]);
-        fs::write(state.folder().join(SEEN), format!("7 {mark}\n")).unwrap();
-        let looked = State::look(Some(&config)).unwrap();
-        assert!(looked.whole().is_ok() && looked.keys().await.is_err_and(|error| error.is::<NoState>()));
-        let state = State::of_gate(Some(&config)).unwrap();
-        state.keys().await.unwrap();
-        assert!(keys::path(state.folder()).exists());
-    }
-
-    #[test]
-    fn is_made_once_and_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("bartizan.toml");
-        let first = State::for_config(Some(&config)).unwrap().token().unwrap();
-        let state = State::for_config(Some(&config)).unwrap();
-        assert!(state.token().unwrap().matches(first.reveal().as_bytes()));
-        let mode =
-            |name: &str| fs::metadata(folder.path().join(".bartizan").join(name)).unwrap().mode() & 0o777;
-        assert_eq!((mode(""), mode("token")), (0o700, 0o600));
-        assert_eq!(fs::read_to_string(folder.path().join(".bartizan/.gitignore")).unwrap(), "*\n");
-        fs::set_permissions(folder.path().join(".bartizan/token"), fs::Permissions::from_mode(0o644))
-            .unwrap();
-        assert!(state.token().is_err(), "a token others could read is not used");
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use bartizan_audit::{Kind as Recorded, event::Decision};
 use bartizan_model::{Clock, ServerName, SystemClock, Timestamp};
 use bartizan_store::{
@@ -25,7 +26,7 @@ use crate::{
     ConfigFile,
     journal::{Deed, Journal, OwnLog, uid},
     print, say_error,
-    state::State,
+    state::{NoState, State},
 };
 
 use approvals::ApprovalsCommand;
@@ -100,6 +101,8 @@ pub enum ToolsCommand {
         output: Option<PathBuf>,
     },
     /// Approve what a bartizan.lock holds, after showing what is new in it. Nothing is taken back.
+    ///
+    /// It works before the first run, too: a gate in a fresh checkout can begin with what was reviewed.
     Import {
         /// The file, `-` for standard input.
         file: PathBuf,
@@ -229,6 +232,20 @@ impl From<End> for ExitCode {
 /// Runs one of them.
 pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
     crate::start_log("warn");
+    Ok(match run(command).await {
+        Ok(end) => end,
+        Err(error) => match refusal(&error) {
+            Some(end) => {
+                say_error(&format!("error: {error:#}\n"));
+                end
+            }
+            None => return Err(error),
+        },
+    }
+    .into())
+}
+
+async fn run(command: ToolsCommand) -> anyhow::Result<End> {
     let place = match &command {
         ToolsCommand::List { place, .. }
         | ToolsCommand::Diff { place, .. }
@@ -241,12 +258,19 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
         | ToolsCommand::Rollback { deciding, .. } => &deciding.place,
         ToolsCommand::Quarantine(command) => command.place(),
     };
-    let path = place.config.config.as_deref();
-    let state = match (place.wrapped, command.only_looks()) {
-        (true, true) => State::look_for_user()?,
-        (true, false) => State::of_user()?,
-        (false, true) => State::look(path)?,
-        (false, false) => State::of_gate(path)?,
+    let locked = match &command {
+        ToolsCommand::Import { file, .. } => Some(lock::read(file)?),
+        _ => None,
+    };
+    let found = place.state(command.only_looks());
+    let state = match (found, &command, &locked) {
+        (Err(nobody), ToolsCommand::Import { check: false, consent, .. }, Some(text))
+            if nobody.is::<NoState>() =>
+        {
+            let Some(begun) = place.begin(text, consent)? else { return Ok(End::Findings) };
+            begun
+        }
+        (found, ..) => found?,
     };
     let database = state.database().await?;
     let pins = state.pins(database.clone()).await?;
@@ -257,6 +281,7 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
         now: SystemClock.now(),
         say: &|text| Ok(print(text)?),
         ask: &ask,
+        locked: locked.as_deref(),
     };
     let kept = state.quarantine(database.clone()).await?;
     let end = match command {
@@ -271,17 +296,42 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
         command => desk.run(command).await,
     };
     database.close().await;
-    Ok(match end {
-        Ok(end) => end,
-        Err(error) => match refusal(&error) {
-            Some(end) => {
-                say_error(&format!("error: {error:#}\n"));
-                end
-            }
-            None => return Err(error),
-        },
+    end
+}
+
+impl Place {
+    /// The state of what has run here.
+    fn state(&self, only_looks: bool) -> anyhow::Result<State> {
+        let path = self.config.config.as_deref();
+        match (self.wrapped, only_looks) {
+            (true, true) => State::look_for_user(),
+            (true, false) => State::of_user(),
+            (false, true) => State::look(path),
+            (false, false) => State::of_gate(path),
+        }
     }
-    .into())
+
+    /// A state for what has yet to run here, which begins with the lock file `text`; none if the person does not want that: it may
+    /// be the wrong folder.
+    fn begin(&self, text: &str, consent: &Consent) -> anyhow::Result<Option<State>> {
+        let count = lock::parse(text)?.into_pins().len();
+        let path = self.config.config.as_deref();
+        let (who, folder) = if self.wrapped {
+            ("`bartizan wrap`", State::folder_of_user()?)
+        } else {
+            ("gate", State::folder_for(path))
+        };
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        say_error(&format!(
+            "no {who} has run here: its state would begin in {} with {count} definition(s) of the lock file\n",
+            folder.display()
+        ));
+        if !consent.yes && !ask("begin it?")? {
+            say_error("nothing was changed\n");
+            return Ok(None);
+        }
+        Ok(Some(if self.wrapped { State::for_user()? } else { State::for_config(path)? }))
+    }
 }
 
 /// A server that is not there, as far as anybody has seen.
@@ -314,6 +364,8 @@ struct Desk<'a> {
     say: &'a dyn Fn(&str) -> anyhow::Result<()>,
     /// Asks the person; the answer is consent, or that there is nobody to ask.
     ask: &'a dyn Fn(&str) -> Result<bool, Unclear>,
+    /// The text of the lock file that an import is about.
+    locked: Option<&'a str>,
 }
 
 impl Desk<'_> {
@@ -347,9 +399,9 @@ impl Desk<'_> {
             ToolsCommand::Approvals(_) | ToolsCommand::Quarantine(_) => Ok(End::Usage),
             ToolsCommand::Rollback { deciding, to } => self.roll_back(deciding, to).await,
             ToolsCommand::Export { server, output, .. } => self.export(server.as_ref(), output).await,
-            ToolsCommand::Import { file, server, check, consent, output, .. } => {
-                let text = lock::read(&file)?;
-                self.import(&text, server.as_ref(), check, &consent, output.format).await
+            ToolsCommand::Import { server, check, consent, output, .. } => {
+                let text = self.locked.context("no lock file was read")?;
+                self.import(text, server.as_ref(), check, &consent, output.format).await
             }
         }
     }

@@ -130,6 +130,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     let questions = arguments.may_ask.into_iter().map(Into::into).collect();
     let may_ask = std::iter::once((name.clone(), questions)).collect();
     let rules = Rules { servers, may_ask, ..Rules::default() };
+    gate.policy().serve_wrapped();
     gate.policy().govern(rules).map_err(|problems| anyhow::anyhow!("the shipped policies: {problems}"))?;
     catalog::identify_all(&gate).await?;
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));

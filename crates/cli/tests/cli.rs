@@ -9,6 +9,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use bartizan_shield::drift::{Definition, LockFile, Locked};
+
 /// A pack of rules that finds one word.
 const RULES: &str = r#"
 [[rule]]
@@ -170,6 +172,7 @@ fn looking_makes_no_state() {
 fn nothing_is_changed_where_no_gate_has_run() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join(".bartizan");
+    fs::write(folder.path().join("text"), "the marmalade is a lie").unwrap();
     for has_token in [false, true] {
         if has_token {
             assert_eq!(bartizan(folder.path(), &["token"]).status.code(), Some(0));
@@ -188,6 +191,10 @@ fn nothing_is_changed_where_no_gate_has_run() {
             "policy flow reset --yes",
             "policy review waive foo --until 90d --why foo",
             "keys rotate",
+            "admin grant --role responder --person foo --issuer https://issuer.example --for 1h",
+            "admin revoke --role responder --person foo --issuer https://issuer.example",
+            "shield report --false-positive text",
+            "shield report --false-negative foo",
         ] {
             let output = bartizan(folder.path(), &command.split(' ').collect::<Vec<_>>());
             let words = said(&output.stderr);
@@ -199,6 +206,38 @@ fn nothing_is_changed_where_no_gate_has_run() {
             }
         }
     }
+}
+
+/// A gate in a fresh checkout may begin with what was reviewed; but whoever stands in the wrong folder is told before it does.
+#[test]
+fn a_lock_file_begins_a_state_only_where_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join(".bartizan");
+    let run = |words: &str| bartizan(folder.path(), &words.split(' ').collect::<Vec<_>>());
+    let definition = Definition::read("tool", r#"{"name":"read","description":"Reads a file"}"#).unwrap();
+    let pin = Locked { server: "files".parse().unwrap(), kind: "tool".to_owned(), definition };
+    let lock = LockFile::new(vec![pin]).unwrap().to_string();
+    fs::write(folder.path().join("bartizan.lock"), &lock).unwrap();
+    fs::write(folder.path().join("broken.lock"), lock.replace("Reads", "Sends")).unwrap();
+    for (command, code, words) in [
+        ("tools import bartizan.lock", 2, "there is no terminal to ask at"),
+        ("tools import bartizan.lock --check", 2, "no gate has run here: there is no /"),
+        ("tools import broken.lock --yes", 3, "not a proper bartizan.lock"),
+        ("tools import missing.lock --yes", 3, "cannot read missing.lock"),
+    ] {
+        let output = run(command);
+        assert_eq!(output.status.code(), Some(code), "{command}: {}", said(&output.stderr));
+        assert!(said(&output.stderr).contains(words), "{command}: {}", said(&output.stderr));
+        assert!(!state.exists(), "{command}");
+    }
+    let output = run("tools import bartizan.lock --yes");
+    let words = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    assert!(words.contains("no gate has run here: its state would begin in /"), "{words}");
+    assert!(words.contains("/.bartizan with 1 definition(s)"), "{words}");
+    assert_eq!(said(&run("tools export").stdout), lock);
+    let again = run("tools import bartizan.lock --yes");
+    assert_eq!(said(&again.stderr), "everything in it is approved already\n", "it is said once");
 }
 
 #[test]
@@ -232,6 +271,9 @@ fn what_is_missing_of_a_store_is_named() {
                 ("tools list", 3),
                 ("tools approve foo --yes", 3),
                 ("secrets remove FIRST", 3),
+                ("admin grant --role responder --person foo --issuer https://issuer.example --for 1h", 3),
+                ("shield report --false-negative bartizan.lock", 3),
+                ("tools import bartizan.lock --yes", 3),
                 ("run", 3),
             ],
         ),
@@ -240,6 +282,7 @@ fn what_is_missing_of_a_store_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join(".bartizan");
         begin(folder.path());
+        fs::write(folder.path().join("bartizan.lock"), LockFile::new(vec![]).unwrap().to_string()).unwrap();
         let doctor = bartizan(folder.path(), &["doctor", "--offline"]);
         assert_eq!(doctor.status.code(), Some(0), "{}", said(&doctor.stdout));
         for file in [lost.to_owned(), format!("{lost}-wal"), format!("{lost}-shm")] {

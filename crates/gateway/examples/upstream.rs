@@ -35,9 +35,9 @@ use bartizan_gateway::{
     upstream::{Answer, Failure, http::Wire},
 };
 use bartizan_mcp::{Era, Message, message};
-use bartizan_model::{Caller, Secret, ServerName, SystemClock, Timestamp};
+use bartizan_model::{Caller, Secret, SecretRef, ServerName, SystemClock, Timestamp};
 use bartizan_oauth::{
-    EgressFetch, Fetch, Fetching, NamedBy, Probing, SecretRef, Sent, SubjectTokens,
+    EgressFetch, Fetch, Fetching, NamedBy, Probing, Sent, SubjectTokens,
     facade::{Asked, Person},
     outbound::{self, Assertions, CredentialConfig, Linking, Made, Means, Secrets},
 };

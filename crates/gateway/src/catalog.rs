@@ -4,7 +4,9 @@
 //! approved. Tools, prompts, templates and instructions are pinned; entries of `resources/list` are data that comes
 //! and goes, and are left to the policy and the shield unless the operator has them pinned (`pin_resources`).
 
+mod admitting;
 pub mod faces;
+mod looking;
 
 use std::{
     borrow::Cow,
@@ -16,31 +18,26 @@ use std::{
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use bartizan_mcp::{
-    Era, Message, Refusal, Splice, code, era,
+    Splice,
     json::{Value, quote},
 };
-use bartizan_model::{CallerKey, ServerName};
-use bartizan_shield::{Catalogue, Shield, Verdict, drift::Definition, schema::Contract};
+use bartizan_model::CallerKey;
+use bartizan_shield::{Catalogue, Shield, Verdict, drift::Definition};
 use bartizan_store::{
     Digest, Keeper,
-    pins::{
-        Decision, Event, Extent, Finding, IDENTITY, Kind, Look, Observation, Offered, PinError, Policy,
-        Reason, Ruling,
-    },
+    pins::{Decision, Event, Extent, Finding, Kind, Look, Observation, Offered, PinError, Policy, Reason},
 };
 use tokio::time::Instant;
 
-use faces::Faces;
+pub use looking::{LookError, announces_change, identify_all, watch};
 
 use crate::{
-    Asker,
     contract::{self, Contracts},
     inspect,
-    inventory::{self, DefinitionKind},
-    merged, program,
+    inventory::DefinitionKind,
     record::Recorder,
     server::{Pinning, Server, ServerSettings},
-    upstream::{Failure, stdio::lock},
+    upstream::stdio::lock,
 };
 
 /// Lists whose judgement is remembered.
@@ -48,15 +45,6 @@ const REMEMBERED: usize = 1024;
 
 /// For how long. The keeper's own memory is as short, so that "last seen" stays true.
 const REMEMBER: Duration = Duration::from_secs(60);
-
-/// How often a server is looked at without anybody asking.
-const LOOK_AGAIN: Duration = Duration::from_secs(600);
-
-/// How long after a look the next one may begin, whatever a server announces (attacks.md PO-16).
-const REST: Duration = Duration::from_secs(1);
-
-/// How long a server that could not be looked at is left alone.
-const FAILED_REST: Duration = Duration::from_secs(5);
 
 /// What stands between a server's definitions and those who use them.
 pub struct Catalog {
@@ -84,17 +72,6 @@ pub struct Withheld {
     pub name: String,
     /// Why, in a stable word.
     pub reason: &'static str,
-}
-
-/// Why a server could not be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum LookError {
-    /// The store failed.
-    #[error(transparent)]
-    Pins(#[from] PinError),
-    /// The server did.
-    #[error(transparent)]
-    Server(#[from] Failure),
 }
 
 impl Catalog {
@@ -284,250 +261,6 @@ impl Catalog {
             }
         }
     }
-
-    /// Lets a call through whose tool or prompt is approved.
-    ///
-    /// # Errors
-    /// The refusal: an unknown name reads as such, a withheld one says what must happen (attacks.md PO-01).
-    pub async fn admit(
-        &self,
-        asker: &Asker,
-        server: &Arc<Server>,
-        era: Era,
-        is_merged: bool,
-        message: &Message,
-    ) -> Result<(), Refusal> {
-        let kind = match message.method().as_ref() {
-            "tools/call" => Kind::Tool,
-            "prompts/get" => Kind::Prompt,
-            _ => return Ok(()),
-        };
-        if !is_pinned(server) {
-            return Ok(());
-        }
-        // That it is there was checked by `mcp::era`.
-        let named = message.param("name").and_then(Value::as_str).unwrap_or_default();
-        let bare = if is_merged { merged::split_name(&named).map_or("", |(_, bare)| bare) } else { &named };
-        let name = server.name();
-        if self.keeper.is_approved(name, kind, bare) {
-            return Ok(());
-        }
-        let looked = self.look_at(server, false).await;
-        if self.keeper.is_approved(name, kind, bare) {
-            return Ok(());
-        }
-        let status = |modern| if era == Era::Modern { modern } else { 200 };
-        match (self.held(server, kind, bare).await?, looked) {
-            (Some(withheld), _) => Err(Refusal { status: status(403), ..withheld }),
-            (None, Err(LookError::Server(failure))) => {
-                let refusal = failure.refusal(name.as_str());
-                Err(Refusal { status: status(refusal.status), ..refusal })
-            }
-            (None, Err(LookError::Pins(error))) => {
-                tracing::error!(server = %name, %error, "the pins cannot be read");
-                Err(unreadable())
-            }
-            (None, Ok(())) => {
-                // Nobody may have listed anything yet for want of an account.
-                if let Some(failure) = server.missing_link(asker).await {
-                    let refusal = failure.refusal(name.as_str());
-                    return Err(Refusal { status: status(refusal.status), ..refusal });
-                }
-                let what = kind.as_str();
-                Err(Refusal::new(status(400), code::INVALID_PARAMS, format!("there is no such {what}")))
-            }
-        }
-    }
-
-    /// What the tool that `message` calls takes and gives; none where nothing is pinned, or the operator wants no comparison.
-    pub fn contract(&self, server: &Server, is_merged: bool, message: &Message) -> Option<Arc<Contract>> {
-        if message.method() != "tools/call" || !is_pinned(server) || !server.settings().validates {
-            return None;
-        }
-        let named = message.param("name").and_then(Value::as_str).unwrap_or_default();
-        let bare = if is_merged { merged::split_name(&named).map_or("", |(_, bare)| bare) } else { &named };
-        let set = self.keeper.approved();
-        set.get(server.name(), Kind::Tool, bare).map(|pinned| self.contracts.of(pinned.hash, &pinned.text))
-    }
-
-    /// What every approved tool of `server` takes and gives.
-    pub fn contracts(&self, server: &Server) -> Vec<Arc<Contract>> {
-        if !is_pinned(server) || !server.settings().validates {
-            return Vec::new();
-        }
-        let set = self.keeper.approved();
-        set.of(server.name(), Kind::Tool)
-            .map(|(_, pinned)| self.contracts.of(pinned.hash, &pinned.text))
-            .collect()
-    }
-
-    /// Why a definition that was offered before is withheld.
-    async fn held(&self, server: &Server, kind: Kind, bare: &str) -> Result<Option<Refusal>, Refusal> {
-        let (name, what) = (server.name(), kind.as_str());
-        let key = bartizan_store::pins::Key { server: name.clone(), kind, name: bare.to_owned() };
-        let reason = self.keeper.held(&key).await.map_err(|error| {
-            tracing::error!(server = %name, %error, "the pins cannot be read");
-            unreadable()
-        })?;
-        let text = format!(
-            "the {what} `{bare}` of the server `{name}` is withheld until its operator has looked at it: \
-             bartizan tools diff --server {name}"
-        );
-        Ok(reason.map(|reason| {
-            let (reason, server, bare) = (reason.code(), quote(name.as_str()), quote(bare));
-            Refusal::new(403, code::WITHHELD, text).with_data(format!(
-                r#"{{"source":"bartizan","reason":"{reason}","server":{server},"name":{bare}}}"#
-            ))
-        }))
-    }
-
-    /// Looks at everything a server defines, unless that was done a moment ago; `again` looks at one already known too.
-    ///
-    /// # Errors
-    /// [`LookError`].
-    pub async fn look_at(&self, server: &Arc<Server>, again: bool) -> Result<(), LookError> {
-        // Where everybody has an account of their own the gate has none: what its callers list is what is pinned.
-        if !is_pinned(server) || server.is_personal() {
-            return Ok(());
-        }
-        // One at a time: whoever waits finds it done.
-        let mut looked = server.looked().lock().await;
-        match &*looked {
-            Some((at, Ok(()))) if again && at.elapsed() < REST => {
-                // What was announced meanwhile is looked at when the rest is over, not forgotten.
-                server.note_change();
-                return Ok(());
-            }
-            Some((at, Ok(()))) if !again && at.elapsed() < LOOK_AGAIN * 2 => return Ok(()),
-            Some((at, Err(failure))) if at.elapsed() < FAILED_REST => return Err(failure.clone().into()),
-            _ => {}
-        }
-        let nobody = CallerKey::nobody();
-        self.identify(server.settings()).await?;
-        let found = match inventory::take(server).await {
-            Ok(found) => found,
-            Err(failure) => {
-                *looked = Some((Instant::now(), Err(failure.clone())));
-                return Err(failure.into());
-            }
-        };
-        if let Some(instructions) = &found.instructions {
-            self.shows_instructions(server, &nobody, instructions).await;
-        }
-        for kind in DefinitionKind::ALL {
-            let Some(pinned) = pinned_kind(server, kind) else { continue };
-            let entries: Vec<_> =
-                found.definitions.iter().filter(|(k, _)| *k == kind).map(|(_, raw)| raw.as_str()).collect();
-            self.look(server, &nobody, pinned, &entries, Extent::Whole(vec![pinned])).await?;
-        }
-        *looked = Some((Instant::now(), Ok(())));
-        Ok(())
-    }
-
-    /// Pins who the server is: its command and what that runs, or its address (attacks.md SC-01).
-    ///
-    /// What more becomes known of the same command, a package that was installed meanwhile or what an older gate did not look
-    /// at, is pinned at its first sight and told of; from then on it changes for nobody unseen.
-    ///
-    /// # Errors
-    /// [`PinError`].
-    pub async fn identify(&self, settings: &ServerSettings) -> Result<(), PinError> {
-        let identity = program::identity(settings).await;
-        let offered = offer(Kind::Identity, identity.definition(), Vec::new());
-        let extent = Extent::Whole(vec![Kind::Identity]);
-        let approved = self.keeper.approved();
-        let approved = approved.get(&settings.name, Kind::Identity, IDENTITY);
-        if approved.is_none_or(|approved| !program::says_more(&identity, approved)) {
-            return self.observe(settings, &CallerKey::nobody(), extent, vec![offered]).await.map(|_| ());
-        }
-        let (server, hash) = (settings.name.clone(), offered.hash);
-        let key = bartizan_store::pins::Key { server, kind: Kind::Identity, name: IDENTITY.to_owned() };
-        let look = Look {
-            server: settings.name.clone(),
-            caller: CallerKey::nobody(),
-            policy: Policy::ApproveByHand,
-            extent,
-            offered: vec![offered],
-        };
-        self.keeper.observe(&look).await?;
-        let ruling = Ruling::Approve { key: key.clone(), hash };
-        self.keeper.rule(&[ruling], "first sight of what the command runs").await?;
-        self.recorder.pins(&key, Event::FirstSeen, None);
-        tracing::info!(server = %settings.name, "what its command runs is pinned from now on");
-        Ok(())
-    }
-}
-
-/// Pins who each server of `gate` is, before anybody asks for anything of it.
-///
-/// # Errors
-/// [`PinError`]; nothing is approved then.
-pub async fn identify_all(gate: &crate::Gate) -> Result<(), PinError> {
-    for server in gate.all_servers() {
-        if is_pinned(&server) {
-            gate.catalog().identify(server.settings()).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Looks at every server of `gate` again and again, and takes over what other processes decide, until it is dropped.
-pub async fn watch(gate: Arc<crate::Gate>) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    let mut due: HashMap<ServerName, Instant> = HashMap::new();
-    let mut faces = Faces::default();
-    loop {
-        ticks.tick().await;
-        if let Err(error) = gate.catalog().keeper.refresh().await {
-            tracing::error!(%error, "the pins cannot be read; nothing is approved until they can");
-        }
-        match gate.responses().refresh().await {
-            Ok(false) => {}
-            Ok(true) => gate.cut_off().await,
-            Err(error) => {
-                tracing::error!(%error, "what is cut off cannot be read; nothing is served until it can");
-            }
-        }
-        for server in gate.all_servers() {
-            if gate.responses().is_quarantined(server.name()) {
-                continue;
-            }
-            if is_pinned(&server) && server.is_due() {
-                let (gate, server) = (Arc::clone(&gate), Arc::clone(&server));
-                tokio::spawn(async move {
-                    if let Err(error) = gate.catalog().identify(server.settings()).await {
-                        tracing::error!(server = %server.name(), %error, "what it runs could not be pinned");
-                    }
-                });
-            }
-            let now = Instant::now();
-            let first = due.entry(server.name().clone()).or_insert(now);
-            if !server.take_change() && *first > now {
-                continue;
-            }
-            // A quarter more or less, so that servers are not all asked at once and cannot know when.
-            let [when, chance] = {
-                let mut bytes = [0; 2];
-                gate.entropy().fill(&mut bytes);
-                bytes
-            };
-            *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
-            let face = faces.after_look(server.name(), now, chance);
-            let gate = Arc::clone(&gate);
-            tokio::spawn(async move {
-                let looking = async {
-                    gate.catalog().look_at(&server, true).await?;
-                    match face {
-                        Some(face) => gate.catalog().look_as(&server, face).await,
-                        None => Ok(()),
-                    }
-                };
-                if let Err(error) = looking.await {
-                    tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
-                }
-            });
-        }
-    }
 }
 
 /// Runs work that takes long where it holds up nobody else's messages.
@@ -535,10 +268,6 @@ pub fn long_work<T>(work: impl FnOnce() -> T) -> T {
     let is_pool = tokio::runtime::Handle::try_current()
         .is_ok_and(|h| h.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread);
     if is_pool { tokio::task::block_in_place(work) } else { work() }
-}
-
-fn unreadable() -> Refusal {
-    Refusal::new(503, code::LIMIT, "the approvals cannot be read now; try again later")
 }
 
 fn is_pinned(server: &Server) -> bool {
@@ -632,14 +361,4 @@ fn digest_of(
     context.update(&[u8::from(is_whole)]);
     context.update(list.as_bytes());
     context.finish().as_ref().first_chunk().copied().unwrap_or_default()
-}
-
-/// Whether a legacy or modern notification says that definitions of `server` changed.
-pub fn announces_change(server: &Server, method: &str) -> bool {
-    let is_of_pins = match method {
-        "notifications/tools/list_changed" | "notifications/prompts/list_changed" => true,
-        "notifications/resources/list_changed" => server.settings().pins_resources,
-        _ => false,
-    };
-    is_of_pins && era::is_server_notification(Era::Legacy, method)
 }

@@ -218,10 +218,7 @@ pub fn answer(
     } else {
         Vec::new()
     };
-    let to_clean = Verdict::of(kind, trust, config, acting.clone());
-    let to_clean =
-        to_clean.findings.iter().filter(|judged| judged.decision == Decision::Server(Action::Redact));
-    let acts = Acts::of_rules(to_clean.map(|judged| judged.finding.rule.as_ref()));
+    let acts = to_clean(&Verdict::of(kind, trust, config, acting.clone()));
     let cleaned = on_any_thread(long, || as_read(message, known.judged, acts, config.control))?;
     // What goes on is what is judged, redacted and remembered.
     let shown = cleaned.as_ref().unwrap_or(message);
@@ -320,12 +317,10 @@ pub fn answer(
                 annotate(message, &told, &mut splice);
             }
             let marks = [action, told.action_but(Category::Control)].contains(&Action::Spotlight);
-            if marks || config.spotlight != Spotlight::Off {
-                let before = splice.is_empty();
-                mark(config.spotlight, server, message, entropy, &mut splice);
-                if before && !splice.is_empty() {
-                    ending.altered("spotlighted");
-                }
+            if (marks || config.spotlight != Spotlight::Off)
+                && mark(config.spotlight, server, message, entropy, &mut splice)
+            {
+                ending.altered("spotlighted");
             }
         }
         (!splice.is_empty()).then(|| splice.finish())
@@ -337,6 +332,34 @@ pub fn answer(
         (None, Some(now)) => Ok(Passed::Changed(Box::new(now))),
         (None, None) => Ok(Passed::AsItIs),
     }
+}
+
+/// What is taken out of what `server` said, which a person has released: whoever looked at it saw what acts on a terminal spelt
+/// out, and it is taken out as it would have been of an answer that passed.
+///
+/// # Errors
+/// [`Failure::Protocol`], if it cannot be read.
+pub fn released(
+    shield: &Shield,
+    server: &Server,
+    message: &Message,
+    ending: &mut Ending,
+) -> Result<Passed, Failure> {
+    let (trust, config) = (server.settings().trust, shield.config());
+    let cleaned = on_any_thread(message.text().len(), || {
+        let acting = controls::found(message, None, config.control);
+        let acts = to_clean(&Verdict::of(kind_of(message), trust, config, acting));
+        as_read(message, None, acts, config.control)
+    })?;
+    let Some(cleaned) = cleaned else { return Ok(Passed::AsItIs) };
+    ending.altered("neutralised");
+    Ok(Passed::Changed(Box::new(cleaned)))
+}
+
+/// What of that which acts on a terminal is to be taken out.
+fn to_clean(verdict: &Verdict) -> Acts {
+    let redacted = verdict.findings.iter().filter(|j| j.decision == Decision::Server(Action::Redact));
+    Acts::of_rules(redacted.map(|judged| judged.finding.rule.as_ref()))
 }
 
 /// What `others` say that `verdict` does not. The literals they stand in are not those of the message that was judged last.
@@ -388,17 +411,18 @@ fn is_marked(mode: Spotlight, server: &Server) -> bool {
     mode != Spotlight::Off && server.settings().trust != Trust::Trusted
 }
 
-/// Marks prose from outside; what is no prose stays byte for byte.
+/// Marks prose from outside; what is no prose stays byte for byte. Answers whether there was any.
 fn mark<'a>(
     mode: Spotlight,
     server: &Server,
     message: &'a Message,
     entropy: &dyn Entropy,
     splice: &mut Splice<'a>,
-) {
+) -> bool {
     if message.result().is_none() || server.settings().trust == Trust::Trusted {
-        return;
+        return false;
     }
+    let mut marks = false;
     let mode = if mode == Spotlight::Off { Spotlight::Delimit } else { mode };
     for key in ["content", "contents"] {
         for block in message.field(key).into_iter().flat_map(Value::elements) {
@@ -412,9 +436,11 @@ fn mark<'a>(
                 && let Some(marked) = spotlight::spotlight(mode, &text, server.name().as_str(), entropy)
             {
                 splice.replace(place, quote(&marked));
+                marks = true;
             }
         }
     }
+    marks
 }
 
 fn annotate<'a>(message: &'a Message, verdict: &Verdict, splice: &mut Splice<'a>) {
@@ -432,11 +458,18 @@ fn found(verdict: &Verdict) -> String {
     format!("[{}]", found.join(","))
 }
 
+/// How many places of a finding are named; a text may hold thousands.
+const PLACES: usize = 16;
+
 fn as_json(judged: &Judged) -> String {
     let finding = &judged.finding;
-    let places: Vec<_> = finding.places.iter().map(|p| quote(&p.at)).collect();
+    let places: Vec<_> = finding.places.iter().take(PLACES).map(|p| quote(&p.at)).collect();
+    let more = match finding.places.len().saturating_sub(PLACES) {
+        0 => String::new(),
+        more => format!(r#","more":{more}"#),
+    };
     format!(
-        r#"{{"rule":{},"severity":"{}","at":[{}]}}"#,
+        r#"{{"rule":{},"severity":"{}","at":[{}]{more}}}"#,
         quote(&finding.rule),
         finding.severity.as_str(),
         places.join(",")
@@ -471,18 +504,10 @@ fn scene(server: &Server) -> Scene<'_> {
     Scene { server: server.name().as_str(), trust: server.settings().trust, catalogue: None }
 }
 
-/// Adds every string of the JSON text `raw`, which stands at byte `base` of its message and at `at` in it.
+/// Adds every string of the JSON text `raw`, which stands at byte `base` of its message and is the member `at` of it.
 fn read<'r>(raw: &'r str, at: &str, base: usize, kind: Kind, to: &mut Vec<Fragment<'r>>) -> Result<(), ()> {
-    let found = json::fragments(raw, kind, json::Limits::default()).map_err(|_| ())?;
-    to.extend(found.into_iter().map(|mut fragment| {
-        if !at.is_empty() {
-            fragment.at = format!("/{at}{}", fragment.at).into();
-        }
-        if let Some(place) = &mut fragment.raw {
-            *place = place.start + base..place.end + base;
-        }
-        fragment
-    }));
+    let member = (!at.is_empty()).then_some(at);
+    to.extend(json::fragments_in(raw, member, base, kind, json::Limits::default()).map_err(|_| ())?);
     Ok(())
 }
 
@@ -493,4 +518,26 @@ fn unread() -> Refusal {
 /// Runs long work where it holds up nobody else's messages.
 pub fn on_any_thread<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes > LONG { long_work(work) } else { work() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_places_some_are_named_and_the_rest_is_counted() {
+        let mut finding = Finding::unjudged("r", "t", Kind::Result, "/0");
+        let place = finding.places[0].clone();
+        let named = |finding: &Finding| {
+            let judged = Judged { finding: finding.clone(), decision: Decision::Server(Action::Annotate) };
+            serde_json::from_str::<serde_json::Value>(&as_json(&judged)).unwrap()
+        };
+        assert_eq!(named(&finding), serde_json::json!({ "rule": "r", "severity": "critical", "at": ["/0"] }));
+        finding
+            .places
+            .extend((1..3000).map(|n| bartizan_shield::Place { at: format!("/{n}"), ..place.clone() }));
+        let many = named(&finding);
+        assert_eq!(many["at"].as_array().map(Vec::len), Some(PLACES));
+        assert_eq!((&many["at"][15], &many["more"]), (&"/15".into(), &2984.into()));
+    }
 }

@@ -1,4 +1,4 @@
-//! Who may come in, and how fast (issue 2 item 9).
+//! Who may come in, and how fast.
 
 mod serving;
 

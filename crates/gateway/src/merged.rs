@@ -1,4 +1,4 @@
-//! The merged endpoint `/mcp`: every server of the caller's era as one (issue 2 item 7).
+//! The merged endpoint `/mcp`: every server of the caller's era as one.
 //!
 //! Tools and prompts are called `{server}__{name}`; a server's name has no underscore, so the first pair parts them.
 //! Resource addresses become `bartizan-{server}+{address}`, still a URI with a valid scheme (RFC 3986 §3.1) and, for

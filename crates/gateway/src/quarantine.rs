@@ -16,7 +16,7 @@ use bartizan_store::{
     quarantine::{Binding, Quarantine, QuarantineError, Suspect},
 };
 
-use crate::{Asker, server::Server, upstream::Failure};
+use crate::{Asker, permit::Policy, server::Server, upstream::Failure};
 
 /// Where suspect answers wait.
 pub struct Ward {
@@ -74,14 +74,9 @@ impl Stay {
         Message::from_spliced(message::result(&id.to_string(), &result)).ok()
     }
 
-    /// Keeps an answer that `failure` withholds for a person, and says so in what the caller reads, with its `page` if there are
-    /// pages.
-    pub async fn keep(
-        &self,
-        answer: &Message,
-        failure: Failure,
-        page: impl Fn(&str) -> Option<String>,
-    ) -> Failure {
+    /// Keeps an answer that `failure` withholds for a person, and says so in what the caller reads: `policy` knows where people
+    /// decide about it.
+    pub async fn keep(&self, answer: &Message, failure: Failure, policy: &Policy) -> Failure {
         let Failure::Withheld { words, data, suspect: Some(found) } = failure else { return failure };
         let Some(result) = answer.result() else { return Failure::Withheld { words, data, suspect: None } };
         let suspect = Suspect {
@@ -92,11 +87,11 @@ impl Stay {
             result: result.text(),
         };
         let kept = self.ward.kept.keep(&suspect, self.ward.clock.now()).await;
-        let page = kept.as_ref().ok().and_then(|item| page(&item.id));
+        let page = kept.as_ref().ok().and_then(|item| policy.page(&format!("/quarantine/{}", item.id)));
         let (more, id) = match &kept {
             Ok(item) => {
                 let page = page.as_ref().map_or(String::new(), |page| format!("{page} or "));
-                let place = format!("{page}`bartizan tools quarantine show {}`", item.id);
+                let place = format!("{page}{}", policy.command("quarantine show", &item.id));
                 (format!("an approver can look at it and release it: {place}"), item.id.as_str())
             }
             Err(error @ (QuarantineError::Full | QuarantineError::TooLong)) => {

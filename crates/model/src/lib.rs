@@ -7,10 +7,12 @@ mod caller;
 mod clock;
 mod entropy;
 mod secret;
+mod secret_ref;
 mod server_name;
 
 pub use caller::{Caller, CallerKey};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use entropy::{Entropy, SeededEntropy};
 pub use secret::Secret;
+pub use secret_ref::SecretRef;
 pub use server_name::{InvalidServerName, ServerName};

@@ -18,9 +18,9 @@ use std::{
 use anyhow::Context;
 use async_trait::async_trait;
 use bartizan_egress::{Config, Egress, TlsOptions};
-use bartizan_model::{Secret, SystemClock};
+use bartizan_model::{Secret, SecretRef, SystemClock};
 use bartizan_oauth::{
-    EgressFetch, Fetch, Ledger, Report, SecretRef, Unrecorded,
+    EgressFetch, Fetch, Ledger, Report, Unrecorded,
     facade::{Application, Asked, AuthorizationRequest, Person},
     signin::{Described, Desk, Noted, SignIn, SignInSettings, SignInSurroundings, Unanswerable},
 };

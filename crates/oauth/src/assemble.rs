@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use bartizan_model::{Clock, Secret};
+use bartizan_model::{Clock, Secret, SecretRef};
 use url::Url;
 
 use crate::{
     DenyList, DpopNonces, Fetch, GroupSource, IssuerConfig, Replays, ResourceServer, ResourceServerConfig,
-    ResourceSettings, SecretRef, SubjectTokens,
+    ResourceSettings, SubjectTokens,
     cache::Cache,
     config::{Constraint, EntraConfig, OidcConfig},
     discovery::KeyPlace,

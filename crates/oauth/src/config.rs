@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use bartizan_model::SecretRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -213,58 +214,6 @@ pub struct IntrospectionConfig {
     pub client_id: String,
     /// Where its secret is kept.
     pub client_secret: SecretRef,
-}
-
-/// Where a secret is kept. It never stands in the configuration itself.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum SecretRef {
-    /// In one of our environment variables.
-    Env {
-        /// Its name.
-        env: String,
-    },
-    /// In a file; a line end at its end does not count.
-    File {
-        /// Its path.
-        file: PathBuf,
-    },
-    /// In the gate's own vault; put there by `bartizan secrets set`.
-    Vault {
-        /// Its name.
-        vault: String,
-    },
-    /// In Azure Key Vault, see `[vaults.azure]`.
-    AzureKv {
-        /// `NAME`, or `NAME/VERSION`.
-        azure_kv: String,
-    },
-    /// In HashiCorp Vault's key/value engine (version 2), see `[vaults.hashicorp]`.
-    Hashicorp {
-        /// `MOUNT/PATH#FIELD`
-        hashicorp: String,
-    },
-    /// An assertion of the identity that Azure manages for this machine. It stands in no configuration: it is what
-    /// `method = "managed_identity"` reads.
-    #[serde(skip)]
-    ManagedIdentity {
-        /// Which identity, where the machine has several.
-        client_id: Option<String>,
-    },
-}
-
-impl SecretRef {
-    /// Where it is kept, in words.
-    pub fn place(&self) -> String {
-        match self {
-            Self::Env { env } => format!("environment variable {env}"),
-            Self::File { file } => format!("file {}", file.display()),
-            Self::Vault { vault } => format!("vault's secret {vault}"),
-            Self::AzureKv { azure_kv } => format!("Azure Key Vault's secret {azure_kv}"),
-            Self::Hashicorp { hashicorp } => format!("HashiCorp Vault's secret {hashicorp}"),
-            Self::ManagedIdentity { .. } => "managed identity of this machine".to_owned(),
-        }
-    }
 }
 
 impl IssuerConfig {

@@ -51,7 +51,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bartizan_model::{Clock, Entropy, Secret, Timestamp};
+use bartizan_model::{Clock, Entropy, Secret, SecretRef, Timestamp};
 use bartizan_store::{Grants, Registrations, Sealer, SigningKeys};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -78,7 +78,7 @@ use self::{
     metadata::Metadata,
 };
 use crate::{
-    Algorithm, DenyList, DpopNonces, Fetch, Ledger, SecretRef,
+    Algorithm, DenyList, DpopNonces, Fetch, Ledger,
     profile::{Facade as Ours, Profile},
     verify::{Issuer, Keys},
 };

@@ -65,7 +65,6 @@ pub use assemble::Surroundings;
 pub use challenge::StepUp;
 pub use config::{
     Constraint, EntraConfig, IntrospectionConfig, IssuerConfig, OidcConfig, ResourceServerConfig, ScopeClaim,
-    SecretRef,
 };
 pub use deny::{Denied, DenyList};
 pub use dpop::{MemoryReplays, Replays};

@@ -28,13 +28,13 @@ mod user;
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use bartizan_model::{Clock, Entropy, Secret, ServerName};
+use bartizan_model::{Clock, Entropy, Secret, SecretRef, ServerName};
 use bartizan_store::{Links, Sealer, links::Account};
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use crate::{Fetch, SecretRef, StepUp, SubjectTokens, signin::ReadSecret};
+use crate::{Fetch, StepUp, SubjectTokens, signin::ReadSecret};
 
 pub use asking::Asking;
 pub use assertions::Assertions;

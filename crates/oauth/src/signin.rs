@@ -37,7 +37,7 @@ mod withheld;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use bartizan_model::{Clock, Entropy, Secret};
+use bartizan_model::{Clock, Entropy, Secret, SecretRef};
 use bartizan_store::{Browsers, Consents, DatabaseError, Pending, Sealer};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -45,7 +45,7 @@ use http::{Method, Response};
 use url::Url;
 
 use crate::{
-    Fetch, GroupSource, Ledger, SecretRef,
+    Fetch, GroupSource, Ledger,
     config::problems::check_url,
     facade::{Asked, Person},
     outbound::{Assertions, Linking},

@@ -14,8 +14,9 @@ use crate::{
 
 /// How long something goes on under a token that nobody vouches for, because its issuer does not answer.
 const DOUBT: Duration = Duration::from_secs(60);
-/// How long a token waits for its turn to be asked about. Whoever has the turn may be held up by a client that does not read.
-const TURN: Duration = Duration::from_secs(60);
+/// How long a token waits for its turn to be asked about. Whoever has the turn may be held up by a client that does not read. Longer
+/// than [`DOUBT`]: who waits behind a question that is never answered hears of that, and does not find out for another minute.
+const TURN: Duration = Duration::from_secs(65);
 
 /// Lines in which tokens wait to be asked about again. In each one is asked about after the other: many streams under one token
 /// ask once, and all of them together are no flood at the issuer. Each knows when the first of the questions began that have

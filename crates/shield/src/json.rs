@@ -3,6 +3,8 @@
 //! For callers that have no reader of their own. A reader that keeps offsets, such as the gateway's, makes
 //! [`Fragment`]s itself. Syntax is somebody else's business: this reads what RFC 8259 allows and refuses the rest.
 
+mod pointer;
+
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use crate::{
@@ -10,6 +12,8 @@ use crate::{
     fragment::{Fragment, Kind, Role},
     verdict::{Action, Decision, Judged, Verdict},
 };
+
+use pointer::{Mark, Path};
 
 /// How much structure a text may have.
 #[derive(Clone, Copy, Debug)]
@@ -44,25 +48,45 @@ pub enum Fault {
 /// Every string of `raw`, property names included, in the order they stand.
 ///
 /// A fragment's place is a JSON pointer (RFC 6901) to the string, or to the property that is named so; its `raw` is the
-/// literal with its quotes. An escape for half a character reads as U+FFFD.
+/// literal with its quotes. An escape for half a character reads as U+FFFD. Of a pointer that is longer than a person reads, `~#`
+/// and what follows it stand for the rest: memory is linear in the text.
 ///
 /// # Errors
 /// [`Fault`]; then nothing of the text counts as read.
 pub fn fragments(raw: &str, kind: Kind, limits: Limits) -> Result<Vec<Fragment<'_>>, Fault> {
-    let mut reader =
-        Reader { raw, at: 0, found: Vec::new(), kind, limits, path: String::new(), open: Vec::new() };
+    fragments_in(raw, None, 0, kind, limits)
+}
+
+/// The same of a value in a message, where it begins at byte `base` and is the property `member`: places lead there from the
+/// object that has it, literals are those of the message.
+///
+/// # Errors
+/// As for [`fragments`].
+pub fn fragments_in<'r>(
+    raw: &'r str,
+    member: Option<&str>,
+    base: usize,
+    kind: Kind,
+    limits: Limits,
+) -> Result<Vec<Fragment<'r>>, Fault> {
+    let mut path = Path::default();
+    if let Some(key) = member {
+        path.key(key);
+    }
+    let mut reader = Reader { raw, base, at: 0, found: Vec::new(), kind, limits, path, open: Vec::new() };
     reader.read()?;
     Ok(reader.found)
 }
 
 struct Reader<'r> {
     raw: &'r str,
+    /// Where `raw` begins in its message.
+    base: usize,
     at: usize,
     found: Vec<Fragment<'r>>,
     kind: Kind,
     limits: Limits,
-    /// The pointer to the value being read.
-    path: String,
+    path: Path,
     open: Vec<Open>,
 }
 
@@ -70,8 +94,8 @@ struct Open {
     object: bool,
     /// Elements of an array so far.
     index: usize,
-    /// Where the path of the container ends.
-    path: usize,
+    /// The path of the container.
+    path: Mark,
 }
 
 impl<'r> Reader<'r> {
@@ -85,7 +109,7 @@ impl<'r> Reader<'r> {
                         return Err(Fault::TooDeep(self.at));
                     }
                     self.at += 1;
-                    self.open.push(Open { object, index: 0, path: self.path.len() });
+                    self.open.push(Open { object, index: 0, path: self.path.mark() });
                     if self.peek() == Some(if object { b'}' } else { b']' }) {
                         self.close();
                     } else {
@@ -103,7 +127,7 @@ impl<'r> Reader<'r> {
                     return if self.peek().is_none() { Ok(()) } else { Err(Fault::Syntax(self.at)) };
                 };
                 let object = open.object;
-                self.path.truncate(open.path);
+                self.path.back(open.path);
                 match (self.peek(), object) {
                     (Some(b','), _) => {
                         self.at += 1;
@@ -128,7 +152,7 @@ impl<'r> Reader<'r> {
     fn enter(&mut self) -> Result<(), Fault> {
         let Some(open) = self.open.last_mut() else { return Err(Fault::Syntax(self.at)) };
         if !open.object {
-            self.path.push_str(&format!("/{}", open.index));
+            self.path.index(open.index);
             open.index += 1;
             return Ok(());
         }
@@ -146,7 +170,7 @@ impl<'r> Reader<'r> {
     fn close(&mut self) {
         self.at += 1;
         if let Some(open) = self.open.pop() {
-            self.path.truncate(open.path);
+            self.path.back(open.path);
         }
     }
 
@@ -180,11 +204,11 @@ impl<'r> Reader<'r> {
         }
         let text = decode(self.raw.get(start + 1..end).unwrap_or_default()).ok_or(Fault::Syntax(start))?;
         if role == Role::Key {
-            self.path.push('/');
-            self.path.push_str(&text.replace('~', "~0").replace('/', "~1"));
+            self.path.key(&text);
         }
-        let at = Cow::Owned(self.path.clone());
-        self.found.push(Fragment { kind: self.kind, role, at, text, raw: Some(start..end + 1) });
+        let at = Cow::Owned(self.path.pointer(self.found.len()));
+        let raw = Some(self.base + start..self.base + end + 1);
+        self.found.push(Fragment { kind: self.kind, role, at, text, raw });
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     fragment::Kind,
 };
 
-pub use config::{KeyRef, OpinionKind, SecondOpinion};
+pub use config::{OpinionKind, SecondOpinion};
 pub use local::{
     Judging, Local, MODEL_BYTES, OnnxModel, PinnedFile, SeverityFrom, TOKENIZER_BYTES, Task, Window,
 };

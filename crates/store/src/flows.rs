@@ -299,3 +299,31 @@ async fn read(
     };
     found.iter().map(flow).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When the connection was made that is asked over the next time.
+    async fn made(flows: &StoredFlows) -> Instant {
+        flows.asking.lock().await.as_ref().expect("one is kept").made
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_is_kept_for_one_question_is_kept_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
+        let flows = StoredFlows::new(database.clone());
+        assert_eq!(flows.resets().await.unwrap(), 0);
+        let first = made(&flows).await;
+        flows.reset(&Caller::new("i", "ann", "c"), "ann", Timestamp::from_unix(9)).await.unwrap();
+        assert_eq!(flows.resets().await.unwrap(), 1);
+        assert_eq!(made(&flows).await, first, "it is asked over again");
+        tokio::time::pause();
+        tokio::time::advance(KEPT).await;
+        tokio::time::resume();
+        assert_eq!(flows.resets().await.unwrap(), 1);
+        assert!(made(&flows).await >= first + KEPT, "it was too old");
+        database.close().await;
+    }
+}

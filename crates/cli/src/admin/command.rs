@@ -88,7 +88,8 @@ async fn grant(whose: Whose, length: Duration) -> anyhow::Result<ExitCode> {
     if length > Duration::from_secs(most.saturating_mul(3600)) {
         bail!("[admin] max_grant_h = {most}: a role is granted for no longer");
     }
-    let state = State::for_config(path)?;
+    // Where no gate has run, none would know of the role.
+    let state = State::of_gate(path)?;
     let now = SystemClock.now();
     let held = Held {
         role: whose.role.as_str().to_owned(),
@@ -110,7 +111,7 @@ async fn grant(whose: Whose, length: Duration) -> anyhow::Result<ExitCode> {
 }
 
 async fn revoke(whose: Whose) -> anyhow::Result<ExitCode> {
-    let state = State::for_config(whose.place.config.as_deref())?;
+    let state = State::of_gate(whose.place.config.as_deref())?;
     let now = SystemClock.now();
     let held = Held {
         role: whose.role.as_str().to_owned(),

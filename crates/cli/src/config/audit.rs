@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{SecretRef, UpstreamTls, content::ContentConfig};
+use super::{Given, UpstreamTls, content::ContentConfig};
 
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -100,7 +100,7 @@ pub struct HttpExport {
     pub url: Url,
     /// The bearer token: `{ env = "NAME" }` or `{ file = "path" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<SecretRef>,
+    pub token: Option<Given>,
     /// TLS towards it: `client_cert` and `key` to show, `ca` to trust instead of the system's.
     #[serde(default)]
     pub tls: UpstreamTls,
@@ -122,7 +122,7 @@ pub struct WebhookExport {
     #[schemars(with = "String")]
     pub url: Url,
     /// What signs: `{ env = "NAME" }` or `{ file = "path" }`, `whsec_` and Base64, or any text of at least 24 characters.
-    pub secret: SecretRef,
+    pub secret: Given,
     /// TLS towards it.
     #[serde(default)]
     pub tls: UpstreamTls,
@@ -187,7 +187,7 @@ pub struct SplunkExport {
     #[schemars(with = "String")]
     pub url: Url,
     /// The HEC token: `{ env = "NAME" }` or `{ file = "path" }`.
-    pub token: SecretRef,
+    pub token: Given,
     /// The index, if not the token's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<String>,
@@ -223,7 +223,7 @@ pub struct SentinelExport {
     pub client_id: Option<String>,
     /// Its secret: `{ env = "NAME" }` or `{ file = "path" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_secret: Option<SecretRef>,
+    pub client_secret: Option<Given>,
     /// Publish as the identity that Azure manages for this machine, instead of an application.
     #[serde(default)]
     pub managed_identity: bool,
@@ -271,7 +271,7 @@ pub struct OtlpExport {
     pub encoding: OtlpEncoding,
     /// The bearer token: `{ env = "NAME" }` or `{ file = "path" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<SecretRef>,
+    pub token: Option<Given>,
     /// TLS towards it.
     #[serde(default)]
     pub tls: UpstreamTls,
@@ -342,7 +342,7 @@ impl Export {
     }
 
     /// Its secrets, each with the name of its field.
-    pub fn secrets(&self) -> Vec<(&'static str, &SecretRef)> {
+    pub fn secrets(&self) -> Vec<(&'static str, &Given)> {
         match self {
             Self::File(_) | Self::Syslog(_) => Vec::new(),
             Self::Http(e) => e.token.iter().map(|t| ("token", t)).collect(),
@@ -379,7 +379,7 @@ impl Export {
             }
         }
         for (field, secret) in self.secrets() {
-            if matches!(secret, SecretRef::Text(_)) {
+            if secret.kept().is_none() {
                 say(format!(
                     "`{field}` is a secret and not for this file: write {{ env = \"NAME\" }} or {{ file = \"path\" }}"
                 ));

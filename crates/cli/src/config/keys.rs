@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use bartizan_model::SecretRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::SecretRef;
+use super::Given;
 
 /// `[keys]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -85,7 +86,7 @@ pub struct Pkcs11Config {
     /// The token's label.
     pub token: String,
     /// Where the user's PIN is kept.
-    pub pin: SecretRef,
+    pub pin: Given,
 }
 
 /// `[vaults]`
@@ -136,7 +137,7 @@ pub struct AzureVault {
     pub identity_client_id: Option<String>,
     /// Where its secret is kept: not in a vault itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_secret: Option<SecretRef>,
+    pub client_secret: Option<Given>,
     /// Instead of a secret: the file with a token of workload identity federation, read anew for each use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federated_token_file: Option<PathBuf>,
@@ -197,7 +198,7 @@ pub struct HashicorpVault {
     #[schemars(with = "String")]
     pub url: Url,
     /// Where a token is kept, for example the sink file of Vault Agent; read anew for each use.
-    pub token: SecretRef,
+    pub token: Given,
     /// The namespace, for Vault Enterprise and HCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
@@ -288,7 +289,7 @@ pub fn problems(keys: &KeysConfig, vaults: &VaultsConfig) -> Vec<String> {
         bootstrap.push(("[keys.pkcs11] pin", &pkcs11.pin));
     }
     for (field, secret) in bootstrap {
-        if !matches!(secret, SecretRef::Env { .. } | SecretRef::File { .. }) {
+        if !matches!(secret.kept(), Some(SecretRef::Env { .. } | SecretRef::File { .. })) {
             found.push(format!("{field} must be {{ env = … }} or {{ file = … }}: it opens the vaults"));
         }
     }

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::SecretRef;
+use super::Given;
 use crate::identity::EndpointConfig;
 
 /// `[[servers]]`: one MCP server, by `command` or by `url`.
@@ -41,7 +41,7 @@ pub struct Upstream {
     pub env: Vec<String>,
     /// Variables that the process gets: a text, `{ env = "NAME" }`, `{ file = "path" }`, `{ vault = "NAME" }`, …
     #[serde(default)]
-    pub set_env: BTreeMap<String, SecretRef>,
+    pub set_env: BTreeMap<String, Given>,
     /// The folder the process starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,

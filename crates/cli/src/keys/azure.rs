@@ -14,7 +14,7 @@ use bartizan_store::root::azure::AzureTokens;
 use tokio::sync::Mutex;
 
 use crate::{
-    config::{Config, SecretRef},
+    config::{Config, Given},
     endpoints,
     managed_identity::ManagedIdentity,
     token_endpoint,
@@ -54,7 +54,7 @@ pub fn tokens(config: &Config, base: &Path) -> anyhow::Result<Arc<dyn AzureToken
 }
 
 enum Proof {
-    Secret(SecretRef),
+    Secret(Given),
     Federated(PathBuf),
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use anyhow::Context;
 use bartizan_audit::Kind;
-use bartizan_model::{Clock, Secret, ServerName, SystemClock};
+use bartizan_model::{Clock, Secret, SecretRef, ServerName, SystemClock};
 use bartizan_oauth::outbound::CredentialConfig;
 use bartizan_store::{
     Plans, Sealer, StoredPlans,
@@ -13,7 +13,7 @@ use bartizan_store::{
 
 use super::compromise::{Done, Run, Scene};
 use crate::{
-    config::{Config, SecretRef, Upstream},
+    config::{Config, Given, Upstream},
     secrets,
 };
 
@@ -25,7 +25,7 @@ pub struct Held {
     /// `env:NAME`, `file:PATH`, or `config:set_env.NAME`.
     pub place: String,
     /// How it can be read; `None` for what stands in the configuration itself.
-    from: Option<bartizan_oauth::SecretRef>,
+    from: Option<SecretRef>,
     /// What it was for, and who else has it.
     pub words: String,
 }
@@ -52,18 +52,17 @@ pub fn secrets(scene: &Scene) -> Vec<Held> {
     found.into_values().collect()
 }
 
-fn shown(upstream: &Upstream) -> Vec<(String, Option<bartizan_oauth::SecretRef>, String)> {
-    use bartizan_oauth::SecretRef as Kept;
+fn shown(upstream: &Upstream) -> Vec<(String, Option<SecretRef>, String)> {
     let mut all = Vec::new();
-    let mut add = |kept: Kept, what: String| {
+    let mut add = |kept: SecretRef, what: String| {
         let place = match &kept {
-            Kept::Env { env } => format!("env:{env}"),
-            Kept::File { file } => format!("file:{}", file.display()),
-            Kept::Vault { vault } => format!("vault:{vault}"),
-            Kept::AzureKv { azure_kv } => format!("azure_kv:{azure_kv}"),
-            Kept::Hashicorp { hashicorp } => format!("hashicorp:{hashicorp}"),
+            SecretRef::Env { env } => format!("env:{env}"),
+            SecretRef::File { file } => format!("file:{}", file.display()),
+            SecretRef::Vault { vault } => format!("vault:{vault}"),
+            SecretRef::AzureKv { azure_kv } => format!("azure_kv:{azure_kv}"),
+            SecretRef::Hashicorp { hashicorp } => format!("hashicorp:{hashicorp}"),
             // Shown to Entra alone; the platform renews it.
-            Kept::ManagedIdentity { .. } => return,
+            SecretRef::ManagedIdentity { .. } => return,
         };
         all.push((place, Some(kept), what));
     };
@@ -71,18 +70,13 @@ fn shown(upstream: &Upstream) -> Vec<(String, Option<bartizan_oauth::SecretRef>,
         add(secret.value.clone(), format!("shown to it in `{}`", secret.header));
     }
     for name in &upstream.env {
-        add(Kept::Env { env: name.clone() }, format!("its processes have {name}"));
+        add(SecretRef::Env { env: name.clone() }, format!("its processes have {name}"));
     }
     let mut written = Vec::new();
     for (name, value) in &upstream.set_env {
-        let mut has = |kept: Kept| add(kept, format!("its processes have it as {name}"));
         match value {
-            SecretRef::Env { env } => has(Kept::Env { env: env.clone() }),
-            SecretRef::File { file } => has(Kept::File { file: file.clone() }),
-            SecretRef::Vault { vault } => has(Kept::Vault { vault: vault.clone() }),
-            SecretRef::AzureKv { azure_kv } => has(Kept::AzureKv { azure_kv: azure_kv.clone() }),
-            SecretRef::Hashicorp { hashicorp } => has(Kept::Hashicorp { hashicorp: hashicorp.clone() }),
-            SecretRef::Text(_) => written.push((
+            Given::Kept(kept) => add(kept.clone(), format!("its processes have it as {name}")),
+            Given::Text(_) => written.push((
                 format!("config:set_env.{name}"),
                 None,
                 "stands in the configuration itself; if it is a secret, move it to a file".to_owned(),
@@ -190,7 +184,7 @@ async fn rotate(
         return Ok((Standing::Failed, format!("[respond] rotate ended with {status}")));
     }
     // The environment of this process is as old as this process.
-    if matches!(from, bartizan_oauth::SecretRef::Env { .. }) {
+    if matches!(from, SecretRef::Env { .. }) {
         let place = &held.place;
         let words =
             format!("[respond] rotate succeeded; restart what has it, then say so by --rotated {place}");

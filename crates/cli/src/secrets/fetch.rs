@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{Remote, fetched};
 use crate::{
-    config::{Config, SecretRef},
+    config::{Config, Given},
     endpoints,
     keys::{EgressWire, azure_tokens, tls, trimmed},
     managed_identity::ManagedIdentity,
@@ -52,7 +52,7 @@ struct Fetcher {
 
 struct Hashicorp {
     address: String,
-    token: SecretRef,
+    token: Given,
     namespace: Option<String>,
     base: std::path::PathBuf,
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use bartizan_model::{Clock, SystemClock};
-use bartizan_shield::{Category, Config, Fragment, Kind, Scene, Shield};
+use bartizan_shield::{Category, Config, Finding, Fragment, Kind, Scene, Shield};
 use bartizan_store::Quarantine;
 use clap::Args;
 
@@ -19,6 +19,8 @@ use crate::state::State;
 
 /// The longest text that is kept, in bytes.
 const LONGEST: usize = 1 << 20;
+/// How often a text is looked at again for what is left to cut out.
+const ROUNDS: usize = 4;
 
 /// `bartizan shield report`
 #[derive(Args)]
@@ -44,7 +46,7 @@ pub struct ReportArgs {
 }
 
 pub fn report(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
-    let state = State::for_config(arguments.config.config.as_deref())?;
+    let state = State::of_gate(arguments.config.config.as_deref())?;
     let kind = arguments.kind.into();
     crate::runtime()?.block_on(async {
         let (mut text, whose) = text_of(&arguments.what, &state).await?;
@@ -52,7 +54,7 @@ pub fn report(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
             bail!("a report has at most {LONGEST} bytes; cut out what it is about");
         }
         if arguments.redact {
-            text = redacted(&text, kind);
+            text = redacted(&text, kind)?;
         }
         let reports = Reports::of(&state).await?;
         let label = u8::from(arguments.false_negative);
@@ -84,13 +86,44 @@ async fn text_of(what: &str, state: &State) -> anyhow::Result<(String, Option<Wh
 }
 
 /// The text with what is nobody's business cut out.
-fn redacted(text: &str, kind: Kind) -> String {
-    let verdict =
-        Shield::shipped(Config::default()).inspect(&Scene::default(), &[Fragment::new(kind, "", text)]);
-    let private = verdict.findings.iter().map(|judged| &judged.finding);
-    let private = private.filter(|f| matches!(f.category, Category::Secret | Category::PersonalData));
-    let mut cuts: Vec<_> =
-        private.flat_map(|f| f.places.iter().map(|place| (place.range.clone(), f.rule.as_ref()))).collect();
+///
+/// # Errors
+/// Not all of it can be: there is more than is listed, or some of the text cannot be judged.
+fn redacted(text: &str, kind: Kind) -> anyhow::Result<String> {
+    let shield = Shield::shipped(Config::default());
+    let mut text = text.to_owned();
+    for _ in 0..ROUNDS {
+        let found = shield.find(&Scene::default(), &[Fragment::new(kind, "", text.as_str())]);
+        if found.iter().any(|finding| finding.category == Category::Unjudged) {
+            bail!(
+                "nothing is kept: not all of the text can be judged, so secrets may be in it; cut them out by hand"
+            );
+        }
+        let is_private =
+            |finding: &&Finding| matches!(finding.category, Category::Secret | Category::PersonalData);
+        let private: Vec<_> = found.iter().filter(is_private).collect();
+        if private.is_empty() {
+            return Ok(text);
+        }
+        if !private.iter().all(|finding| is_whole(finding)) {
+            break;
+        }
+        text = without(&text, &private);
+    }
+    bail!(
+        "nothing is kept: there is more to cut out of the text than can be listed; report a smaller part of it"
+    )
+}
+
+/// Whether all of it is at its places.
+fn is_whole(finding: &Finding) -> bool {
+    !finding.continued && !finding.places.is_empty()
+}
+
+/// The text without what `private` says of it.
+fn without(text: &str, private: &[&Finding]) -> String {
+    let places = private.iter().flat_map(|f| f.places.iter().map(|place| (&place.range, f.rule.as_ref())));
+    let mut cuts: Vec<_> = places.collect();
     cuts.sort_by_key(|(range, _)| range.start);
     let (mut out, mut at) = (String::new(), 0);
     for (range, rule) in cuts {
@@ -116,9 +149,31 @@ mod tests {
         let secret = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
         let text = format!("the key is {secret} and the door is green");
         assert_eq!(
-            redacted(&text, Kind::Result),
+            redacted(&text, Kind::Result).unwrap(),
             "the key is [redacted: secret.github-token] and the door is green"
         );
-        assert_eq!(redacted("nothing to hide", Kind::Result), "nothing to hide");
+        assert_eq!(redacted("nothing to hide", Kind::Result).unwrap(), "nothing to hide");
+    }
+
+    /// However many there are, either none is left or nothing is kept.
+    #[test]
+    fn what_cannot_be_cut_out_whole_is_not_kept() {
+        let secret = |n: usize| ["ghp_", &format!("{n:04x}Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6Gs")].concat();
+        let text = |count: usize| (0..count).map(|n| format!("key {}\n", secret(n))).collect::<String>();
+        let several = redacted(&text(100), Kind::Result).unwrap();
+        assert_eq!(several.matches("[redacted: secret.github-token]").count(), 100);
+        assert!(!several.contains("ghp_"), "{several}");
+        let many = text(20_000);
+        assert!(many.len() < LONGEST);
+        let refused = redacted(&many, Kind::Result).unwrap_err().to_string();
+        assert!(refused.starts_with("nothing is kept: "), "{refused}");
+        let shown = Finding { continued: true, ..found(&text(1)) };
+        assert!(is_whole(&found(&text(1))) && !is_whole(&shown));
+    }
+
+    fn found(text: &str) -> Finding {
+        let shield = Shield::shipped(Config::default());
+        let found = shield.find(&Scene::default(), &[Fragment::new(Kind::Result, "", text)]);
+        found.into_iter().find(|finding| finding.category == Category::Secret).unwrap()
     }
 }

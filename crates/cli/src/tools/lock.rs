@@ -32,6 +32,11 @@ pub fn read(file: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// What is in the text of a lock file.
+pub fn parse(text: &str) -> anyhow::Result<LockFile> {
+    text.parse().context("not a proper bartizan.lock")
+}
+
 impl Desk<'_> {
     /// Writes every approved form.
     pub(super) async fn export(
@@ -78,7 +83,7 @@ impl Desk<'_> {
     ) -> anyhow::Result<End> {
         let mut records = Vec::new();
         let mut rulings = Vec::new();
-        for locked in text.parse::<LockFile>().context("not a proper bartizan.lock")?.into_pins() {
+        for locked in parse(text)?.into_pins() {
             if server.is_some_and(|server| *server != locked.server) {
                 continue;
             }

@@ -86,7 +86,15 @@ impl Scene {
         };
         let ask = |_: &str| answer.borrow_mut().take().expect("one question at most");
         let (pins, journal) = (&self.pins, &self.journal);
-        let desk = Desk { pins, journal, now: self.clock.now(), say: &say, ask: &ask };
+        let locked = match &command {
+            ToolsCommand::Import { file, .. } => match lock::read(file) {
+                Ok(text) => Some(text),
+                Err(error) => return (String::new(), Err(error)),
+            },
+            _ => None,
+        };
+        let now = self.clock.now();
+        let desk = Desk { pins, journal, now, say: &say, ask: &ask, locked: locked.as_deref() };
         let end = desk.run(command).await;
         (said.into_inner(), end)
     }

@@ -275,11 +275,6 @@ impl Policy {
         decide(self.approvals.as_ref(), id, approve, by, self.clock.now()).await
     }
 
-    /// The address of the page at `path`, where there are pages.
-    pub fn page(&self, path: &str) -> Option<String> {
-        Some(self.pages.load_full()?.join(path).ok()?.into())
-    }
-
     fn unapproved(&self, open: &[Approval], era: Era, call: &Pending<'_>) -> Refusal {
         let mut says = Vec::new();
         let mut visits = Vec::new();
@@ -303,16 +298,9 @@ impl Policy {
                 listed.rotate_right(1);
                 break;
             }
-            says.push(match &page {
-                Some(page) => format!(
-                    "{who} must approve this call first: {page} or `bartizan tools approvals grant {id}`"
-                ),
-                // What `bartizan wrap` guards keeps its requests elsewhere, and never has pages.
-                None => format!(
-                    "{who} must approve this call first: `bartizan tools approvals grant {id}`, or where \
-                     `bartizan wrap` guards the server `bartizan tools approvals grant --wrapped {id}`"
-                ),
-            });
+            let either = page.as_ref().map_or(String::new(), |page| format!("{page} or "));
+            let command = self.command("approvals grant", id);
+            says.push(format!("{who} must approve this call first: {either}{command}"));
             visits.extend(page);
         }
         let mut text = says.join("; ");

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
+use bartizan_model::SecretRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{FacadeResource, redirect};
 use crate::{
-    Algorithm, IssuerConfig, SecretRef,
+    Algorithm, IssuerConfig,
     config::{
         Constraint,
         problems::{check_scheme, check_url},

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use bartizan_model::SecretRef;
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::EntraAppConfig;
-use crate::{SecretRef, discovery::is_loopback, scope::is_scope};
+use crate::{discovery::is_loopback, scope::is_scope};
 
 /// What the gate shows a server behind a URL.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]

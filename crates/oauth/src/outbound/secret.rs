@@ -3,12 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use bartizan_model::{Clock, Secret, Timestamp};
+use bartizan_model::{Clock, Secret, SecretRef, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 
 use super::{Asking, Credential, Refused, Retry, SecretConfig, Secrets, Unobtainable, sensitive};
-use crate::SecretRef;
 
 /// A vaulted secret. It is read again when a second has passed, and at once when it was refused, so that a new one
 /// counts without a restart; one that cannot be read any more counts no longer.

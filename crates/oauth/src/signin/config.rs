@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use bartizan_model::Timestamp;
+use bartizan_model::{SecretRef, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    SecretRef, config,
+    config,
     config::problems::{check_scheme, check_url, is_guid},
     entra::{self, PERSONAL_ACCOUNTS, TokenVersion},
     facade::Person,

@@ -1,11 +1,16 @@
 //! Opaque tokens (RFC 7662).
 
-use std::{pin::pin, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::scene::{CONFIG, ISSUER, NOW, RESOURCE, Scene, merge};
+use super::scene::{CONFIG, HANGS, ISSUER, NOW, RESOURCE, Scene, merge};
 use crate::Error;
 
 const ENDPOINT: &str = "https://idp.example/introspect";
@@ -140,4 +145,45 @@ async fn what_goes_on_under_a_token_that_nobody_vouches_for_goes_on_for_a_minute
     scene.server.until_inactive(&token).await;
     let lasted = began.elapsed().as_secs();
     assert!((55..=65).contains(&lasted), "{lasted} s");
+}
+
+/// Whoever has the turn may be held up by a client that does not read. Those behind it wait, ask for themselves in the end, and
+/// what their issuer says then counts.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_turn_is_no_silence_of_the_issuers() {
+    let (scene, seconds) = (scene(), Duration::from_secs);
+    scene.net.says(ENDPOINT, 200, active());
+    let token = scene.show("opaque").await.unwrap();
+    scene.clock.advance(seconds(5));
+    // It is polled until it asks, and then no more: the turn is its own.
+    let mut first = pin!(scene.server.until_inactive(&token));
+    for wait in [seconds(5), Duration::ZERO] {
+        assert!(poll_fn(|context| Poll::Ready(first.as_mut().poll(context).is_pending())).await);
+        tokio::time::advance(wait).await;
+    }
+    assert_eq!(scene.net.count(ENDPOINT), 2, "it asks");
+    let mut second = pin!(scene.server.until_inactive(&token));
+    assert!(timeout(seconds(65), second.as_mut()).await.is_err());
+    assert_eq!(scene.net.count(ENDPOINT), 2, "it waits for its turn");
+    assert!(timeout(seconds(10), second.as_mut()).await.is_err(), "its issuer has vouched for it");
+    assert_eq!(scene.net.count(ENDPOINT), 3);
+    // That the issuer says nothing counts all the same, from the first question that got no answer.
+    scene.net.says(ENDPOINT, 503, "");
+    scene.clock.advance(seconds(5));
+    assert!(timeout(seconds(140), second).await.is_ok());
+    assert!((4..=5).contains(&scene.net.count(ENDPOINT)), "{}", scene.net.count(ENDPOINT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_in_one_line_do_not_each_find_out_for_a_minute() {
+    let scene = scene();
+    scene.net.says(ENDPOINT, 200, active());
+    let token = scene.show("opaque").await.unwrap();
+    scene.net.says(ENDPOINT, HANGS, "");
+    scene.clock.advance(Duration::from_secs(5));
+    let began = Instant::now();
+    let wait = || scene.server.until_inactive(&token);
+    tokio::join!(wait(), wait(), wait(), wait());
+    let lasted = began.elapsed().as_secs();
+    assert!((60..=75).contains(&lasted), "{lasted} s for all four");
 }

@@ -12,7 +12,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use bartizan_model::{Caller, Clock, ManualClock, Secret, SeededEntropy, ServerName, Timestamp};
+use bartizan_model::{Caller, Clock, ManualClock, Secret, SecretRef, SeededEntropy, ServerName, Timestamp};
 use bartizan_store::{Database, Sealer, StoredLinks, StoredProviderTokens};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
@@ -24,7 +24,7 @@ use super::{
     scene::{NOW, Net, SharedNet},
 };
 use crate::{
-    Fetch, SecretRef, SubjectTokens,
+    Fetch, SubjectTokens,
     facade::{Asked, Person},
     outbound::{
         self, Assertions, Credential, Linking, Made, Means, Refused, Retry, Secrets, Unlinked, Unobtainable,

@@ -26,6 +26,62 @@ fn every_string_comes_with_its_pointer() {
     assert_eq!(all("\"alone\""), [(String::new(), Role::Text, "alone".to_owned())]);
 }
 
+/// One long key, or a long way down, over very many strings: each has a place of its own, and all together are no larger than
+/// so many short ones would be.
+#[test]
+fn long_pointers_are_not_kept_once_for_each_string() {
+    let long = "k".repeat(1 << 20);
+    let texts = format!("[{}]", vec!["\"an honest text here\""; 100_000].join(","));
+    let one_key = format!("{{\"{long}\":{texts}}}");
+    let key = "d".repeat(16 * 1024);
+    let down: String = (0..64).map(|_| format!("{{\"{key}\":")).collect();
+    let deep = format!("{down}{texts}{}", "}".repeat(64));
+    for (raw, beginning) in
+        [(&one_key, format!("/{}~#", "k".repeat(40))), (&deep, format!("/{}~#", "d".repeat(40)))]
+    {
+        assert!(raw.len() < 4 << 20);
+        let found = fragments(raw, Kind::Result, Limits::default()).unwrap();
+        let size: usize = found.iter().map(|fragment| size_of::<Fragment<'_>>() + fragment.at.len()).sum();
+        assert!(size < 32 << 20, "{size} bytes");
+        let mut places: Vec<_> =
+            found.iter().filter(|f| f.role == Role::Text).map(|f| f.at.as_ref()).collect();
+        assert!(places.iter().all(|at| at.starts_with(&beginning)), "{:?}", places.first());
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 100_000, "no two strings have one place");
+    }
+}
+
+#[test]
+fn what_is_abbreviated_is_told_apart_and_never_a_pointer() {
+    let (one, other) = (format!("{}/~1", "ü".repeat(40)), format!("{}/~2", "ü".repeat(40)));
+    let raw = serde_json::json!({ one.clone(): ["x"], other: ["y"], "short": { "a~": "z" } }).to_string();
+    let found = all(&raw);
+    let long: Vec<_> = found.iter().filter(|(at, ..)| at.contains("~#")).collect();
+    assert_eq!(long.len(), 4);
+    assert!(long.iter().all(|(at, ..)| at.starts_with(&format!("/{}~#", "ü".repeat(20)))), "{long:?}");
+    let place = |text: &str| found.iter().find(|(.., found)| found == text).unwrap().0.clone();
+    assert_ne!(place("x"), place("y"));
+    assert_eq!(place("x"), format!("{}/0", place(&one)), "what is below it begins with it");
+    assert_eq!(place("z"), "/short/a~0", "what comes after is spelt out");
+    let deep = format!("{}{}{}", "{\"key of a step\":[".repeat(20), "\"x\",\"y\"", "]}".repeat(20));
+    let found = all(&deep);
+    let [.., (x, ..), (y, ..)] = found.as_slice() else { panic!("{found:?}") };
+    assert!(x.starts_with("/key of a step/0/key of a step/0/") && x.ends_with("/~#20"), "{x}");
+    assert_eq!(y, &x.replace("/~#20", "/~#21"));
+    assert!(serde_json::from_str::<serde_json::Value>(&deep).unwrap().pointer(x).is_none());
+}
+
+#[test]
+fn what_is_a_member_of_a_message_has_its_place_there() {
+    let message = r#"{"params":{"a/b":{"c":"x"}}}"#;
+    let base = message.find(r#"{"c""#).unwrap();
+    let value = message.get(base..message.len() - 2).unwrap();
+    let found = fragments_in(value, Some("a/b"), base, Kind::ClientText, Limits::default()).unwrap();
+    assert_eq!(found[1].at, "/a~1b/c");
+    assert_eq!(message.get(found[1].raw.clone().unwrap()), Some("\"x\""));
+}
+
 #[test]
 fn what_is_not_json_or_too_much_is_refused() {
     for bad in [
@@ -133,7 +189,9 @@ proptest! {
             let literal = raw.get(fragment.raw.clone().unwrap()).unwrap();
             prop_assert_eq!(serde_json::from_str::<String>(literal).unwrap(), fragment.text.as_ref());
             let target = value.pointer(&fragment.at);
-            if fragment.role == Role::Text {
+            if fragment.at.contains("~#") {
+                prop_assert!(target.is_none());
+            } else if fragment.role == Role::Text {
                 prop_assert_eq!(target.and_then(|v| v.as_str()), Some(fragment.text.as_ref()));
             } else {
                 prop_assert!(target.is_some());

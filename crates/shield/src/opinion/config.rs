@@ -1,7 +1,6 @@
 //! `[shield.second_opinion.NAME]`
 
-use std::path::PathBuf;
-
+use bartizan_model::SecretRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +19,7 @@ pub struct SecondOpinion {
     pub endpoint: String,
     /// Its key: `{ env = "NAME" }` or `{ file = "path" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyRef>,
+    pub key: Option<SecretRef>,
     /// Instead of a key, tokens of the identity that Azure manages for this machine; it needs the role *Cognitive Services User*.
     #[serde(default)]
     pub managed_identity: bool,
@@ -67,37 +66,6 @@ pub enum OpinionKind {
     Onnx,
 }
 
-/// Where a key is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum KeyRef {
-    /// In an environment variable.
-    Env {
-        /// Its name.
-        env: String,
-    },
-    /// In a file; a line end at its end does not count.
-    File {
-        /// Its path.
-        file: PathBuf,
-    },
-    /// In the gate's own vault; put there by `bartizan secrets set`.
-    Vault {
-        /// Its name.
-        vault: String,
-    },
-    /// In Azure Key Vault, see `[vaults.azure]`.
-    AzureKv {
-        /// `NAME`, or `NAME/VERSION`.
-        azure_kv: String,
-    },
-    /// In HashiCorp Vault's key/value engine (version 2), see `[vaults.hashicorp]`.
-    Hashicorp {
-        /// `MOUNT/PATH#FIELD`
-        hashicorp: String,
-    },
-}
-
 fn four() -> u8 {
     4
 }
@@ -126,8 +94,12 @@ impl SecondOpinion {
         }
     }
 
-    /// What no single field shows.
+    /// What no single field shows, and a `kind` that this build cannot run.
     pub fn problems(&self) -> Vec<String> {
+        self.problems_in(cfg!(feature = "onnx"))
+    }
+
+    fn problems_in(&self, has_onnx: bool) -> Vec<String> {
         let mut found = Vec::new();
         let mut problem = |words: &str| found.push(words.to_owned());
         let is_azure = matches!(self.kind, OpinionKind::AzurePromptShields | OpinionKind::AzureTextAnalyze);
@@ -165,7 +137,7 @@ impl SecondOpinion {
             }
             return found;
         }
-        if !cfg!(feature = "onnx") {
+        if !has_onnx {
             problem("`kind = \"onnx\"`: this build has no ONNX; build with --features onnx");
         }
         let asks_a_service = !self.endpoint.is_empty()
@@ -183,5 +155,28 @@ impl SecondOpinion {
             None => problem("needs `onnx = { model, tokenizer, labels, attack_labels }`"),
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_an_engine_refuses_models_and_nothing_else() {
+        let read = |text: &str| toml::from_str::<SecondOpinion>(text).unwrap();
+        let digest = "0".repeat(64);
+        let model = read(&format!(
+            "kind = 'onnx'\nonnx = {{ model = {{ file = 'm.onnx', sha256 = '{digest}' }}, tokenizer = {{ file = 't.json', sha256 = '{digest}' }}, \
+             labels = ['a', 'b'], attack_labels = ['b'] }}"
+        ));
+        assert_eq!(model.problems_in(true), Vec::<String>::new());
+        assert_eq!(
+            model.problems_in(false),
+            ["`kind = \"onnx\"`: this build has no ONNX; build with --features onnx"]
+        );
+        assert_eq!(model.problems(), model.problems_in(cfg!(feature = "onnx")));
+        let judge = read("kind = 'openai-judge'\nendpoint = 'https://x'\nmodel = 'm'");
+        assert_eq!(judge.problems_in(false), Vec::<String>::new());
     }
 }

@@ -86,3 +86,32 @@ async fn a_reset_is_seen_by_whoever_remembers_what_is_on_record() {
     })
     .await;
 }
+
+/// A database that takes a question and says nothing holds up nobody for long, and whoever asks next asks anew.
+#[tokio::test]
+async fn how_often_windows_were_reset_is_answered_within_seconds_or_not_at_all() {
+    each(async |bench| {
+        if !bench.is_postgres() {
+            // Nothing keeps a reader of SQLite waiting: it is a file.
+            return;
+        }
+        let flows = StoredFlows::new(bench.open().await);
+        assert_eq!(flows.resets().await.unwrap(), 0);
+        let other = sqlx::AnyPool::connect(bench.url()).await.unwrap();
+        let mut holding = other.begin().await.unwrap();
+        sqlx::query("LOCK TABLE flow_resets IN ACCESS EXCLUSIVE MODE").execute(&mut *holding).await.unwrap();
+        for which in ["over the connection that was kept", "over a new one"] {
+            let began = std::time::Instant::now();
+            let late = flows.resets().await.unwrap_err().to_string();
+            let waited = began.elapsed().as_secs();
+            assert!(
+                late.contains("no answer came in time") && (4..=7).contains(&waited),
+                "{which}: {waited} s, {late}"
+            );
+        }
+        holding.rollback().await.unwrap();
+        other.close().await;
+        assert_eq!(flows.resets().await.unwrap(), 0, "it answers again");
+    })
+    .await;
+}

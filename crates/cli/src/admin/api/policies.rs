@@ -1,14 +1,11 @@
 //! What an administrator does about policies: what `bartizan policy` does about those of a running gate.
 
-use std::sync::Arc;
-
 use bartizan_audit::{
     Details, Event, Kind, Text,
     event::{Change, Decision},
 };
-use bartizan_gateway::permit::Rules;
+use bartizan_gateway::permit::{Draft, Rules};
 use bartizan_model::{Caller, Clock, SystemClock, Timestamp};
-use bartizan_policy::Bundle;
 use bartizan_store::{
     Flows, Reviews, StoredFlows, StoredReviews,
     reviews::{Decided, Verdict},
@@ -19,9 +16,11 @@ use super::{Admin, Admitted, Api, Refused, acts::unusable};
 use crate::{endpoints, governing, policy::review};
 
 /// What `rules` would be, for the tools that are approved now, and what should be looked at all the same.
-fn looked_at(rules: &Rules, admin: &Admin) -> Result<(Arc<Bundle>, Vec<String>), String> {
-    let (draft, warnings) = admin.gate.policy().draft(rules)?;
-    Ok((draft, rules.config.warnings().into_iter().chain(warnings).collect()))
+fn looked_at(rules: Rules, admin: &Admin) -> Result<(Draft, Vec<String>), String> {
+    let mut warnings = rules.config.warnings();
+    let draft = admin.gate.policy().draft(rules)?;
+    warnings.extend_from_slice(draft.warnings());
+    Ok((draft, warnings))
 }
 
 impl Api {
@@ -41,9 +40,9 @@ impl Api {
     /// What the policies on the disk would be, for the tools that are approved now.
     pub(super) fn check_policy(&self, admin: &Admin) -> Value {
         let checked = endpoints::rules(&self.config, &self.base).map_err(|error| format!("{error:#}"));
-        match checked.and_then(|rules| looked_at(&rules, admin)) {
+        match checked.and_then(|rules| looked_at(rules, admin)) {
             Ok((draft, warnings)) => {
-                let version = draft.version();
+                let version = draft.bundle().version();
                 let now = admin.gate.policy().bundle().map(|bundle| bundle.version());
                 json!({ "version": version.to_string(), "warnings": warnings, "in_force": now == Some(version) })
             }
@@ -61,8 +60,8 @@ impl Api {
         let bad = |problems: String| Refused::new(422, "policy.unusable", problems);
         let _turn = governing::turn().await;
         let rules = endpoints::rules(&self.config, &self.base).map_err(|error| bad(format!("{error:#}")))?;
-        let (draft, warnings) = looked_at(&rules, admin).map_err(bad)?;
-        let found = draft.version();
+        let (draft, warnings) = looked_at(rules, admin).map_err(bad)?;
+        let found = draft.bundle().version();
         if found.to_string() != version {
             let words =
                 format!("the policies on the disk are {found}: look at them again with `check-policy`");
@@ -70,9 +69,9 @@ impl Api {
         }
         let in_force = admin.gate.policy().bundle();
         let before = in_force.as_ref().map(|bundle| bundle.version().to_string());
-        let details = governing::changed(in_force.as_deref(), &draft);
+        let details = governing::changed(in_force.as_deref(), draft.bundle());
         note(Event::new(Kind::PolicyChanged), details, admitted, admin).await?;
-        admin.gate.policy().govern(rules).map_err(bad)?;
+        admin.gate.policy().adopt(draft);
         Ok(json!({ "version": version, "was": before, "warnings": warnings }))
     }
 

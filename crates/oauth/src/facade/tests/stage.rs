@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use bartizan_model::{Clock, ManualClock, Secret, SeededEntropy, Timestamp};
+use bartizan_model::{Clock, ManualClock, Secret, SecretRef, SeededEntropy, Timestamp};
 use bartizan_store::{Database, Digest, Sealer, StoredGrants, StoredRegistrations, StoredSigningKeys};
 use base64::{
     Engine,
@@ -19,8 +19,8 @@ use url::{Url, form_urlencoded};
 use super::cast::{People, Strangers};
 use crate::{
     AuthenticationRequired, DenyList, Error, Facade, FacadeConfig, FacadeResource, FacadeSurroundings, Fetch,
-    MemoryReplays, Presented, ResourceServer, ResourceServerConfig, ResourceSettings, SecretRef,
-    Surroundings, VerifiedToken,
+    MemoryReplays, Presented, ResourceServer, ResourceServerConfig, ResourceSettings, Surroundings,
+    VerifiedToken,
     facade::{Asked, AuthorizationRequest, Person, Unanswerable},
     tests::{
         notebook::Notebook,

@@ -11,7 +11,7 @@ use aws_lc_rs::{
         self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaEncoding, RsaKeyPair,
     },
 };
-use bartizan_model::{Clock, Entropy, Secret};
+use bartizan_model::{Clock, Entropy, Secret, SecretRef};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -21,7 +21,6 @@ use serde_json::json;
 use url::{Url, form_urlencoded};
 
 use crate::{
-    SecretRef,
     key::Algorithm,
     signin::{AssertionKey, CredentialConfig, ReadSecret, random},
 };

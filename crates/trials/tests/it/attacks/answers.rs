@@ -68,6 +68,35 @@ fn ph_29_no_answer_is_longer_than_the_gate_can_bear() {
     assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
 }
 
+/// A path of a megabyte over thousands of strings, each of which has its place: what is kept of them is no more than was sent.
+#[test]
+fn ph_29_long_keys_over_many_strings_cost_no_memory_that_was_not_sent() {
+    let key = "k".repeat(16_000);
+    let down: String = (0..50).map(|_| format!("{{\"{key}\":")).collect();
+    let texts = vec!["\"an honest text\""; 8_000].join(",");
+    let deep = format!("{down}[{texts}]{}", "}".repeat(50));
+    let answer = deep.clone();
+    let up = Upstream::modern(move |heard, pen| {
+        if heard.tool() != "deep" {
+            return false;
+        }
+        pen.result(
+            &heard.id(),
+            &format!(r#"{{"resultType":"complete","content":[],"structuredContent":{answer}}}"#),
+        );
+        true
+    });
+    let gate = Gate::start(&up.config("up", ""));
+    let arguments = format!(r#"{{"{key}":{deep}}}"#);
+    assert_eq!(gate.client().call("/mcp/up", "echo", &arguments).status, 200);
+    let answered = gate.client().call("/mcp/up", "deep", "{}");
+    assert_eq!(answered.status, 200, "{}", answered.error());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(most < 1_500_000, "{most} KiB for two megabytes");
+}
+
 #[test]
 fn ph_29_a_list_without_an_end_is_given_up() {
     let page = |next: &str, pad: usize| {

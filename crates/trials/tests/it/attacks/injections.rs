@@ -152,6 +152,26 @@ fn ii_03_prose_from_outside_is_marked_where_the_operator_says_so() {
     assert_eq!(gate.client().call("/mcp/s", "json", "{}").said(), r#"{"a": [1, 2, 3]}"#);
 }
 
+/// What is mentioned is marked all the same, and whoever reads the log learns of both.
+#[test]
+fn ii_03_prose_that_is_mentioned_too_is_recorded_as_marked() {
+    let upstream = server(|_| text(&format!("Rain at noon, and sun in the afternoon.\n\n{ORDER}")));
+    let actions = "[shield.result]\ncritical = \"annotate\"\nhigh = \"annotate\"\n";
+    let gate =
+        Gate::start(&format!("[shield]\nspotlight = \"delimit\"\n{actions}{}", upstream.config("s", "")));
+    let answer = gate.client().call("/mcp/s", "prose", "{}");
+    assert!(answer.said().starts_with("<<untrusted "), "{}", answer.text());
+    assert!(answer.text().contains("dev.bartizan/findings"), "{}", answer.text());
+    let done = std::process::Command::new(bartizan_trials::binary())
+        .args(["audit", "search", "--kind", "call.closed", "--tool", "prose", "--format", "json"])
+        .current_dir(gate.folder())
+        .output()
+        .unwrap();
+    let closed: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let what: Vec<_> = closed["alterations"].as_array().unwrap().iter().map(|one| &one["what"]).collect();
+    assert_eq!(what, ["spotlighted"], "{closed}");
+}
+
 /// A response that also has `params`, and words beside a list: what one reader judges must be what the other gets.
 ///
 /// Also: PH-12.

@@ -102,6 +102,43 @@ fn ii_03_a_released_answer_reaches_an_old_client_too() {
     assert_eq!(upstream.heard_of("tools/call").len(), 1);
 }
 
+/// Whoever releases an answer has looked at its words; what acts on a terminal was spelt out for him, and acts at nobody's.
+///
+/// Also: PO-11.
+#[test]
+fn ii_03_a_released_answer_acts_on_no_terminal() {
+    let said = format!("\u{1b}]0;root@prod\u{7}Rain\u{1b}[2J at \u{1b}[1;32mnoon\u{1b}[0m.\n\n{ORDER}");
+    let upstream = Upstream::modern(move |heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": said }] });
+        pen.result(&heard.id(), &result.to_string());
+        true
+    });
+    let gate = Gate::start(&format!(
+        "[shield.result]\ncritical = \"quarantine\"\nhigh = \"quarantine\"\n{}",
+        upstream.config("s", "")
+    ));
+    let ask = || gate.client().call("/mcp/s", "page", "{}");
+    let withheld = ask();
+    assert_eq!(withheld.code(), Some(WITHHELD), "{}", withheld.text());
+    let id = withheld.json()["error"]["data"]["quarantine"].as_str().unwrap().to_owned();
+    let (_, shown) = bartizan(&gate, &["quarantine", "show", &id]);
+    assert!(!shown.contains('\u{1b}') && shown.contains("root@prod"), "a person sees it spelt out: {shown}");
+    assert_eq!(bartizan(&gate, &["quarantine", "release", &id, "--yes"]).0, Some(0));
+    let given = ask();
+    let expected = format!("Rain at \u{1b}[1;32mnoon\u{1b}[0m.\n\n{ORDER}");
+    assert_eq!(given.said(), expected, "as an answer that passes would be: colours stay");
+    let done = Command::new(binary())
+        .args(["audit", "search", "--kind", "call.closed", "--tool", "page", "--format", "json"])
+        .current_dir(gate.folder())
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(log.contains(r#""what":"released""#) && log.contains(r#""what":"neutralised""#), "{log}");
+}
+
 /// Who holds the role sees what was withheld from somebody else, and releases it on a page; nobody else does, nor the one it was
 /// withheld from.
 #[test]

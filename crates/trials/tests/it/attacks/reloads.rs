@@ -80,6 +80,38 @@ fn policy_changes(gate: &Gate) -> Vec<Value> {
     entries
 }
 
+/// What watches the gate is part of its configuration: where it cannot be, none of the rest comes into force either.
+#[test]
+fn ph_27_alerts_that_cannot_be_leave_the_policies_and_the_alerts_as_they_were() {
+    let up = Upstream::modern(|_, _| false);
+    let alert = |name: &str, when: &str| {
+        format!(
+            "[[alerts]]\nname = \"{name}\"\nmatch = {{ kinds = [\"call.closed\"] }}\nquiet_s = 0\n{when}\n"
+        )
+    };
+    let here = "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n";
+    let counts = alert("watched", "");
+    let gate = Gate::start(&format!("{}{counts}", up.config("up", "")));
+    let raised = || gate.log().matches("an alert was raised").count();
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    eventually("an alert", || (raised() > 0).then_some(()));
+    let policies = gate.folder().join("policies");
+    fs::create_dir(&policies).unwrap();
+    let forbid = r#"@id("stop") forbid (principal, action, resource == Tool::"up/echo");"#;
+    fs::write(policies.join("stop.cedar"), forbid).unwrap();
+    // There is no place for what the new rule sees.
+    fs::write(gate.state().join("alerts"), "").unwrap();
+    let learns = alert("new", "by = [\"tool\"]\nwhen = { kind = \"first-seen\", learn_s = 60 }");
+    refuses_to_read(
+        &gate,
+        &format!("{here}[policy]\ndir = \"policies\"\n{}{counts}{learns}", up.config("up", "")),
+    );
+    assert_eq!(policy_changes(&gate).len(), 1, "the policies are those from the start");
+    let before = raised();
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    eventually("the alert that was there before", || (raised() > before).then_some(()));
+}
+
 #[test]
 fn ph_24_policies_from_the_disk_are_recorded_with_what_they_change_also_when_they_are_refused() {
     let up = Upstream::modern(|_, _| false);

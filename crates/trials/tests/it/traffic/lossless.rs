@@ -1,4 +1,4 @@
-//! Bytes travel as they were written; only what is ours is spliced (issue 2 item 8).
+//! Bytes travel as they were written; only what is ours is spliced.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `/mcp`: every server of the caller's era as one (issue 2 item 7).
+//! `/mcp`: every server of the caller's era as one.
 
 use bartizan_trials::{Gate, Upstream, prober};
 

@@ -1,0 +1,255 @@
+//! What comes back down: a message from the server as the client gets it.
+
+use bartizan_mcp::{
+    Era, Kind, Message, Splice, code, era,
+    json::{Kind as Json, Value, quote},
+    message,
+};
+
+use super::{Call, Vetted, interests::level, rounds};
+use crate::{
+    catalog::announces_change, handles::Handle, limits::CACHE_CAP_MS, merged, naming, upstream::Failure,
+};
+
+/// What becomes of a message from the server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Down {
+    /// Nothing the client may or need see.
+    Drop,
+    /// A notification for the client.
+    Pass(String),
+    /// The response.
+    Final(String),
+}
+
+impl Call {
+    /// What the client sees of `message`.
+    ///
+    /// # Errors
+    /// [`Failure::Protocol`] for a response the protocol does not allow.
+    pub fn incoming(&mut self, message: &Message, vetted: &Vetted) -> Result<Down, Failure> {
+        match message.kind() {
+            Kind::Response => {
+                let (text, refused) = self.response(message, vetted)?;
+                self.refused = refused;
+                let asked = message.field("inputRequests").filter(|_| self.era == Era::Modern);
+                let methods = asked
+                    .into_iter()
+                    .flat_map(Value::members)
+                    .filter_map(|q| q.value.get("method")?.as_str());
+                if methods.into_iter().any(|method| naming::asks_people(&method)) {
+                    self.ending.named();
+                }
+                Ok(Down::Final(text))
+            }
+            Kind::Notification => Ok(self.notification(message)),
+            // Legacy requests are their session's business; modern servers have none to send (A-69, C-37).
+            Kind::Request => {
+                tracing::warn!(server = %self.server.name(), "a request from a modern server was dropped");
+                Ok(Down::Drop)
+            }
+        }
+    }
+
+    fn notification(&mut self, message: &Message) -> Down {
+        let method = message.method();
+        if !era::is_server_notification(self.era, &method) && !self.server.allows(&method) {
+            tracing::warn!(server = %self.server.name(), method = %quote(&method), "an unknown notification was dropped");
+            return Down::Drop;
+        }
+        let mut splice = message.splice();
+        match method.as_ref() {
+            "notifications/progress" => {
+                let Some(token) = &self.token else { return Down::Drop };
+                let now = message.param("progress").and_then(|p| p.text().parse::<f64>().ok());
+                // Strictly increasing, and only for this request's token (A-76).
+                if message.param("progressToken").and_then(Value::as_u64) != Some(self.id)
+                    || now.is_none_or(|now| self.progress.is_some_and(|last| now <= last))
+                {
+                    return Down::Drop;
+                }
+                self.progress = now;
+                if let Some(ours) = message.param("progressToken") {
+                    splice.replace(ours, token.clone());
+                }
+            }
+            "notifications/message" if self.era == Era::Modern => {
+                let at = message.param("level").and_then(level);
+                if self.interests.is_some()
+                    || self.log_level.is_none_or(|wanted| at.is_none_or(|at| at < wanted))
+                {
+                    return Down::Drop;
+                }
+            }
+            "notifications/cancelled" if self.era == Era::Modern => return Down::Drop,
+            _ if self.era == Era::Modern => {
+                let Some(interests) = &self.interests else { return Down::Drop };
+                if !interests.include(&method, message) {
+                    return Down::Drop;
+                }
+            }
+            _ => {}
+        }
+        if method == "notifications/tasks"
+            && let Err(failure) = self.task_questions(message, &mut splice)
+        {
+            // Nobody waits for a notification: whoever asks for the task is told why it goes no further.
+            tracing::warn!(server = %self.server.name(), %failure, "a task's questions on the way were dropped");
+            if let Failure::Question { method, refusal } = failure {
+                self.refused.push(rounds::Refused { method, refusal: *refusal });
+            }
+            return Down::Drop;
+        }
+        self.common(message, &mut splice);
+        if self.is_merged {
+            merged::notification_down(message, self.server.name(), &mut splice);
+        }
+        if announces_change(&self.server, &method) {
+            self.server.note_change();
+        }
+        Down::Pass(splice.finish())
+    }
+
+    /// What any message downwards may hold that is ours: the listen id and the task it is about.
+    fn common<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) {
+        let meta = message.field("_meta");
+        if let Some(listen) = meta.and_then(|m| m.get(era::META_SUBSCRIPTION)) {
+            splice.replace(listen, self.client_id.clone());
+        }
+        let tasks = [
+            message.field("taskId").filter(|_| self.speaks_of_tasks(message)),
+            message.field("task").filter(|_| self.era == Era::Legacy).and_then(|t| t.get("taskId")),
+            meta.and_then(|m| m.get(era::META_TASK)).and_then(|t| t.get("taskId")),
+        ];
+        let listed = message.field("notifications").and_then(|n| n.get("taskIds"));
+        let listed = listed.into_iter().flat_map(Value::elements);
+        let legacy_list = message.field("tasks").filter(|_| self.method == "tasks/list");
+        let legacy_list = legacy_list.into_iter().flat_map(Value::elements).filter_map(|t| t.get("taskId"));
+        for task in tasks.into_iter().flatten().chain(listed).chain(legacy_list) {
+            if let Some(sealed) = self.seal(Handle::Task, task) {
+                splice.replace(task, sealed);
+            }
+        }
+    }
+
+    /// A tool's own result may have a member that happens to be called `taskId`.
+    fn speaks_of_tasks(&self, message: &Message) -> bool {
+        let kind = message.field("resultType").and_then(Value::as_str);
+        let is_task = message.result().is_some() && kind.as_deref() == Some("task");
+        is_task || self.method.starts_with("tasks/") || message.method().starts_with("notifications/tasks")
+    }
+
+    /// Questions that were left out of the answer or on the way to it. They are told once.
+    pub fn refused(&mut self) -> Vec<rounds::Refused> {
+        std::mem::take(&mut self.refused)
+    }
+
+    fn response(
+        &self,
+        message: &Message,
+        vetted: &Vetted,
+    ) -> Result<(String, Vec<rounds::Refused>), Failure> {
+        let mut splice = message.splice();
+        splice.put(message.root(), message.id_value(), "id", self.client_id.clone());
+        let Some(result) = message.result() else {
+            self.error_down(message, &mut splice);
+            return Ok((splice.finish(), Vec::new()));
+        };
+        if result.kind() != Json::Object {
+            return Err(Failure::Protocol("its result is no object".into()));
+        }
+        if let Some(cursor) = message.field("nextCursor")
+            && let Some(sealed) = self.seal(Handle::Cursor { method: &self.method }, cursor)
+        {
+            splice.replace(cursor, sealed);
+        }
+        self.common(message, &mut splice);
+        let refused = match self.era {
+            Era::Modern => self.modern_result(message, result, &mut splice)?,
+            Era::Legacy => Vec::new(),
+        };
+        self.shown_list(message, vetted, &mut splice);
+        if vetted.hides_instructions
+            && let Some(instructions) = message.field("instructions")
+        {
+            splice.replace(instructions, "\"\"");
+        }
+        if self.is_merged {
+            merged::result_down(message, self.server.name(), &mut splice);
+        }
+        Ok((splice.finish(), refused))
+    }
+
+    fn error_down<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) {
+        if self.era == Era::Legacy {
+            return;
+        }
+        // Codes that mean something else, or nothing, to modern clients (A-44, A-45, C-19).
+        let replacement = match message.error_code() {
+            Some(-32002) => Some(code::INVALID_PARAMS),
+            Some(-32099..=-32023) => Some(code::INTERNAL_ERROR),
+            _ => None,
+        };
+        if let (Some(code), Some(place)) = (replacement, message.error().and_then(|e| e.get("code"))) {
+            splice.replace(place, code.to_string());
+        }
+    }
+
+    fn modern_result<'a>(
+        &self,
+        message: &'a Message,
+        result: Value<'a>,
+        splice: &mut Splice<'a>,
+    ) -> Result<Vec<rounds::Refused>, Failure> {
+        let protocol = |text: &str| Failure::Protocol(text.to_owned());
+        let kind = match message.field("resultType") {
+            None => {
+                splice.insert(result, "resultType", "\"complete\"");
+                "complete".into()
+            }
+            Some(kind) => kind.as_str().ok_or_else(|| protocol("its `resultType` is no string"))?,
+        };
+        match kind.as_ref() {
+            "complete" => {
+                if era::is_cacheable(&self.method) {
+                    self.cache_fields(message, result, splice);
+                }
+                if self.method.starts_with("tasks/") {
+                    self.task_questions(message, splice)?;
+                }
+                Ok(Vec::new())
+            }
+            "input_required" => self.input_required(message, splice),
+            // Only as the answer to a call whose client asked for it (A-110, C-10).
+            "task" if self.method == "tools/call" && self.declares(&["extensions", era::TASKS]) => {
+                Ok(Vec::new())
+            }
+            "task" => Err(protocol("it made a task of a request that did not ask for one")),
+            _ => Err(protocol("its `resultType` is unknown")),
+        }
+    }
+
+    /// Integers of at least 0 and one of two words, whatever the server said (A-56, H-05, H-08).
+    fn cache_fields<'a>(&self, message: &'a Message, result: Value<'a>, splice: &mut Splice<'a>) {
+        let ttl = message.field("ttlMs");
+        let wanted = ttl.and_then(|t| t.text().parse::<f64>().ok()).filter(|t| t.is_finite()).unwrap_or(0.0);
+        #[expect(clippy::cast_precision_loss, reason = "a day in milliseconds is exact")]
+        let wanted = format!("{:.0}", wanted.clamp(0.0, CACHE_CAP_MS as f64).floor());
+        if ttl.is_none_or(|t| t.text() != wanted) {
+            splice.put(result, ttl, "ttlMs", wanted);
+        }
+        let now = message.field("cacheScope");
+        let scope = now.and_then(Value::as_str);
+        if !matches!(scope.as_deref(), Some("public" | "private"))
+            || (scope.as_deref() == Some("public") && (self.is_merged || self.policy.shows_by_caller()))
+        {
+            splice.put(result, now, "cacheScope", "\"private\"");
+        }
+    }
+
+    /// The response that ends a subscription when the gate stops (A-84).
+    pub fn subscription_ended(&self) -> String {
+        let meta = format!(r#"{{"{}":{}}}"#, era::META_SUBSCRIPTION, self.client_id);
+        message::result(&self.client_id, &format!(r#"{{"resultType":"complete","_meta":{meta}}}"#))
+    }
+}

@@ -1,0 +1,110 @@
+//! How a legacy conversation begins: `initialize` and its answer (C-32).
+
+use std::sync::Arc;
+
+use bartizan_mcp::{
+    Era, Message, Revision,
+    json::{Value, quote},
+    message,
+};
+use http::HeaderMap;
+
+use super::Way;
+use crate::{
+    Asker,
+    limits::START_WAIT,
+    server::{Server, Transport, final_message},
+    upstream::{Answer, Failure, stdio::Process},
+};
+
+/// Why no conversation began.
+pub enum NoLink {
+    /// The server speaks the modern era only.
+    Modern,
+    /// It refused the handshake with this error.
+    Refused(Message),
+    /// It gave no answer.
+    Failed(Failure),
+}
+
+impl From<Failure> for NoLink {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Opens a conversation with `server` for `asker`, or for the gate itself; `hello` is the parameters of `initialize`. Answers its response too, which may
+/// be an error.
+///
+/// # Errors
+/// [`Failure`] if there is no response.
+pub async fn shake_hands(
+    server: &Arc<Server>,
+    asker: Option<&Asker>,
+    hello: &str,
+) -> Result<(Way, Message), Failure> {
+    match &server.settings().transport {
+        Transport::Url(endpoint) => {
+            let mut wire = server.wire(endpoint, asker);
+            let text = message::request("1", "initialize", Some(hello));
+            let posting = async {
+                let (posted, head) = wire.clone().post(text, HeaderMap::new()).await?;
+                let mut answer = Answer::sending(async { Ok(posted) });
+                Ok::<_, Failure>((final_message(&mut answer).await?, head))
+            };
+            let (answer, head) = match tokio::time::timeout(START_WAIT, posting).await {
+                Ok(Ok(answered)) => answered,
+                // Nothing JSON came back: a modern server's plain 4xx, or none at all.
+                Ok(Err(failure)) => return Err(failure),
+                Err(_) => return Err(Failure::Timeout(START_WAIT.as_secs())),
+            };
+            if answer.result().is_some() {
+                wire.revision = Some(revision_of(&answer)?);
+                wire.enter_session(&head);
+            }
+            Ok((Way::Wire(wire), answer))
+        }
+        Transport::Command { .. } if server.settings().shared => {
+            let (process, answer) = server.shared_process(hello).await?;
+            Ok((Way::Shared(process), answer))
+        }
+        Transport::Command { launch, secrets } => {
+            let process = server.start(launch, secrets, Era::Legacy).await?;
+            let answer = greet(&process, hello).await.inspect_err(|_| server.note_crash())?;
+            if answer.result().is_some() {
+                revision_of(&answer)?;
+            }
+            Ok((Way::Process(process), answer))
+        }
+    }
+}
+
+/// Sends `initialize` to a fresh process.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn greet(process: &Arc<Process>, hello: &str) -> Result<Message, Failure> {
+    let id = process.mint();
+    let mut answer = Answer::pipe(
+        process
+            .request(id, message::request(&id.to_string(), "initialize", Some(hello)), None, false)
+            .await?,
+    );
+    let answered = tokio::time::timeout(START_WAIT, final_message(&mut answer)).await;
+    answered.map_err(|_| Failure::Timeout(START_WAIT.as_secs()))?
+}
+
+/// The revision a server chose (C-32).
+///
+/// # Errors
+/// [`Failure::Protocol`] if it is none of ours.
+pub fn revision_of(answer: &Message) -> Result<Revision, Failure> {
+    let named =
+        answer.result().and_then(|r| r.get("protocolVersion")).and_then(Value::as_str).unwrap_or_default();
+    Revision::named(&named).filter(|r| r.era() == Era::Legacy).ok_or_else(|| {
+        Failure::Protocol(format!(
+            "it chose the protocol version {}, which the gateway does not speak",
+            quote(&named)
+        ))
+    })
+}

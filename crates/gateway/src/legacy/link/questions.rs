@@ -1,0 +1,148 @@
+//! What a server asks: answered here, put to the client, or refused (C-29).
+
+use std::sync::Arc;
+
+use bartizan_audit::EventId;
+use bartizan_mcp::{Era, Kind, Message, Refusal, code, era, json::Value, message};
+use bartizan_shield::Inspector;
+
+use super::{Errand, Link, Way};
+use crate::{
+    inspect::{self, Known, Passed},
+    naming,
+    permit::Question,
+    record::{Ending, Unasked},
+    upstream::stdio::lock,
+};
+
+/// What became of a server's message.
+pub enum Taken {
+    /// It is an ordinary message of the request.
+    Theirs,
+    /// It is settled here.
+    Done,
+    /// This goes to the client in its place.
+    Send(String),
+}
+
+impl Errand {
+    /// Takes what only the session can answer: a server's requests, and its taking them back. `call` is the call in the
+    /// audit log that it came with.
+    pub fn take_from_server(&self, message: &Message, call: Option<EventId>) -> Taken {
+        let method = message.method();
+        match message.kind() {
+            Kind::Request => self.link.ask_client(message, &method, call),
+            Kind::Notification if method == "notifications/cancelled" => {
+                match message
+                    .param("requestId")
+                    .and_then(|id| self.link.hub.forget(&self.link, id.text()).map(|d| (id, d)))
+                {
+                    Some((named, ours)) => {
+                        let mut splice = message.splice();
+                        splice.replace(named, ours.to_string());
+                        Taken::Send(splice.finish())
+                    }
+                    None => Taken::Done,
+                }
+            }
+            _ => Taken::Theirs,
+        }
+    }
+}
+
+impl Link {
+    /// Whether the client takes such a question and the policy lets it be put; a refusal is recorded.
+    fn is_permitted(&self, message: &Message, method: &str) -> bool {
+        let Some(gate) = self.gate.upgrade() else { return false };
+        // What the operator added by `allow_methods` he permitted.
+        let Some(question) = Question::of(method) else { return true };
+        let params = message.params();
+        let judged = match Value::of(&self.hello).get("capabilities") {
+            Some(declared) if question.is_declared(declared, params) => {
+                let client = self.asker.caller.client();
+                gate.policy.may_ask(&self.server, client, Era::Legacy, question, params)
+            }
+            _ => Err(Refusal::new(
+                200,
+                code::FORBIDDEN,
+                "the client did not declare that it can be asked this",
+            )
+            .with_data(r#"{"source":"bartizan","reason":"policy.question"}"#)),
+        };
+        let Err(refusal) = judged else { return true };
+        tracing::warn!(server = %self.server.name(), method, reason = %refusal.message, "a question was not put");
+        gate.recorder.stopped(&self.asker.caller, self.server.name(), method, &refusal);
+        false
+    }
+
+    /// Whether the shield lets a server's question pass.
+    fn may_ask(&self, message: &Message) -> bool {
+        let Some(gate) = self.gate.upgrade() else { return false };
+        let judged = inspect::answer(
+            &gate.shield.load(),
+            &mut Inspector::default(),
+            &self.server,
+            message,
+            Known::default(),
+            gate.entropy.as_ref(),
+            &mut Ending::default(),
+        );
+        matches!(judged, Ok(Passed::AsItIs))
+    }
+
+    /// Takes a server's request: pings are answered here, unknown methods refused, the rest put to the client (C-29).
+    fn ask_client(self: &Arc<Self>, message: &Message, method: &str, call: Option<EventId>) -> Taken {
+        let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+        let refused = match method {
+            "ping" => None,
+            _ if matches!(&*lock(&self.way), Way::Shared(_)) => Some(Unasked::Shared),
+            _ if !era::is_server_request(Era::Legacy, method) && !self.server.allows(method) => {
+                Some(Unasked::UnknownMethod)
+            }
+            _ if !self.is_permitted(message, method) => Some(Unasked::Policy),
+            _ if !self.may_ask(message) => Some(Unasked::Shield),
+            _ => {
+                let named = naming::request(self.server.name(), message);
+                match self.hub.ask(self, named.as_ref().unwrap_or(message)) {
+                    Some(text) => {
+                        self.server.voice().asked_by_name(&self.asker, call, method);
+                        return Taken::Send(text);
+                    }
+                    None => Some(Unasked::Limit),
+                }
+            }
+        };
+        if refused == Some(Unasked::UnknownMethod) && self.server.voice().faulted(Some(&self.asker)) {
+            self.end();
+        }
+        let reply = match refused {
+            None => message::result(&id, "{}"),
+            Some(why) => {
+                self.server.voice().asked(&self.asker, call, method, Some(why));
+                let (code, text) = match why {
+                    Unasked::Shared => {
+                        (code::METHOD_NOT_FOUND, "this process is shared; no one client can be asked")
+                    }
+                    Unasked::UnknownMethod | Unasked::Stateless => {
+                        (code::METHOD_NOT_FOUND, "the gateway does not know this method")
+                    }
+                    Unasked::Policy => (code::FORBIDDEN, "the gateway does not put this question"),
+                    Unasked::Shield => (code::WITHHELD, "the gateway does not put this question"),
+                    Unasked::Limit => (code::LIMIT, "too many requests wait for the client"),
+                };
+                message::error(Some(&id), code, text, None)
+            }
+        };
+        let me = Arc::clone(self);
+        tokio::spawn(async move {
+            let told = match me.way() {
+                Way::Shared(process) => process.send(reply).await,
+                _ => me.tell(reply).await,
+            };
+            if let Err(failure) = told {
+                tracing::debug!(server = %me.server.name(), %failure, "a reply was not delivered");
+            }
+        });
+        Taken::Done
+    }
+}

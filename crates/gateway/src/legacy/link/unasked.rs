@@ -1,0 +1,138 @@
+//! What a server says that answers no request.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bartizan_mcp::{Era, Id, Kind, Message};
+use bartizan_shield::{Finding, Inspector};
+
+use super::{Errand, Link, Taken, Way};
+use crate::{
+    Gate,
+    call::{Call, Down, Vetted},
+    documents,
+    inspect::{self, Known, Passed},
+    opinions,
+    record::Ending,
+    upstream::{Failure, Item, Within, stdio::lock},
+};
+
+impl Link {
+    /// A message that answers no request: for the session's general stream.
+    pub fn unasked(self: &Arc<Self>, message: &Message) {
+        let Some(gate) = self.gate.upgrade() else { return };
+        if gate.responses().pass(self.server.name(), &self.asker.caller).is_err() {
+            return;
+        }
+        if self.server.settings().second_opinions.is_empty() {
+            return self.judge_unasked(&gate, message, &[]);
+        }
+        let (me, message) = (Arc::clone(self), message.clone());
+        tokio::spawn(async move {
+            // One after the other, as they came.
+            let _turn = me.turn.lock().await;
+            // What answers nothing carries no documents.
+            let documents = documents::unread(&message);
+            let Ok(text) = inspect::said_words(&message, None, &documents) else { return };
+            let shield = gate.shield.load_full();
+            let found = opinions::ask(&shield, &me.server.settings().second_opinions, &text).await;
+            if message.kind() == Kind::Request && !found.is_empty() {
+                tracing::warn!(server = %me.server.name(), "a question was dropped for a second opinion");
+                return;
+            }
+            me.judge_unasked(&gate, &message, &found);
+        });
+    }
+
+    fn judge_unasked(self: &Arc<Self>, gate: &Arc<Gate>, message: &Message, found: &[Finding]) {
+        // Questions are judged where they are taken.
+        let changed = match message.kind() {
+            Kind::Notification => {
+                let inspector = &mut Inspector::default();
+                let (shield, entropy) = (gate.shield.load(), gate.entropy.as_ref());
+                let known = Known { found, ..Known::default() };
+                let (server, ending) = (&self.server, &mut Ending::default());
+                match inspect::answer(&shield, inspector, server, message, known, entropy, ending) {
+                    Ok(Passed::AsItIs) => None,
+                    Ok(Passed::Changed(changed)) => Some(*changed),
+                    Ok(Passed::Dropped) | Err(_) => return,
+                }
+            }
+            Kind::Request | Kind::Response => None,
+        };
+        let message = changed.as_ref().unwrap_or(message);
+        let errand = Errand { link: Arc::clone(self), key: Id::from(0), cancelled: Arc::default() };
+        if message.kind() == Kind::Notification && message.method() == "notifications/message" {
+            let within = match self.way() {
+                Way::Process(process) | Way::Shared(process) => process.within(),
+                Way::Wire(_) => Within::default(),
+            };
+            self.server.voice().logged(Some(&self.asker), within, message);
+        }
+        match errand.take_from_server(message, None) {
+            Taken::Done => {}
+            Taken::Send(text) => self.hub.general().push(text),
+            Taken::Theirs if message.kind() == Kind::Response => {}
+            Taken::Theirs => {
+                let mut call = Call::new(
+                    gate,
+                    Arc::clone(&self.server),
+                    self.asker.clone(),
+                    Era::Legacy,
+                    self.is_merged,
+                    0,
+                    message,
+                );
+                if let Ok(Down::Pass(text)) = call.incoming(message, &Vetted::default()) {
+                    self.hub.general().push(text);
+                }
+            }
+        }
+    }
+
+    /// Listens to what an HTTP server says unasked, from now until the session ends. Only once.
+    pub fn listen(self: &Arc<Self>) {
+        let Way::Wire(_) = self.way() else { return };
+        let mut listening = lock(&self.listening);
+        if listening.is_none() {
+            *listening = Some(tokio::spawn(listen_on(Arc::downgrade(self))).abort_handle());
+        }
+    }
+}
+
+async fn listen_on(link: Weak<Link>) {
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let Some(wire) = link.upgrade().and_then(|l| if let Way::Wire(w) = l.way() { Some(w) } else { None })
+        else {
+            return;
+        };
+        match wire.listen(None).await {
+            Ok(mut events) => {
+                pause = Duration::from_millis(500);
+                while let Ok(Some(item)) = events.next().await {
+                    let Some(link) = link.upgrade() else { return };
+                    if let Item::Message(message) = item {
+                        link.unasked(&message);
+                    }
+                }
+            }
+            // It offers none (B-18); or the session ended.
+            Err(
+                Failure::Status(400..=499)
+                | Failure::SessionGone
+                | Failure::Unauthorized(_)
+                | Failure::NeedsLinking(_)
+                | Failure::NotForCaller(_)
+                | Failure::StepUp(_),
+            ) => {
+                return;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}

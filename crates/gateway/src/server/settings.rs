@@ -1,0 +1,74 @@
+//! What the operator says of a server.
+
+use std::sync::Arc;
+
+use bartizan_egress::Endpoint;
+use bartizan_mcp::Era;
+use bartizan_model::ServerName;
+use bartizan_oauth::outbound::Credential;
+use bartizan_sandbox::Launch;
+use bartizan_shield::{Trust, drift::Identity};
+
+use crate::upstream::scrub::Scrub;
+
+/// How a server is reached.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// A process of ours, over its standard streams.
+    Command {
+        /// How it starts.
+        launch: Launch,
+        /// Values that its log lines must not show.
+        secrets: Scrub,
+    },
+    /// A URL.
+    Url(Endpoint),
+}
+
+/// A server's configuration.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// The operator's name for it.
+    pub name: ServerName,
+    /// How it is reached.
+    pub transport: Transport,
+    /// What the gate shows it; only servers behind a URL are shown anything.
+    pub credential: Option<Arc<dyn Credential>>,
+    /// The era it is held to, if the operator knows better than detection.
+    pub era: Option<Era>,
+    /// One process for everybody.
+    pub shared: bool,
+    /// Methods outside the revision that pass all the same.
+    pub allow_methods: Vec<String>,
+    /// Who it is, for its pins.
+    pub identity: Identity,
+    /// What its command runs, by content, is part of who it is.
+    pub watches_program: bool,
+    /// What the first sight of a definition is worth.
+    pub pinning: Pinning,
+    /// Entries of `resources/list` are pinned too.
+    pub pins_resources: bool,
+    /// Arguments and structured results are compared with the approved schemas.
+    pub validates: bool,
+    /// What goes to it and comes from it is judged by the shield.
+    pub inspects: bool,
+    /// Services that are asked about what goes to it and comes from it, by name.
+    pub second_opinions: Vec<String>,
+    /// How far the operator trusts what it says.
+    pub trust: Trust,
+    /// Which hosts its apps may reach; without a list it may show none.
+    pub app_hosts: Option<Vec<String>>,
+    /// Everything above as it was written: equal texts mean that nothing changed.
+    pub fingerprint: String,
+}
+
+/// What the first sight of a server's definitions is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinning {
+    /// Nothing: a person approves them.
+    ByHand,
+    /// They are approved, unless a scan finds something bad.
+    FirstUse,
+    /// They are not pinned at all, and may change as they like.
+    DangerousNone,
+}
