@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(read(Cursor::new("\n{}\n\n\nx\n")), damaged);
         assert_eq!(read(Cursor::new("\n\n\0"))[..2], [line(1, 0, ""), line(2, 1, "")]);
         let long = read(Cursor::new(format!("{{}}\n{}x\n{{}}\n", "\n".repeat(300_000))));
-        assert_eq!((long.len(), &long[299_999].2[..]), (300_003, ""));
+        assert_eq!((long.len(), long[299_999].2.as_str()), (300_003, ""));
         assert_eq!(long[300_001..], [line(300_002, 300_003, "x"), line(300_003, 300_005, "{}")]);
     }
 
