@@ -45,5 +45,5 @@ pub use log::{Log, Lost, Observer, OpenError, Opened, Options, Receipt, Setup};
 pub use persons::{Identity, Person, Persons};
 pub use place::{AuditFolder, FolderError};
 pub use private::PrivateFileError;
-pub use storage::{Disk, DiskError, Segment, Storage};
+pub use storage::{Disk, DiskError, Reading, Segment, Storage};
 pub use text::{Text, harmless};

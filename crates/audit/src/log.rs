@@ -3,6 +3,7 @@
 //! One thread writes. Whoever has something to record waits until it is durable; while the disk is busy others queue
 //! up behind it and are made durable together (group commit), so nobody waits longer than he would alone.
 
+mod current;
 mod recover;
 mod writer;
 

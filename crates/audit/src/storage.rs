@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -26,7 +26,7 @@ pub trait Storage: Send + Sync {
     /// What the system says; also if there is such a segment.
     fn create(&self, first: u64) -> io::Result<Box<dyn Segment>>;
 
-    /// Opens a segment to go on writing at its end.
+    /// Opens a segment to go on writing it.
     ///
     /// # Errors
     /// What the system says.
@@ -36,9 +36,9 @@ pub trait Storage: Send + Sync {
     ///
     /// # Errors
     /// What the system says.
-    fn read(&self, first: u64) -> io::Result<Box<dyn Read + Send>>;
+    fn read(&self, first: u64) -> io::Result<Box<dyn Reading>>;
 
-    /// How long a segment is, in bytes.
+    /// How long a segment is, in bytes, with the room behind the log in it.
     ///
     /// # Errors
     /// What the system says.
@@ -60,15 +60,21 @@ pub trait Storage: Send + Sync {
     fn sealed(&self, _first: u64) {}
 }
 
+/// A segment being read.
+pub trait Reading: Read + Seek + Send {}
+
+impl<R: Read + Seek + Send> Reading for R {}
+
 /// A segment being written.
 pub trait Segment: Send {
-    /// Writes at the end. After an error, any part of `bytes` may have been written.
+    /// Writes `bytes` from the byte `at` on, over what is there and on from the end. After an error, any part of them may
+    /// have been written.
     ///
     /// # Errors
     /// What the system says.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes everything appended durable.
+    /// Makes everything written durable.
     ///
     /// # Errors
     /// What the system says; nothing since the last success counts as durable then.
@@ -164,16 +170,16 @@ impl Storage for Disk {
     }
 
     fn create(&self, first: u64) -> io::Result<Box<dyn Segment>> {
-        let file = private_file().append(true).create_new(true).open(self.path(first))?;
+        let file = private_file().write(true).create_new(true).open(self.path(first))?;
         sync_folder(&self.folder)?;
         Ok(Box::new(OnDisk(file)))
     }
 
     fn resume(&self, first: u64) -> io::Result<Box<dyn Segment>> {
-        Ok(Box::new(OnDisk(OpenOptions::new().append(true).open(self.path(first))?)))
+        Ok(Box::new(OnDisk(OpenOptions::new().write(true).open(self.path(first))?)))
     }
 
-    fn read(&self, first: u64) -> io::Result<Box<dyn Read + Send>> {
+    fn read(&self, first: u64) -> io::Result<Box<dyn Reading>> {
         Ok(Box::new(File::open(self.path(first))?))
     }
 
@@ -210,8 +216,8 @@ impl Storage for Disk {
 struct OnDisk(File);
 
 impl Segment for OnDisk {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -1,11 +1,18 @@
 //! Finding the end of the log after a crash.
 //!
 //! Nothing past the last signed checkpoint was ever acknowledged, so it may be cut. But a torn write leaves lines that
-//! are cut or have holes, never whole ones that say something else; and a checkpoint that anything follows *was*
-//! acknowledged, because a new group is begun only when the one before it is durable. Damage of either sort is no torn
+//! are cut or have holes, never whole ones that say something else; and a checkpoint that anything of another group follows
+//! *was* acknowledged, because a new group is begun only when the one before it is durable. Damage of either sort is no torn
 //! write, and the log is refused.
+//!
+//! A group is written over room, in pages that reach the disk in any order. So its end may be there with its beginning still
+//! blank; and what was room around it, newlines or the zeros of a file that was being made longer, tells nothing about what
+//! was acknowledged.
 
-use std::{collections::BTreeSet, io::Read};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Seek, SeekFrom},
+};
 
 use bartizan_model::Timestamp;
 
@@ -15,7 +22,8 @@ use crate::{
     event::{Entry, EventId, Kind, rfc3339},
     log::{
         OpenError,
-        writer::{Closed, Current, Durable},
+        current::Current,
+        writer::{Closed, Durable},
     },
     segment::{Line, Lines},
     storage::Storage,
@@ -38,19 +46,19 @@ pub fn recover(storage: &dyn Storage, key: &PublicKey, origin: &Origin) -> Resul
     while let Some(first) = segments.pop() {
         let Some((durable, bytes)) = read_newest(storage, key, origin, first)? else {
             // Not one group of this segment is whole: we died while beginning it.
-            cut += keep_aside(storage, first, 0)?;
+            cut += keep_aside(storage, first, 0)?.torn;
             storage.remove(first)?;
             continue;
         };
         let older = read_older(storage, key, origin, &segments, first)?;
-        let torn = keep_aside(storage, first, bytes)?;
+        let Rest { torn, end } = keep_aside(storage, first, bytes)?;
         let mut segment = storage.resume(first)?;
         if torn > 0 {
             segment.truncate(bytes)?;
         }
         // What we build on must be durable, whoever wrote it.
         segment.sync()?;
-        let current = Some(Current { segment, first, bytes });
+        let current = Some(Current::resume(segment, first, bytes, end));
         return Ok(Recovered { durable: Some(durable), older, current, cut: cut + torn });
     }
     Ok(Recovered { durable: None, older: Vec::new(), current: None, cut })
@@ -71,7 +79,9 @@ fn read_newest(
     let mut acknowledged = false;
     let mut lines = Lines::new(storage.read(first)?);
     while let Some(raw) = lines.next()? {
-        if let Some(problem) = damage.as_ref().filter(|_| acknowledged) {
+        // Neither room nor a hole: another group.
+        let is_written = raw.bytes.iter().any(|byte| *byte != 0);
+        if let Some(problem) = damage.as_ref().filter(|_| acknowledged && is_written) {
             return Err(problem.clone().into());
         }
         if damage.is_none() {
@@ -93,7 +103,7 @@ fn read_newest(
                 Err(problem) => damage = Some(problem),
             }
         }
-        acknowledged =
+        acknowledged |=
             damage.is_some() && raw.whole && matches!(Line::parse(raw.bytes), Some(Line::Checkpoint(_)));
     }
     Ok(good)
@@ -138,14 +148,29 @@ fn began(storage: &dyn Storage, first: u64) -> Result<Option<Timestamp>, OpenErr
     Ok(rfc3339::parse(&position.time))
 }
 
-/// Keeps what follows the first `from` bytes of a segment for whoever looks into it; tells how much that is.
-fn keep_aside(storage: &dyn Storage, first: u64, from: u64) -> Result<u64, OpenError> {
+/// What follows the log in the file of its newest segment.
+struct Rest {
+    /// How many bytes that are not room.
+    torn: u64,
+    /// Where the file ends once those are cut.
+    end: u64,
+}
+
+/// Keeps what follows the first `from` bytes of a segment for whoever looks into it, if it is more than room.
+fn keep_aside(storage: &dyn Storage, first: u64, from: u64) -> Result<Rest, OpenError> {
     let mut reader = storage.read(first)?;
-    std::io::copy(&mut Read::by_ref(&mut reader).take(from), &mut std::io::sink())?;
+    reader.seek(SeekFrom::Start(from))?;
     let mut rest = Vec::new();
-    reader.take(64 << 20).read_to_end(&mut rest)?;
-    if !rest.is_empty() {
-        storage.keep_aside(first, &rest)?;
+    Read::by_ref(&mut reader).take(64 << 20).read_to_end(&mut rest)?;
+    let end = from + rest.len() as u64;
+    let is_all = reader.read(&mut [0])? == 0;
+    if is_all && rest.iter().all(|byte| *byte == b'\n') {
+        return Ok(Rest { torn: 0, end });
     }
-    Ok(rest.len() as u64)
+    // Its last newline is its own, those behind that are room.
+    while rest.ends_with(b"\n\n") {
+        rest.pop();
+    }
+    storage.keep_aside(first, &rest)?;
+    Ok(Rest { torn: rest.len() as u64, end: from })
 }

@@ -12,9 +12,9 @@ use bartizan_model::{Clock, Entropy, Timestamp};
 use crate::{
     checkpoint::{Checkpoint, Origin, Signer},
     event::{Details, Entry, EventId, Kind, Note, Outcome},
-    log::{Job, Lost, Options, State, recover::Recovered},
+    log::{Job, Lost, Options, State, current::Current, recover::Recovered},
     segment::{Start, checkpoint_line, start_line},
-    storage::{Segment, Storage},
+    storage::Storage,
     text::Text,
     tree::{Frontier, Hash},
 };
@@ -49,8 +49,6 @@ pub struct Writer {
     older: Vec<Closed>,
     /// The segment being written, if there is one.
     current: Option<Current>,
-    /// Whether the current segment may hold bytes that are not part of the log.
-    torn: bool,
     interrupted: Vec<EventId>,
     cut: u64,
     /// When a checkpoint was last told.
@@ -72,12 +70,6 @@ pub struct Closed {
     pub first: u64,
     pub bytes: u64,
     pub at: Timestamp,
-}
-
-pub struct Current {
-    pub segment: Box<dyn Segment>,
-    pub first: u64,
-    pub bytes: u64,
 }
 
 /// What a commit is about to write.
@@ -116,19 +108,7 @@ impl Writer {
         });
         let interrupted = durable.open_calls.iter().copied().collect();
         let told = clock.now();
-        Self {
-            setting,
-            clock,
-            entropy,
-            durable,
-            older,
-            current,
-            torn: false,
-            interrupted,
-            cut,
-            told,
-            fresh: Vec::new(),
-        }
+        Self { setting, clock, entropy, durable, older, current, interrupted, cut, told, fresh: Vec::new() }
     }
 
     /// Writes the first entries: that the log was opened, and how the calls ended that the last process left open.
@@ -191,15 +171,16 @@ impl Writer {
                 }
             }
         }
-        // The log is whole without it.
+        // The log is whole without it, and whatever room stays is told from it.
         let _ = self.commit(vec![self.entry(Kind::LogClosed, Details::default())]);
+        let _ = self.current.as_mut().map_or(Ok(()), Current::seal);
     }
 
     /// Makes `entries` durable, all or none, and tells the places they got.
     fn commit(&mut self, entries: Vec<Entry>) -> io::Result<Vec<u64>> {
         self.clean()?;
         let full =
-            self.current.as_ref().is_none_or(|current| current.bytes >= self.setting.options.segment_bytes);
+            self.current.as_ref().is_none_or(|current| current.bytes() >= self.setting.options.segment_bytes);
         let (draft, dropped) =
             if full { self.draft_segment(entries)? } else { (self.draft(Vec::new(), entries)?, 0) };
         let written = if full { self.write_segment(&draft) } else { self.append(&draft) };
@@ -230,9 +211,11 @@ impl Writer {
         let (mut places, mut calls) = (Vec::with_capacity(entries.len()), Vec::new());
         let mut placed = Vec::with_capacity(entries.len());
         let base = frontier.size();
+        let mut line = Vec::new();
         for mut entry in entries {
             (entry.seq, entry.base) = (frontier.size(), base);
-            let mut line = serde_json::to_vec(&entry)?;
+            line.clear();
+            serde_json::to_writer(&mut line, &entry)?;
             if line.len() > LONGEST {
                 // Rather a short record than none.
                 let details = std::mem::take(&mut entry.details);
@@ -285,12 +268,7 @@ impl Writer {
 
     fn append(&mut self, draft: &Draft) -> io::Result<()> {
         let Some(current) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
-        self.torn = true;
-        current.segment.append(&draft.bytes)?;
-        current.segment.sync()?;
-        current.bytes += draft.bytes.len() as u64;
-        self.torn = false;
-        Ok(())
+        current.append(&draft.bytes)
     }
 
     fn write_segment(&mut self, draft: &Draft) -> io::Result<()> {
@@ -299,25 +277,21 @@ impl Writer {
         // A leftover of an attempt that failed: nothing in it was ever acknowledged, and nothing else is written
         // before this succeeds.
         storage.remove(first)?;
-        let mut segment = storage.create(first)?;
-        segment.append(&draft.bytes)?;
-        segment.sync()?;
-        let new = Current { segment, first, bytes: draft.bytes.len() as u64 };
+        // Before there is another: only the newest segment has room, whenever we die.
+        self.current.as_mut().map_or(Ok(()), Current::seal)?;
+        let written = self.current.as_ref().map_or(0, Current::written);
+        let mut new = Current::begin(storage.create(first)?, first, written);
+        new.append(&draft.bytes)?;
         if let Some(old) = self.current.replace(new) {
-            self.older.push(Closed { first: old.first, bytes: old.bytes, at: self.clock.now() });
+            self.older.push(Closed { first: old.first, bytes: old.bytes(), at: self.clock.now() });
             storage.sealed(old.first);
         }
         Ok(())
     }
 
-    /// Cuts what a failed write left behind, so that no second history with our signature exists beside the log.
+    /// Cuts what a failed write left behind.
     fn clean(&mut self) -> io::Result<()> {
-        if let Some(current) = self.current.as_mut().filter(|_| self.torn) {
-            current.segment.truncate(current.bytes)?;
-            current.segment.sync()?;
-        }
-        self.torn = false;
-        Ok(())
+        self.current.as_mut().map_or(Ok(()), Current::clean)
     }
 
     /// The entry below which the retention wants everything gone, at the end of some older segment; 0 if nothing is.
@@ -328,7 +302,7 @@ impl Writer {
         let hold = holds.values().min().copied().unwrap_or(u64::MAX);
         drop(holds);
         let now = self.clock.now();
-        let current = self.current.as_ref().map_or(0, |current| current.bytes);
+        let current = self.current.as_ref().map_or(0, Current::bytes);
         let mut total = self.older.iter().map(|segment| segment.bytes).sum::<u64>() + current;
         let ends =
             self.older.iter().skip(1).map(|next| next.first).chain(self.current.iter().map(|c| c.first));

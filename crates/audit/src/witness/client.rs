@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,12 +14,12 @@ use crate::{
     Checkpoint, PublicKey,
     export::{Answer, Authorization, Shipment, Transport},
     private::sync_folder,
-    segment::{Line, Lines},
+    segment::{Line, Lines, end_of_log},
     storage::{segment_path, segments},
     tree::{Frontier, Hash, Proof},
 };
 
-/// How much of a segment's end is looked at for its last checkpoint before all of it is, in bytes.
+/// How much of the end of the log in a segment is looked at for its last checkpoint before all of it is, in bytes.
 const TAIL: u64 = 64 << 10;
 
 /// How often a witness is told anew where to begin.
@@ -250,11 +250,11 @@ pub(crate) fn newest_checkpoint(folder: &Path, key: &PublicKey) -> io::Result<Op
     for first in segments(folder)?.into_iter().rev() {
         let path = segment_path(folder, first);
         let mut file = File::open(&path)?;
-        let length = file.metadata()?.len();
-        for from in [length.saturating_sub(TAIL), 0] {
+        let end = end_of_log(&file)?;
+        for from in [end.saturating_sub(TAIL), 0] {
             file.seek(SeekFrom::Start(from))?;
             let mut found = None;
-            let mut lines = Lines::new((&file).take(length - from));
+            let mut lines = Lines::new(&file);
             while let Some(raw) = lines.next()? {
                 // From the middle of a line it is none of ours.
                 if raw.whole

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Cursor, Read},
+    io::{self, Cursor},
+    ops::Range,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use bartizan_audit::{Segment, Storage};
+use bartizan_audit::{Reading, Segment, Storage};
 
 #[derive(Clone, Default)]
 pub struct Double(Arc<Mutex<State>>);
@@ -16,14 +17,16 @@ pub struct Double(Arc<Mutex<State>>);
 #[derive(Default)]
 pub struct State {
     files: BTreeMap<u64, File>,
-    /// How many more bytes fit; `None` is no end.
-    pub room: Option<usize>,
+    /// By how many bytes files may still grow; `None` is no end.
+    pub space: Option<usize>,
     /// How many syncs succeed before they fail; `None` is no end.
     pub syncs_left: Option<usize>,
     /// Whether cutting fails too.
     pub truncate_fails: bool,
     pub slow: Duration,
     pub syncs: usize,
+    /// How many syncs made a longer file durable.
+    pub growths: usize,
     /// After this many more writes and syncs the power is gone.
     pub power: Option<usize>,
 }
@@ -39,25 +42,26 @@ impl Double {
         self.0.lock().unwrap()
     }
 
-    /// The power comes back: what was synced is there; of what was not, some part of each file may be, with holes.
+    /// The power comes back: what was synced is there; of what was written since, any part of each file may be.
     pub fn reboot(&self, mut chance: impl FnMut(usize) -> usize) {
         let mut state = self.state();
-        for file in state.files.values_mut() {
-            let unsynced = file.bytes.len().saturating_sub(file.synced.len());
-            let mut bytes = file.synced.clone();
-            if unsynced > 0 && file.bytes.starts_with(&file.synced) {
-                let kept = chance(unsynced + 1);
-                let mut part = file.bytes[file.synced.len()..file.synced.len() + kept].to_vec();
-                if kept > 0 && chance(3) == 0 {
-                    // A block in the middle never reached the disk.
-                    let hole = chance(kept);
-                    part[hole..(hole + 64).min(kept)].fill(0);
-                }
-                bytes.extend(part);
-            }
+        for file in state.files.values_mut().filter(|file| file.bytes != file.synced) {
+            let bytes = file.after_power_cut(&mut chance);
             *file = File { synced: bytes.clone(), bytes };
         }
         state.power = None;
+    }
+
+    /// The segment `first` as a disk would have it now.
+    pub fn bytes(&self, first: u64) -> Vec<u8> {
+        self.state().file(first).unwrap().bytes.clone()
+    }
+
+    /// Another disk, with these bytes as its only segment.
+    pub fn with(first: u64, bytes: &[u8]) -> Self {
+        let disk = Self::default();
+        disk.state().files.insert(first, File { bytes: bytes.to_vec(), synced: bytes.to_vec() });
+        disk
     }
 
     /// Writes the segments into a folder, for the verifier.
@@ -66,6 +70,42 @@ impl Double {
         for (first, file) in &self.state().files {
             std::fs::write(folder.join(format!("{first:020}.jsonl")), &file.bytes).unwrap();
         }
+    }
+}
+
+impl File {
+    /// Sectors of what was written since the last sync reach the disk in any order, over what was there and behind it; where
+    /// none did and the file is longer than it was, there are zeros.
+    fn after_power_cut(&self, chance: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+        let (old, new) = (&self.synced, &self.bytes);
+        let length = if new.len() < old.len() {
+            [old.len(), new.len()][chance(2)]
+        } else {
+            old.len() + chance(new.len() - old.len() + 1)
+        };
+        let sector = [16, 64, 512, 4096][chance(4)];
+        let mut after = old.clone();
+        after.resize(length, 0);
+        let sectors: Vec<Range<usize>> =
+            (0..length).step_by(sector).map(|from| from..(from + sector).min(length)).collect();
+        let written: Vec<_> =
+            sectors.into_iter().filter(|s| new.get(s.clone()) != Some(&after[s.clone()])).collect();
+        let (order, one) = (chance(4), chance(written.len().max(1)));
+        for (n, range) in written.into_iter().enumerate() {
+            let is_kept = match order {
+                0 => n < one,
+                1 => n > one,
+                2 => n != one,
+                _ => chance(2) == 0,
+            };
+            if is_kept {
+                // Where a file is cut, its last sector is zeroed before it is known that it is shorter.
+                let content = new.iter().copied().skip(range.start).chain(std::iter::repeat(0));
+                let cut_after = if range.start < new.len() { range.end } else { range.start };
+                after[range.start..cut_after].iter_mut().zip(content).for_each(|(old, new)| *old = new);
+            }
+        }
+        after
     }
 }
 
@@ -106,7 +146,7 @@ impl Storage for Double {
         Ok(Box::new(Writing { disk: self.clone(), first }))
     }
 
-    fn read(&self, first: u64) -> io::Result<Box<dyn Read + Send>> {
+    fn read(&self, first: u64) -> io::Result<Box<dyn Reading>> {
         Ok(Box::new(Cursor::new(self.state().file(first)?.bytes.clone())))
     }
 
@@ -132,17 +172,18 @@ struct Writing {
 }
 
 impl Segment for Writing {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
-        let powered = state.step();
-        let fits = state.room.map_or(bytes.len(), |room| room.min(bytes.len()));
-        // When the power goes, half of it may still have reached the cache.
-        let taken = if powered.is_err() { 0 } else { fits };
-        state.file(self.first)?.bytes.extend_from_slice(&bytes[..taken]);
-        if let Some(room) = &mut state.room {
-            *room -= taken;
-        }
-        powered?;
+        // What was being written when the power went is not even in memory.
+        state.step()?;
+        let space = state.space;
+        let file = state.file(self.first)?;
+        let (at, length) = (usize::try_from(at).unwrap(), file.bytes.len());
+        let fits = space.map_or(bytes.len(), |space| (length + space).saturating_sub(at).min(bytes.len()));
+        file.bytes.resize(length.max(at + fits), 0);
+        file.bytes[at..at + fits].copy_from_slice(&bytes[..fits]);
+        let grown = file.bytes.len() - length;
+        state.space = space.map(|space| space - grown);
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
@@ -157,9 +198,11 @@ impl Segment for Writing {
             }
             *left -= 1;
         }
-        state.syncs += 1;
         let file = state.file(self.first)?;
+        let grown = file.bytes.len() > file.synced.len();
         file.synced = file.bytes.clone();
+        state.syncs += 1;
+        state.growths += usize::from(grown);
         Ok(())
     }
 
@@ -170,7 +213,10 @@ impl Segment for Writing {
             return Err(io::Error::other("cannot cut"));
         }
         let file = state.file(self.first)?;
+        let before = file.bytes.len();
         file.bytes.truncate(usize::try_from(length).unwrap());
+        let freed = before - file.bytes.len();
+        state.space = state.space.map(|space| space + freed);
         Ok(())
     }
 }

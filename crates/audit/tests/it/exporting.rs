@@ -51,16 +51,15 @@ impl Transport for Receiver {
     }
 }
 
-fn exporter(scene: &Scene, receiver: &Arc<Receiver>) -> Exporter {
+fn format() -> Arc<Splunk> {
     let source = Source { host: "gate-1".to_owned(), log: "gate.example/test".to_owned() };
-    let format = Splunk {
-        url: "https://splunk.example:8088".to_owned(),
-        token: Secret::new("t".to_owned()),
-        index: None,
-        source,
-    };
+    let (url, token) = ("https://splunk.example:8088".to_owned(), Secret::new("t".to_owned()));
+    Arc::new(Splunk { url, token, index: None, source })
+}
+
+fn exporter(scene: &Scene, receiver: &Arc<Receiver>) -> Exporter {
     let transport = Arc::clone(receiver) as Arc<dyn Transport>;
-    Exporter::new("siem", &scene.log_folder(), Arc::new(format), transport, scene.clock.clone()).unwrap()
+    Exporter::new("siem", &scene.log_folder(), format(), transport, scene.clock.clone()).unwrap()
 }
 
 /// Steps until all is delivered; the pauses it asked for.
@@ -217,4 +216,27 @@ fn a_running_exporter_follows_the_log_and_stops_when_told() {
         task.await.unwrap().unwrap();
         assert_eq!((progress.next(), progress.delivered(), progress.trouble()), (log.durable(), 3, None));
     });
+}
+
+/// The room behind a log that nobody writes any more is longer than the end that is looked at first.
+#[test]
+fn what_a_killed_process_recorded_is_delivered_to_the_last_entry_before_its_room() {
+    let scene = Scene::new();
+    let log = scene.start();
+    let file = || crate::scene::files(&scene.log_folder()).remove(0);
+    let room = || std::fs::read(file()).unwrap().iter().rev().take_while(|byte| **byte == b'\n').count();
+    while room() < 70 << 10 {
+        let _ = block_on(call(&log, "t")).unwrap();
+    }
+    let killed = scene.folder.path().join("killed");
+    std::fs::create_dir(&killed).unwrap();
+    std::fs::copy(file(), killed.join(file().file_name().unwrap())).unwrap();
+    let receiver = Arc::new(Receiver::default());
+    let (format, transport) = (format(), Arc::clone(&receiver) as Arc<dyn Transport>);
+    let (mut exporter, _lock) =
+        Exporter::of_ended("siem", &killed, format, transport, scene.clock.clone(), crate::scene::key())
+            .unwrap()
+            .unwrap();
+    block_on(deliver(&mut exporter, &log));
+    assert_eq!(sequence(&receiver), (0..log.durable()).collect::<Vec<_>>());
 }

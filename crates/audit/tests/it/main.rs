@@ -13,6 +13,7 @@ mod detections;
 mod double;
 mod durability;
 mod exporting;
+mod room;
 mod scene;
 mod searching;
 mod sigma;
