@@ -1,8 +1,9 @@
 //! The shield on the path: messages become fragments, verdicts become answers (attacks.md II, PO).
 //!
 //! What a client sends is judged before it is sent and never changed. What a server sends is judged message by message;
-//! what is split over several messages of one answer is seen whole. A text that cannot be judged does not pass. What is
-//! cleaned of characters that act is judged as it came and as it goes on, for cleaning can put together what was apart.
+//! what is split over several messages of one answer is seen whole. A text that cannot be judged does not pass. What holds
+//! characters that act on a terminal is judged as it came, as it goes on and as a terminal shows it, for taking them out can put
+//! together what was apart, whoever does it.
 
 mod answer;
 mod client;
@@ -12,7 +13,7 @@ mod report;
 
 use bartizan_mcp::{Kind as Message_, Message, json::Value};
 use bartizan_shield::{
-    Catalogue, ControlActions, Fragment, Kind, Role, Scene, Shield, Text, Verdict, controls::Acts, json,
+    Catalogue, ControlActions, Fragment, Kind, Role, Scene, Shield, Text, Verdict, controls::{Acts, on_screen}, json,
 };
 
 pub use answer::{Known, Passed, answer};
@@ -41,7 +42,7 @@ fn said<'m>(message: &'m Message, but: Option<&str>) -> Result<(Kind, Vec<Fragme
         message.fields().filter(|m| but.is_none_or(|but| !m.is(but))).try_for_each(|m| {
             let kind = if asks && m.is("inputRequests") { Kind::Question } else { kind };
             let base = m.value.span_in(message.text()).start;
-            fragments.push(Fragment::new(kind, "/", m.key()));
+            fragments.push(Fragment { role: Role::Key, ..Fragment::new(kind, "/", m.key()) });
             read(m.value.text(), &m.key(), base, kind, &mut fragments)
         })
     };
@@ -83,7 +84,7 @@ fn body(message: &Message) -> Option<Value<'_>> {
 }
 
 /// What a server says in a message, `but` for one member, and in its `documents`, for others to judge: as it came, and if
-/// characters in it act, once more as it is read without them.
+/// characters in it act on a terminal, once more as that shows it.
 ///
 /// # Errors
 /// [`Failure::Protocol`], if it cannot be read.
@@ -92,18 +93,14 @@ pub fn said_words(
     but: Option<&str>,
     documents: &documents::Read,
 ) -> Result<Text, Failure> {
-    // Whatever the settings leave of colours, the letters between them are read in one.
-    let plain = ControlActions { colours: false, ..ControlActions::default() };
-    let read = on_any_thread(message.text().len(), || as_read(message, but, Acts::ALL, plain))?;
     let (kind, mut fragments) = said(message, but)?;
-    if let Some(read) = &read {
-        let (_, words) = said(read, but)?;
-        // These are no literals of the message that came, so nothing can be cut out of it for them.
-        fragments.extend(words.into_iter().map(|fragment| Fragment { raw: None, ..fragment }));
-    }
     // What is not read is found where it is judged.
     let _ = documents.add_to(kind, &mut fragments);
-    Ok(Text::of(kind, &fragments))
+    let text = Text::of(kind, &fragments);
+    Ok(match on_screen(&fragments) {
+        Some(shown) => text.and(&shown),
+        None => text,
+    })
 }
 
 /// A message that we wrote.

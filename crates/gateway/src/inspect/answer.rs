@@ -4,7 +4,8 @@ use bartizan_mcp::{Kind as Message_, Message};
 use bartizan_model::Entropy;
 use bartizan_shield::{
     Action, Category, Decision, Finding, Fragment, Inspector, Judged, Kind, Shield, Spotlight, Verdict,
-    controls::Acts, json,
+    controls::{Acts, on_screen},
+    json,
 };
 
 use super::{
@@ -156,6 +157,10 @@ impl Case<'_> {
         let (trust, config) = (server.settings().trust, shield.config());
         let shown = cleaned.shown(message);
         let (_, mut fragments) = said(shown, known.judged)?;
+        let mut came = None;
+        if cleaned.message.is_some() {
+            came = Some(said(message, known.judged)?.1);
+        }
         let mut more = known.found.to_vec();
         let unread;
         let documents = match known.documents {
@@ -166,25 +171,32 @@ impl Case<'_> {
             }
         };
         more.extend(documents.add_to(kind, &mut fragments));
+        if let Some(came) = &mut came {
+            // What there is to say of its documents is said already.
+            let _ = documents.add_to(kind, came);
+        }
         more.extend(apps::found(server, message, kind));
         more.extend(cleaned.acting.iter().cloned());
         if cleaned.message.is_some() {
-            more.iter_mut().for_each(forget_literals);
+            more.iter_mut().for_each(Finding::forget_literals);
         }
-        let before = cleaned.message.is_some().then(|| inspector.clone());
+        // What has to stay byte for byte is shown by somebody all the same, and so are colours.
+        let screen = on_any_thread(long, || on_screen(came.as_ref().unwrap_or(&fragments)));
+        let screen = screen.filter(|screen| !is_said_by(screen, &fragments));
+        let forms: Vec<_> = [came.as_deref(), screen.as_deref()].into_iter().flatten().collect();
+        let before = (!forms.is_empty()).then(|| inspector.clone());
         let verdict = on_any_thread(long, || inspector.inspect(shield, &scene(server), &fragments));
         let verdict = verdict.and(kind, trust, config, &more);
-        let mut others = Vec::new();
-        if let Some(mut before) = before {
-            // As it came, it counts too, but nothing remembers it.
-            let (_, mut came) = said(message, known.judged)?;
-            // What there is to say of its documents is said above.
-            let _ = documents.add_to(kind, &mut came);
-            let found = on_any_thread(long, || before.inspect(shield, &scene(server), &came));
-            others.extend(found.findings);
+        let mut all = verdict.clone();
+        for form in forms {
+            // It counts too, but nothing remembers it.
+            let mut before = before.clone().unwrap_or_default();
+            let found = on_any_thread(long, || before.inspect(shield, &scene(server), form));
+            let unsaid = all.unsaid(found.findings);
+            all = all.and(kind, trust, config, &unsaid);
         }
-        others.extend(self.asked(shown));
-        let all = verdict.clone().and(kind, trust, config, &unsaid(&verdict, others));
+        let unsaid = all.unsaid(self.asked(shown));
+        let all = all.and(kind, trust, config, &unsaid);
         Ok(Found { shown: verdict, all })
     }
 
@@ -221,13 +233,14 @@ impl Case<'_> {
     /// What goes on without what is to be cut out of it.
     fn redact(&self, cleaned: &Cleaned, found: &Found) -> Result<Redacted, Failure> {
         // What acts on a terminal was taken out of its text, which stays where it is.
-        if found.shown.action_but(Category::Control) != Action::Redact {
+        if found.all.action_but(Category::Control) != Action::Redact {
             return Ok(Redacted::Not);
         }
         let mut places = found.shown.findings.iter().flat_map(|judged| &judged.finding.places);
         let touches_structure = places.any(|place| place.at.starts_with("/structuredContent"));
-        // What may have a schema must keep to it, and what came earlier cannot be taken back.
-        if (touches_structure && !self.known.is_compared) || !json::is_redacted_whole(&found.shown) {
+        // What may have a schema must keep to it; what came earlier cannot be taken back, nor can what is seen in another form
+        // of the message be cut out of this one.
+        if (touches_structure && !self.known.is_compared) || !json::is_redacted_whole(&found.all) {
             return Ok(Redacted::Never);
         }
         let text = json::redact(cleaned.shown(self.message).text(), &found.shown);
@@ -269,27 +282,11 @@ impl Case<'_> {
     }
 }
 
+/// Whether the texts of two forms of a message are the same.
+fn is_said_by(one: &[Fragment<'_>], other: &[Fragment<'_>]) -> bool {
+    one.iter().map(|fragment| &fragment.text).eq(other.iter().map(|fragment| &fragment.text))
+}
+
 fn is_withheld(decision: Decision) -> bool {
     matches!(decision, Decision::Client(_) | Decision::Server(Action::Block | Action::Quarantine))
-}
-
-/// What `others` say that `verdict` does not. The literals they stand in are not those of the message that was judged last.
-fn unsaid(verdict: &Verdict, others: Vec<Judged>) -> Vec<Finding> {
-    let is_same = |known: &Finding, other: &Finding| {
-        known.rule == other.rule
-            && known.severity >= other.severity
-            && known.places.iter().map(|place| &place.at).eq(other.places.iter().map(|place| &place.at))
-    };
-    let others = others.into_iter().map(|judged| judged.finding);
-    let mut unsaid: Vec<_> =
-        others.filter(|other| !verdict.findings.iter().any(|known| is_same(&known.finding, other))).collect();
-    unsaid.iter_mut().for_each(forget_literals);
-    unsaid
-}
-
-/// Nothing can be cut out for a finding in another form of the message; if that is asked for, the message does not pass.
-fn forget_literals(finding: &mut Finding) {
-    for place in &mut finding.places {
-        place.raw = None;
-    }
 }
