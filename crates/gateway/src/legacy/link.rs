@@ -59,6 +59,8 @@ pub struct Link {
     inflight: Mutex<HashMap<Id, Errands>>,
     memory: Mutex<Memory>,
     listening: Mutex<Option<AbortHandle>>,
+    /// What was said that answers no request, for what is split over several messages.
+    unasked: Mutex<Inspector>,
 }
 
 /// How a conversation's messages travel.
@@ -143,6 +145,7 @@ impl Link {
             inflight: Mutex::default(),
             memory: Mutex::default(),
             listening: Mutex::default(),
+            unasked: Mutex::default(),
         });
         link.attach();
         Ok((link, answer))
@@ -447,7 +450,7 @@ impl Link {
         // Questions are judged where they are taken.
         let changed = match message.kind() {
             Kind::Notification => {
-                let inspector = &mut Inspector::default();
+                let inspector = &mut *lock(&self.unasked);
                 let (shield, entropy) = (gate.shield.load(), gate.entropy.as_ref());
                 let known = Known { found, ..Known::default() };
                 let (server, ending) = (&self.server, &mut Ending::default());
