@@ -39,7 +39,7 @@ use bartizan_store::{
 pub use questions::Question;
 
 use approvals::Pending;
-use holds::Hold;
+use holds::Shielded;
 use questions::{Listening, leaking};
 use resets::Resets;
 use url::Url;
@@ -285,8 +285,8 @@ impl Policy {
         principal
     }
 
-    /// Permits a request, and lets what it will bring enter its caller's window. One with a `hold` of the shield needs
-    /// somebody's approval besides whatever the policies ask for.
+    /// Permits a request, and lets what it will bring enter its caller's window. One that the shield holds needs somebody's
+    /// approval besides whatever the policies ask for.
     ///
     /// # Errors
     /// The refusal. A tool that may not be seen reads as one that is not there.
@@ -297,8 +297,9 @@ impl Policy {
         era: Era,
         is_merged: bool,
         message: &Message,
-        hold: Option<&Hold>,
+        shielded: Shielded<'_>,
     ) -> Result<Permitted, Refusal> {
+        let Shielded { shield, hold } = shielded;
         let ready = self.ready().ok_or_else(unready)?;
         let method = message.method();
         let asked = Asked::of(&method, is_merged, message);
@@ -388,7 +389,7 @@ impl Policy {
             {
                 let because = if roles.is_empty() { "" } else { &because };
                 let (roles, hold) = (&roles, waiting);
-                let call = Pending { tool: &tool, message, roles, policies, because, labels, hold };
+                let call = Pending { tool: &tool, message, roles, policies, because, labels, hold, shield };
                 given = self.redeem(&ready, asker, server, era, call).await?;
                 approved.clone_from(roles);
                 continue;

@@ -39,7 +39,7 @@ pub fn call(
         };
     if verdict.decision == Decision::Client(ClientAction::Hold) {
         let refusal = refusal("`[shield]` holds it, and only calls of pinned tools can be approved");
-        return Ok(Some(Hold::new(message, &verdict, found(&verdict), refusal)));
+        return Ok(Some(Hold::new(shield, message, &verdict, found(&verdict), refusal)));
     }
     tracing::warn!(server = %server.name(), method = %message.method(), rules = %rules(&verdict), "a call was refused by the shield");
     Err(refusal("`[shield]` decides about it"))
