@@ -14,8 +14,8 @@ use std::{
 use anyhow::Context;
 use bartizan_shield::{
     Config, Decision, Fragment, Kind, Scene, Severity, Shield, Trust, Verdict,
-    eval::{Figures, Row, Sample, score},
     controls::on_screen,
+    eval::{Figures, Row, Sample, score},
     json,
 };
 use clap::{Args, Subcommand, ValueEnum};

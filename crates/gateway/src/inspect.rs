@@ -13,7 +13,9 @@ mod report;
 
 use bartizan_mcp::{Kind as Message_, Message, json::Value};
 use bartizan_shield::{
-    Catalogue, ControlActions, Fragment, Kind, Role, Scene, Shield, Text, Verdict, controls::{Acts, on_screen}, json,
+    Catalogue, ControlActions, Fragment, Kind, Role, Scene, Shield, Text, Verdict,
+    controls::{Acts, on_screen},
+    json,
 };
 
 pub use answer::{Known, Passed, answer};

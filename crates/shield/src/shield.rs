@@ -32,6 +32,23 @@ const MOST_FINDINGS: usize = 1024;
 /// Bytes that the places of further instances may take up in one message.
 const ROOM: usize = 1 << 20;
 
+/// From this weight on detectors judge prose only, where values are read over their seams.
+const HEAVY: u64 = 4;
+/// Bytes from which a text is prose to them.
+const PROSE: usize = 64;
+
+/// How a passage is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// It is judged for the first time.
+    Whole,
+    /// It was judged, but for what runs over its seams.
+    Seams {
+        /// Readers are shown its values one behind the other.
+        is_prose: bool,
+    },
+}
+
 /// All detectors and what to do about their findings; immutable, shared by all requests.
 pub struct Shield {
     config: Config,
@@ -162,7 +179,7 @@ impl Inspector {
         let Draft { text, parts, carried } = &self.draft;
         if text.len() > *carried {
             let fresh = *carried..text.len();
-            work.judge(kind, text, parts, std::slice::from_ref(&fresh), false);
+            work.judge(kind, text, parts, std::slice::from_ref(&fresh), Look::Whole);
         }
         self.draft.carry(OVERLAP);
     }
@@ -170,7 +187,9 @@ impl Inspector {
     fn judge_seams(&mut self, work: &mut Work<'_>) {
         let Some(kind) = self.kind else { return };
         for stretch in self.seams.read() {
-            work.judge(kind, &stretch.text, &stretch.parts, &stretch.seams, true);
+            // Elsewhere its readers see names between the values, and heavy detectors have judged them so.
+            let is_prose = stretch.is_shown && stretch.text.len() >= PROSE;
+            work.judge(kind, &stretch.text, &stretch.parts, &stretch.seams, Look::Seams { is_prose });
         }
         self.seams.carry();
     }
@@ -189,20 +208,16 @@ struct Work<'w> {
 
 impl Work<'_> {
     /// Judges one passage; hits count if they reach into one of `fresh`, all of which are in order. One without a range
-    /// says that its rule hits more often than it was looked for. `at_seams` says that all of it was judged, but for what runs
-    /// over `fresh`.
-    fn judge(
-        &mut self,
-        kind: Kind,
-        text: &str,
-        parts: &[Part],
-        fresh: &[Range<usize>],
-        at_seams: bool,
-    ) {
+    /// says that its rule hits more often than it was looked for.
+    fn judge(&mut self, kind: Kind, text: &str, parts: &[Part], fresh: &[Range<usize>], look: Look) {
         let passage = Passage::new(kind, text, parts, views(text, normalize::Limits::for_text(text)));
         let size = u64::try_from(passage.size()).unwrap_or(u64::MAX);
         let mut hits = Vec::new();
-        for detector in &self.shield.detectors {
+        let is_wanted = |detector: &&Box<dyn Detector>| match look {
+            Look::Whole | Look::Seams { is_prose: true } => true,
+            Look::Seams { is_prose: false } => detector.weight() < HEAVY,
+        };
+        for detector in self.shield.detectors.iter().filter(is_wanted) {
             let work = size.saturating_mul(detector.weight());
             let Some(left) = self.budget.checked_sub(work) else {
                 hits.push(unjudged("the text takes more work to judge than is allowed", text.len()));
@@ -222,24 +237,27 @@ impl Work<'_> {
             if reaches || hit.range.is_empty() {
                 raise_if_hidden(&mut hit, passage.tricks(), parts);
                 let places = places(parts, &hit.range, self.fragments);
-                if !(at_seams && self.is_longer(kind, &hit, &places)) {
+                if look == Look::Whole || !self.is_known(kind, &hit, &places) {
                     self.add(kind, parts, hit, places);
                 }
             }
         }
     }
 
-    /// Whether `hit` is one that is known, and what came behind it or before: the next value takes no harm for it.
-    fn is_longer(&self, kind: Kind, hit: &Hit, places: &[Place]) -> bool {
+    /// Whether `hit` at a seam says nothing new: it is one that is known, and what came before or behind it, to which no harm is
+    /// done for it; or it is about how a text is written, which is known of either half.
+    fn is_known(&self, kind: Kind, hit: &Hit, places: &[Place]) -> bool {
+        if hit.category == Category::Hiding {
+            return true;
+        }
         let is_part = |place: &Place| {
             places.iter().any(|longer| {
                 let shares = place.range.start < longer.range.end && longer.range.start < place.range.end;
                 shares && place.raw == longer.raw && place.at == longer.at
             })
         };
-        let is_same = |known: &&Finding| {
-            known.rule == hit.rule && known.kind == kind && known.severity >= hit.severity
-        };
+        let is_same =
+            |known: &&Finding| known.rule == hit.rule && known.kind == kind && known.severity >= hit.severity;
         self.findings.iter().filter(is_same).any(|known| known.places.iter().any(is_part))
     }
 

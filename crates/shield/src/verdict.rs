@@ -166,7 +166,11 @@ impl Verdict {
             let is_same = |known: &&Finding| {
                 known.rule == other.rule
                     && known.severity >= other.severity
-                    && known.places.iter().map(|place| &place.at).eq(other.places.iter().map(|place| &place.at))
+                    && known
+                        .places
+                        .iter()
+                        .map(|place| &place.at)
+                        .eq(other.places.iter().map(|place| &place.at))
             };
             if let Some(same) = known.iter().position(is_same) {
                 known.swap_remove(same);

@@ -268,8 +268,7 @@ impl Case<'_> {
         if says && now.result().is_some() {
             annotate(now, &found.all, &mut splice);
         }
-        let asks_for_marks =
-            |verdict: &Verdict| verdict.action_but(Category::Control) == Action::Spotlight;
+        let asks_for_marks = |verdict: &Verdict| verdict.action_but(Category::Control) == Action::Spotlight;
         let mode = self.shield.config().spotlight;
         if asks_for_marks(&found.shown) || asks_for_marks(&found.all) || mode != Spotlight::Off {
             let before = splice.is_empty();

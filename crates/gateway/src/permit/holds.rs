@@ -6,9 +6,7 @@
 
 use bartizan_mcp::{Message, Refusal};
 use bartizan_model::Caller;
-use bartizan_shield::{
-    Category, ClientAction, Decision, Finding, Kind, Scene, Shield, Verdict, json,
-};
+use bartizan_shield::{Category, ClientAction, Decision, Finding, Kind, Scene, Shield, Verdict, json};
 
 use super::{Ready, approvals::SELF};
 use crate::{Asker, inspect::on_any_thread};
@@ -219,7 +217,11 @@ mod tests {
         let (message, held) = hold(CALL, vec![finding("secret.x", Category::Secret, vec![nowhere])]);
         assert!(held.cover().shown(&message).is_none(), "what cannot be cut out is not shown at all");
         let (message, held) = hold(CALL, vec![finding("command.x", Category::Command, vec![place])]);
-        assert_eq!(held.cover().shown(&message).unwrap().text(), CALL, "what is no secret is shown to the letter");
+        assert_eq!(
+            held.cover().shown(&message).unwrap().text(),
+            CALL,
+            "what is no secret is shown to the letter"
+        );
     }
 
     #[test]

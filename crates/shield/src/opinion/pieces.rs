@@ -59,11 +59,7 @@ impl Text {
     }
 
     /// Adds `text` on a line of its own, of which each part came from a fragment.
-    fn add<'f>(
-        &mut self,
-        text: &str,
-        parts: impl Iterator<Item = (Range<usize>, usize, &'f Fragment<'f>)>,
-    ) {
+    fn add<'f>(&mut self, text: &str, parts: impl Iterator<Item = (Range<usize>, usize, &'f Fragment<'f>)>) {
         if !self.text.is_empty() {
             self.text.push('\n');
         }

@@ -68,13 +68,14 @@ impl Seams {
             return;
         }
         self.count += 1;
-        let (number, last) = (self.count, self.all.last);
-        self.all.push(number, index, fragment, std::mem::take(&mut self.is_apart), true);
+        let (number, is_apart) = (self.count, std::mem::take(&mut self.is_apart));
+        let mut is_known = false;
         if let Some(row) = group(&fragment.at).and_then(|group| self.shown.get_mut(group)) {
-            // A seam that is one of all values is not judged twice.
-            let is_new = row.last != last;
-            row.push(number, index, fragment, true, is_new);
+            // A seam of what readers are shown is not judged twice.
+            is_known = row.last.is_some() && row.last == self.all.last;
+            row.push(number, index, fragment, true, true);
         }
+        self.all.push(number, index, fragment, is_apart, !is_known);
     }
 
     /// Whether it is time to judge.
@@ -84,12 +85,13 @@ impl Seams {
 
     /// The stretches around all seams that were not read yet.
     pub(crate) fn read(&self) -> impl Iterator<Item = Stretch> {
-        std::iter::once(&self.all).chain(&self.shown).flat_map(Row::read)
+        self.read_shown().chain(self.all.read())
     }
 
     /// The same, of what readers are shown alone.
     pub(crate) fn read_shown(&self) -> impl Iterator<Item = Stretch> {
-        self.shown.iter().flat_map(|row| [row.joined(true, false), row.joined(true, true)]).flatten()
+        let shown = self.shown.iter().flat_map(Row::read);
+        shown.map(|stretch| Stretch { is_shown: true, ..stretch })
     }
 
     /// Keeps what the next seam needs: of each row the last bytes.
@@ -135,6 +137,8 @@ pub(crate) struct Stretch {
     pub parts: Vec<Part>,
     /// Where the seams are, as ranges of nothing.
     pub seams: Vec<Range<usize>>,
+    /// Whether it is what readers are shown, one behind the other.
+    pub is_shown: bool,
 }
 
 /// Values one behind the other; of a long one the two ends.
@@ -202,17 +206,14 @@ impl Row {
 
     /// What was not read yet, with gaps and without.
     fn read(&self) -> impl Iterator<Item = Stretch> {
-        [self.joined(false, false), self.joined(false, true)].into_iter().flatten()
+        [self.joined(false), self.joined(true)].into_iter().flatten()
     }
 
     /// The stretches around its seams: those in words, where `glues`, without a gap, or those with something between them.
-    /// `all` says that they count if they were judged elsewhere, too.
-    fn joined(&self, all: bool, glues: bool) -> Option<Stretch> {
+    fn joined(&self, glues: bool) -> Option<Stretch> {
         let is_wanted = |piece: &Piece| match piece.joint {
             Joint::Gap => false,
-            Joint::Seam { in_word, is_apart, is_new } => {
-                (is_new || all) && if glues { in_word } else { is_apart }
-            }
+            Joint::Seam { in_word, is_apart, is_new } => is_new && if glues { in_word } else { is_apart },
         };
         if !self.pieces.iter().skip(1).any(is_wanted) {
             return None;
@@ -325,8 +326,7 @@ fn is_address(text: &str) -> bool {
 }
 
 fn is_media_type(text: &str) -> bool {
-    let trees =
-        ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
+    let trees = ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
     text.split_once('/').is_some_and(|(tree, rest)| trees.contains(&tree) && !rest.is_empty())
 }
 
@@ -353,7 +353,10 @@ fn group(at: &str) -> Option<usize> {
 fn ends(text: &str) -> (bool, bool) {
     let joins = |c: char| {
         let is_between = c.is_whitespace()
-            || matches!(c, '!' | '"' | '\'' | '(' | ')' | ',' | '.' | ':' | '?' | '[' | ']' | '{' | '|' | '}');
+            || matches!(
+                c,
+                '!' | '"' | '\'' | '(' | ')' | ',' | '.' | ':' | '?' | '[' | ']' | '{' | '|' | '}'
+            );
         !is_seen(c) || !is_between
     };
     (text.chars().next().is_some_and(joins), text.chars().next_back().is_some_and(joins))

@@ -98,7 +98,9 @@ fn ii_05_an_order_that_is_cut_between_two_blocks_is_an_order() {
                 { "type": "resource", "resource": { "uri": "file:///b", "mimeType": "text/plain", "text": cut(15).1 } }] }),
             "rows" => json!({ "content": [], "structuredContent": { "rows": [
                 { "nr": 1, "line": cut(15).0 }, { "nr": 2, "line": cut(15).1 }] } }),
-            _ => json!({ "content": [block("Rain at noon. Do not ignore"), block("the previous forecast.")] }),
+            _ => {
+                json!({ "content": [block("Rain at noon. Do not ignore"), block("the previous forecast.")] })
+            }
         }
     });
     let gate = Gate::start(&upstream.config("s", ""));
@@ -121,7 +123,8 @@ fn ii_05_an_order_that_is_cut_between_two_events_is_an_order() {
         }
         let token = heard.json().pointer("/params/_meta/progressToken").cloned().unwrap_or_default();
         let told = |progress: u8, words: &str| {
-            let params = json!({ "progressToken": token, "progress": progress, "total": 3, "message": words });
+            let params =
+                json!({ "progressToken": token, "progress": progress, "total": 3, "message": words });
             json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }).to_string()
         };
         pen.stream();

@@ -207,7 +207,8 @@ fn sh_11_a_process_answers_only_what_it_was_asked() {
         said("\"x\"", "stolen"),
         note("notifications/progress", r#""progressToken":999999,"progress":1,"message":"stolen""#),
         note("notifications/x", r#""data":"stolen""#),
-        r#"{"jsonrpc":"2.0","id":5,"method":"sampling/createMessage","params":{"messages":["stolen"]}}"#.to_owned(),
+        r#"{"jsonrpc":"2.0","id":5,"method":"sampling/createMessage","params":{"messages":["stolen"]}}"#
+            .to_owned(),
     ];
     let gate = Gate::start(&prober("probe", &["--modern"], ""));
     let say = |line: &str| gate.client().call("/mcp/probe", "say", &json!({ "line": line }).to_string());
