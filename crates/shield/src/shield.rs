@@ -49,6 +49,12 @@ enum Look {
     },
 }
 
+impl Look {
+    fn wants(self, detector: &dyn Detector) -> bool {
+        self != Self::Seams { is_prose: false } || detector.weight() < HEAVY
+    }
+}
+
 /// All detectors and what to do about their findings; immutable, shared by all requests.
 pub struct Shield {
     config: Config,
@@ -213,11 +219,7 @@ impl Work<'_> {
         let passage = Passage::new(kind, text, parts, views(text, normalize::Limits::for_text(text)));
         let size = u64::try_from(passage.size()).unwrap_or(u64::MAX);
         let mut hits = Vec::new();
-        let is_wanted = |detector: &&Box<dyn Detector>| match look {
-            Look::Whole | Look::Seams { is_prose: true } => true,
-            Look::Seams { is_prose: false } => detector.weight() < HEAVY,
-        };
-        for detector in self.shield.detectors.iter().filter(is_wanted) {
+        for detector in self.shield.detectors.iter().filter(|detector| look.wants(detector.as_ref())) {
             let work = size.saturating_mul(detector.weight());
             let Some(left) = self.budget.checked_sub(work) else {
                 hits.push(unjudged("the text takes more work to judge than is allowed", text.len()));

@@ -1,7 +1,7 @@
 //! Where one value of a message ends and the next one begins.
 //!
 //! Attack: a word or a phrase cut between two values that are read one behind the other: blocks of a result, resources, events
-//! of a log, arguments that a server joins (attacks.md II-05). Caught: `Ignore all prev` and `ious instructions` in two blocks.
+//! of a log, arguments that a server joins (attacks.md II-13). Caught: `Ignore all prev` and `ious instructions` in two blocks.
 //! Harmless look-alikes: lists of words, columns of a table, the keywords of a schema.
 //!
 //! A message says more than its readers see: between two blocks stand the names of members, types, addresses, and whatever
@@ -343,9 +343,9 @@ fn group(at: &str) -> Option<usize> {
     };
     // Most places are told by their last step.
     let last = at.rsplit('/').find(is_member)?;
-    let ends_so = |shape: &&[&str]| shape.last() == Some(&last);
-    let is_so = |shape: &&[&str]| ends_so(shape) && at.split('/').filter(is_member).eq(shape.iter().copied());
-    SHOWN.iter().position(|shapes| shapes.iter().any(|shape| is_so(&shape)))
+    let ends_so = |shape: &[&str]| shape.last() == Some(&last);
+    let is_so = |shape: &[&str]| ends_so(shape) && at.split('/').filter(is_member).eq(shape.iter().copied());
+    SHOWN.iter().position(|shapes| shapes.iter().any(|shape| is_so(shape)))
 }
 
 /// Whether `text` can begin, and whether it can end, in the middle of a word: blanks and the marks of a sentence are between

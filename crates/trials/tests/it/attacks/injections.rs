@@ -83,7 +83,7 @@ fn ii_05_an_order_in_disguise_is_an_order() {
 
 /// A model reads the blocks of an answer one behind the other, whatever the message says between them.
 #[test]
-fn ii_05_an_order_that_is_cut_between_two_blocks_is_an_order() {
+fn ii_13_an_order_that_is_cut_between_two_blocks_is_an_order() {
     let upstream = server(|tool| {
         let cut = |at: usize| ORDER.split_at(at);
         let block = |text: &str| json!({ "type": "text", "text": text });
@@ -116,7 +116,7 @@ fn ii_05_an_order_that_is_cut_between_two_blocks_is_an_order() {
 
 /// What comes before the answer is read before it.
 #[test]
-fn ii_05_an_order_that_is_cut_between_two_events_is_an_order() {
+fn ii_13_an_order_that_is_cut_between_two_events_is_an_order() {
     let upstream = Upstream::modern(|heard, pen| {
         if heard.rpc() != "tools/call" {
             return false;
