@@ -35,7 +35,7 @@ pub use ready::{Draft, Rules, catalog_of};
 use approvals::Pending;
 use asked::{Asked, CARRY_NOTHING};
 use denied::{permitted, unknown, unready, unusable};
-use holds::Hold;
+use holds::Shielded;
 use identity::Known;
 use places::Places;
 use questions::{Listening, leaking};
@@ -130,8 +130,8 @@ impl Policy {
         &self.flows
     }
 
-    /// Permits a request, and lets what it will bring enter its caller's window. One with a `hold` of the shield needs
-    /// somebody's approval besides whatever the policies ask for.
+    /// Permits a request, and lets what it will bring enter its caller's window. One that the shield holds needs somebody's
+    /// approval besides whatever the policies ask for.
     ///
     /// # Errors
     /// The refusal. A tool that may not be seen reads as one that is not there.
@@ -142,8 +142,9 @@ impl Policy {
         era: Era,
         is_merged: bool,
         message: &Message,
-        hold: Option<&Hold>,
+        shielded: Shielded<'_>,
     ) -> Result<Permitted, Refusal> {
+        let Shielded { shield, hold } = shielded;
         let ready = self.ready().ok_or_else(unready)?;
         let method = message.method();
         let asked = Asked::of(&method, is_merged, message);
@@ -233,7 +234,7 @@ impl Policy {
             {
                 let because = if roles.is_empty() { "" } else { &because };
                 let (roles, hold) = (&roles, waiting);
-                let call = Pending { tool: &tool, message, roles, policies, because, labels, hold };
+                let call = Pending { tool: &tool, message, roles, policies, because, labels, hold, shield };
                 given = self.redeem(&ready, asker, server, era, call).await?;
                 approved.clone_from(roles);
                 continue;

@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use crate::{bytes, config::ControlActions};
+use crate::{bytes, config::ControlActions, fragment::Fragment};
 
 /// What kinds of such characters a text has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +143,25 @@ pub fn clean(text: &str, what: Acts, config: ControlActions) -> (Cow<'_, str>, A
     }
     let Cleaner { out, found, .. } = cleaner;
     (if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }, found)
+}
+
+/// All strings of a message as a terminal shows them, without anything that acts on it and without colours; `None` if that is how
+/// they came. Whatever has to stay byte for byte is shown by somebody at last. What is found there is in no literal.
+pub fn on_screen<'f>(fragments: &'f [Fragment<'_>]) -> Option<Vec<Fragment<'f>>> {
+    let bare = ControlActions { colours: false, ..ControlActions::default() };
+    let seen = |text: &'f str| if may_act(text) { clean(text, Acts::ALL, bare).0 } else { text.into() };
+    // Most messages have none.
+    if !fragments.iter().any(|fragment| seen(&fragment.text) != fragment.text) {
+        return None;
+    }
+    let shown = fragments.iter().map(|fragment| Fragment {
+        kind: fragment.kind,
+        role: fragment.role,
+        at: Cow::Borrowed(&*fragment.at),
+        text: seen(&fragment.text),
+        raw: None,
+    });
+    Some(shown.collect())
 }
 
 struct Cleaner<'t> {
@@ -380,6 +399,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_message_is_read_as_a_terminal_shows_it() {
+        use crate::Kind;
+        let of = |text: &'static str| Fragment { raw: Some(1..9), ..Fragment::new(Kind::Result, "/a", text) };
+        assert_eq!(on_screen(&[of("plain"), of("C:\\users\\b")]), None);
+        let came = [of("plain"), of("pre\u{1b}]0;t\u{7}v"), of("i\u{1b}[31mo\u{1b}[0mus"), of("a\u{8}")];
+        let shown: Vec<_> = on_screen(&came).unwrap();
+        assert_eq!(shown.iter().map(|f| f.text.as_ref()).collect::<Vec<_>>(), ["plain", "prev", "ious", "a"]);
+        assert!(shown.iter().all(|f| f.at == "/a" && f.raw.is_none()), "nothing can be cut out of it");
+    }
 
     fn cleaned(text: &str) -> String {
         clean(text, Acts::ALL, ControlActions::default()).0.into_owned()

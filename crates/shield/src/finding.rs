@@ -140,6 +140,15 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// Says that it is about another form of the message than the one that goes on: nothing can be cut out for it.
+    pub fn forget_literals(&mut self) {
+        for place in &mut self.places {
+            place.raw = None;
+        }
+    }
+}
+
 /// Part of a fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {

@@ -38,6 +38,11 @@ pub struct Normalized<'t> {
     tricks: Tricks,
 }
 
+/// Whether `c` shows, by itself.
+pub(crate) fn is_seen(c: char) -> bool {
+    characters::class(c) == characters::Class::Visible
+}
+
 /// Rounds that are made again at most: what one pass leaves can be another's business, and seldom more than once.
 const ROUNDS: usize = 4;
 

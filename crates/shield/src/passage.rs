@@ -31,7 +31,7 @@ pub struct Passage<'p> {
 }
 
 impl<'p> Passage<'p> {
-    /// `parts` lie in `text` in order, with at most one line end between them; `views` are those of `text`.
+    /// `parts` lie in `text` in order, with nothing but line ends between them; `views` are those of `text`.
     pub fn new(kind: Kind, text: &'p str, parts: &'p [Part], views: Views<'p>) -> Self {
         Self { kind, views, parts, text }
     }

@@ -1,5 +1,7 @@
 //! The shield itself: fragments in, verdict out.
 
+pub(crate) mod seams;
+
 use std::{borrow::Cow, collections::BTreeMap, ops::Range, sync::Arc};
 
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     passage::{Draft, Part, Passage, places},
     verdict::Verdict,
 };
+use seams::Seams;
 
 /// Bytes judged at once.
 const WINDOW: usize = 128 * 1024;
@@ -28,8 +31,29 @@ const INSTANCES: usize = 8;
 const MOST_FINDINGS: usize = 1024;
 /// Bytes that the places of further instances may take up in one message.
 const ROOM: usize = 1 << 20;
-/// Bytes on either side of the seam between two fragments that are read without a gap.
-const SEAM: usize = 160;
+
+/// From this weight on detectors judge prose only, where values are read over their seams.
+const HEAVY: u64 = 4;
+/// Bytes from which a text is prose to them.
+const PROSE: usize = 64;
+
+/// How a passage is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// It is judged for the first time.
+    Whole,
+    /// It was judged, but for what runs over its seams.
+    Seams {
+        /// Readers are shown its values one behind the other.
+        is_prose: bool,
+    },
+}
+
+impl Look {
+    fn wants(self, detector: &dyn Detector) -> bool {
+        self != Self::Seams { is_prose: false } || detector.weight() < HEAVY
+    }
+}
 
 /// All detectors and what to do about their findings; immutable, shared by all requests.
 pub struct Shield {
@@ -109,11 +133,12 @@ impl Shield {
 }
 
 /// Judges messages that follow one another, such as the events of a stream: what is split over several is seen
-/// whole. Keeps at most 2 KiB between them.
+/// whole. Keeps less than 3 KiB of text between them.
 #[derive(Clone, Debug, Default)]
 pub struct Inspector {
     kind: Option<Kind>,
     draft: Draft,
+    seams: Seams,
 }
 
 impl Inspector {
@@ -130,8 +155,10 @@ impl Inspector {
         for (index, fragment) in fragments.iter().enumerate() {
             if self.kind != Some(fragment.kind) {
                 self.judge(&mut work);
-                *self = Self { kind: Some(fragment.kind), draft: Draft::default() };
+                self.judge_seams(&mut work);
+                *self = Self { kind: Some(fragment.kind), ..Self::default() };
             }
+            self.seams.push(index, fragment);
             let mut offset = 0;
             while let Some(rest) = fragment.text.get(offset..).filter(|rest| !rest.is_empty()) {
                 let room = WINDOW.saturating_sub(self.draft.text.len()).max(4);
@@ -142,9 +169,14 @@ impl Inspector {
                     self.judge(&mut work);
                 }
             }
+            if self.seams.is_full() {
+                self.judge_seams(&mut work);
+            }
         }
         self.judge(&mut work);
+        self.judge_seams(&mut work);
         self.draft.forget_fragments();
+        self.seams.end_message(fragments, &work.findings);
         work.findings
     }
 
@@ -153,13 +185,19 @@ impl Inspector {
         let Draft { text, parts, carried } = &self.draft;
         if text.len() > *carried {
             let fresh = *carried..text.len();
-            work.judge(kind, text, parts, std::slice::from_ref(&fresh));
-            let (text, parts, seams) = seams(text, parts, *carried);
-            if !seams.is_empty() {
-                work.judge(kind, &text, &parts, &seams);
-            }
+            work.judge(kind, text, parts, std::slice::from_ref(&fresh), Look::Whole);
         }
         self.draft.carry(OVERLAP);
+    }
+
+    fn judge_seams(&mut self, work: &mut Work<'_>) {
+        let Some(kind) = self.kind else { return };
+        for stretch in self.seams.read() {
+            // Elsewhere its readers see names between the values, and heavy detectors have judged them so.
+            let is_prose = stretch.is_shown && stretch.text.len() >= PROSE;
+            work.judge(kind, &stretch.text, &stretch.parts, &stretch.seams, Look::Seams { is_prose });
+        }
+        self.seams.carry();
     }
 }
 
@@ -177,11 +215,11 @@ struct Work<'w> {
 impl Work<'_> {
     /// Judges one passage; hits count if they reach into one of `fresh`, all of which are in order. One without a range
     /// says that its rule hits more often than it was looked for.
-    fn judge(&mut self, kind: Kind, text: &str, parts: &[Part], fresh: &[Range<usize>]) {
+    fn judge(&mut self, kind: Kind, text: &str, parts: &[Part], fresh: &[Range<usize>], look: Look) {
         let passage = Passage::new(kind, text, parts, views(text, normalize::Limits::for_text(text)));
         let size = u64::try_from(passage.size()).unwrap_or(u64::MAX);
         let mut hits = Vec::new();
-        for detector in &self.shield.detectors {
+        for detector in self.shield.detectors.iter().filter(|detector| look.wants(detector.as_ref())) {
             let work = size.saturating_mul(detector.weight());
             let Some(left) = self.budget.checked_sub(work) else {
                 hits.push(unjudged("the text takes more work to judge than is allowed", text.len()));
@@ -200,13 +238,32 @@ impl Work<'_> {
             let reaches = fresh.get(behind).is_some_and(|f| hit.range.end > f.start);
             if reaches || hit.range.is_empty() {
                 raise_if_hidden(&mut hit, passage.tricks(), parts);
-                self.add(kind, parts, hit);
+                let places = places(parts, &hit.range, self.fragments);
+                if look == Look::Whole || !self.is_known(kind, &hit, &places) {
+                    self.add(kind, parts, hit, places);
+                }
             }
         }
     }
 
-    fn add(&mut self, kind: Kind, parts: &[Part], hit: Hit) {
-        let places = places(parts, &hit.range, self.fragments);
+    /// Whether `hit` at a seam says nothing new: it is one that is known, and what came before or behind it, to which no harm is
+    /// done for it; or it is about how a text is written, which is known of either half.
+    fn is_known(&self, kind: Kind, hit: &Hit, places: &[Place]) -> bool {
+        if hit.category == Category::Hiding {
+            return true;
+        }
+        let is_part = |place: &Place| {
+            places.iter().any(|longer| {
+                let shares = place.range.start < longer.range.end && longer.range.start < place.range.end;
+                shares && place.raw == longer.raw && place.at == longer.at
+            })
+        };
+        let is_same =
+            |known: &&Finding| known.rule == hit.rule && known.kind == kind && known.severity >= hit.severity;
+        self.findings.iter().filter(is_same).any(|known| known.places.iter().any(is_part))
+    }
+
+    fn add(&mut self, kind: Kind, parts: &[Part], hit: Hit, places: Vec<Place>) {
         let begins = parts.partition_point(|part| part.range.end <= hit.range.start);
         let is_rest = hit.range.is_empty();
         let continued = is_rest || parts.get(begins).is_some_and(|part| part.fragment.is_none());
@@ -303,49 +360,6 @@ fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks, parts: &[Part]) {
             Severity::High | Severity::Critical => Severity::Critical,
         };
     }
-}
-
-/// The ends of neighbouring fragments without the gap between them, for words that were cut in two; and which ranges
-/// of the text span a seam.
-fn seams(text: &str, parts: &[Part], carried: usize) -> (String, Vec<Part>, Vec<Range<usize>>) {
-    let (mut out, mut seam_parts, mut seams) = (String::new(), Vec::new(), Vec::new());
-    for pair in parts.windows(2) {
-        let [left, right] = pair else { continue };
-        let a = text.get(left.range.clone()).unwrap_or_default();
-        let b = text.get(right.range.clone()).unwrap_or_default();
-        let cut_word = a.chars().next_back().is_some_and(char::is_alphanumeric)
-            && b.chars().next().is_some_and(char::is_alphanumeric);
-        let names = [left, right].iter().any(|part| matches!(part.role, Role::Key | Role::Name));
-        if left.range.end == right.range.start
-            || right.range.end <= carried
-            || !cut_word
-            || names
-            || a.len().min(b.len()) < 6
-        {
-            continue;
-        }
-        if !out.is_empty() {
-            out.push_str("\n\n");
-        }
-        for (part, range) in [
-            (left, a.ceil_char_boundary(a.len().saturating_sub(SEAM))..a.len()),
-            (right, 0..b.floor_char_boundary(SEAM.min(b.len()))),
-        ] {
-            let start = out.len();
-            out.push_str(
-                text.get(part.range.start + range.start..part.range.start + range.end).unwrap_or_default(),
-            );
-            seam_parts.push(Part {
-                range: start..out.len(),
-                offset: part.offset + range.start,
-                ..part.clone()
-            });
-            if part.range == left.range {
-                seams.push(out.len()..out.len());
-            }
-        }
-    }
-    (out, seam_parts, seams)
 }
 
 #[cfg(test)]

@@ -156,6 +156,32 @@ impl Verdict {
         Self::of(kind, trust, config, findings.collect())
     }
 
+    /// What `others`, found in another form of the same message, say that this one does not. As often as a rule hits more there
+    /// than here, it is said. Nothing can be cut out for what is left: if that is asked for, the message does not pass.
+    #[must_use]
+    pub fn unsaid(&self, others: Vec<Judged>) -> Vec<Finding> {
+        let mut known: Vec<&Finding> = self.findings.iter().map(|judged| &judged.finding).collect();
+        let mut unsaid = Vec::new();
+        for Judged { finding: mut other, .. } in others {
+            let is_same = |known: &&Finding| {
+                known.rule == other.rule
+                    && known.severity >= other.severity
+                    && known
+                        .places
+                        .iter()
+                        .map(|place| &place.at)
+                        .eq(other.places.iter().map(|place| &place.at))
+            };
+            if let Some(same) = known.iter().position(is_same) {
+                known.swap_remove(same);
+                continue;
+            }
+            other.forget_literals();
+            unsaid.push(other);
+        }
+        unsaid
+    }
+
     /// What the findings of other categories than `but` lead to, in a text of a server.
     pub fn action_but(&self, but: Category) -> Action {
         let others = self.findings.iter().filter(|judged| judged.finding.category != but);
@@ -281,6 +307,29 @@ mod tests {
             assert!(toml::from_str::<Config>(bad).is_err(), "{bad}");
         }
         assert!(toml::from_str::<Config>("unknown = 1").is_err());
+    }
+
+    #[test]
+    fn what_another_form_says_counts_as_often_as_it_is_said() {
+        let config = Config::default();
+        let place = |at: &str| crate::Place { at: at.to_owned(), range: 0..4, raw: Some(0..6) };
+        let at = |places: &[&str], severity| Finding {
+            places: places.iter().map(|at| place(at)).collect(),
+            ..finding(Category::Secret, severity, Kind::Result)
+        };
+        let verdict = |findings| Verdict::of(Kind::Result, Trust::Untrusted, &config, findings);
+        let known = verdict(vec![at(&["/a"], Severity::Medium), at(&["/b"], Severity::High)]);
+        for (others, unsaid) in [
+            (vec![at(&["/a"], Severity::Medium)], 0),
+            (vec![at(&["/a"], Severity::Medium), at(&["/a"], Severity::Low)], 1),
+            (vec![at(&["/a"], Severity::High)], 1),
+            (vec![at(&["/a", "/b"], Severity::Low)], 1),
+            (vec![at(&["/b"], Severity::High), at(&["/a"], Severity::Low)], 0),
+        ] {
+            let found = known.unsaid(verdict(others).findings);
+            assert_eq!(found.len(), unsaid, "{found:?}");
+            assert!(found.iter().flat_map(|f| &f.places).all(|place| place.raw.is_none()));
+        }
     }
 
     #[test]

@@ -80,9 +80,9 @@ struct Turn {
 }
 
 impl Faces {
-    /// The face to show `server` after a look at it that begins `now`, if any: after the second one, and then by `chance`, so
-    /// that no server knows when.
-    pub fn after_look(&mut self, server: &ServerName, now: Instant, chance: u8) -> Option<Face> {
+    /// The faces to show `server` after a look at it that begins `now`, if any: one in either era after the second look, and
+    /// then one at a time by `chance`, so that no server knows when.
+    pub fn after_look(&mut self, server: &ServerName, now: Instant, chance: u8) -> &'static [Face] {
         let turn = self.0.entry(server.clone()).or_default();
         turn.looks += 1;
         let is_due = match turn.last {
@@ -90,11 +90,13 @@ impl Faces {
             Some(last) => chance < SHARE && now.saturating_duration_since(last) >= REST,
         };
         if !is_due {
-            return None;
+            return &[];
         }
+        let first = turn.shown % FACES.len();
+        let many = if turn.last.is_none() { 2 } else { 1 };
         turn.last = Some(now);
-        turn.shown += 1;
-        FACES.get((turn.shown - 1) % FACES.len()).copied()
+        turn.shown += many;
+        FACES.get(first..first + many).unwrap_or_default()
     }
 }
 
@@ -165,24 +167,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_face_comes_after_the_second_look_and_then_by_chance_and_not_too_often() {
+    fn other_faces_come_after_the_second_look_and_then_one_by_chance_and_not_too_often() {
         let (mut faces, start) = (Faces::default(), Instant::now());
         let (one, two): (ServerName, ServerName) = ("one".parse().unwrap(), "two".parse().unwrap());
-        assert_eq!(faces.after_look(&one, start, 0), None);
-        assert_eq!(faces.after_look(&one, start, 255).map(|f| f.name), Some("claude-ai"));
-        assert_eq!(faces.after_look(&two, start, 0), None, "each server has its own turns");
-        for _ in 0..100 {
-            assert_eq!(
-                faces.after_look(&one, start + REST / 2, 0),
-                None,
-                "however often it announces a change"
-            );
-        }
-        assert_eq!(faces.after_look(&one, start + REST, SHARE), None);
-        assert_eq!(faces.after_look(&one, start + REST, SHARE - 1).map(|f| f.is_legacy), Some(true));
-        let shown: Vec<_> =
-            (2..=5).map(|nth| faces.after_look(&one, start + REST * nth, 0).unwrap().name).collect();
-        assert_eq!(shown, ["cursor-vscode", "openai-mcp", "claude-ai", "Visual Studio Code"]);
+        let mut shown = |server, now, chance| {
+            faces.after_look(server, now, chance).iter().map(|face| face.name).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&one, start, 0), [""; 0]);
+        assert_eq!(shown(&one, start, 255), ["claude-ai", "Visual Studio Code"], "one in either era");
+        assert_eq!(shown(&two, start, 0), [""; 0], "each server has its own turns");
+        assert_eq!(shown(&one, start + REST / 2, 0), [""; 0]);
+        assert_eq!(shown(&one, start + REST, SHARE), [""; 0]);
+        let later: Vec<_> = (1..=5).flat_map(|nth| shown(&one, start + REST * nth, SHARE - 1)).collect();
+        assert_eq!(
+            later,
+            ["cursor-vscode", "openai-mcp", "claude-ai", "Visual Studio Code", "cursor-vscode"]
+        );
+        assert_eq!(FACES.map(|face| face.is_legacy), [false, true, false, true]);
     }
 
     #[test]

@@ -168,15 +168,15 @@ pub async fn watch(gate: Arc<Gate>) {
                 bytes
             };
             *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
-            let face = faces.after_look(server.name(), now, chance);
+            let faces = faces.after_look(server.name(), now, chance);
             let gate = Arc::clone(&gate);
             tokio::spawn(async move {
                 let looking = async {
                     gate.catalog().look_at(&server, true).await?;
-                    match face {
-                        Some(face) => gate.catalog().look_as(&server, face).await,
-                        None => Ok(()),
+                    for face in faces {
+                        gate.catalog().look_as(&server, *face).await?;
                     }
+                    Ok::<(), LookError>(())
                 };
                 if let Err(error) = looking.await {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");

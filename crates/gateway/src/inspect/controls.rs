@@ -50,11 +50,13 @@ pub fn without(message: &Message, but: Option<&str>, what: Acts, config: Control
 fn texts<'m>(message: &'m Message, but: Option<&str>) -> Vec<(String, Value<'m>)> {
     let mut found = Vec::new();
     let Some(body) = body(message).filter(|body| may_act(body.text())) else { return found };
-    // Whatever a server writes to a log is for readers.
+    // Whatever a server writes to a log is for readers, and so are words beside an error.
     let is_log = message.kind() == Message_::Notification && message.method() == "notifications/message";
+    let is_error = message.error().is_some();
     for member in body.members().filter(|member| but.is_none_or(|but| !member.is(but))) {
         let key = member.key();
-        read(&key, member.value, is_log && key == "data", String::new(), &mut found);
+        let is_words = is_log || is_error && member.value.kind() == Json::String;
+        read(&key, member.value, key == "data" && is_words, String::new(), &mut found);
     }
     found
 }
@@ -130,11 +132,15 @@ mod tests {
             r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x\u001b[2J"}}"#,
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1,"message":"x\u001b[2J"}}"#,
             r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x\u001b[2J"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x","data":"x\u001b[2J"}}"#,
         ] {
             let message = message(text);
             assert_eq!(found(&message, None, config).len(), 1, "{text}");
             let left = without(&message, None, Acts::ALL, config);
             assert_eq!(left, text.replace(r"\u001b[2J", ""), "{text}");
         }
+        let structure =
+            message(r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x","data":{"k":"x\u001b[2J"}}}"#);
+        assert_eq!(without(&structure, None, Acts::ALL, config), structure.text());
     }
 }

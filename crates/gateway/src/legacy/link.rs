@@ -20,6 +20,7 @@ use bartizan_mcp::{
     json::{Value, quote},
     message,
 };
+use bartizan_shield::Inspector;
 use futures::future::BoxFuture;
 use http::HeaderMap;
 use tokio::task::AbortHandle;
@@ -63,6 +64,8 @@ pub struct Link {
     inflight: Mutex<HashMap<Id, Errands>>,
     memory: Mutex<Memory>,
     listening: Mutex<Option<AbortHandle>>,
+    /// What was said that answers no request, for what is split over several messages.
+    unasked: Mutex<Inspector>,
 }
 
 /// How a conversation's messages travel.
@@ -126,6 +129,7 @@ impl Link {
             inflight: Mutex::default(),
             memory: Mutex::default(),
             listening: Mutex::default(),
+            unasked: Mutex::default(),
         });
         link.attach();
         Ok((link, answer))

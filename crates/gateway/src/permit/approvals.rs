@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use bartizan_mcp::{Era, Message, Refusal, code, json::quote};
 use bartizan_model::{Caller, ServerName, Timestamp};
 use bartizan_policy::{Claims, Decision, FlowLabels, Obligation};
+use bartizan_shield::Shield;
 use bartizan_store::{
     Approvals, DatabaseError, Digest,
     approvals::{Approval, ApprovalError, Binding, Redemption, Request, Standing},
@@ -104,6 +105,8 @@ pub(super) struct Pending<'a> {
     pub policies: &'a [String],
     /// What the shield holds it for.
     pub hold: Option<&'a Hold>,
+    /// What tells credentials, which approvers are not shown.
+    pub shield: &'a Shield,
     /// What has entered the caller's window, in words.
     pub because: &'a str,
     /// What the call does to the flow of information.
@@ -169,7 +172,7 @@ impl Policy {
             Redemption::Granted(approvals) => return Ok(approvals),
             Redemption::Open(found) => found,
         };
-        let words = Shown::of_call(&call).written();
+        let mut words: Option<String> = None;
         let mut open = Vec::new();
         for (role, known) in roles.iter().zip(found) {
             let approval = match known {
@@ -179,7 +182,7 @@ impl Policy {
                         binding: binding.clone(),
                         role: role.clone(),
                         by_self: role == SELF,
-                        words: words.clone(),
+                        words: words.get_or_insert_with(|| Shown::of_call(&call).written()).clone(),
                         lifetime: LIFETIME,
                     };
                     self.approvals.ask(&request, now).await.map_err(unusable)?
@@ -411,6 +414,7 @@ mod tests {
             roles: &[],
             policies: &[],
             hold: None,
+            shield: &Shield::new(bartizan_shield::Config::default()),
             because: "",
             labels: FlowLabels::default(),
         };

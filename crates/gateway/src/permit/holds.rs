@@ -6,9 +6,7 @@
 
 use bartizan_mcp::{Message, Refusal};
 use bartizan_model::Caller;
-use bartizan_shield::{
-    Category, ClientAction, Config, Decision, Finding, Kind, Scene, Shield, Verdict, json,
-};
+use bartizan_shield::{Category, ClientAction, Decision, Finding, Kind, Scene, Shield, Verdict, json};
 
 use super::{Ready, approvals::SELF};
 use crate::{Asker, inspect::on_any_thread};
@@ -31,8 +29,17 @@ pub struct Hold {
     refusal: Box<Refusal>,
 }
 
+/// What is known of a request to the shield when the policy is asked about it.
+#[derive(Clone, Copy)]
+pub struct Shielded<'s> {
+    /// The shield in force: by its rules credentials are told.
+    pub shield: &'s Shield,
+    /// What it holds the request for.
+    pub hold: Option<&'s Hold>,
+}
+
 /// What of the message is shown to whoever decides.
-enum Cover {
+pub(super) enum Cover {
     /// All of it.
     Open,
     /// The message with the names of rules in the place of credentials: approving needs none of them.
@@ -42,11 +49,15 @@ enum Cover {
 }
 
 impl Cover {
-    /// What is shown of `message`, in which `verdict` tells what is wrong.
-    fn of(message: &Message, verdict: &Verdict) -> Self {
-        let known = verdict.findings.iter().map(|judged| &judged.finding).filter(is_secret);
+    /// What is shown of `message`, in which `known` tells what is wrong, and `shield` finds credentials.
+    pub(super) fn of<'f>(
+        shield: &Shield,
+        message: &Message,
+        known: impl IntoIterator<Item = &'f Finding>,
+    ) -> Self {
+        let known = known.into_iter().filter(is_secret);
         let Some(text) = json::redact_all(message.text(), known) else { return Self::Closed };
-        match on_any_thread(text.len(), || without_secrets(text)) {
+        match on_any_thread(text.len(), || without_secrets(shield, text)) {
             None => Self::Closed,
             Some(text) if text == message.text() => Self::Open,
             Some(text) => {
@@ -56,15 +67,26 @@ impl Cover {
     }
 }
 
+impl Cover {
+    /// What is shown of `message`, the one this was made of; `None` for nothing of it.
+    pub(super) fn shown<'m>(&'m self, message: &'m Message) -> Option<&'m Message> {
+        match self {
+            Self::Open => Some(message),
+            Self::Masked(masked) => Some(masked),
+            Self::Closed => None,
+        }
+    }
+}
+
 fn is_secret(finding: &&Finding) -> bool {
     finding.category == Category::Secret
 }
 
-/// `text`, a whole message, without the secrets in it. `None` if they cannot all be taken out.
+/// `text`, a whole message, without the secrets that `shield` finds in it. `None` if they cannot all be taken out.
 ///
-/// More is shown than was judged: `_meta`, names and handles are no text of the client's, but may hold a credential.
-fn without_secrets(mut text: String) -> Option<String> {
-    let shield = Shield::new(Config::default());
+/// More is shown than was judged: `_meta`, names and handles are no text of the client's, but may hold a credential. And what
+/// only a policy asks about may go to a server that nothing is judged for.
+fn without_secrets(shield: &Shield, mut text: String) -> Option<String> {
     for _ in 0..ROUNDS {
         let fragments = json::fragments(&text, Kind::ClientText, json::Limits::default()).ok()?;
         let found = shield.find(&Scene::default(), &fragments);
@@ -80,8 +102,14 @@ fn without_secrets(mut text: String) -> Option<String> {
 }
 
 impl Hold {
-    /// The hold of `message`, of which `verdict` says that it is to be held; `refusal` is for where nobody can be asked.
-    pub(crate) fn new(message: &Message, verdict: &Verdict, findings: String, refusal: Refusal) -> Self {
+    /// The hold of `message`, of which `verdict` of `shield` says that it is to be held; `refusal` is for where nobody can be asked.
+    pub(crate) fn new(
+        shield: &Shield,
+        message: &Message,
+        verdict: &Verdict,
+        findings: String,
+        refusal: Refusal,
+    ) -> Self {
         let holds = |decision| decision == Decision::Client(ClientAction::Hold);
         let held = || verdict.findings.iter().filter(|j| holds(j.decision)).map(|j| &j.finding);
         let in_order = |mut all: Vec<String>| {
@@ -93,7 +121,7 @@ impl Hold {
             found: in_order(held().map(|f| format!("{} ({})", f.title, f.rule)).collect()),
             findings,
             rules: in_order(held().map(|f| f.rule.as_ref().to_owned()).collect()).join(" "),
-            shown: Cover::of(message, verdict),
+            shown: Cover::of(shield, message, verdict.findings.iter().map(|judged| &judged.finding)),
             refusal: Box::new(refusal),
         }
     }
@@ -118,13 +146,9 @@ impl Hold {
         &self.findings
     }
 
-    /// What is shown of `message`, the one that is held; `None` for nothing of it.
-    pub(super) fn shown<'m>(&'m self, message: &'m Message) -> Option<&'m Message> {
-        match &self.shown {
-            Cover::Open => Some(message),
-            Cover::Masked(masked) => Some(masked),
-            Cover::Closed => None,
-        }
+    /// What is shown of the message that is held.
+    pub(super) fn cover(&self) -> &Cover {
+        &self.shown
     }
 }
 
@@ -157,7 +181,7 @@ pub(super) fn is_under(asked_by: &str, version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bartizan_shield::{Place, Severity, Trust};
+    use bartizan_shield::{Config, Patterns, Place, Severity, Trust, rules};
 
     use super::*;
 
@@ -175,7 +199,8 @@ mod tests {
         let config = Config::default();
         let verdict = Verdict::of(Kind::ClientText, Trust::Internal, &config, findings);
         assert_eq!(verdict.decision, Decision::Client(ClientAction::Hold));
-        let hold = Hold::new(&message, &verdict, "[]".into(), Refusal::new(403, 0, "no"));
+        let shield = Shield::new(config);
+        let hold = Hold::new(&shield, &message, &verdict, "[]".into(), Refusal::new(403, 0, "no"));
         (message, hold)
     }
 
@@ -186,13 +211,17 @@ mod tests {
         let start = CALL.find(r#""my s3cret""#).unwrap();
         let place = Place { at: "/arguments/a".into(), range: 3..9, raw: Some(start..start + 11) };
         let (message, held) = hold(CALL, vec![finding("secret.x", Category::Secret, vec![place.clone()])]);
-        let shown = held.shown(&message).unwrap().text();
+        let shown = held.cover().shown(&message).unwrap().text();
         assert!(shown.contains("my [redacted: secret.x]") && !shown.contains("s3cret"), "{shown}");
         let nowhere = Place { raw: None, ..place.clone() };
         let (message, held) = hold(CALL, vec![finding("secret.x", Category::Secret, vec![nowhere])]);
-        assert!(held.shown(&message).is_none(), "what cannot be cut out is not shown at all");
+        assert!(held.cover().shown(&message).is_none(), "what cannot be cut out is not shown at all");
         let (message, held) = hold(CALL, vec![finding("command.x", Category::Command, vec![place])]);
-        assert_eq!(held.shown(&message).unwrap().text(), CALL, "what is no secret is shown to the letter");
+        assert_eq!(
+            held.cover().shown(&message).unwrap().text(),
+            CALL,
+            "what is no secret is shown to the letter"
+        );
     }
 
     #[test]
@@ -203,11 +232,46 @@ mod tests {
             CALL.replace(r#""params""#, &format!(r#""beside":["{token}"],"params""#)),
         ] {
             let (message, held) = hold(&call, vec![finding("command.x", Category::Command, Vec::new())]);
-            let shown = held.shown(&message).unwrap().text();
+            let shown = held.cover().shown(&message).unwrap().text();
             assert!(!shown.contains(&token), "{shown}");
             for rest in ["[redacted: secret.github-token]", "my s3cret"] {
                 assert!(shown.contains(rest), "{rest}: {shown}");
             }
+        }
+    }
+
+    #[test]
+    fn what_the_rules_in_force_find_is_shown_to_nobody_whoever_asks() {
+        let pack = r#"
+            [[rule]]
+            id = "secret.house-key"
+            title = "holds a key of the house"
+            category = "secret"
+            severity = { client-text = "high" }
+            source = "ours"
+            keywords = ["hk_"]
+            patterns = ['\bhk_[a-z0-9]{8}\b']
+            caught = ["hk_\u2060a8kd03jf", "the key hk_\u2060b9le14kg"]
+            harmless = ["hk_ is the beginning of a key", "hk_short"]
+        "#;
+        let rules = rules::RuleSet::new(rules::parse(pack).unwrap()).unwrap();
+        let shipped = Shield::new(Config::default());
+        let loaded = Shield::new(Config::default()).with(Box::new(Patterns::new(rules)));
+        let token = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
+        let text = CALL.replace("s3cret", &format!("hk_a8kd03jf and {token}"));
+        let message = Message::parse(text.into()).unwrap();
+        for (shield, shows_key) in [(&shipped, true), (&loaded, false)] {
+            // Only a policy asks.
+            let cover = Cover::of(shield, &message, []);
+            let shown = cover.shown(&message).unwrap().text();
+            assert!(!shown.contains(&token), "{shown}");
+            assert_eq!(shown.contains("hk_a8kd03jf"), shows_key, "{shown}");
+            // The shield holds it for something else.
+            let config = Config::default();
+            let found = vec![finding("command.x", Category::Command, Vec::new())];
+            let verdict = Verdict::of(Kind::ClientText, Trust::Internal, &config, found);
+            let hold = Hold::new(shield, &message, &verdict, "[]".into(), Refusal::new(403, 0, "no"));
+            assert_eq!(hold.cover().shown(&message).unwrap().text(), shown);
         }
     }
 

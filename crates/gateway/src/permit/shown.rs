@@ -1,4 +1,4 @@
-//! A held call as it is shown to whoever decides about it: every byte of its arguments, what the tool does, and why it was
+//! A held call as it is shown to whoever decides about it: every byte of its arguments but credentials, what the tool does, and why it was
 //! held. Nothing here is believed; it is what the caller wrote, kept sealed until the decision.
 
 use bartizan_mcp::{Message, json::Kind as Json};
@@ -6,7 +6,7 @@ use bartizan_policy::FlowLabels;
 use bartizan_store::approvals::Approval;
 use serde::{Deserialize, Serialize};
 
-use super::approvals::Pending;
+use super::{approvals::Pending, holds::Cover};
 use crate::call::answers_to_server;
 
 /// Characters of the arguments that are shown; whoever approves more has not read it.
@@ -24,7 +24,8 @@ pub struct Shown {
     pub labels: Vec<String>,
     /// The policies that ask for a decision.
     pub policies: Vec<String>,
-    /// What the shield found and holds it for, a line each. Credentials that it found are not in `arguments`.
+    /// What the shield found and holds it for, a line each. Credentials are in `arguments` by the names of their rules,
+    /// whoever asks for a decision.
     pub found: Vec<String>,
     /// What had entered the caller's window, in words; empty if it does not matter.
     pub because: String,
@@ -81,7 +82,15 @@ pub(super) fn forwarded(message: &Message) -> Vec<(Place, String, &str)> {
 
 impl Shown {
     pub(super) fn of_call(call: &Pending<'_>) -> Self {
-        let all = call.hold.map_or(Some(call.message), |hold| hold.shown(call.message));
+        let cover;
+        let all = match call.hold {
+            Some(hold) => hold.cover(),
+            None => {
+                cover = Cover::of(call.shield, call.message, []);
+                &cover
+            }
+        };
+        let all = all.shown(call.message);
         let (arguments, hidden) = match all {
             Some(message) => (Self::arguments_of(message), 0),
             None => (String::new(), Self::arguments_of(call.message).len()),

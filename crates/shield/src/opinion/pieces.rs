@@ -6,6 +6,7 @@ use super::Found;
 use crate::{
     finding::{Category, Finding, Place, Severity},
     fragment::{Fragment, Kind},
+    shield::seams::{Seams, Stretch},
 };
 
 /// UTF-16 code units of a piece. The services count characters, and count them differently; 10,000 is their limit.
@@ -25,24 +26,51 @@ pub struct Text {
 struct Part {
     /// Bytes of the text.
     range: Range<usize>,
+    /// Where it begins in the fragment's text.
+    offset: usize,
     at: String,
     raw: Option<Range<usize>>,
 }
 
 impl Text {
-    /// The words of `fragments`, each on a line of its own.
+    /// The words of `fragments`, each on a line of its own; and what readers are shown of them once more where one ends and the
+    /// next one begins, for words and phrases that are cut there.
     pub fn of(kind: Kind, fragments: &[Fragment<'_>]) -> Self {
-        let mut whole = Self { kind, text: String::new(), parts: Vec::new() };
-        for fragment in fragments.iter().filter(|f| f.text.chars().any(char::is_alphabetic)) {
-            if !whole.text.is_empty() {
-                whole.text.push('\n');
+        Self { kind, text: String::new(), parts: Vec::new() }.and(fragments)
+    }
+
+    /// With the words of `fragments`, another form of the same message.
+    #[must_use]
+    pub fn and(mut self, fragments: &[Fragment<'_>]) -> Self {
+        let mut seams = Seams::default();
+        for (index, fragment) in fragments.iter().enumerate() {
+            seams.push(index, fragment);
+            if fragment.text.chars().any(char::is_alphabetic) {
+                self.add(&fragment.text, [(0..fragment.text.len(), 0, fragment)].into_iter());
             }
-            let start = whole.text.len();
-            whole.text.push_str(&fragment.text);
-            let range = start..whole.text.len();
-            whole.parts.push(Part { range, at: fragment.at.to_string(), raw: fragment.raw.clone() });
         }
-        whole
+        for Stretch { text, parts, .. } in seams.read_shown() {
+            let of_part = |part: crate::Part| {
+                Some((part.range, part.offset, part.fragment.and_then(|index| fragments.get(index))?))
+            };
+            self.add(&text, parts.into_iter().filter_map(of_part));
+        }
+        self
+    }
+
+    /// Adds `text` on a line of its own, of which each part came from a fragment.
+    fn add<'f>(&mut self, text: &str, parts: impl Iterator<Item = (Range<usize>, usize, &'f Fragment<'f>)>) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        let start = self.text.len();
+        self.text.push_str(text);
+        self.parts.extend(parts.map(|(range, offset, fragment)| Part {
+            range: range.start + start..range.end + start,
+            offset,
+            at: fragment.at.to_string(),
+            raw: fragment.raw.clone(),
+        }));
     }
 
     /// Whose words they are.
@@ -94,8 +122,8 @@ impl Text {
         let meets = |part: &&Part| part.range.start < piece.end && part.range.end > piece.start;
         let place = |part: &Part| Place {
             at: part.at.clone(),
-            range: piece.start.max(part.range.start) - part.range.start
-                ..piece.end.min(part.range.end) - part.range.start,
+            range: piece.start.max(part.range.start) - part.range.start + part.offset
+                ..piece.end.min(part.range.end) - part.range.start + part.offset,
             raw: part.raw.clone(),
         };
         self.parts.iter().filter(meets).map(place).collect()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bartizan_mcp::{Era, Id, Kind, Message};
-use bartizan_shield::{Finding, Inspector};
+use bartizan_shield::Finding;
 
 use super::{Errand, Link, Taken, Way};
 use crate::{
@@ -50,7 +50,7 @@ impl Link {
         // Questions are judged where they are taken.
         let changed = match message.kind() {
             Kind::Notification => {
-                let inspector = &mut Inspector::default();
+                let inspector = &mut *lock(&self.unasked);
                 let (shield, entropy) = (gate.shield.load(), gate.entropy.as_ref());
                 let known = Known { found, ..Known::default() };
                 let (server, ending) = (&self.server, &mut Ending::default());

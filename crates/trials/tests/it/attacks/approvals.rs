@@ -70,6 +70,35 @@ fn approvals(gate: &Gate, arguments: &[&str]) -> (Option<i32>, String, String) {
     (done.status.code(), text(&done.stdout), text(&done.stderr))
 }
 
+/// Whoever approves what a policy asks about need not know the credentials in it.
+#[test]
+fn ep_08_no_approver_is_shown_a_credential() {
+    let up = server();
+    let token = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let policy =
+        r#"@id("ask") @approval("boss") forbid (principal, action == Action::"call:s.delete", resource);"#;
+    fs::write(folder.path().join("a.cedar"), policy).unwrap();
+    let gate = Gate::start(&format!(
+        "[shield.secrets]\nto_untrusted = \"allow\"\n[policy]\ndir = {:?}\n[[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\n",
+        folder.path(),
+        up.url()
+    ));
+    eventually("the tool is pinned", || {
+        let listed = gate.client().modern("/mcp/s", "tools/list", "").send();
+        listed.text().contains("\"delete\"").then_some(())
+    });
+    let id = waits(&delete(&gate, &format!("the note about {token}")), "waiting");
+    for arguments in [&["list"][..], &["list", "--format", "json"]] {
+        let (_, listed, _) = approvals(&gate, arguments);
+        assert!(!listed.contains(&token), "{listed}");
+        assert!(listed.contains("the note about [redacted: secret.github-token]"), "{listed}");
+    }
+    assert_eq!(approvals(&gate, &["grant", &id, "--yes"]).0, Some(0));
+    assert_eq!(delete(&gate, &format!("the note about {token}")).status, 200, "it goes as it was sent");
+    assert!(up.heard_of("tools/call").pop().unwrap().body.contains(&token));
+}
+
 /// Also: EP-07.
 #[test]
 fn ep_08_an_approval_is_good_for_the_very_call_once() {

@@ -81,6 +81,72 @@ fn ii_05_an_order_in_disguise_is_an_order() {
     assert_eq!(gate.client().call("/mcp/s", "honest", "{}").said(), "Rain at noon. 👩‍👩‍👧 می‌خواهم سلام");
 }
 
+/// A model reads the blocks of an answer one behind the other, whatever the message says between them.
+#[test]
+fn ii_13_an_order_that_is_cut_between_two_blocks_is_an_order() {
+    let upstream = server(|tool| {
+        let cut = |at: usize| ORDER.split_at(at);
+        let block = |text: &str| json!({ "type": "text", "text": text });
+        match tool {
+            "word" => json!({ "content": [block(cut(15).0), block(cut(15).1)] }),
+            "phrase" => json!({ "content": [block(cut(10).0), block(cut(11).1)] }),
+            "between" => json!({ "content": [
+                { "type": "text", "text": cut(15).0, "_meta": { "note": "the sun shines" }, "x": { "text": "and the moon" } },
+                { "type": "image", "data": "aGVsbG8=", "mimeType": "image/png" }, block(cut(15).1)] }),
+            "resources" => json!({ "content": [
+                { "type": "resource", "resource": { "uri": "file:///a", "mimeType": "text/plain", "text": cut(15).0 } },
+                { "type": "resource", "resource": { "uri": "file:///b", "mimeType": "text/plain", "text": cut(15).1 } }] }),
+            "rows" => json!({ "content": [], "structuredContent": { "rows": [
+                { "nr": 1, "line": cut(15).0 }, { "nr": 2, "line": cut(15).1 }] } }),
+            _ => {
+                json!({ "content": [block("Rain at noon. Do not ignore"), block("the previous forecast.")] })
+            }
+        }
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    for cut in ["word", "phrase", "between", "resources", "rows"] {
+        let answer = gate.client().call("/mcp/s", cut, "{}");
+        assert_eq!(answer.code(), Some(WITHHELD), "{cut}: {}", answer.text());
+        assert!(answer.text().contains("injection.override"), "{cut}: {}", answer.text());
+    }
+    let honest = gate.client().call("/mcp/s", "honest", "{}");
+    assert_eq!((honest.status, honest.code()), (200, None), "{}", honest.text());
+    assert!(!honest.text().contains("dev.bartizan/findings"), "{}", honest.text());
+}
+
+/// What comes before the answer is read before it.
+#[test]
+fn ii_13_an_order_that_is_cut_between_two_events_is_an_order() {
+    let upstream = Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        let token = heard.json().pointer("/params/_meta/progressToken").cloned().unwrap_or_default();
+        let told = |progress: u8, words: &str| {
+            let params =
+                json!({ "progressToken": token, "progress": progress, "total": 3, "message": words });
+            json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": params }).to_string()
+        };
+        pen.stream();
+        pen.event(None, &told(1, &ORDER[..15]));
+        pen.event(None, &told(2, &ORDER[15..]));
+        pen.event(None, &told(3, "Rain at noon."));
+        let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": "done" }] });
+        pen.event(None, &format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, heard.id()));
+        true
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    let ask = gate.client().modern("/mcp/s", "tools/call", r#""name":"x","arguments":{}"#);
+    let body = String::from_utf8(ask.bytes()).unwrap();
+    let body =
+        body.split_once("\r\n\r\n").unwrap().1.replace("\"_meta\":{", "\"_meta\":{\"progressToken\":\"t\",");
+    let answer = ask.body(body).send();
+    assert_eq!(answer.said(), "done", "{}", answer.text());
+    let told: Vec<_> = answer.messages().into_iter().filter(|m| m.contains("progressToken")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("Ignore all prev") && told[1].contains("Rain at noon."), "{told:?}");
+}
+
 #[test]
 fn ii_06_a_secret_does_not_go_to_a_server_nobody_trusts() {
     let upstream = server(|_| text("sent"));

@@ -1,6 +1,7 @@
 //! Event streams from hostile servers, and what may ride on them (26/http, 26/sub; CVE-2026-29085; rmcp#970).
 
-use bartizan_trials::{Gate, Pen, Upstream, eventually};
+use bartizan_trials::{Gate, Pen, Upstream, eventually, prober};
+use serde_json::json;
 
 use crate::text;
 
@@ -193,6 +194,49 @@ fn sh_11_a_server_that_goes_on_is_told_of_as_faulty() {
         assert_eq!(gate.client().call("/mcp/honest", "x", "{}").said(), "mine");
     }
     assert!(!log().contains("\"honest\""), "{}", log());
+}
+
+/// The same over standard output, where everybody's answers come on one line after the other.
+#[test]
+fn sh_11_a_process_answers_only_what_it_was_asked() {
+    let note = |method: &str, params: &str| {
+        format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{{params}}}}}"#)
+    };
+    let strays = [
+        said("999999", "stolen"),
+        said("\"x\"", "stolen"),
+        note("notifications/progress", r#""progressToken":999999,"progress":1,"message":"stolen""#),
+        note("notifications/x", r#""data":"stolen""#),
+        r#"{"jsonrpc":"2.0","id":5,"method":"sampling/createMessage","params":{"messages":["stolen"]}}"#
+            .to_owned(),
+    ];
+    let gate = Gate::start(&prober("probe", &["--modern"], ""));
+    let say = |line: &str| gate.client().call("/mcp/probe", "say", &json!({ "line": line }).to_string());
+    for stray in &strays {
+        let answer = say(stray);
+        assert_eq!(answer.said(), "said", "{stray}: {}", answer.text());
+        assert!(!answer.text().contains("stolen"), "{stray}: {}", answer.text());
+        assert_eq!(answer.messages().len(), 1, "{stray}: {:?}", answer.messages());
+    }
+    let log = || {
+        let log = std::process::Command::new(bartizan_trials::binary())
+            .args(["audit", "search", "--kind", "shield.found", "--format", "json", "--dir"])
+            .arg(gate.state().join("audit"))
+            .output()
+            .unwrap();
+        String::from_utf8(log.stdout).unwrap()
+    };
+    assert!(!log().contains("server.faulty"), "some are a slip: {}", log());
+    let many = vec![said("999999", "stolen"); 10].join("\n");
+    let ended = say(&format!("{many}\n"));
+    assert!(!ended.text().contains("stolen"), "{}", ended.text());
+    eventually("the log says so", || {
+        let log = log();
+        (log.contains("server.faulty") && log.contains("protocol.unasked") && log.contains("\"probe\""))
+            .then_some(())
+    });
+    // What was under way there ended with the process; the next one is asked from nothing.
+    eventually("another process answers", || (say("").said() == "said").then_some(()));
 }
 
 #[test]
