@@ -135,14 +135,23 @@ pub fn clean(text: &str, what: Acts, config: ControlActions) -> (Cow<'_, str>, A
     if text.chars().all(is_plain) {
         return (text.into(), Acts::default());
     }
+    let (mut out, mut found) = pass(text, what, config);
+    if out != text && out.contains(is_direction) {
+        // What closes a direction may have stood inside a sequence that is gone.
+        let (again, more) = pass(&out, what, config);
+        (out, found) = (again, found.or(more));
+    }
+    (if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }, found)
+}
+
+fn pass(text: &str, what: Acts, config: ControlActions) -> (String, Acts) {
     let turned = turned(text);
     let mut cleaner =
         Cleaner { text, at: 0, out: String::with_capacity(text.len()), found: Acts::default(), what, config };
     while let Some(c) = cleaner.next() {
         cleaner.take(c, &turned);
     }
-    let Cleaner { out, found, .. } = cleaner;
-    (if out == text { Cow::Borrowed(text) } else { Cow::Owned(out) }, found)
+    (cleaner.out, cleaner.found)
 }
 
 /// All strings of a message as a terminal shows them, without anything that acts on it and without colours; `None` if that is how
@@ -535,6 +544,14 @@ mod tests {
         ] {
             let once = cleaned(&text);
             assert!(once.len() <= text.len() && !acts(&once, ControlActions::default()).any());
+        }
+    }
+
+    #[test]
+    fn a_direction_whose_end_stood_in_a_sequence_goes_with_it() {
+        for text in ["a\u{2066}b\u{1b}]\u{2069}\u{1b}\\c", "a\u{202b}b\u{1b}P\u{202c}\u{9c}c"] {
+            assert_eq!(cleaned(text), "abc");
+            assert!(acts(text, ControlActions::default()).directions);
         }
     }
 
