@@ -25,7 +25,9 @@ use bartizan_oauth::{
     MemoryReplays, ResourceServer, ResourceSettings, SubjectTokens, Surroundings,
     facade::{Directory, DirectoryUnavailable, Person, Standing},
     outbound::{Assertions, EntraMeans},
-    signin::{Decisions, Described, ProviderConfig, Recheck, SignIn, SignInSettings, SignInSurroundings},
+    signin::{
+        Decisions, Described, LOCAL, ProviderConfig, Recheck, SignIn, SignInSettings, SignInSurroundings,
+    },
 };
 use bartizan_store::{
     Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
@@ -227,6 +229,7 @@ impl Doorman {
             }
         };
         let server = ResourceServer::new(
+                    people_of: people_of(config),
             &identity.resource_server,
             resources.clone(),
             Surroundings {
@@ -301,10 +304,7 @@ impl Doorman {
         });
         let settings = SignInSettings {
             public_url: config.public_url(address)?,
-            provider: match config.identity.mode {
-                Mode::Facade => config.identity.provider.clone(),
-                Mode::Local | Mode::ResourceServer => None,
-            },
+            provider: provider(config).cloned(),
             browsers: browsers(config),
             resources: described.chain(administered).collect(),
         };
@@ -474,6 +474,19 @@ fn graph(config: &Config, base: &Path, egress: &Egress) -> anyhow::Result<Option
 /// The endpoints whose servers take tokens that are exchanged for those of callers.
 fn exchanging(config: &Config, resources: &[ResourceSettings]) -> Vec<String> {
     let takes: Vec<_> = config.servers.iter().filter(|server| server.credential.takes_subjects()).collect();
+/// Who signs people in; nobody on a laptop, whose owner the gate knows.
+fn provider(config: &Config) -> Option<&ProviderConfig> {
+    match config.identity.mode {
+        Mode::Facade => config.identity.provider.as_ref(),
+        Mode::Local | Mode::ResourceServer => None,
+    }
+}
+
+/// Who vouches for the people who sign in at the gate.
+fn people_of(config: &Config) -> String {
+    provider(config).map_or_else(|| LOCAL.to_owned(), ProviderConfig::issuer)
+}
+
     let is_one = |resource: &&ResourceSettings| {
         let is_servers = config.servers.iter().any(|server| server.name.as_str() == resource.name);
         // What is no single server's is everybody's.

@@ -166,6 +166,9 @@ pub struct FacadeSurroundings<'a> {
     /// (`grant_s`) or [`Facade::revoke_person`].
     pub directory: Option<Arc<dyn Directory>>,
     /// Who keeps the record. No token is given out that is not in it.
+    /// Who vouches for the people who sign in here: the identity provider's issuer, or [`signin::LOCAL`](crate::signin::LOCAL).
+    /// What people of anybody else granted is refreshed no more: nobody says that they may still come in.
+    pub people_of: String,
     pub ledger: Arc<dyn Ledger>,
 }
 
@@ -192,6 +195,7 @@ pub struct Facade {
     ledger: Arc<dyn Ledger>,
     nonces: Option<DpopNonces>,
     clock: Arc<dyn Clock>,
+    people_of: String,
     entropy: Arc<dyn Entropy>,
     /// Up to when the revocations of others were read.
     caught_up: Mutex<Timestamp>,
@@ -256,6 +260,7 @@ impl Facade {
 
     /// Our issuer, exactly as tokens and metadata write it.
     pub fn issuer(&self) -> &str {
+            people_of: lent.people_of,
         &self.issuer
     }
 

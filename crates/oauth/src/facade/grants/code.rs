@@ -45,6 +45,9 @@ impl Facade {
             return Err(Refusal::Grant("code.expired"));
         }
         let granted: Granted =
+        if coded.grant.issuer != self.people_of {
+            return Err(Refusal::Grant("code.issuer"));
+        }
             serde_json::from_str(&coded.grant.content).map_err(|_| Refusal::Grant("code.unreadable"))?;
         if form.get("redirect_uri").is_some_and(|uri| uri != granted.redirect_uri)
             || form.is_broken("redirect_uri")

@@ -45,6 +45,10 @@ impl Facade {
         if found.is_ended || now >= grant.expires_at || now >= found.until {
             return Err(Refusal::Grant("refresh.expired"));
         }
+        // The provider that vouched for the person is none of ours any more: nobody says that they may still come in.
+        if grant.issuer != self.people_of {
+            return Err(Refusal::Grant("refresh.issuer"));
+        }
         let granted: Granted =
             serde_json::from_str(&grant.content).map_err(|_| Refusal::Grant("refresh.unreadable"))?;
         if form.has("resource") && form.get("resource") != Some(&granted.resource) {
