@@ -29,7 +29,7 @@ use crate::{
 
 impl Facade {
     pub(crate) async fn refresh(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt, peer, known } = request;
+        let Request { form, client, proof, peer, known } = request;
         let token = form.get("refresh_token").ok_or(Refusal::Request("`refresh_token` is missing"))?;
         let hash = Digest::of(token.as_bytes());
         let found = self.grants.of_refresh(hash).await?.ok_or(Refusal::Grant("refresh.unknown"))?;
@@ -38,7 +38,7 @@ impl Facade {
             return Err(Refusal::Grant("refresh.client"));
         }
         known.grant(grant);
-        if found.binding.is_some() && found.binding != jkt {
+        if found.binding.is_some() && found.binding.as_ref() != proof.as_ref().map(|proof| &proof.jkt) {
             return Err(Refusal::Grant("refresh.dpop"));
         }
         let now = self.clock.now();
@@ -73,6 +73,7 @@ impl Facade {
                 asked
             }
         };
+        let key = self.use_up(proof).await?;
         // Whoever shows a spent token is no reason to ask anybody: that its grant ends must not wait for the provider.
         if let Some(directory) = self.directory.as_ref().filter(|_| found.used_at.is_none()) {
             match directory.standing(&granted.person).await {
@@ -97,7 +98,7 @@ impl Facade {
             resource: &granted.resource,
             scopes: &scopes,
             grant: Some(&grant.id),
-            jkt: jkt.as_deref(),
+            key: &key,
             until: Some(grant.expires_at),
             reason: "refresh.rotated",
             peer,
