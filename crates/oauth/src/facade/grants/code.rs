@@ -45,10 +45,10 @@ impl Facade {
         if coded.is_ended || now > coded.until {
             return Err(Refusal::Grant("code.expired"));
         }
-        let granted: Granted =
         if coded.grant.issuer != self.people_of {
             return Err(Refusal::Grant("code.issuer"));
         }
+        let granted: Granted =
             serde_json::from_str(&coded.grant.content).map_err(|_| Refusal::Grant("code.unreadable"))?;
         if form.get("redirect_uri").is_some_and(|uri| uri != granted.redirect_uri)
             || form.is_broken("redirect_uri")
@@ -85,6 +85,7 @@ impl Facade {
             self.end(&Which::Grant(&coded.grant.id)).await?;
             return Err(Refusal::Grant("code.replayed"));
         }
+        self.clients.used(&client).await;
         let beside = match &refresh {
             Some(token) => json!({ "refresh_token": token.reveal() }),
             None => json!({}),

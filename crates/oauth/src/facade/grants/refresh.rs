@@ -125,6 +125,7 @@ impl Facade {
                 return Err(Refusal::Grant("refresh.replayed"));
             }
         }
+        self.clients.used(&client).await;
         let recorded = match recorded {
             Some(recorded) => recorded,
             None => {
