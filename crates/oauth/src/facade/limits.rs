@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(patience.check(b, at(2)), Ok(()), "the neighbour");
         assert_eq!(patience.check(a, at(60)), Ok(()));
         // However many there are: nobody is turned away for them, and no more room is taken.
-        for host in 0..(ROOM as u32 + 100) {
+        for host in 0..u32::try_from(ROOM).unwrap() + 100 {
             patience.tire(std::net::Ipv4Addr::from_bits(0x0a00_0000 + host).into(), at(61));
         }
         assert_eq!(patience.counted.lock().unwrap().by_address.len(), ROOM);

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     Deed,
     facade::{
-        Facade, Standing,
+        Facade, Person, Standing,
         authorize::Granted,
         mint::{Mint, Who},
         refusal::Refusal,
@@ -75,22 +75,8 @@ impl Facade {
         };
         let key = self.use_up(proof).await?;
         // Whoever shows a spent token is no reason to ask anybody: that its grant ends must not wait for the provider.
-        if let Some(directory) = self.directory.as_ref().filter(|_| found.used_at.is_none()) {
-            match directory.standing(&granted.person).await {
-                Ok(Standing::Active) => {}
-                Ok(Standing::Gone) => {
-                    self.revoke_person(&granted.person.issuer, &granted.person.subject).await?;
-                    return Err(Refusal::Grant("refresh.person"));
-                }
-                Ok(Standing::SignInOver) => {
-                    self.end(&Which::Grant(&grant.id)).await?;
-                    return Err(Refusal::Grant("refresh.sign-in"));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a token is not refreshed");
-                    return Err(Refusal::Unavailable);
-                }
-            }
+        if found.used_at.is_none() {
+            self.check_standing(&granted.person, &grant.id).await?;
         }
         let mint = Mint {
             who: Who::Person(&granted.person),
@@ -134,6 +120,26 @@ impl Facade {
             }
         };
         Ok(recorded.answer(json!({ "refresh_token": next.reveal() })))
+    }
+
+    /// Whether the directory stands by the person of a grant, if there is one. What it does not stand by ends.
+    async fn check_standing(&self, person: &Person, grant: &str) -> Result<(), Refusal> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        match directory.standing(person).await {
+            Ok(Standing::Active) => Ok(()),
+            Ok(Standing::Gone) => {
+                self.revoke_person(&person.issuer, &person.subject).await?;
+                Err(Refusal::Grant("refresh.person"))
+            }
+            Ok(Standing::SignInOver) => {
+                self.end(&Which::Grant(grant)).await?;
+                Err(Refusal::Grant("refresh.sign-in"))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a token is not refreshed");
+                Err(Refusal::Unavailable)
+            }
+        }
     }
 
     /// Whether a token that was used may be used again, for the answer that was lost.
