@@ -253,6 +253,17 @@ async fn aa_33_what_another_authorization_server_answers_goes_to_nobody() {
     assert!(scene.forms()[0].contains("redirect_uri=https%3A%2F%2Fgate.example%2Fconnect%2Fcallback%2F"));
 }
 
+/// RFC 9728 §3.3: only the operator lets a server speak for more than itself.
+#[tokio::test]
+async fn a_server_is_what_is_above_it_only_where_the_operator_says_so() {
+    let config = "kind = \"user-oauth\"\nscopes = [\"read\"]\ndangerous_parent_resource = true\n";
+    let scene = Scene::new(config).await;
+    let above = json!({ "resource": "https://up.example", "authorization_servers": [AS] });
+    scene.net.says(RESOURCE_METADATA, 200, above);
+    let away = Browser::of("ann").leave(&scene).await;
+    assert_eq!(parameter(&away, "resource").unwrap(), "https://up.example");
+}
+
 /// What was linked before each authorization server had an address of its own goes on.
 #[tokio::test]
 async fn a_registration_with_another_address_renews_what_was_linked_by_it() {
@@ -290,6 +301,8 @@ async fn metadata_that_must_not_be_followed_sends_nobody_anywhere() {
             RESOURCE_METADATA,
             json!({ "resource": "https://up.example/mcp/else", "authorization_servers": [AS] }),
         ),
+        (RESOURCE_METADATA, json!({ "resource": "https://up.example", "authorization_servers": [AS] })),
+        (RESOURCE_METADATA, json!({ "resource": "https://up.example/mcp/", "authorization_servers": [AS] })),
         (RESOURCE_METADATA, json!({ "resource": UP, "authorization_servers": [] })),
         (RESOURCE_METADATA, json!({ "resource": UP, "authorization_servers": ["file:///etc"] })),
         (METADATA, server(json!({ "issuer": "https://as.example/" }))),
