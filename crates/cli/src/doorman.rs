@@ -19,17 +19,20 @@ use bartizan_gateway::{
     pages::Pages,
     record::IdentityLedger,
 };
-use bartizan_model::{Clock, Secret, SecretRef, SystemClock};
+use bartizan_model::{Clock, Secret, SecretRef, SystemClock, Timestamp};
 use bartizan_oauth::{
-    Denied, DenyList, DpopNonces, EgressFetch, Facade, FacadeSurroundings, Fetch, Graph, GroupSource, Ledger,
+    DenyList, DpopNonces, EgressFetch, Facade, FacadeSurroundings, Fetch, Graph, GroupSource, Ledger,
     MemoryReplays, ResourceServer, ResourceSettings, SubjectTokens, Surroundings,
     facade::{Directory, DirectoryUnavailable, Person, Standing},
     outbound::{Assertions, EntraMeans},
-    signin::{Decisions, Described, ProviderConfig, Recheck, SignIn, SignInSettings, SignInSurroundings},
+    signin::{
+        Decisions, Described, LOCAL, ProviderConfig, Recheck, SignIn, SignInSettings, SignInSurroundings,
+    },
 };
 use bartizan_store::{
     Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
     StoredPending, StoredRegistrations, StoredResponses, StoredSigningKeys,
+    grants::{Grants, Revocation as Revoked, RevokedKind},
     links::LinkError,
     responses::{Response as Revocation, Target},
 };
@@ -48,8 +51,8 @@ use offered::{administered, browsers, scopes};
 pub use offered::{facade_config, offered};
 use reception::Reception;
 
-/// DPoP proofs that are remembered at once: at two minutes each, over eight hundred a second.
-const PROOFS: usize = 100_000;
+/// DPoP proofs that are remembered at once: at two minutes each, over sixteen hundred a second, and over a hundred for one key.
+const PROOFS: usize = 200_000;
 /// The longest that a token can live: the most that `max_token_lifetime_s` may say.
 const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The longest that something can come of a sign-in: a browser stays signed in for 30 days at most, and what is granted there
@@ -57,6 +60,10 @@ const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const LONGEST_SIGN_IN: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// How often expired browsers and sign-ins are forgotten.
 const SWEEP: Duration = Duration::from_secs(300);
+/// How often it is looked what other processes revoked, and how far their clocks may be apart.
+const RECALL: Duration = Duration::from_secs(2);
+const APART: Duration = Duration::from_secs(120);
+
 /// Knows who may come in, and what of that outlives a change of the configuration.
 pub struct Doorman {
     replays: Arc<MemoryReplays>,
@@ -66,6 +73,7 @@ pub struct Doorman {
     database: Database,
     sealer: Arc<Sealer>,
     gate: Arc<Gate>,
+    grants: StoredGrants,
     browsers: StoredBrowsers,
     decisions: Arc<dyn Decisions>,
     current: Mutex<Current>,
@@ -109,7 +117,11 @@ impl Doorman {
         denied: Arc<DenyList>,
     ) -> anyhow::Result<Self> {
         let (database, sealer) = (state.database().await?, state.sealer().await?);
+        let grants = StoredGrants::new(database.clone(), sealer.clone());
+        let since = Timestamp::from_unix(0);
+        recall(&grants, &denied, since).await.context("what was revoked cannot be read")?;
         Ok(Self {
+            grants,
             replays: Arc::new(MemoryReplays::new(PROOFS)),
             denied,
             subjects: Arc::clone(&desk.subjects),
@@ -217,6 +229,7 @@ impl Doorman {
                     sealer: Arc::clone(&self.sealer),
                     denied: Arc::clone(&self.denied),
                     directory: self.directory(config, base, &egress, graph),
+                    people_of: people_of(config),
                     ledger: Arc::clone(&ledger),
                 };
                 let mut all: Vec<_> = resources.iter().map(|resource| offered(config, resource)).collect();
@@ -301,10 +314,7 @@ impl Doorman {
         });
         let settings = SignInSettings {
             public_url: config.public_url(address)?,
-            provider: match config.identity.mode {
-                Mode::Facade => config.identity.provider.clone(),
-                Mode::Local | Mode::ResourceServer => None,
-            },
+            provider: provider(config).cloned(),
             browsers: browsers(config),
             resources: described.chain(administered).collect(),
         };
@@ -371,7 +381,10 @@ impl Doorman {
         current.upkeep.iter().for_each(AbortHandle::abort);
         current.facade = admission.facade.as_ref().map(|(facade, _)| Arc::clone(facade));
         current.upkeep = match &admission.facade {
-            None => Vec::new(),
+            // A facade does so itself.
+            None => {
+                vec![tokio::spawn(keep_denying(self.grants.clone(), Arc::clone(&self.denied))).abort_handle()]
+            }
             Some((facade, sign_in)) => vec![
                 tokio::spawn(Arc::clone(facade).keep_up()).abort_handle(),
                 tokio::spawn(sweep(Arc::clone(sign_in), self.assertions.clone())).abort_handle(),
@@ -398,11 +411,9 @@ impl Doorman {
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), DatabaseError> {
         let facade = self.current().facade.clone();
-        let now = SystemClock.now();
-        let deny = |what| self.denied.deny(what, revocation.at, now.plus(LONGEST_TOKEN), now);
         match &revocation.target {
             Target::Person { issuer, subject } => {
-                deny(Denied::Subject { issuer: issuer.clone(), subject: subject.clone() });
+                self.deny(RevokedKind::Subject, issuer, subject, revocation.at).await?;
                 if let Some(facade) = facade {
                     facade.revoke_person(issuer, subject).await?;
                 }
@@ -410,7 +421,7 @@ impl Doorman {
                 self.assertions.forget(issuer, subject).await.map_err(forgetting)?;
             }
             Target::Client { issuer, client } => {
-                deny(Denied::Client { issuer: issuer.clone(), client: client.clone() });
+                self.deny(RevokedKind::Client, issuer, client, revocation.at).await?;
                 if let Some(facade) = facade {
                     facade.revoke_client(client).await?;
                 }
@@ -419,6 +430,23 @@ impl Doorman {
         }
         self.subjects.sweep();
         Ok(())
+    }
+
+    /// Denies what somebody was given until `at`: here at once, and on the disk until nothing of it can be alive any more, for a
+    /// release lets them in again, not what they held, and a restart forgets what is in memory.
+    async fn deny(
+        &self,
+        kind: RevokedKind,
+        issuer: &str,
+        name: &str,
+        at: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        let now = SystemClock.now();
+        let (issuer, name) = (issuer.to_owned(), name.to_owned());
+        let revoked = Revoked { kind, issuer, name, at, until: now.plus(LONGEST_TOKEN) };
+        // Here first: what cannot be written down is denied all the same.
+        self.denied.note(&revoked, now);
+        self.grants.revoke(&revoked).await
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -444,6 +472,19 @@ impl Directory for Leaving {
         }
         Ok(standing)
     }
+}
+
+/// Who signs people in; nobody on a laptop, whose owner the gate knows.
+fn provider(config: &Config) -> Option<&ProviderConfig> {
+    match config.identity.mode {
+        Mode::Facade => config.identity.provider.as_ref(),
+        Mode::Local | Mode::ResourceServer => None,
+    }
+}
+
+/// Who vouches for the people who sign in at the gate.
+fn people_of(config: &Config) -> String {
+    provider(config).map_or_else(|| LOCAL.to_owned(), ProviderConfig::issuer)
 }
 
 /// Whether what sign-ins at the provider leave is used by anybody.
@@ -500,6 +541,36 @@ fn read(secret: &SecretRef, base: &Path) -> Result<Secret, String> {
 fn way_to_issuer(egress: &Egress, base: &Path, ca: Option<&Path>) -> Arc<dyn Fetch> {
     let tls = TlsOptions { ca: ca.map(|ca| base.join(ca)), ..TlsOptions::default() };
     Arc::new(EgressFetch::new(egress.clone(), tls))
+}
+
+/// Denies what was revoked at `since` or later, by whichever process.
+async fn recall(grants: &StoredGrants, denied: &DenyList, since: Timestamp) -> Result<(), DatabaseError> {
+    let now = SystemClock.now();
+    for revoked in grants.revocations(since, now).await? {
+        denied.note(&revoked, now);
+    }
+    Ok(())
+}
+
+/// Keeps up with what other processes on the same store revoke, and forgets what matters no more.
+async fn keep_denying(grants: StoredGrants, denied: Arc<DenyList>) {
+    let (mut since, mut swept) = (SystemClock.now(), SystemClock.now());
+    loop {
+        tokio::time::sleep(RECALL).await;
+        let now = SystemClock.now();
+        // The clocks of processes may be apart.
+        let from = Timestamp::from_unix(since.as_unix().saturating_sub(APART.as_secs()));
+        match recall(&grants, &denied, from).await {
+            Ok(()) => since = now,
+            Err(error) => tracing::error!(%error, "what others have revoked cannot be read; trying again"),
+        }
+        if now.since(swept) >= SWEEP {
+            swept = now;
+            if let Err(error) = grants.forget(now).await {
+                tracing::warn!(%error, "revocations that matter no more were not forgotten");
+            }
+        }
+    }
 }
 
 async fn sweep(sign_in: Arc<SignIn>, assertions: Assertions) {

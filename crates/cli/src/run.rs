@@ -15,7 +15,10 @@ use bartizan_gateway::{
     listener::{Door, Listening, Names, Proxies, serve},
 };
 use bartizan_model::{Caller, Clock, Secret, SystemClock};
-use bartizan_oauth::{DenyList, SubjectTokens, outbound::Assertions};
+use bartizan_oauth::{
+    DenyList, SubjectTokens,
+    outbound::{Assertions, CredentialConfig},
+};
 use notify::Watcher;
 use tokio::{
     net::TcpListener,
@@ -511,6 +514,16 @@ pub fn dangers(config: &Config) -> Vec<String> {
     for server in config.servers.iter().filter(|s| s.dangerous_unvalidated) {
         found.push(format!(
             "server `{}` dangerous_unvalidated: arguments and results are not compared with their schemas",
+            server.name
+        ));
+    }
+    let takes_parent = |credential: &CredentialConfig| match credential {
+        CredentialConfig::UserOauth(personal) => personal.dangerous_parent_resource,
+        _ => false,
+    };
+    for server in config.servers.iter().filter(|s| takes_parent(&s.credential)) {
+        found.push(format!(
+            "server `{}` dangerous_parent_resource: what people allow there may be good at its neighbours, and is shown to it",
             server.name
         ));
     }

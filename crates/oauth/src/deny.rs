@@ -9,6 +9,7 @@ use std::{
 };
 
 use bartizan_model::Timestamp;
+use bartizan_store::grants::{Revocation, RevokedKind};
 use tokio::sync::watch;
 
 use crate::VerifiedToken;
@@ -82,6 +83,18 @@ impl DenyList {
         self.count.store(entries.by_what.len(), Ordering::Release);
         drop(entries);
         self.added.send_replace(());
+    }
+
+    /// Denies what was revoked, by whichever process.
+    pub fn note(&self, revocation: &Revocation, now: Timestamp) {
+        let Revocation { kind, issuer, name, at, until } = revocation.clone();
+        let (what, issued_until) = match kind {
+            RevokedKind::Client => (Denied::Client { issuer, client: name }, at),
+            RevokedKind::Grant => (Denied::Grant { grant: name }, until),
+            RevokedKind::Subject => (Denied::Subject { issuer, subject: name }, at),
+            RevokedKind::Token => (Denied::Token { issuer, token_id: name }, until),
+        };
+        self.deny(what, issued_until, until, now);
     }
 
     /// Tells of everything that is denied from now on.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use bartizan_model::Timestamp;
+use bartizan_model::{Caller, Timestamp};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
 use url::Url;
@@ -33,13 +33,31 @@ pub(crate) const ALGORITHMS: [Algorithm; 7] = [
     Algorithm::Rs512,
 ];
 
+/// What of the memory the proofs of one key may fill, and those of one caller, whatever keys they have: nobody locks out
+/// everybody else.
+const OF_A_KEY: usize = 16;
+const OF_A_CALLER: usize = 8;
+
+/// A proof that is used.
+#[derive(Clone, Copy, Debug)]
+pub struct UsedProof {
+    /// A digest of its key and id.
+    pub id: [u8; 32],
+    /// Until when it could be used again.
+    pub until: Timestamp,
+    /// A digest of its key.
+    pub key: [u8; 32],
+    /// A digest of whom the token beside it speaks for.
+    pub caller: [u8; 32],
+}
+
 /// Remembers which proofs were used, until they are too old to be used again (RFC 9449 §11.1).
 pub trait Replays: Send + Sync {
-    /// Notes a proof by a digest of its key and id. Of several at once with the same digest, one is first.
+    /// Notes a proof. Of several at once with the same id, one is first.
     ///
     /// # Errors
     /// [`Error::ProofReplayed`] if it was noted before, [`Error::ProofsFull`] if it cannot be remembered.
-    fn note(&self, proof: [u8; 32], until: Timestamp, now: Timestamp) -> Result<(), Error>;
+    fn note(&self, proof: UsedProof, now: Timestamp) -> Result<(), Error>;
 }
 
 /// [`Replays`] of one process.
@@ -50,35 +68,79 @@ pub struct MemoryReplays {
 
 #[derive(Default)]
 struct Seen {
-    until: HashMap<[u8; 32], Timestamp>,
+    proofs: HashMap<[u8; 32], Noted>,
+    of_key: HashMap<u64, usize>,
+    of_caller: HashMap<u64, usize>,
     swept: Option<Timestamp>,
 }
 
+#[derive(Clone, Copy)]
+struct Noted {
+    until: Timestamp,
+    key: u64,
+    caller: u64,
+}
+
 impl MemoryReplays {
-    /// Room for so many proofs, of about 50 bytes each.
+    /// Room for so many proofs, of about 70 bytes each. A sixteenth of it is the most for one key, an eighth for one caller.
     pub fn new(room: usize) -> Self {
         Self { seen: Mutex::default(), room }
     }
 }
 
+impl Seen {
+    fn is_full(&self, noted: Noted, room: usize) -> bool {
+        let holds = |counts: &HashMap<u64, usize>, of| counts.get(&of).copied().unwrap_or_default();
+        self.proofs.len() >= room
+            || holds(&self.of_key, noted.key) >= room.div_ceil(OF_A_KEY)
+            || holds(&self.of_caller, noted.caller) >= room.div_ceil(OF_A_CALLER)
+    }
+
+    /// Forgets what could not be used again anyway.
+    fn sweep(&mut self, now: Timestamp) {
+        self.proofs.retain(|_, noted| noted.until >= now);
+        self.of_key.clear();
+        self.of_caller.clear();
+        for noted in self.proofs.values() {
+            *self.of_key.entry(noted.key).or_default() += 1;
+            *self.of_caller.entry(noted.caller).or_default() += 1;
+        }
+    }
+
+    fn insert(&mut self, id: [u8; 32], noted: Noted) {
+        // One that had expired is in its place, and was counted.
+        if self.proofs.insert(id, noted).is_none() {
+            *self.of_key.entry(noted.key).or_default() += 1;
+            *self.of_caller.entry(noted.caller).or_default() += 1;
+        }
+    }
+}
+
 impl Replays for MemoryReplays {
-    fn note(&self, proof: [u8; 32], until: Timestamp, now: Timestamp) -> Result<(), Error> {
+    fn note(&self, proof: UsedProof, now: Timestamp) -> Result<(), Error> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.until.get(&proof).is_some_and(|until| *until >= now) {
+        if seen.proofs.get(&proof.id).is_some_and(|noted| noted.until >= now) {
             return Err(Error::ProofReplayed);
         }
-        // A full memory is swept once a second at most: sweeping looks at everything.
-        if seen.until.len() >= self.room && seen.swept != Some(now) {
+        let noted = Noted { until: proof.until, key: short(proof.key), caller: short(proof.caller) };
+        // It is swept once a second at most: sweeping looks at everything.
+        if seen.is_full(noted, self.room) && seen.swept != Some(now) {
             seen.swept = Some(now);
-            seen.until.retain(|_, until| *until >= now);
+            seen.sweep(now);
         }
         // What was noted is not forgotten early, for then it could be used again.
-        if seen.until.len() >= self.room {
+        if seen.is_full(noted, self.room) {
             return Err(Error::ProofsFull);
         }
-        seen.until.insert(proof, until);
+        seen.insert(proof.id, noted);
         Ok(())
     }
+}
+
+/// Enough of a digest to count by.
+fn short(digest: [u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The request a proof must be about.
@@ -90,6 +152,8 @@ pub(crate) struct Bound<'a> {
     pub token: &'a str,
     /// The thumbprint of the key the token is bound to.
     pub jkt: &'a str,
+    /// Whom the token speaks for.
+    pub caller: &'a Caller,
 }
 
 /// A proof whose signature is right, for this request. It may have been used before.
@@ -120,8 +184,23 @@ pub(crate) fn check(
         return Err(Error::ProofInvalid("its key is not the one the token is bound to"));
     }
     check_nonce(&proof, nonces)?;
+    let (issuer, subject) = (bound.caller.issuer(), bound.caller.subject());
     // Last, so that only proofs that would have been taken use up room.
-    replays.note(proof.id, proof.until, now)
+    let used = UsedProof {
+        id: proof.id,
+        until: proof.until,
+        key: hash(&[proof.jkt.as_bytes()]),
+        caller: hash(&[&(issuer.len() as u64).to_be_bytes(), issuer.as_bytes(), subject.as_bytes()]),
+    };
+    replays.note(used, now)
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
 }
 
 /// Checks that a proof was made after we gave out a nonce, where we give them out (RFC 9449 §8, §9).
@@ -179,12 +258,7 @@ pub(crate) fn read(
         }
     }
     let jkt = thumbprint(&jwk).ok_or(bad("its `jwk` is no public key"))?;
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(jkt.as_bytes());
-    context.update(b" ");
-    context.update(text("jti")?.as_bytes());
-    let mut id = [0; 32];
-    id.copy_from_slice(context.finish().as_ref());
+    let id = hash(&[jkt.as_bytes(), b" ", text("jti")?.as_bytes()]);
     // One that is no text is none.
     let nonce = claims.text("nonce").ok().flatten().map(str::to_owned);
     Ok(Proof { jkt, id, until: issued_at.plus(AGE), nonce })

@@ -74,8 +74,9 @@ use self::{
     clients::Clients,
     grants::{Exchanged, Trusted},
     known::Known,
-    limits::Rate,
+    limits::{Patience, Rate},
     metadata::Metadata,
+    refusal::Refusal,
 };
 use crate::{
     Algorithm, DenyList, DpopNonces, Fetch, Ledger,
@@ -165,6 +166,9 @@ pub struct FacadeSurroundings<'a> {
     /// Who knows whether a person is still one. Without it, somebody who is gone is spoken for until their sign-in ends
     /// (`grant_s`) or [`Facade::revoke_person`].
     pub directory: Option<Arc<dyn Directory>>,
+    /// Who vouches for the people who sign in here: the identity provider's issuer, or [`signin::LOCAL`](crate::signin::LOCAL).
+    /// What people of anybody else granted is refreshed no more: nobody says that they may still come in.
+    pub people_of: String,
     /// Who keeps the record. No token is given out that is not in it.
     pub ledger: Arc<dyn Ledger>,
 }
@@ -183,12 +187,15 @@ pub struct Facade {
     /// How our own tokens are read.
     own: Issuer,
     registering: Rate,
+    /// With who is refused at the endpoints that anybody may call.
+    patience: Patience,
     grants: Arc<dyn Grants>,
     registrations: Arc<dyn Registrations>,
     signing_keys: Arc<dyn SigningKeys>,
     sealer: Arc<Sealer>,
     denied: Arc<DenyList>,
     directory: Option<Arc<dyn Directory>>,
+    people_of: String,
     ledger: Arc<dyn Ledger>,
     nonces: Option<DpopNonces>,
     clock: Arc<dyn Clock>,
@@ -196,6 +203,11 @@ pub struct Facade {
     /// Up to when the revocations of others were read.
     caught_up: Mutex<Timestamp>,
 }
+
+/// How often the clients of one address may be refused in a minute: a hosted client has one for all of its people.
+const REFUSED_EACH_PER_MINUTE: u32 = 120;
+/// The same for all programs of this machine together.
+const REFUSED_OURSELVES_PER_MINUTE: u32 = 600;
 
 const POST: &[Method] = &[Method::POST];
 const GET: &[Method] = &[Method::GET, Method::HEAD];
@@ -241,12 +253,14 @@ impl Facade {
             keyring,
             registering: Rate::new(register::EACH_PER_MINUTE, register::ALL_PER_MINUTE)
                 .of_ourselves(register::ALL_PER_MINUTE),
+            patience: Patience::new(REFUSED_EACH_PER_MINUTE, REFUSED_OURSELVES_PER_MINUTE),
             grants: lent.grants,
             registrations: lent.registrations,
             signing_keys: lent.signing_keys,
             sealer: lent.sealer,
             denied: lent.denied,
             directory: lent.directory,
+            people_of: lent.people_of,
             ledger: lent.ledger,
             clock: lent.clock,
             entropy: lent.entropy,
@@ -279,15 +293,7 @@ impl Facade {
             endpoint.wrong_method()
         } else {
             let mut known = Known::default();
-            let answered = match asked.path {
-                "/oauth/jwks" => Ok(answer::document(&self.keyring.published(self.clock.now()))),
-                "/oauth/token" => self.token(asked, &mut known).await,
-                "/oauth/register" => self.register(asked).await,
-                "/oauth/revoke" => self.revoke(asked, &mut known).await,
-                "/oauth/introspect" => self.introspect(asked, &mut known).await,
-                _ => Ok(answer::document(&Metadata::of(self))),
-            };
-            answered.unwrap_or_else(|refusal| {
+            self.answer_method(asked, &mut known).await.unwrap_or_else(|refusal| {
                 let reason = refusal.reason();
                 tracing::info!(path = asked.path, peer = %asked.peer, reason, "the authorization server refuses");
                 self.ledger.mention(known.refused(asked, refusal));
@@ -305,6 +311,26 @@ impl Facade {
         }
         endpoint.share(&mut response, asked.headers, &self.config.cors_origins);
         Some(response)
+    }
+
+    /// Answers a request of a method that its endpoint knows.
+    async fn answer_method(&self, asked: &Asked<'_>, known: &mut Known) -> Result<Response<Bytes>, Refusal> {
+        let is_patient = matches!(asked.path, "/oauth/token" | "/oauth/revoke" | "/oauth/introspect");
+        if is_patient {
+            self.patience.check(asked.peer, self.clock.now()).map_err(Refusal::TooOften)?;
+        }
+        let answered = match asked.path {
+            "/oauth/jwks" => Ok(answer::document(&self.keyring.published(self.clock.now()))),
+            "/oauth/token" => self.token(asked, known).await,
+            "/oauth/register" => self.register(asked).await,
+            "/oauth/revoke" => self.revoke(asked, known).await,
+            "/oauth/introspect" => self.introspect(asked, known).await,
+            _ => Ok(answer::document(&Metadata::of(self))),
+        };
+        if is_patient && answered.as_ref().is_err_and(|refusal| refusal.is_the_clients()) {
+            self.patience.tire(asked.peer, self.clock.now());
+        }
+        answered
     }
 
     fn endpoint(&self, path: &str) -> Option<Endpoint> {

@@ -15,6 +15,17 @@ use crate::{
 
 /// Questions under way at once; a flood of made-up tokens must not become a flood at the issuer.
 const AT_ONCE: usize = 32;
+/// The same for tokens that were good a moment ago: made-up ones take nothing from those.
+const AGAIN_AT_ONCE: usize = 32;
+
+/// Which question about a token it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Anybody's: nothing is known of the token. If too many are asked, it is not.
+    First,
+    /// About one that its issuer has vouched for. It waits for its turn.
+    Again,
+}
 
 /// An opaque token, about which its issuer can be asked, again and again. Only this module reads it, and nothing else can be done
 /// with it: it is as good as forgotten (spec.md G-03; attacks.md TP-01).
@@ -39,6 +50,7 @@ pub(crate) struct Introspector {
     authorization: Secret,
     fetch: Arc<dyn Fetch>,
     slots: Semaphore,
+    slots_again: Semaphore,
 }
 
 impl Introspector {
@@ -53,15 +65,26 @@ impl Introspector {
         let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let pair = Secret::new(format!("{}:{}", encode(client_id), encode(client_secret.reveal())));
         let authorization = Secret::new(format!("Basic {}", STANDARD.encode(pair.reveal())));
-        Self { issuer, url, authorization, fetch, slots: Semaphore::new(AT_ONCE) }
+        Self {
+            issuer,
+            url,
+            authorization,
+            fetch,
+            slots: Semaphore::new(AT_ONCE),
+            slots_again: Semaphore::new(AGAIN_AT_ONCE),
+        }
     }
 
     /// What the issuer says about `bearer`, if it is active.
     ///
     /// # Errors
     /// [`Error::Inactive`]; [`Error::IssuerUnknown`] for a token of somebody else's; [`Error::IntrospectionUnavailable`].
-    pub async fn ask(&self, bearer: &Bearer) -> Result<Object, Error> {
-        let Ok(_slot) = self.slots.try_acquire() else {
+    pub async fn ask(&self, bearer: &Bearer, question: Question) -> Result<Object, Error> {
+        let slot = match question {
+            Question::First => self.slots.try_acquire().ok(),
+            Question::Again => self.slots_again.acquire().await.ok(),
+        };
+        let Some(_slot) = slot else {
             tracing::warn!(issuer = self.issuer, "too many tokens are being introspected");
             return Err(Error::IntrospectionUnavailable);
         };

@@ -29,11 +29,12 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bartizan_model::{Clock, Entropy, Secret, SecretRef, ServerName};
-use bartizan_store::{Links, Sealer, links::Account};
+use bartizan_store::{Digest, Links, Sealer, links::Account};
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use self::metadata::AuthorizationServer;
 use crate::{Fetch, StepUp, SubjectTokens, signin::ReadSecret};
 
 pub use asking::Asking;
@@ -207,9 +208,22 @@ impl Means {
         (base.scheme() == "https").then(|| below(base, "/oauth/client.json"))
     }
 
-    /// Where authorization servers send people back to.
-    fn redirect_uri(&self) -> Url {
+    /// Where authorization servers send people back to that name themselves in their answers (RFC 9207).
+    fn common_callback(&self) -> Url {
         below(&self.base, "/connect/callback")
+    }
+
+    /// Where `issuer` alone sends people back to: what comes there is known to be its answer without its saying so, for nowhere
+    /// else is this address ours (RFC 9700 §4.4.2.2; attacks.md AA-33).
+    fn own_callback(&self, issuer: &str) -> Url {
+        let digest = Digest::of(issuer.as_bytes()).0;
+        let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        below(&self.base, &format!("/connect/callback/{name}"))
+    }
+
+    /// Where `server` sends people back to.
+    fn callback(&self, server: &AuthorizationServer) -> Url {
+        if server.says_iss { self.common_callback() } else { self.own_callback(&server.issuer) }
     }
 
     /// Where `account` is linked. The mark tells its own person from others, and nobody who it is.
@@ -223,12 +237,12 @@ impl Means {
         self.sealer.is_marked(&connect_parts(account), mark)
     }
 
-    /// What the gate says of itself to authorization servers (RFC 7591 §2).
-    fn self_description(&self) -> Map<String, Value> {
+    /// What the gate says of itself to authorization servers that send people back to `callback` (RFC 7591 §2).
+    fn self_description(&self, callback: &Url) -> Map<String, Value> {
         let kind = if self.base.scheme() == "https" { "web" } else { "native" };
         let members = [
             ("client_name", json!("Bartizan")),
-            ("redirect_uris", json!([self.redirect_uri()])),
+            ("redirect_uris", json!([callback])),
             ("grant_types", json!(["authorization_code", "refresh_token"])),
             ("response_types", json!(["code"])),
             ("application_type", json!(kind)),

@@ -107,6 +107,7 @@ impl ResourceServer {
                     url: &resource.url,
                     token: credentials.token,
                     jkt,
+                    caller: token.caller(),
                 };
                 dpop::check(proof, &bound, self.nonces.as_ref(), &*self.replays, self.clock.now())
             }

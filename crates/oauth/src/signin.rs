@@ -151,12 +151,25 @@ pub struct SignIn {
     decisions: Option<Arc<dyn Decisions>>,
 }
 
+/// Who vouches for the owner of a laptop.
+pub const LOCAL: &str = "local";
+
 /// How people sign in.
 enum Way {
     /// By a link that only the owner of this machine can print.
     Local,
     /// At an identity provider.
     Provider(Box<Provider>),
+}
+
+impl Way {
+    /// Who vouches for people who sign in.
+    fn issuer(&self) -> &str {
+        match self {
+            Self::Local => LOCAL,
+            Self::Provider(provider) => provider.issuer(),
+        }
+    }
 }
 
 impl SignIn {
@@ -294,7 +307,7 @@ fn random(entropy: &dyn Entropy) -> String {
 /// The owner of this machine, who signed in now.
 fn owner(at: bartizan_model::Timestamp) -> Person {
     Person {
-        issuer: "local".to_owned(),
+        issuer: LOCAL.to_owned(),
         subject: "owner".to_owned(),
         name: None,
         methods: Vec::new(),

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use crate::{
-    Blame, Error, ResourceServer, VerifiedToken, cache::CacheKey, introspect::Bearer, verify::OPAQUE_KEPT,
+    Blame, Error, ResourceServer, VerifiedToken,
+    cache::CacheKey,
+    introspect::{Bearer, Question},
+    verify::OPAQUE_KEPT,
 };
 
 /// How long something goes on under a token that nobody vouches for, because its issuer does not answer.
@@ -83,7 +86,7 @@ impl ResourceServer {
             // Somebody else has asked meanwhile.
             Some(fresh) => fresh,
             None => {
-                let fresh = self.verify_opaque(Arc::clone(bearer), resource, now).await?;
+                let fresh = self.verify_opaque(Arc::clone(bearer), resource, Question::Again, now).await?;
                 let fresh = Arc::new(VerifiedToken { shown: Some(key), ..fresh });
                 let until = now.plus(OPAQUE_KEPT).min(fresh.expires_at);
                 self.cache.keep(key, Arc::clone(&fresh), until, now);

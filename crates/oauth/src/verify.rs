@@ -9,7 +9,7 @@ use crate::{
     binding::Binding,
     cache::CacheKey,
     facade::Keyring,
-    introspect::{Bearer, Introspector},
+    introspect::{Bearer, Introspector, Question},
     json::Object,
     jwks::IssuerKeys,
     jws::{self, KeyFrom, Unverified},
@@ -95,7 +95,8 @@ impl ResourceServer {
                 let (verified, kept) = if looks_like_jwt(token) {
                     (self.verify_jwt(token, resource, now).await?, JWT_KEPT)
                 } else {
-                    (self.verify_opaque(Arc::new(Bearer::new(token)), resource, now).await?, OPAQUE_KEPT)
+                    let bearer = Arc::new(Bearer::new(token));
+                    (self.verify_opaque(bearer, resource, Question::First, now).await?, OPAQUE_KEPT)
                 };
                 let verified = Arc::new(VerifiedToken { shown: Some(key), ..verified });
                 let until = now.plus(kept).min(verified.expires_at);
@@ -125,10 +126,11 @@ impl ResourceServer {
         &self,
         bearer: Arc<Bearer>,
         resource: &Resource,
+        question: Question,
         now: Timestamp,
     ) -> Result<VerifiedToken, Error> {
         let issuer = self.opaque.as_ref().ok_or(Error::TokenMalformed)?;
-        let claims = issuer.introspector.ask(&bearer).await?;
+        let claims = issuer.introspector.ask(&bearer, question).await?;
         let needed = times::Needed { issued_at: false, not_before: false };
         let times = times::check(&claims, needed, issuer.max_lifetime, now)?;
         let believed = self.believe(&claims, &issuer.profile, times, resource).await?;

@@ -37,6 +37,9 @@ pub enum Unanswerable {
     Redirect {
         /// The client's redirect URI with `error`, `state` and `iss`.
         location: String,
+        /// What the client calls itself, unless the operator wrote it down. A browser does not go to a stranger's address by
+        /// itself only because they sent it here with a mistake (RFC 9700 §4.11.2; spec.md F-13).
+        stranger: Option<String>,
         /// For the audit trail; it never changes its meaning.
         reason: &'static str,
     },
@@ -121,9 +124,13 @@ impl Facade {
             ));
         }
         let state = parameters.get("state");
-        self.check(&parameters, &client, redirect_uri).map_err(|(error, reason)| Unanswerable::Redirect {
-            location: self.refusal(redirect_uri, state, error),
-            reason,
+        self.check(&parameters, &client, redirect_uri).map_err(|(error, reason)| {
+            let application = client.application();
+            Unanswerable::Redirect {
+                location: self.refusal(redirect_uri, state, error),
+                stranger: (!application.is_preregistered).then_some(application.name),
+                reason,
+            }
         })
     }
 

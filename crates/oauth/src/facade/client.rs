@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bartizan_model::Clock;
+use bartizan_model::{Clock, Timestamp};
 use bartizan_store::Digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,10 @@ pub(crate) enum Origin {
     /// By a metadata document on this host.
     Document(String),
     /// It registered itself.
-    Registered,
+    Registered {
+        /// When that is forgotten, unless it is used.
+        until: Timestamp,
+    },
 }
 
 /// Metadata that was checked (RFC 7591 §2).
@@ -121,7 +124,7 @@ impl Client {
             name: self.metadata.name.clone(),
             verified_host: match &self.origin {
                 Origin::Document(host) => Some(host.clone()),
-                Origin::Configured | Origin::Registered => None,
+                Origin::Configured | Origin::Registered { .. } => None,
             },
             is_preregistered: self.origin == Origin::Configured,
             metadata: self.metadata.digest(),

@@ -130,13 +130,23 @@ impl Clients {
             Some(text) => KeySet::parse(text.as_bytes()).ok().map(ClientKeys::Given),
             None => None,
         };
-        // One that is used does not expire.
-        if found.expires_at.since(now) < register::LIFETIME - Duration::from_secs(24 * 3600)
-            && let Err(error) = registered.extend(id, now.plus(register::LIFETIME)).await
+        let origin = Origin::Registered { until: found.expires_at };
+        Ok(Arc::new(Client { metadata, origin, keys, introspects: false }))
+    }
+
+    /// Notes that somebody let `client` in: it has shown a code or a refresh token of its own. A registration that is used so
+    /// does not expire; that it is named in a request, which anybody can, is no use.
+    pub async fn used(&self, client: &Client) {
+        let (Origin::Registered { until }, Some(registered)) = (&client.origin, &self.registered) else {
+            return;
+        };
+        let now = self.clock.now();
+        // Once a day is enough.
+        if until.since(now) < register::LIFETIME - Duration::from_secs(24 * 3600)
+            && let Err(error) = registered.extend(client.id(), now.plus(register::LIFETIME)).await
         {
             tracing::warn!(%error, "a registration could not be extended");
         }
-        Ok(Arc::new(Client { metadata, origin: Origin::Registered, keys, introspects: false }))
     }
 }
 

@@ -13,7 +13,7 @@ impl From<Unanswerable> for signin::Unanswerable {
                 status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
                 words: words.to_owned(),
             },
-            Unanswerable::Redirect { location, .. } => Self::Redirect(location),
+            Unanswerable::Redirect { location, stranger, .. } => Self::Redirect { location, stranger },
         }
     }
 }

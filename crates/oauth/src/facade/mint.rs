@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Facade, Person, answer, refusal::Refusal};
+use super::{Facade, Person, answer, refusal::Refusal, token::ShownKey};
 use crate::{
     Deed, Report,
     profile::{GRANT, GROUPS_IN_GRANT, PERSON, SIGN_IN},
@@ -30,8 +30,8 @@ pub(crate) struct Mint<'a> {
     pub scopes: &'a [String],
     /// The grant it stands on.
     pub grant: Option<&'a str>,
-    /// The DPoP key it is bound to.
-    pub jkt: Option<&'a str>,
+    /// The DPoP key it is bound to, if one was shown.
+    pub key: &'a ShownKey,
     /// It does not outlive this.
     pub until: Option<Timestamp>,
     /// What it is given for: a stable code.
@@ -127,7 +127,7 @@ impl Facade {
         Ok(Minted {
             token: self.mint(mint, now, expires_at)?,
             lives: expires_at.since(now),
-            kind: if mint.jkt.is_some() { "DPoP" } else { "Bearer" },
+            kind: if mint.key.thumbprint().is_some() { "DPoP" } else { "Bearer" },
             scope: mint.scopes.join(" "),
         })
     }
@@ -191,7 +191,7 @@ impl Facade {
         if let Some(grant) = mint.grant {
             more.insert(GRANT.to_owned(), grant.into());
         }
-        if let Some(jkt) = mint.jkt {
+        if let Some(jkt) = mint.key.thumbprint() {
             more.insert("cnf".to_owned(), json!({ "jkt": jkt }));
         }
         let contexts = person.map(|person| person.contexts.as_slice()).unwrap_or_default();

@@ -102,6 +102,26 @@ impl Refusal {
         }
     }
 
+    /// Whether the client is to blame, who could have known better.
+    pub fn is_the_clients(self) -> bool {
+        match self {
+            Self::Client { .. }
+            | Self::Grant(_)
+            | Self::Request(_)
+            | Self::RedirectUri(_)
+            | Self::Metadata(_)
+            | Self::Proof(_)
+            | Self::ProofReplayed
+            | Self::Scope
+            | Self::Target
+            | Self::UnauthorizedClient
+            | Self::UnsupportedGrant => true,
+            // It is how a client comes by its first nonce.
+            Self::Nonce => false,
+            Self::TooOften(_) | Self::Unrecorded | Self::Unavailable => false,
+        }
+    }
+
     /// The reason, for the audit trail; it never changes its meaning.
     pub fn reason(self) -> &'static str {
         self.said().3

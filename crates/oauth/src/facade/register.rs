@@ -16,10 +16,13 @@ use super::{
 };
 use crate::{Deed, Report, json::Object};
 
-/// How long a registration lives that is not used.
+/// How long a registration lives after it was used: somebody let the client in, or it refreshed what it had been granted.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Registrations that are alive at once.
+/// How long one lives that was never used: long enough for a person to sign in and consent.
+const UNUSED: Duration = Duration::from_secs(3600);
+/// Registrations that are alive at once. More than strangers can make in [`UNUSED`], so that theirs never fill it.
 const AT_MOST: u32 = 10_000;
+const _: () = assert!(UNUSED.as_secs() / 60 * (ALL_PER_MINUTE as u64) < AT_MOST as u64 / 2);
 /// Bytes of a registration.
 const MAX_BYTES: usize = 16 * 1024;
 /// Registrations in a minute: from one address, and from all together. The programs of one machine are all together too: a
@@ -79,7 +82,7 @@ impl Facade {
             id,
             content: serde_json::to_string(&metadata).unwrap_or_default(),
             made_at: now,
-            expires_at: now.plus(LIFETIME),
+            expires_at: now.plus(UNUSED),
         };
         let report = Report {
             client: Some(kept.id.clone()),

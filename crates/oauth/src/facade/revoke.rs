@@ -160,19 +160,8 @@ impl Facade {
         let (issuer, name) = (issuer.to_owned(), name.to_owned());
         let revocation = Revocation { kind, issuer, name, at: now, until: now.plus(remembered) };
         // Here first: what cannot be written down is denied all the same.
-        self.note(&revocation, now);
+        self.denied.note(&revocation, now);
         self.grants.revoke(&revocation).await
-    }
-
-    fn note(&self, revocation: &Revocation, now: Timestamp) {
-        let Revocation { kind, issuer, name, at, until } = revocation.clone();
-        let (what, issued_until) = match kind {
-            RevokedKind::Client => (Denied::Client { issuer, client: name }, at),
-            RevokedKind::Grant => (Denied::Grant { grant: name }, until),
-            RevokedKind::Subject => (Denied::Subject { issuer, subject: name }, at),
-            RevokedKind::Token => (Denied::Token { issuer, token_id: name }, until),
-        };
-        self.denied.deny(what, issued_until, until, now);
     }
 
     /// Makes a new signing key, for an old one that got out: what the old ones signed is worth nothing any more, here at
@@ -194,14 +183,14 @@ impl Facade {
     /// [`FacadeError`]; what was known before still holds.
     pub async fn catch_up(&self) -> Result<(), FacadeError> {
         let now = self.clock.now();
-        self.keyring.catch_up(&*self.signing_keys, now).await?;
+        // Before the keys: that one of ours cannot be read keeps nothing from us that others have revoked.
         let since = *self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
         for revocation in self.grants.revocations(since, now).await? {
-            self.note(&revocation, now);
+            self.denied.note(&revocation, now);
         }
         let looked_at = Timestamp::from_unix(now.as_unix().saturating_sub(APART.as_secs()));
         *self.caught_up.lock().unwrap_or_else(PoisonError::into_inner) = looked_at;
-        Ok(())
+        self.keyring.catch_up(&*self.signing_keys, now).await
     }
 
     /// Keeps up with the store for as long as the future lives: revocations of other processes hold here within seconds.

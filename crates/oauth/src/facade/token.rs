@@ -9,18 +9,31 @@ use http::{HeaderMap, Method, Response, header};
 use super::{
     Asked, Facade, GrantType, authenticate::Proven, form::Parameters, known::Known, refusal::Refusal,
 };
-use crate::{config::Constraint, dpop};
+use crate::{
+    config::Constraint,
+    dpop::{self, Proof},
+};
 
 /// A request whose client is known.
 pub(crate) struct Request<'a> {
     pub form: &'a Parameters,
     pub client: Proven,
-    /// The thumbprint of the DPoP key that was shown.
-    pub jkt: Option<String>,
+    /// The DPoP proof that was shown. It may have been used before: [`Facade::use_up`].
+    pub proof: Option<Proof>,
     /// Where it comes from.
     pub peer: IpAddr,
     /// What comes to be known of it.
     pub known: &'a mut Known,
+}
+
+/// The thumbprint of the DPoP key that a request showed by a proof, which is used up; or that it showed none. Only
+/// [`Facade::use_up`] makes one, and no token is made without.
+pub(crate) struct ShownKey(Option<String>);
+
+impl ShownKey {
+    pub fn thumbprint(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
 }
 
 impl Facade {
@@ -44,12 +57,12 @@ impl Facade {
         if !client.may(grant) || (client.is_public() && grant.needs_proof()) {
             return Err(Refusal::UnauthorizedClient);
         }
-        let jkt = self.proof(asked.headers).await?;
+        let proof = self.proof(asked.headers)?;
         let needs_proof = client.metadata.dpop || self.config.dpop == Constraint::Required;
-        if needs_proof && jkt.is_none() {
+        if needs_proof && proof.is_none() {
             return Err(Refusal::Proof("a DPoP proof is needed"));
         }
-        let request = Request { form: &form, client, jkt, peer: asked.peer, known };
+        let request = Request { form: &form, client, proof, peer: asked.peer, known };
         match grant {
             GrantType::AuthorizationCode => self.redeem(request).await,
             GrantType::ClientCredentials => self.act_for_itself(request).await,
@@ -69,8 +82,8 @@ impl Facade {
         }
     }
 
-    /// The key of the request's DPoP proof, if it has one; the proof is then used up (RFC 9449 §5).
-    async fn proof(&self, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    /// The request's DPoP proof, if it has one (RFC 9449 §5).
+    fn proof(&self, headers: &HeaderMap) -> Result<Option<Proof>, Refusal> {
         let mut lines = headers.get_all("dpop").iter();
         let line = match (lines.next(), lines.next()) {
             (None, _) => return Ok(None),
@@ -83,10 +96,20 @@ impl Facade {
             Refusal::Proof("the DPoP proof is wrong")
         })?;
         dpop::check_nonce(&proof, self.nonces.as_ref()).map_err(|_| Refusal::Nonce)?;
-        if !self.grants.first_use(Digest(proof.id), proof.until, now).await? {
+        Ok(Some(proof))
+    }
+
+    /// Uses a proof up. Last, when nothing but that stands against the grant: anybody makes proofs, and each that is noted is a
+    /// durable write, which others wait for.
+    ///
+    /// # Errors
+    /// [`Refusal::ProofReplayed`]; [`Refusal::Unavailable`].
+    pub(crate) async fn use_up(&self, proof: Option<Proof>) -> Result<ShownKey, Refusal> {
+        let Some(proof) = proof else { return Ok(ShownKey(None)) };
+        if !self.grants.first_use(Digest(proof.id), proof.until, self.clock.now()).await? {
             return Err(Refusal::ProofReplayed);
         }
-        Ok(Some(proof.jkt))
+        Ok(ShownKey(Some(proof.jkt)))
     }
 }
 

@@ -11,7 +11,7 @@ use url::Url;
 use super::{
     Asking, ClientCredentialsConfig, Credential, Means, Refused, Retry, Secrets, Unobtainable,
     client::{Client, Form, Proof, SigningKey},
-    metadata::{self, AuthorizationServer},
+    metadata::{self, AuthorizationServer, Identity},
     sensitive,
     token::{self, Tokens},
 };
@@ -90,7 +90,8 @@ impl ClientCredentials {
         let resource = match (&config.resource, &config.issuer) {
             (Some(resource), _) => resource.clone(),
             (None, Some(issuer)) => {
-                metadata::resource(&self.server, None, Some(issuer), self.ask.as_ref())
+                // One that calls itself something else is named by the operator, as `resource`.
+                metadata::resource(&self.server, None, Some(issuer), Identity::Exact, self.ask.as_ref())
                     .await
                     .map_err(said)?
                     .identifier

@@ -124,6 +124,10 @@ pub struct UserOauthConfig {
     /// Where the client's secret is kept, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<SecretRef>,
+    /// Take it when the server says that it is another: a path above its URL, at its origin. What people allow the gate there is
+    /// good at everything below that path, and is shown to this server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dangerous_parent_resource: bool,
     /// The only authorities to trust as the authorization server's TLS peer (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,

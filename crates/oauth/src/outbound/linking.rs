@@ -1,4 +1,4 @@
-//! `/connect/{server}` and `/connect/callback`: a person links an account of theirs at a server.
+//! `/connect/{server}`, `/connect/callback` and what is below it: a person links an account of theirs at a server.
 //!
 //! The gate has one client id for everybody, so it is a deputy that must not be confused (spec.md G-02, A-98;
 //! attacks.md CD-01, CD-08): nothing is remembered and nobody sent away before the person at the browser said so in a form
@@ -21,6 +21,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 pub use self::accounts::{Linkable, Unlinked};
 use self::browser::{Query, cookie, is_cross_site};
@@ -101,6 +102,8 @@ struct Errand {
     upstream: String,
     resource: String,
     client_id: String,
+    /// Where they are to come back to, and nowhere else.
+    callback: Url,
     verifier: String,
     asked: Vec<String>,
 }
@@ -129,7 +132,7 @@ impl Linking {
         if asked.method != Method::GET {
             return None;
         }
-        let mut document = self.means.self_description();
+        let mut document = self.means.self_description(&self.means.common_callback());
         document.insert("client_id".into(), url.as_str().into());
         document.insert("token_endpoint_auth_method".into(), "none".into());
         let mut response = Response::new(Bytes::from(serde_json::Value::Object(document).to_string()));
@@ -144,8 +147,10 @@ impl Linking {
         let rest = asked.path.strip_prefix(self.means.base.path().trim_end_matches('/'))?;
         let name = rest.strip_prefix("/connect/")?;
         let answered = match (name, asked.method) {
-            ("callback", &Method::GET) => self.back(asked, person).await,
-            ("callback", _) => return None,
+            (name, method) if name == "callback" || name.starts_with("callback/") => match *method {
+                Method::GET => self.back(asked, person).await,
+                _ => return None,
+            },
             (name, &Method::GET) => self.show(self.servers.get(name)?, asked, person).await,
             (name, &Method::POST) => self.act(self.servers.get(name)?, asked, person).await,
             _ => return None,
@@ -245,6 +250,14 @@ impl Linking {
             }
         }
         let client = register::client(at, &server).await.map_err(|why| failed(&why))?;
+        let callback = self.means.callback(&server);
+        if at.config.client_id.is_some() && !server.says_iss {
+            tracing::info!(
+                server = %at.name, issuer = server.issuer, redirect_uri = %callback,
+                "this authorization server does not name itself in its answers: the gate has to be registered there with a \
+                 redirect URI of its own"
+            );
+        }
         let entropy = self.means.entropy.as_ref();
         let (state, verifier, browser) = (random(entropy), random(entropy), random(entropy));
         let mut scope = asked.clone();
@@ -256,9 +269,7 @@ impl Linking {
         {
             let mut query = url.query_pairs_mut();
             query.append_pair("response_type", "code").append_pair("client_id", &client.id);
-            query
-                .append_pair("redirect_uri", self.means.redirect_uri().as_str())
-                .append_pair("state", &state);
+            query.append_pair("redirect_uri", callback.as_str()).append_pair("state", &state);
             query.append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(challenge));
             query.append_pair("code_challenge_method", "S256").append_pair("resource", &resource.identifier);
             if !scope.is_empty() {
@@ -277,6 +288,7 @@ impl Linking {
             upstream: server.issuer,
             resource: resource.identifier,
             client_id: client.id,
+            callback,
             verifier,
             asked,
         };
@@ -302,6 +314,9 @@ impl Linking {
             .is_some_and(|given| Digest::of(given.as_bytes()).to_string() == errand.browser);
         if !is_same_browser || (&errand.issuer, &errand.subject) != (&person.issuer, &person.subject) {
             return Err(Stuck::OtherBrowser);
+        }
+        if errand.callback.path() != asked.path {
+            return Err(Stuck::MixedUp);
         }
         let credential = self.servers.get(errand.server.as_str()).ok_or(Stuck::Over)?;
         let tokens = self.redeem(credential, &errand, &query).await?;
@@ -350,10 +365,12 @@ impl Linking {
         let at = &credential.0;
         let failed = |why: &dyn std::fmt::Display| Stuck::Failed(why.to_string());
         let server = at.authorization_server(&errand.upstream).await.map_err(|fault| failed(&fault))?;
-        // As it stands, and before anything else is believed, an error included (spec.md C-56).
+        // As it stands, and before anything else is believed, an error included (spec.md C-56). Where everybody comes back to,
+        // whatever the metadata says by now.
+        let is_alone = errand.callback == self.means.own_callback(&errand.upstream);
         match query.one("iss") {
             Some(iss) if iss == errand.upstream => {}
-            None if !server.says_iss && !query.has("iss") => {}
+            None if is_alone && !server.says_iss && !query.has("iss") => {}
             _ => return Err(Stuck::MixedUp),
         }
         if query.has("error") {
@@ -364,7 +381,7 @@ impl Linking {
         let client = client.ok_or(Stuck::Over)?;
         let form = Form::new("authorization_code")
             .with("code", code)
-            .with("redirect_uri", self.means.redirect_uri().as_str())
+            .with("redirect_uri", errand.callback.as_str())
             .with("code_verifier", &errand.verifier)
             .with("resource", &errand.resource);
         let Means { clock, entropy, .. } = &self.means;

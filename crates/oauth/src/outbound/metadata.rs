@@ -30,6 +30,15 @@ pub(super) struct Resource {
     pub issuer: String,
 }
 
+/// What a server may call itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// Its URL, byte for byte (RFC 9728 §3.3).
+    Exact,
+    /// Or a path above it, at its origin: the operator says that it may.
+    OrAbove,
+}
+
 /// What an authorization server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AuthorizationServer {
@@ -76,6 +85,7 @@ pub(super) async fn resource(
     server: &Url,
     challenge: Option<&Challenge>,
     wanted_issuer: Option<&str>,
+    identity: Identity,
     ask: &dyn Fetch,
 ) -> Result<Resource, Fault> {
     let places = match challenge.and_then(|c| c.resource_metadata.as_deref()) {
@@ -95,8 +105,11 @@ pub(super) async fn resource(
         let bad = |what| Fault::Document { url: place.clone(), what };
         let metadata = Object::parse(&document.body).map_err(|_| bad("it is no JSON object"))?;
         let identifier = metadata.needed_text("resource").map_err(|_| bad("it has no usable `resource`"))?;
-        if !speaks_for(identifier, server) {
-            return Err(bad("its `resource` is not this server: what it says is about another"));
+        if !is_of(identifier, server, identity) {
+            return Err(match is_of(identifier, server, Identity::OrAbove) {
+                true => bad("its `resource` is above this server: what it says is about more than this one"),
+                false => bad("its `resource` is not this server: what it says is about another"),
+            });
         }
         let servers = metadata.value("authorization_servers").and_then(Value::texts).unwrap_or_default();
         let issuer = match wanted_issuer {
@@ -143,8 +156,16 @@ pub(super) fn canonical(server: &Url) -> String {
     if url.path() == "/" { text.trim_end_matches('/').to_owned() } else { text.to_owned() }
 }
 
-/// Whether `resource` identifies the server at `url`: itself, or a path above it at the same origin.
-fn speaks_for(resource: &str, url: &Url) -> bool {
+/// Whether `resource` identifies the server at `url`. A token for what is above it would be good at its neighbours, too, and is
+/// shown to it.
+fn is_of(resource: &str, url: &Url, identity: Identity) -> bool {
+    // With or without the one slash that means nothing.
+    let is_exact = resource == canonical(url) || resource == url.as_str();
+    is_exact || (identity == Identity::OrAbove && is_above(resource, url))
+}
+
+/// Whether `resource` is `url`, or a path above it at the same origin.
+fn is_above(resource: &str, url: &Url) -> bool {
     let Ok(resource) = Url::parse(resource) else { return false };
     let above = resource.path().trim_end_matches('/');
     let under = url.path().strip_prefix(above);
@@ -266,15 +287,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_resource_speaks_for_what_lies_at_or_below_it_and_for_nothing_else() {
+    fn a_resource_is_the_server_byte_for_byte_unless_the_operator_lets_it_be_above() {
         let server: Url = "https://up.example/mcp/a".parse().unwrap();
-        for good in [
-            "https://up.example/mcp/a",
+        assert!(is_of("https://up.example/mcp/a", &server, Identity::Exact));
+        let root: Url = "https://up.example".parse().unwrap();
+        for same in ["https://up.example", "https://up.example/"] {
+            assert!(is_of(same, &root, Identity::Exact), "{same}");
+        }
+        for above in [
             "https://up.example/mcp/",
+            "https://up.example/mcp",
             "https://up.example",
-            "https://UP.example:443/mcp",
+            "https://UP.example:443/mcp/a",
         ] {
-            assert!(speaks_for(good, &server), "{good}");
+            assert!(!is_of(above, &server, Identity::Exact), "{above}");
+            assert!(is_of(above, &server, Identity::OrAbove), "{above}");
         }
         let bad = [
             "https://evil.example/mcp/a",
@@ -287,7 +314,9 @@ mod tests {
             "up.example",
         ];
         for bad in bad {
-            assert!(!speaks_for(bad, &server), "{bad}");
+            for identity in [Identity::Exact, Identity::OrAbove] {
+                assert!(!is_of(bad, &server, identity), "{bad}");
+            }
         }
     }
 

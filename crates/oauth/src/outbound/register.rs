@@ -5,6 +5,7 @@ use bartizan_model::Secret;
 use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use url::Url;
 
 use super::{
     client::{Client, Proof},
@@ -46,10 +47,13 @@ pub(super) async fn client(at: &Inner, server: &AuthorizationServer) -> Result<C
     if let Some(client) = configured(at, server).await? {
         return Ok(client);
     }
-    if let Some(document) = at.means.document.as_ref().filter(|_| server.takes_client_documents) {
+    // By a document the gate is one client at all of them, with one address to come back to. So it takes one that says whose
+    // answer it is: another's is not told from it otherwise (attacks.md AA-33).
+    let takes_document = server.takes_client_documents && server.says_iss;
+    if let Some(document) = at.means.document.as_ref().filter(|_| takes_document) {
         return Ok(Client { id: document.to_string(), proof: Proof::None });
     }
-    if let Some(registration) = stored(at, server).await? {
+    if let Some(registration) = stored(at, server, &at.means.callback(server)).await? {
         return Ok(registration.client());
     }
     register(at, server).await.map(Registration::client)
@@ -70,16 +74,21 @@ pub(super) async fn known(
     if at.means.document.as_ref().is_some_and(|document| document.as_str() == id) {
         return Ok(Some(Client { id: id.to_owned(), proof: Proof::None }));
     }
-    Ok(stored(at, server)
-        .await?
-        .filter(|registration| registration.client_id == id)
-        .map(Registration::client))
+    // Wherever it was to send people back to when we registered: what was linked then is renewed by that client.
+    for callback in [at.means.common_callback(), at.means.own_callback(&server.issuer)] {
+        if let Some(registration) = stored(at, server, &callback).await?
+            && registration.client_id == id
+        {
+            return Ok(Some(registration.client()));
+        }
+    }
+    Ok(None)
 }
 
 /// Forgets who we are there, after `server` did.
 pub(super) async fn forget(at: &Inner, server: &AuthorizationServer) {
     let nothing = Secret::new("{}".to_owned());
-    let (links, redirect) = (&at.means.links, at.means.redirect_uri());
+    let (links, redirect) = (&at.means.links, at.means.callback(server));
     if let Err(error) =
         links.register(&server.issuer, redirect.as_str(), &nothing, at.means.clock.now()).await
     {
@@ -99,9 +108,12 @@ async fn configured(at: &Inner, server: &AuthorizationServer) -> Result<Option<C
     Ok(Some(Client { id: id.clone(), proof }))
 }
 
-async fn stored(at: &Inner, server: &AuthorizationServer) -> Result<Option<Registration>, String> {
-    let redirect = at.means.redirect_uri();
-    let found = at.means.links.registration(&server.issuer, redirect.as_str()).await;
+async fn stored(
+    at: &Inner,
+    server: &AuthorizationServer,
+    callback: &Url,
+) -> Result<Option<Registration>, String> {
+    let found = at.means.links.registration(&server.issuer, callback.as_str()).await;
     let found = found.map_err(|error| error.to_string())?;
     let registration = found.and_then(|text| serde_json::from_str::<Registration>(text.reveal()).ok());
     let now = at.means.clock.now().as_unix();
@@ -109,12 +121,12 @@ async fn stored(at: &Inner, server: &AuthorizationServer) -> Result<Option<Regis
 }
 
 async fn register(at: &Inner, server: &AuthorizationServer) -> Result<Registration, String> {
+    let callback = at.means.callback(server);
     let Some((url, named_by)) = &server.registration_endpoint else {
         return Err(format!(
-            "the authorization server {} lets nobody register: register the gate there by hand, with the redirect URI {}, and \
+            "the authorization server {} lets nobody register: register the gate there by hand, with the redirect URI {callback}, and \
              set `issuer` and `client_id`",
             server.issuer,
-            at.means.redirect_uri()
         ));
     };
     // One that says nothing means the first (RFC 7591 §2).
@@ -123,7 +135,7 @@ async fn register(at: &Inner, server: &AuthorizationServer) -> Result<Registrati
     let method = ["client_secret_basic", "client_secret_post", "none"].into_iter().find(knows);
     let method =
         method.ok_or("the authorization server wants its clients to prove themselves in no way we know")?;
-    let mut wish = at.means.self_description();
+    let mut wish = at.means.self_description(&callback);
     wish.insert("token_endpoint_auth_method".into(), json!(method));
     if !at.config.scopes.is_empty() {
         wish.insert("scope".into(), json!(at.config.scopes.join(" ")));
@@ -135,17 +147,15 @@ async fn register(at: &Inner, server: &AuthorizationServer) -> Result<Registrati
         at.means.issuers.send(url, *named_by, sent).await.map_err(|error| format!("registering: {error}"))?;
     if !matches!(answer.status, 200 | 201) {
         return Err(format!(
-            "the authorization server refuses to register the gate (HTTP {}): register it by hand, with the redirect URI {}, and \
+            "the authorization server refuses to register the gate (HTTP {}): register it by hand, with the redirect URI {callback}, and \
              set `issuer` and `client_id`",
             answer.status,
-            at.means.redirect_uri()
         ));
     }
     let registration = read(&answer.body, method).ok_or("the answer to a registration holds no client")?;
     let content = Secret::new(serde_json::to_string(&registration).unwrap_or_default());
-    let redirect = at.means.redirect_uri();
     let links = &at.means.links;
-    let kept = links.register(&server.issuer, redirect.as_str(), &content, at.means.clock.now()).await;
+    let kept = links.register(&server.issuer, callback.as_str(), &content, at.means.clock.now()).await;
     kept.map_err(|error| error.to_string())?;
     Ok(registration)
 }

@@ -23,7 +23,7 @@ use super::{
     Asking, Credential, Means, Refused, Retry, Unobtainable, UserOauthConfig,
     challenge::Challenge,
     client::Form,
-    metadata::{self, AuthorizationServer, Fault, Resource},
+    metadata::{self, AuthorizationServer, Fault, Identity, Resource},
     register, sensitive,
     token::{self, Denied, Tokens},
 };
@@ -174,7 +174,11 @@ impl Inner {
     /// Who grants access to the server now.
     pub async fn resource(&self, challenge: Option<&Challenge>) -> Result<Resource, Fault> {
         let wanted = self.config.issuer.as_deref();
-        metadata::resource(&self.url, challenge, wanted, self.means.ask.as_ref()).await
+        let identity = match self.config.dangerous_parent_resource {
+            true => Identity::OrAbove,
+            false => Identity::Exact,
+        };
+        metadata::resource(&self.url, challenge, wanted, identity, self.means.ask.as_ref()).await
     }
 
     /// What `issuer` says of itself. An issuer that the operator named may be anywhere, any other must be public.

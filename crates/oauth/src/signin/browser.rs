@@ -93,7 +93,9 @@ impl SignIn {
         let found = self.browsers.find(&session_id(cookie), self.session.idle(), self.clock.now()).await?;
         let Some(browser) = found else { return Ok(None) };
         // A format of another version of ours is no session.
-        let person = serde_json::from_slice(&browser.person).ok();
+        let person = serde_json::from_slice::<Person>(&browser.person).ok();
+        // Nor is one whose person signed in where nobody does any more.
+        let person = person.filter(|person| person.issuer == self.way.issuer());
         Ok(person.map(|person| Session { cookie: cookie.to_owned(), browser, person }))
     }
 

@@ -14,7 +14,7 @@ use super::{
     PATIENCE, SignIn, Way,
     browser::{Session, Visitor},
     consent::{Errand, Leaving},
-    fields::Fields,
+    fields::{Fields, is_visit},
     pages,
     refusal::Refusal,
     reply::Reply,
@@ -222,6 +222,7 @@ impl SignIn {
     /// `GET /approvals`
     pub(super) async fn list_held(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let decisions = self.decisions()?;
+        check_visit(asked)?;
         let visitor = self.visitor(asked).await?;
         let Some(session) = &visitor.session else {
             return Ok(Reply::redirect("/account".to_owned(), "approval.arrive"));
@@ -234,6 +235,7 @@ impl SignIn {
     /// `GET /approvals/{id}`
     pub(super) async fn show_held(&self, asked: &Asked<'_>, id: &str) -> Result<Reply, Refusal> {
         let (decisions, matter) = (self.decisions()?, Matter::Call(id));
+        check_visit(asked)?;
         let visitor = self.visitor(asked).await?;
         let Some(session) = self.deciding(&visitor) else {
             return self.sign_in_to_decide(&visitor, matter).await;
@@ -373,6 +375,15 @@ impl SignIn {
             None => reply,
         })
     }
+}
+
+/// Whether a person goes to the page of a matter. A picture on some page is no visit: it must not have us write down that
+/// somebody waits.
+///
+/// # Errors
+/// [`Refusal::OtherSite`].
+pub(super) fn check_visit(asked: &Asked<'_>) -> Result<(), Refusal> {
+    if is_visit(asked) { Ok(()) } else { Err(Refusal::OtherSite) }
 }
 
 /// What a decision form that is shown to this visitor is good for.

@@ -39,6 +39,11 @@ pub enum Unanswerable {
         /// What the person reads: a sentence or two, in plain text.
         words: String,
     },
-    /// The redirect URI, with the error.
-    Redirect(String),
+    /// The client is told.
+    Redirect {
+        /// Its redirect URI, with the error.
+        location: String,
+        /// What it calls itself, unless the operator wrote it down: then the person decides whether they go there.
+        stranger: Option<String>,
+    },
 }

@@ -106,6 +106,6 @@ fn link_id(link: &str) -> Digest {
     Digest::of(format!("link {link}").as_bytes())
 }
 
-fn waiting_id(form: &str) -> Digest {
+pub(super) fn waiting_id(form: &str) -> Digest {
     Digest::of(format!("waiting {form}").as_bytes())
 }

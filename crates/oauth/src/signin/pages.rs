@@ -119,7 +119,7 @@ impl<'a> Onward<'a> {
 pub(super) struct Message<'a> {
     pub title: &'a str,
     pub words: &'a str,
-    /// An address of ours to go on to, and what it is called.
+    /// An address to go on to, and what it is called.
     pub onward: Option<(&'a str, &'a str)>,
 }
 

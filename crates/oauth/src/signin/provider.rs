@@ -229,6 +229,11 @@ impl Provider {
         })
     }
 
+    /// Who vouches for the people it signs in.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// Where people sign in, for their eyes.
     pub fn host(&self) -> String {
         self.host.clone()

@@ -2,7 +2,7 @@
 
 use bartizan_store::{DatabaseError, links::LinkError};
 
-use super::{decisions::Undecided, desk::Unanswerable, provider::Lost};
+use super::{decisions::Undecided, desk::Unanswerable, provider::Lost, seen};
 use crate::{Deed, Report, Unrecorded};
 
 /// Why a person does not get further.
@@ -66,8 +66,13 @@ impl Refusal {
             Self::Desk(Unanswerable::Page { status, words }) => {
                 said(status.as_u16(), "This request cannot be answered", words, "signin.request")
             }
-            Self::Desk(Unanswerable::Redirect(_)) => {
-                said(303, "This request cannot be answered", "", "signin.request")
+            Self::Desk(Unanswerable::Redirect { stranger, .. }) => {
+                let name = seen::called(stranger.as_deref().unwrap_or_default());
+                let words = format!(
+                    "The application that calls itself “{name}” asked for something that this gate does not give, or asked in \
+                     a way it does not understand. Nothing was allowed. You may close this page, or tell the application."
+                );
+                said(400, "This request cannot be answered", &words, "signin.request")
             }
             Self::FormForeign => again(
                 403,

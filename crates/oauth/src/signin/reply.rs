@@ -3,12 +3,14 @@
 use askama::Template;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use url::Url;
 
 use super::{
     decisions::Undecided,
     desk::Unanswerable,
     pages::{self, Message},
     refusal::Refusal,
+    seen,
 };
 use crate::{
     Deed, Report,
@@ -193,11 +195,20 @@ impl From<Refusal> for Reply {
             Refusal::Provider(lost) => tracing::warn!(%lost, reason = said.reason, "a sign-in failed"),
             _ => tracing::info!(reason = said.reason, "a person was turned away"),
         }
-        if let Refusal::Desk(Unanswerable::Redirect(location)) = refusal {
+        if let Refusal::Desk(Unanswerable::Redirect { location, stranger: None }) = refusal {
             return Self::redirect(location, said.reason);
         }
         let status = StatusCode::from_u16(said.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let page = Message { title: said.title, words: &said.words, onward: refusal.onward() };
+        let tell;
+        let onward = match &refusal {
+            Refusal::Desk(Unanswerable::Redirect { location, .. }) if is_web(location) => {
+                let host = Url::parse(location).ok().and_then(|url| url.host_str().map(seen::address));
+                tell = format!("Go to {}", host.unwrap_or_default());
+                Some((location.as_str(), tell.as_str()))
+            }
+            refusal => refusal.onward(),
+        };
+        let page = Message { title: said.title, words: &said.words, onward };
         let mut reply = Self::with_status(status, &page, said.reason);
         if let Refusal::Method(methods) = refusal {
             reply.allow = Some(methods);

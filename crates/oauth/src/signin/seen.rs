@@ -10,7 +10,12 @@ const NAME: usize = 60;
 
 /// What a client calls itself, or what we call it.
 pub(super) fn name(client: &Application) -> String {
-    let shown = line(&client.name, NAME);
+    called(&client.name)
+}
+
+/// The same for what somebody calls themselves.
+pub(super) fn called(name: &str) -> String {
+    let shown = line(name, NAME);
     if shown.is_empty() { "An application without a name".to_owned() } else { shown }
 }
 

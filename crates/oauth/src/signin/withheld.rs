@@ -9,7 +9,7 @@ use bartizan_model::Timestamp;
 use super::{
     SignIn,
     browser::Session,
-    decisions::{Matter, Taken},
+    decisions::{Matter, Taken, check_visit},
     pages,
     refusal::Refusal,
     reply::Reply,
@@ -51,6 +51,7 @@ impl SignIn {
     /// `GET /quarantine`
     pub(super) async fn list_withheld(&self, asked: &Asked<'_>) -> Result<Reply, Refusal> {
         let decisions = self.decisions()?;
+        check_visit(asked)?;
         let visitor = self.visitor(asked).await?;
         let Some(session) = self.deciding(&visitor) else {
             return self.sign_in_to_decide(&visitor, Matter::Results).await;
@@ -72,6 +73,7 @@ impl SignIn {
     /// `GET /quarantine/{id}`
     pub(super) async fn show_withheld(&self, asked: &Asked<'_>, id: &str) -> Result<Reply, Refusal> {
         let (decisions, matter) = (self.decisions()?, Matter::Result(id));
+        check_visit(asked)?;
         let visitor = self.visitor(asked).await?;
         let Some(session) = self.deciding(&visitor) else {
             return self.sign_in_to_decide(&visitor, matter).await;

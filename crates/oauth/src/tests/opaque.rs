@@ -174,6 +174,32 @@ async fn waiting_for_a_turn_is_no_silence_of_the_issuers() {
     assert!((4..=5).contains(&scene.net.count(ENDPOINT)), "{}", scene.net.count(ENDPOINT));
 }
 
+/// A flood of made-up tokens keeps every question busy that strangers can have asked. What goes on under good ones goes on.
+#[tokio::test(start_paused = true)]
+async fn aa_29_made_up_tokens_end_nobodys_streams() {
+    let (scene, seconds) = (scene(), Duration::from_secs);
+    scene.net.says(ENDPOINT, 200, active());
+    let token = scene.show("opaque").await.unwrap();
+    scene.net.says(ENDPOINT, HANGS, "");
+    let made_up: Vec<_> = (0..32).map(|n| format!("made-up-{n}")).collect();
+    let mut flood: Vec<_> = made_up.iter().map(|bearer| Box::pin(scene.show(bearer))).collect();
+    for question in &mut flood {
+        for _ in 0..3 {
+            assert!(poll_fn(|context| Poll::Ready(question.as_mut().poll(context).is_pending())).await);
+        }
+    }
+    scene.net.says(ENDPOINT, 200, active());
+    assert_eq!(scene.show("one-more").await.unwrap_err(), Error::IntrospectionUnavailable, "none is left");
+    let mut stream = pin!(scene.server.until_inactive(&token));
+    for _ in 0..13 {
+        scene.clock.advance(seconds(5));
+        assert!(timeout(seconds(5), stream.as_mut()).await.is_err(), "its issuer vouches for it");
+    }
+    scene.net.says(ENDPOINT, 200, json!({ "active": false }));
+    scene.clock.advance(seconds(5));
+    assert!(timeout(seconds(6), stream).await.is_ok(), "and is heard when it does so no more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_in_one_line_do_not_each_find_out_for_a_minute() {
     let scene = scene();

@@ -241,8 +241,8 @@ impl Browser {
 
     /// Comes back from where the button led.
     async fn back(&self, scene: &Scene, away: &Url, answer: &str) -> Response<Bytes> {
-        let state = parameter(away, "state").unwrap();
-        self.open(scene, &format!("https://gate.example/connect/callback?state={state}&{answer}")).await
+        let (callback, state) = (parameter(away, "redirect_uri").unwrap(), parameter(away, "state").unwrap());
+        self.open(scene, &format!("{callback}?state={state}&{answer}")).await
     }
 
     async fn link(&mut self, scene: &Scene) {

@@ -23,8 +23,13 @@ struct Client {
 
 impl Client {
     fn new(scene: &Scene, key: Signer) -> Self {
+        Self::of(scene, key, "alice")
+    }
+
+    /// One that speaks for `subject`.
+    fn of(scene: &Scene, key: Signer, subject: &str) -> Self {
         let jkt = thumbprint(&Object::parse(key.jwk().to_string().as_bytes()).unwrap()).unwrap();
-        let token = scene.token(json!({}), json!({ "cnf": { "jkt": jkt } }));
+        let token = scene.token(json!({}), json!({ "sub": subject, "cnf": { "jkt": jkt } }));
         Self { key, token }
     }
 
@@ -144,13 +149,38 @@ async fn a_full_memory_refuses_rather_than_forgets() {
     let client = Client::new(&scene, Signer::ec());
     let proof =
         |n: usize, iat: u64| client.proof(json!({}), json!({ "jti": format!("proof-{n}"), "iat": iat }));
-    for n in 0..100 {
+    // Of room for a hundred, a sixteenth.
+    for n in 0..7 {
         assert_eq!(client.send(&scene, &proof(n, NOW)).await, Ok(()));
     }
     assert_eq!(client.send(&scene, &proof(100, NOW)).await, Err(Error::ProofsFull));
     assert_eq!(client.send(&scene, &proof(0, NOW)).await, Err(Error::ProofReplayed));
     scene.clock.advance(Duration::from_secs(121));
     assert_eq!(client.send(&scene, &proof(101, NOW + 121)).await, Ok(()), "there is room again");
+}
+
+/// One key locks out no other, and one caller with many keys no other caller.
+#[tokio::test]
+async fn aa_39_nobody_uses_up_what_others_need() {
+    let scene = Scene::new();
+    let ask = async |client: &Client, n: usize| {
+        client.send(&scene, &client.proof(json!({}), json!({ "jti": format!("proof-{n}") }))).await
+    };
+    let (one, other) = (Client::new(&scene, Signer::ec()), Client::new(&scene, Signer::ec()));
+    for n in 0..7 {
+        assert_eq!(ask(&one, n).await, Ok(()));
+    }
+    assert_eq!(ask(&one, 7).await, Err(Error::ProofsFull));
+    assert_eq!(ask(&other, 0).await, Ok(()), "another key");
+    for n in 1..6 {
+        assert_eq!(ask(&other, n).await, Ok(()), "{n}");
+    }
+    let third = Client::new(&scene, Signer::ec());
+    assert_eq!(ask(&third, 0).await, Err(Error::ProofsFull), "an eighth is the most for one person");
+    let neighbour = Client::of(&scene, Signer::ec(), "bob");
+    for n in 0..7 {
+        assert_eq!(ask(&neighbour, n).await, Ok(()), "somebody else");
+    }
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Trusted {
 
 impl Facade {
     pub(crate) async fn take_assertion(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt, peer, .. } = request;
+        let Request { form, client, proof, peer, .. } = request;
         let assertion = form.get("assertion").ok_or(Refusal::Request("`assertion` is missing"))?;
         let claims = self.check_identity(assertion, client.id()).await?;
         let bad = |_| Refusal::Grant("assertion.claims");
@@ -65,7 +65,8 @@ impl Facade {
         }
         let resource = self.resource_unasked(Some(named)).ok_or(Refusal::Target)?;
         let binding = Binding::of(&claims).map_err(|_| Refusal::Grant("assertion.binding"))?;
-        if binding.certificate.is_some() || (binding.jkt.is_some() && binding.jkt != jkt) {
+        let jkt = proof.as_ref().map(|proof| &proof.jkt);
+        if binding.certificate.is_some() || (binding.jkt.is_some() && binding.jkt.as_ref() != jkt) {
             return Err(Refusal::Grant("assertion.binding"));
         }
         // What the identity provider allows, what is asked for, and what the resource knows: all three.
@@ -97,6 +98,7 @@ impl Facade {
             sign_in: None,
         };
         // Last of all that can fail, so that a request with a slip in it can be repeated.
+        let key = self.use_up(proof).await?;
         self.use_once(&claims, LIFE).await?;
         let mint = Mint {
             who: Who::Person(&person),
@@ -104,7 +106,7 @@ impl Facade {
             resource: resource.url.as_str(),
             scopes: &scopes,
             grant: None,
-            jkt: jkt.as_deref(),
+            key: &key,
             until: None,
             reason: "assertion.taken",
             peer,

@@ -21,7 +21,8 @@ use crate::facade::{
 impl Facade {
     /// Redeems a code: once. A second time ends the grant and everything that came of the first.
     pub(crate) async fn redeem(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt, peer, known } = request;
+        let Request { form, client, proof, peer, known } = request;
+        let jkt = proof.as_ref().map(|proof| proof.jkt.clone());
         let code = form.get("code").ok_or(Refusal::Request("`code` is missing"))?;
         let verifier = form.get("code_verifier").ok_or(Refusal::Grant("code.verifier"))?;
         let hash = Digest::of(code.as_bytes());
@@ -43,6 +44,9 @@ impl Facade {
         let now = self.clock.now();
         if coded.is_ended || now > coded.until {
             return Err(Refusal::Grant("code.expired"));
+        }
+        if coded.grant.issuer != self.people_of {
+            return Err(Refusal::Grant("code.issuer"));
         }
         let granted: Granted =
             serde_json::from_str(&coded.grant.content).map_err(|_| Refusal::Grant("code.unreadable"))?;
@@ -68,11 +72,12 @@ impl Facade {
         if granted.dpop_jkt.is_some() && granted.dpop_jkt != jkt {
             return Err(Refusal::Grant("code.dpop"));
         }
+        let key = self.use_up(proof).await?;
         let refresh = client.may(GrantType::RefreshToken).then(|| self.secret());
         let kept = refresh.as_ref().map(|token| FreshToken {
             token: Digest::of(token.reveal().as_bytes()),
             // RFC 9449 §5: a client that proves who it is may change its key.
-            binding: jkt.clone().filter(|_| client.is_public()),
+            binding: jkt.filter(|_| client.is_public()),
             until: self.refresh_until(now, coded.grant.expires_at),
         });
         if !self.grants.redeem(hash, kept.as_ref(), now).await? {
@@ -80,6 +85,7 @@ impl Facade {
             self.end(&Which::Grant(&coded.grant.id)).await?;
             return Err(Refusal::Grant("code.replayed"));
         }
+        self.clients.used(&client).await;
         let beside = match &refresh {
             Some(token) => json!({ "refresh_token": token.reveal() }),
             None => json!({}),
@@ -90,7 +96,7 @@ impl Facade {
             resource: &granted.resource,
             scopes: &granted.scopes,
             grant: Some(&coded.grant.id),
-            jkt: jkt.as_deref(),
+            key: &key,
             until: Some(coded.grant.expires_at),
             reason: "code.redeemed",
             peer,

@@ -53,7 +53,7 @@ impl Exchanged {
 
 impl Facade {
     pub(crate) async fn exchange(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt, peer, .. } = request;
+        let Request { form, client, proof, peer, .. } = request;
         if form.has("actor_token") || form.has("actor_token_type") {
             return Err(Refusal::Request("nobody acts for another here: leave out `actor_token`"));
         }
@@ -72,7 +72,8 @@ impl Facade {
             return Err(Refusal::Grant("exchange.subject"));
         }
         let binding = &subject.binding;
-        if binding.certificate.is_some() || (binding.jkt.is_some() && binding.jkt != jkt) {
+        let jkt = proof.as_ref().map(|proof| &proof.jkt);
+        if binding.certificate.is_some() || (binding.jkt.is_some() && binding.jkt.as_ref() != jkt) {
             return Err(Refusal::Grant("exchange.binding"));
         }
         let ours = subject.identity.ours.as_ref();
@@ -113,7 +114,7 @@ impl Facade {
             resource: resource.url.as_str(),
             scopes: &scopes,
             grant: ours.and_then(|ours| ours.grant.as_deref()),
-            jkt: jkt.as_deref(),
+            key: &self.use_up(proof).await?,
             until: Some(subject.expires_at()),
             reason: "token.exchanged",
             peer,

@@ -13,7 +13,7 @@ use crate::facade::{
 
 impl Facade {
     pub(crate) async fn act_for_itself(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt, peer, .. } = request;
+        let Request { form, client, proof, peer, .. } = request;
         let resource = self.resource_unasked(form.get("resource")).ok_or(Refusal::Target)?;
         let scopes = self.scopes(form.get("scope"), resource, &client).ok_or(Refusal::Scope)?;
         let mint = Mint {
@@ -22,7 +22,7 @@ impl Facade {
             resource: resource.url.as_str(),
             scopes: &scopes,
             grant: None,
-            jkt: jkt.as_deref(),
+            key: &self.use_up(proof).await?,
             until: None,
             reason: "client.itself",
             peer,

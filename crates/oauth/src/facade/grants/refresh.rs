@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     Deed,
     facade::{
-        Facade, Standing,
+        Facade, Person, Standing,
         authorize::Granted,
         mint::{Mint, Who},
         refusal::Refusal,
@@ -29,7 +29,7 @@ use crate::{
 
 impl Facade {
     pub(crate) async fn refresh(&self, request: Request<'_>) -> Result<Response<Bytes>, Refusal> {
-        let Request { form, client, jkt, peer, known } = request;
+        let Request { form, client, proof, peer, known } = request;
         let token = form.get("refresh_token").ok_or(Refusal::Request("`refresh_token` is missing"))?;
         let hash = Digest::of(token.as_bytes());
         let found = self.grants.of_refresh(hash).await?.ok_or(Refusal::Grant("refresh.unknown"))?;
@@ -38,12 +38,16 @@ impl Facade {
             return Err(Refusal::Grant("refresh.client"));
         }
         known.grant(grant);
-        if found.binding.is_some() && found.binding != jkt {
+        if found.binding.is_some() && found.binding.as_ref() != proof.as_ref().map(|proof| &proof.jkt) {
             return Err(Refusal::Grant("refresh.dpop"));
         }
         let now = self.clock.now();
         if found.is_ended || now >= grant.expires_at || now >= found.until {
             return Err(Refusal::Grant("refresh.expired"));
+        }
+        // The provider that vouched for the person is none of ours any more: nobody says that they may still come in.
+        if grant.issuer != self.people_of {
+            return Err(Refusal::Grant("refresh.issuer"));
         }
         let granted: Granted =
             serde_json::from_str(&grant.content).map_err(|_| Refusal::Grant("refresh.unreadable"))?;
@@ -69,23 +73,10 @@ impl Facade {
                 asked
             }
         };
+        let key = self.use_up(proof).await?;
         // Whoever shows a spent token is no reason to ask anybody: that its grant ends must not wait for the provider.
-        if let Some(directory) = self.directory.as_ref().filter(|_| found.used_at.is_none()) {
-            match directory.standing(&granted.person).await {
-                Ok(Standing::Active) => {}
-                Ok(Standing::Gone) => {
-                    self.revoke_person(&granted.person.issuer, &granted.person.subject).await?;
-                    return Err(Refusal::Grant("refresh.person"));
-                }
-                Ok(Standing::SignInOver) => {
-                    self.end(&Which::Grant(&grant.id)).await?;
-                    return Err(Refusal::Grant("refresh.sign-in"));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a token is not refreshed");
-                    return Err(Refusal::Unavailable);
-                }
-            }
+        if found.used_at.is_none() {
+            self.check_standing(&granted.person, &grant.id).await?;
         }
         let mint = Mint {
             who: Who::Person(&granted.person),
@@ -93,7 +84,7 @@ impl Facade {
             resource: &granted.resource,
             scopes: &scopes,
             grant: Some(&grant.id),
-            jkt: jkt.as_deref(),
+            key: &key,
             until: Some(grant.expires_at),
             reason: "refresh.rotated",
             peer,
@@ -120,6 +111,7 @@ impl Facade {
                 return Err(Refusal::Grant("refresh.replayed"));
             }
         }
+        self.clients.used(&client).await;
         let recorded = match recorded {
             Some(recorded) => recorded,
             None => {
@@ -128,6 +120,26 @@ impl Facade {
             }
         };
         Ok(recorded.answer(json!({ "refresh_token": next.reveal() })))
+    }
+
+    /// Whether the directory stands by the person of a grant, if there is one. What it does not stand by ends.
+    async fn check_standing(&self, person: &Person, grant: &str) -> Result<(), Refusal> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        match directory.standing(person).await {
+            Ok(Standing::Active) => Ok(()),
+            Ok(Standing::Gone) => {
+                self.revoke_person(&person.issuer, &person.subject).await?;
+                Err(Refusal::Grant("refresh.person"))
+            }
+            Ok(Standing::SignInOver) => {
+                self.end(&Which::Grant(grant)).await?;
+                Err(Refusal::Grant("refresh.sign-in"))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a token is not refreshed");
+                Err(Refusal::Unavailable)
+            }
+        }
     }
 
     /// Whether a token that was used may be used again, for the answer that was lost.

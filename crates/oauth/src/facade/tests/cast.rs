@@ -8,12 +8,43 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use bartizan_egress::Fetched;
+use bartizan_model::Timestamp;
+use bartizan_store::{DatabaseError, SigningKeys, StoredSigningKeys, signing::SigningKey};
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
 use super::stage::header_map;
 use crate::facade::{Directory, DirectoryUnavailable, FetchStranger, FetchingStranger, Person, Standing};
+
+/// Signing keys that may be unreadable.
+pub struct Keys {
+    pub stored: StoredSigningKeys,
+    pub are_unreadable: AtomicBool,
+}
+
+#[async_trait]
+impl SigningKeys for Keys {
+    async fn all(&self, now: Timestamp) -> Result<Vec<SigningKey>, DatabaseError> {
+        match self.are_unreadable.load(Ordering::SeqCst) {
+            true => Err(DatabaseError::Value("private")),
+            false => self.stored.all(now).await,
+        }
+    }
+
+    async fn add(&self, key: &SigningKey) -> Result<bool, DatabaseError> {
+        self.stored.add(key).await
+    }
+
+    async fn end_all(&self, now: Timestamp) -> Result<u64, DatabaseError> {
+        self.stored.end_all(now).await
+    }
+
+    async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
+        self.stored.forget(before).await
+    }
+}
 
 /// Documents of strangers. What is not in it cannot be reached.
 #[derive(Default)]

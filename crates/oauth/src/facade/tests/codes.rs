@@ -97,19 +97,21 @@ async fn a_token_says_which_sign_in_it_goes_back_to_and_no_other() {
 #[tokio::test]
 async fn the_subject_is_one_for_a_person_and_differs_between_people() {
     let stage = Stage::new().await;
-    let sub = async |client: &str, person| {
+    let elsewhere = stage.behind("https://other.example").await;
+    let sub_at = async |stage: &Stage, client: &str, person| {
         let request = stage.authorize(&[("client_id", client)]).await.unwrap();
         let location = stage.facade.complete(request, &person).await.unwrap();
         let code = super::stage::parameter(&location, "code").unwrap();
         let answer = stage.redeem(&code, &[("client_id", client)]).await;
         claims(answer.text("access_token"))["sub"].clone()
     };
+    let sub = async |client: &str, person| sub_at(&stage, client, person).await;
     let bob = crate::facade::Person { subject: "bob".into(), ..ann() };
     let other_ann = crate::facade::Person { issuer: "https://other.example".into(), ..ann() };
     let of_ann = sub("editor", ann()).await;
     assert_eq!(of_ann, sub("other", ann()).await);
     assert_ne!(of_ann, sub("editor", bob).await);
-    assert_ne!(of_ann, sub("editor", other_ann).await);
+    assert_ne!(of_ann, sub_at(&elsewhere, "editor", other_ann).await);
 }
 
 #[tokio::test]

@@ -44,6 +44,20 @@ async fn f_17_a_described_client_completes_the_flow() {
     assert_eq!(stage.strangers.count(), 1, "it is fetched once");
 }
 
+/// AA-24, F-13: only to whom the operator wrote down a browser goes by itself with an error.
+#[tokio::test]
+async fn aa_24_whose_mistake_it_is_is_told() {
+    let stage = stage().await;
+    for (client, expected) in [(ID, Some("An app")), ("editor", None)] {
+        let refused =
+            stage.authorize(&[("client_id", client), ("response_type", "token")]).await.unwrap_err();
+        match refused {
+            Unanswerable::Redirect { stranger, .. } => assert_eq!(stranger.as_deref(), expected, "{client}"),
+            Unanswerable::Page { words, .. } => panic!("{words}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn f_18_f_19_aa_27_a_document_that_is_not_exactly_right_is_none() {
     let stage = Stage::new().await;

@@ -65,11 +65,40 @@ async fn aa_39_a_wrong_or_used_proof_gets_no_token() {
     let (one, two) = (sign(json!({}), json!({})), sign(json!({}), json!({ "jti": "2" })));
     assert_eq!(ask(&stage, &[&one, &two]).await.error(), (400, "invalid_dpop_proof"), "two at once");
     assert_eq!(ask(&stage, &[&one]).await.status, 200);
-    assert_eq!(
-        ask(&replica, &[&one]).await.error(),
-        (400, "invalid_dpop_proof"),
-        "used, whichever process is asked"
-    );
+    let another = stage.code(&[]).await;
+    let again = replica.post("/oauth/token", &[("dpop", &one)], &redemption(&another)).await;
+    assert_eq!(again.error(), (400, "invalid_dpop_proof"), "used, whichever process is asked");
+    let answer = replica.post("/oauth/token", &[("dpop", &two)], &redemption(&another)).await;
+    assert_eq!(answer.status, 200, "and the code was not used up by it: {}", answer.body);
+}
+
+/// A stranger's proofs leave nothing in the store, where each would be a durable write, and a stranger is not listened to for long.
+#[tokio::test]
+async fn aa_39_proofs_without_a_grant_leave_nothing_and_are_not_heard_for_long() {
+    let stage = Stage::new().await;
+    let key = Signer::ec();
+    let mut answers = std::collections::BTreeMap::new();
+    let proofs: Vec<_> = (0..1000).map(|id| stage.proof(&key, &id.to_string())).collect();
+    for proof in &proofs {
+        let answer = stage.post("/oauth/token", &[("dpop", proof)], &redemption("no code")).await;
+        *answers.entry(answer.status).or_insert(0) += 1;
+        if answer.status == 429 {
+            assert!(answer.headers.contains_key("retry-after"));
+        }
+    }
+    assert_eq!(answers, std::collections::BTreeMap::from([(400, 120), (429, 880)]));
+    for proof in &proofs {
+        assert!(!stage.was_noted(proof).await);
+    }
+    let introspected = stage.post("/oauth/introspect", &[], &[("token", "x")]).await;
+    assert_eq!(introspected.status, 429, "one patience for all of them");
+
+    stage.advance(60);
+    let code = stage.code(&[]).await;
+    let proof = stage.proof(&key, "good");
+    let answer = stage.post("/oauth/token", &[("dpop", &proof)], &redemption(&code)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(stage.was_noted(&proof).await);
 }
 
 #[tokio::test]

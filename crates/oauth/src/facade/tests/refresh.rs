@@ -209,6 +209,22 @@ async fn a_sign_in_that_is_over_ends_what_came_of_it_and_nothing_else() {
     assert_eq!(stage.refresh(&other, &[]).await.status, 200, "another sign-in of the same person");
 }
 
+/// Whoever an identity provider vouched for that is none of ours any more is vouched for by nobody.
+#[tokio::test]
+async fn people_of_a_provider_that_is_gone_come_in_no_more() {
+    let stage = Stage::new().await;
+    let (_, refresh) = stage.tokens().await;
+    let code = stage.code(&[]).await;
+    let moved = stage.behind("https://new.example").await;
+    assert_eq!(moved.refresh(&refresh, &[]).await.error(), (400, "invalid_grant"));
+    assert_eq!(moved.redeem(&code, &[]).await.error(), (400, "invalid_grant"));
+    let laptop = stage.behind("local").await;
+    assert_eq!(laptop.refresh(&refresh, &[]).await.error(), (400, "invalid_grant"));
+    // It was not used up: where the provider is the same, it goes on.
+    assert_eq!(stage.refresh(&refresh, &[]).await.status, 200);
+    assert_eq!(stage.redeem(&code, &[]).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_scope_that_is_gone_is_not_refreshed() {
     let stage = Stage::new().await;

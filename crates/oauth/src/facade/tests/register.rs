@@ -168,13 +168,50 @@ async fn a_registration_that_is_not_used_ends() {
     let (used, unused) = (register(&stage, &good()).await, register(&stage, &good()).await);
     let (used, unused) = (used.text("client_id"), unused.text("client_id"));
     let day = 24 * 3600;
+    let code = stage.code(&[("client_id", used)]).await;
+    let tokens = stage.redeem(&code, &[("client_id", used)]).await;
+    assert_eq!(tokens.status, 200, "{}", tokens.body);
     stage.advance(60 * day);
-    assert!(stage.authorize(&[("client_id", used)]).await.is_ok());
-    stage.advance(60 * day);
+    stage.facade.catch_up().await.unwrap();
     assert!(stage.authorize(&[("client_id", used)]).await.is_ok());
     assert!(stage.authorize(&[("client_id", unused)]).await.is_err());
+    let code = stage.code(&[("client_id", used)]).await;
+    let tokens = stage.redeem(&code, &[("client_id", used)]).await;
+    assert_eq!(tokens.status, 200, "{}", tokens.body);
+    stage.advance(13 * day);
+    stage.facade.catch_up().await.unwrap();
+    let refreshed = stage.refresh(tokens.text("refresh_token"), &[("client_id", used)]).await;
+    assert_eq!(refreshed.status, 200, "{}", refreshed.body);
+    stage.advance(80 * day);
+    assert!(stage.authorize(&[("client_id", used)]).await.is_ok(), "refreshing is use");
     stage.facade.revoke_client(used).await.unwrap();
     assert!(stage.authorize(&[("client_id", used)]).await.is_err());
+}
+
+/// Registrations that nobody let in are gone in an hour, whoever names them meanwhile, and leave room for others.
+#[tokio::test]
+async fn aa_26_what_nobody_uses_takes_nobodys_place() {
+    let stage = Stage::configured(ON).await;
+    let mut made = Vec::new();
+    for minute in 0..6 {
+        for _ in 0..10 {
+            let answer = register(&stage, &good()).await;
+            assert_eq!(answer.status, 201, "{minute}: {}", answer.body);
+            made.push(answer.text("client_id").to_owned());
+        }
+        stage.advance(60);
+    }
+    assert_eq!(stage.registered().await, 60);
+    stage.advance(3000);
+    for id in &made {
+        let named = stage.authorize(&[("client_id", id)]).await;
+        let form = [("grant_type", "refresh_token"), ("client_id", id), ("refresh_token", "x")];
+        assert_eq!((named.is_ok(), stage.token(&form).await.error()), (true, (400, "invalid_grant")));
+    }
+    stage.advance(7200 - 3000);
+    assert_eq!(stage.registered().await, 0, "naming one keeps it not");
+    assert!(stage.authorize(&[("client_id", &made[0])]).await.is_err());
+    assert_eq!(register(&stage, &good()).await.status, 201);
 }
 
 #[tokio::test]

@@ -36,6 +36,20 @@ async fn aa_40_a_client_takes_back_its_own_tokens_only() {
     assert_eq!(stage.refresh(next.text("refresh_token"), &[]).await.error(), (400, "invalid_grant"));
 }
 
+/// A key that this process cannot read keeps nothing from it that others have revoked.
+#[tokio::test]
+async fn aa_40_what_others_revoke_is_read_before_keys() {
+    let stage = Stage::new().await;
+    let replica = stage.replica().await;
+    let (access, _) = stage.tokens().await;
+    replica.facade.catch_up().await.unwrap();
+    assert!(replica.show("/mcp/a", &access).await.is_ok());
+    replica.keys.are_unreadable.store(true, std::sync::atomic::Ordering::SeqCst);
+    stage.facade.revoke_person(&ann().issuer, &ann().subject).await.unwrap();
+    assert!(replica.facade.catch_up().await.is_err(), "the operator hears of it");
+    assert_eq!(replica.show("/mcp/a", &access).await.unwrap_err(), Error::Denied);
+}
+
 #[tokio::test]
 async fn aa_40_only_clients_that_prove_who_they_are_learn_what_a_token_means() {
     let stage = Stage::configured(&format!("{WITH_RESOURCE_SERVER}{CONFIG}")).await;

@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use bartizan_model::{Clock, ManualClock, Secret, SecretRef, SeededEntropy, Timestamp};
-use bartizan_store::{Database, Digest, Sealer, StoredGrants, StoredRegistrations, StoredSigningKeys};
+use bartizan_store::{
+    Database, Digest, Grants, Registrations, Sealer, StoredGrants, StoredRegistrations, StoredSigningKeys,
+};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -16,11 +18,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
-use super::cast::{People, Strangers};
+use super::cast::{Keys, People, Strangers};
 use crate::{
     AuthenticationRequired, DenyList, Error, Facade, FacadeConfig, FacadeResource, FacadeSurroundings, Fetch,
     MemoryReplays, Presented, ResourceServer, ResourceServerConfig, ResourceSettings, Surroundings,
-    VerifiedToken,
+    VerifiedToken, dpop,
     facade::{Asked, AuthorizationRequest, Person, Unanswerable},
     tests::{
         notebook::Notebook,
@@ -29,6 +31,8 @@ use crate::{
 };
 
 pub const ISSUER: &str = "https://mcp.example.com";
+/// Who signs people in.
+pub const PROVIDER: &str = "https://idp.example";
 pub const A: &str = "https://mcp.example.com/mcp/a";
 pub const B: &str = "https://mcp.example.com/mcp/b";
 /// To which a person lets clients in, each time anew.
@@ -68,7 +72,10 @@ pub struct Stage {
     pub net: Arc<Net>,
     pub strangers: Arc<Strangers>,
     pub directory: Arc<People>,
+    pub keys: Arc<Keys>,
     pub notebook: Arc<Notebook>,
+    grants: Arc<StoredGrants>,
+    registrations: Arc<StoredRegistrations>,
     config: FacadeConfig,
     folder: Arc<tempfile::TempDir>,
 }
@@ -128,7 +135,7 @@ pub fn resource(url: &str) -> FacadeResource {
 
 pub fn ann() -> Person {
     Person {
-        issuer: "https://idp.example".to_owned(),
+        issuer: PROVIDER.to_owned(),
         subject: "ann".to_owned(),
         name: Some("Ann".to_owned()),
         methods: vec!["pwd".to_owned(), "otp".to_owned()],
@@ -165,15 +172,23 @@ impl Stage {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp::from_unix(NOW)));
         let config = toml::from_str(config).unwrap();
-        Self::on(folder, clock, config, urls.iter().map(|url| resource(url)).collect(), Arc::default(), 1)
-            .await
+        let resources = urls.iter().map(|url| resource(url)).collect();
+        Self::on(folder, clock, config, resources, Arc::default(), 1, PROVIDER).await
+    }
+
+    /// The same store behind another identity provider.
+    pub async fn behind(&self, provider: &str) -> Self {
+        let resources = self.facade.resources().to_vec();
+        let (folder, clock) = (Arc::clone(&self.folder), Arc::clone(&self.clock));
+        Self::on(folder, clock, self.config.clone(), resources, Arc::default(), 4, provider).await
     }
 
     /// Another process on the same store.
     pub async fn replica(&self) -> Self {
         let resources = self.facade.resources().to_vec();
         let (folder, clock) = (Arc::clone(&self.folder), Arc::clone(&self.clock));
-        Self::on(folder, clock, self.config.clone(), resources, Arc::clone(&self.strangers), 2).await
+        Self::on(folder, clock, self.config.clone(), resources, Arc::clone(&self.strangers), 2, PROVIDER)
+            .await
     }
 
     /// The same store under another configuration.
@@ -181,7 +196,7 @@ impl Stage {
         let resources = self.facade.resources().to_vec();
         let (folder, clock) = (Arc::clone(&self.folder), Arc::clone(&self.clock));
         let config = toml::from_str(config).unwrap();
-        Self::on(folder, clock, config, resources, Arc::clone(&self.strangers), 3).await
+        Self::on(folder, clock, config, resources, Arc::clone(&self.strangers), 3, PROVIDER).await
     }
 
     async fn on(
@@ -191,7 +206,9 @@ impl Stage {
         resources: Vec<FacadeResource>,
         strangers: Arc<Strangers>,
         seed: u64,
+        provider: &str,
     ) -> Self {
+        let people_of = provider.to_owned();
         let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
         let sealer = Arc::new(Sealer::new(&[7; 32]).unwrap());
         let net = Arc::new(Net::default());
@@ -200,6 +217,12 @@ impl Stage {
         let fetch = move |_: Option<&Path>| Arc::new(SharedNet(Arc::clone(&fetch_net))) as Arc<dyn Fetch>;
         let (directory, notebook) = (Arc::<People>::default(), Arc::<Notebook>::default());
         let secret = |_: &SecretRef| Ok(Secret::new(SECRET.to_owned()));
+        let grants = Arc::new(StoredGrants::new(database.clone(), sealer.clone()));
+        let keys = Arc::new(Keys {
+            stored: StoredSigningKeys::new(database.clone(), sealer.clone()),
+            are_unreadable: AtomicBool::new(false),
+        });
+        let registrations = Arc::new(StoredRegistrations::new(database.clone(), sealer.clone()));
         let lent = FacadeSurroundings {
             public_url: ISSUER.parse().unwrap(),
             clock: clock.clone(),
@@ -207,12 +230,13 @@ impl Stage {
             fetch: &fetch,
             strangers: strangers.clone(),
             secret: &secret,
-            grants: Arc::new(StoredGrants::new(database.clone(), sealer.clone())),
-            registrations: Arc::new(StoredRegistrations::new(database.clone(), sealer.clone())),
-            signing_keys: Arc::new(StoredSigningKeys::new(database.clone(), sealer.clone())),
+            grants: grants.clone(),
+            registrations: registrations.clone(),
+            signing_keys: keys.clone(),
             sealer,
             denied: denied.clone(),
             directory: Some(directory.clone()),
+            people_of,
             ledger: notebook.clone(),
         };
         let facade = Facade::new(config.clone(), resources.clone(), lent).map_err(|p| p.join("\n")).unwrap();
@@ -241,7 +265,20 @@ impl Stage {
             },
         );
         let gate = gate.map_err(|problems| problems.join("\n")).unwrap();
-        Self { facade, gate, clock, net, strangers, directory, notebook, config, folder }
+        Self {
+            facade,
+            gate,
+            clock,
+            net,
+            strangers,
+            directory,
+            keys,
+            notebook,
+            grants,
+            registrations,
+            config,
+            folder,
+        }
     }
 
     pub async fn ask(
@@ -345,6 +382,18 @@ impl Stage {
 
     pub fn now(&self) -> u64 {
         self.clock.now().as_unix()
+    }
+
+    /// How many registrations are alive.
+    pub async fn registered(&self) -> usize {
+        self.registrations.list(self.clock.now()).await.unwrap().len()
+    }
+
+    /// Whether a proof for the token endpoint has been noted as used; from then on it is.
+    pub async fn was_noted(&self, proof: &str) -> bool {
+        let (url, now) = (format!("{ISSUER}/oauth/token").parse().unwrap(), self.clock.now());
+        let proof = dpop::read(proof, &Method::POST, &url, None, now).unwrap();
+        !self.grants.first_use(Digest(proof.id), proof.until, now).await.unwrap()
     }
 
     /// A proof for the token endpoint by `key`.

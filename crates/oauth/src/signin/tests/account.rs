@@ -75,6 +75,21 @@ async fn signing_out_ends_the_session_and_not_only_the_cookie() {
     assert_eq!(bob.get("/account").await.reason, "account.shown");
 }
 
+/// Who signed in where nobody does any more is nobody.
+#[tokio::test]
+async fn a_session_of_a_provider_that_is_gone_is_none() {
+    let mut scene = Scene::new().await;
+    let cookies = scene.signed_in("ann").await.cookies.clone();
+    let came_back = async |scene: &Scene| {
+        let mut browser = Browser::new(scene);
+        browser.cookies.clone_from(&cookies);
+        browser.get("/account").await.reason
+    };
+    assert_eq!(came_back(&scene).await, "account.shown");
+    scene.signin.way = super::super::Way::Local;
+    assert_eq!(came_back(&scene).await, "account.arrive");
+}
+
 #[tokio::test]
 async fn one_signs_in_from_the_page_itself() {
     let scene = Scene::new().await;

@@ -326,8 +326,23 @@ async fn a_request_that_cannot_be_answered_gets_a_page_or_the_error_it_deserves(
     let redirected = browser.ask("client=confused").await;
     assert_eq!(
         (redirected.status, redirected.line("location")),
-        (303, "https://app.example/cb?error=invalid_scope")
+        (303, "https://app.example/cb?error=invalid_scope&state=%22%3E")
     );
+}
+
+/// AA-24, F-13: a client that anybody can make sends people nowhere by asking for what it cannot get. They may go.
+#[tokio::test]
+async fn aa_24_a_strangers_mistake_sends_nobody_to_the_stranger() {
+    let scene = Scene::new().await;
+    let page = Browser::new(&scene).ask("client=confused+stranger").await;
+    assert_eq!((page.status, page.line("location"), page.line("refresh")), (400, "", ""));
+    assert!(!page.body.contains("http-equiv"), "{}", page.body);
+    assert!(
+        page.body.contains("href=\"https://app.example/cb?error=invalid_scope&#38;state=%22%3E\""),
+        "{}",
+        page.body
+    );
+    assert!(page.body.contains("&#60;b&#62;Notes&#60;/b&#62;") && page.body.contains("Go to app.example"));
 }
 
 #[tokio::test]

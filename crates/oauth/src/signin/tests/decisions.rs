@@ -1,10 +1,41 @@
 //! Calls that wait for a person's decision (attacks.md EP-08).
 
+use bartizan_store::PendingKind;
 use http::Method;
 use serde_json::{Value, json};
 
 use super::scene::{Browser, Departure, Got, OIDC, PUBLIC, Scene};
 use crate::{signin::Standing, tests::scene::NOW};
+
+/// A page of anywhere has a browser fetch these, and leaves nothing.
+#[tokio::test]
+async fn ep_08_only_a_visit_is_written_down() {
+    let scene = Scene::local().await;
+    let mut browser = Browser::new(&scene);
+    browser.get("/account").await;
+    let name = browser.cookies.keys().find(|name| name.ends_with("form")).unwrap().clone();
+    let waits = async |browser: &Browser<'_>| {
+        let id = crate::signin::local::waiting_id(&browser.cookies[&name]);
+        let now = bartizan_model::Clock::now(&*scene.clock);
+        scene.signin.pending.peek(PendingKind::Waiting, &id, now).await.unwrap().is_some()
+    };
+    let call = scene.held.hold("ann", &["bob"]);
+    let result = "/quarantine/00000000000000000000000000000000";
+    for path in [call.as_str(), result, "/quarantine", "/approvals"] {
+        for mode in ["no-cors", "cors", "websocket"] {
+            let got = browser.send(&Method::GET, path, &[("sec-fetch-mode", mode)], "").await;
+            assert_eq!(
+                (got.status, got.reason, got.sets().len()),
+                (403, "signin.other-site", 0),
+                "{path} {mode}"
+            );
+        }
+    }
+    assert!(!waits(&browser).await);
+    let got = browser.send(&Method::GET, &call, &[("sec-fetch-mode", "navigate")], "").await;
+    assert_eq!((got.status, got.reason), (200, "approval.arrive"));
+    assert!(waits(&browser).await, "a person is remembered");
+}
 
 /// Opens the page of a held call, and presses a button.
 async fn press(browser: &mut Browser<'_>, path: &str, button: &str) -> Got {

@@ -62,7 +62,10 @@ impl Desk for FakeDesk {
                 status: http::StatusCode::BAD_REQUEST,
                 words: "Nobody knows <this> client.".into(),
             }),
-            "confused" => Err(Unanswerable::Redirect("https://app.example/cb?error=invalid_scope".into())),
+            client @ ("confused" | "confused stranger") => Err(Unanswerable::Redirect {
+                location: "https://app.example/cb?error=invalid_scope&state=%22%3E".into(),
+                stranger: (client != "confused").then(|| "<b>Notes\u{202e}</b>".into()),
+            }),
             client => Ok(AuthorizationRequest {
                 client: Application {
                     id: client.to_owned(),

@@ -186,6 +186,103 @@ async fn an_answer_of_another_authorization_server_is_not_redeemed() {
     browser.link(&scene).await;
 }
 
+/// AA-33, G-41: neither of two authorization servers names itself in its answers, and an evil one sends the person on to the
+/// honest one, with all that it was told itself. What the honest one answers is not shown to the evil one.
+#[tokio::test]
+async fn aa_33_what_another_authorization_server_answers_goes_to_nobody() {
+    let mut scene = Scene::personal().await;
+    scene.means.document = Means::document_below(&scene.means.base);
+    let config = toml::from_str("kind = \"user-oauth\"\nscopes = [\"read\"]\n").unwrap();
+    scene.made = outbound::credential(&config, &name(), &UP.parse().unwrap(), &scene.means).unwrap();
+    let server = |origin: &str, more| {
+        let base = json!({
+            "issuer": origin, "authorization_endpoint": format!("{origin}/authorize"),
+            "token_endpoint": format!("{origin}/token"), "registration_endpoint": format!("{origin}/register"),
+            "code_challenge_methods_supported": ["S256"], "client_id_metadata_document_supported": true,
+        });
+        super::super::scene::merge(base, more)
+    };
+    let silent = json!({});
+    let evil = "https://evil.example";
+    let evil_metadata = "https://evil.example/.well-known/oauth-authorization-server";
+    scene.net.says(METADATA, 200, server(AS, silent.clone()));
+    scene.net.says(evil_metadata, 200, server(evil, silent.clone()));
+    let document = "https://gate.example/oauth/client.json";
+    // It takes on the name that the gate has everywhere.
+    scene.net.says("https://evil.example/register", 201, json!({ "client_id": document }));
+    scene.net.says("https://evil.example/token", 200, tokens("evil", json!({})));
+
+    let mut ann_there = Browser::of("ann");
+    let honest = ann_there.leave(&scene).await;
+    let names = |by| json!({ "resource": UP, "authorization_servers": [by] });
+    scene.net.says(RESOURCE_METADATA, 200, names(evil));
+    let away = ann_there.leave(&scene).await;
+    assert_ne!(
+        parameter(&honest, "client_id").unwrap(),
+        document,
+        "there it would be one client with one address"
+    );
+    let callbacks = [&honest, &away].map(|url| parameter(url, "redirect_uri").unwrap());
+    assert_ne!(callbacks[0], callbacks[1], "one address for each");
+    let description = scene.net.posted.lock().unwrap()[0].1.clone();
+    let description: serde_json::Value = serde_json::from_str(&description).unwrap();
+    assert_eq!(description["redirect_uris"], json!([callbacks[0]]), "the honest one knows no other");
+    // It answers at an address it knows: its own, or the one that the gate's document lists.
+    for back in [callbacks[0].as_str(), "https://gate.example/connect/callback"] {
+        let away = ann_there.leave(&scene).await;
+        let state = parameter(&away, "state").unwrap();
+        let answer = ann_there.open(&scene, &format!("{back}?state={state}&code=c0de")).await;
+        assert_eq!(answer.status(), 400, "{back}");
+        let again = ann_there.back(&scene, &away, "code=c0de").await;
+        assert_eq!(again.status(), 400, "and the way back is used up");
+    }
+    // A promise that is taken back opens nothing: who made it sends people to the common address.
+    let promise = json!({ "authorization_response_iss_parameter_supported": true });
+    scene.net.says(evil_metadata, 200, server(evil, promise));
+    let away = ann_there.leave(&scene).await;
+    assert_eq!(parameter(&away, "redirect_uri").unwrap(), "https://gate.example/connect/callback");
+    scene.net.says(evil_metadata, 200, server(evil, silent));
+    assert_eq!(ann_there.back(&scene, &away, "code=c0de").await.status(), 400);
+    assert_eq!(scene.net.count("https://evil.example/token"), 0);
+    assert!(scene.forms().is_empty(), "no code was ever redeemed");
+
+    scene.net.says(RESOURCE_METADATA, 200, names(AS));
+    let away = ann_there.leave(&scene).await;
+    let done = ann_there.back(&scene, &away, "code=c0de").await;
+    assert_eq!(done.status(), 200, "the honest one is answered: {}", text(&done));
+    assert!(scene.forms()[0].contains("redirect_uri=https%3A%2F%2Fgate.example%2Fconnect%2Fcallback%2F"));
+}
+
+/// RFC 9728 §3.3: only the operator lets a server speak for more than itself.
+#[tokio::test]
+async fn a_server_is_what_is_above_it_only_where_the_operator_says_so() {
+    let config = "kind = \"user-oauth\"\nscopes = [\"read\"]\ndangerous_parent_resource = true\n";
+    let scene = Scene::new(config).await;
+    let above = json!({ "resource": "https://up.example", "authorization_servers": [AS] });
+    scene.net.says(RESOURCE_METADATA, 200, above);
+    let away = Browser::of("ann").leave(&scene).await;
+    assert_eq!(parameter(&away, "resource").unwrap(), "https://up.example");
+}
+
+/// What was linked before each authorization server had an address of its own goes on.
+#[tokio::test]
+async fn a_registration_with_another_address_renews_what_was_linked_by_it() {
+    let scene = Scene::personal().await;
+    Browser::of("ann").link(&scene).await;
+    let silent = json!({
+        "issuer": AS, "authorization_endpoint": "https://as.example/authorize", "token_endpoint": TOKENS,
+        "registration_endpoint": "https://as.example/register", "code_challenge_methods_supported": ["S256"],
+    });
+    scene.net.says(METADATA, 200, silent);
+    scene.net.says(TOKENS, 200, tokens("access-2", json!({})));
+    scene.clock.advance(Duration::from_secs(3570));
+    assert_eq!(scene.line(&ann()).await.unwrap(), "Bearer access-2");
+    let mut bob = Browser::of("bob");
+    let away = bob.leave(&scene).await;
+    assert_eq!(scene.net.count("https://as.example/register"), 2, "who links now does so by another");
+    assert_eq!(bob.back(&scene, &away, "code=c0de").await.status(), 200);
+}
+
 /// CD-06, CD-11, C-51, C-53, C-54: a stranger's metadata is believed only as far as it may be.
 #[tokio::test]
 async fn metadata_that_must_not_be_followed_sends_nobody_anywhere() {
@@ -204,6 +301,8 @@ async fn metadata_that_must_not_be_followed_sends_nobody_anywhere() {
             RESOURCE_METADATA,
             json!({ "resource": "https://up.example/mcp/else", "authorization_servers": [AS] }),
         ),
+        (RESOURCE_METADATA, json!({ "resource": "https://up.example", "authorization_servers": [AS] })),
+        (RESOURCE_METADATA, json!({ "resource": "https://up.example/mcp/", "authorization_servers": [AS] })),
         (RESOURCE_METADATA, json!({ "resource": UP, "authorization_servers": [] })),
         (RESOURCE_METADATA, json!({ "resource": UP, "authorization_servers": ["file:///etc"] })),
         (METADATA, server(json!({ "issuer": "https://as.example/" }))),
@@ -398,6 +497,7 @@ async fn our_document_says_who_we_are_where_one_is_taken() {
     let takes = json!({
         "issuer": AS, "authorization_endpoint": "https://as.example/a", "token_endpoint": TOKENS,
         "code_challenge_methods_supported": ["S256"], "client_id_metadata_document_supported": true,
+        "authorization_response_iss_parameter_supported": true,
     });
     scene.net.says(METADATA, 200, takes);
     let away = browser.leave(&scene).await;

@@ -2,9 +2,11 @@
 //! RFC 9068, RFC 8707, RFC 8725).
 
 use bartizan_model::{Clock, SystemClock};
-use bartizan_trials::{Client, Facade, Gate, Issuer, Session, Upstream, issuers_of};
+use bartizan_trials::{Client, Facade, Gate, Issuer, Session, Upstream, eventually, issuers_of};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+
+use crate::traffic::responses::respond;
 
 const BASE: &str = "https://gate.example";
 
@@ -57,6 +59,29 @@ impl Scene {
         assert!(self.new.heard_of("tools/call").is_empty(), "nothing reached the server");
         assert_eq!(self.status(self.token("ann", "/mcp/new")), 200, "the honest neighbour");
     }
+}
+
+/// A release lets somebody in again, by what they get from then on: not by what was stolen before, whatever the gate forgot.
+#[test]
+fn aa_40_what_was_revoked_stays_so_after_a_release_and_a_restart() {
+    let mut scene = Scene::start();
+    let audience = format!("{BASE}/mcp/new");
+    let issued = SystemClock.now().as_unix() - 30;
+    let stolen = scene.issuer.token("ann", &audience, json!({ "iat": issued, "exp": issued + 600 }));
+    let bobs = scene.issuer.token("bob", &audience, json!({ "iat": issued, "exp": issued + 600 }));
+    assert_eq!(scene.status(stolen.clone()), 200);
+    let issuer = scene.issuer.name();
+    let who = ["--person", "ann", "--issuer", issuer.as_str()];
+    assert_eq!(respond(&scene.gate, &[&["revoke"], &who[..]].concat()).0, Some(0));
+    eventually("the token is denied", || (scene.status(stolen.clone()) == 401).then_some(()));
+    assert_eq!(respond(&scene.gate, &[&["release"], &who[..]].concat()).0, Some(0));
+    let fresh = || scene.issuer.token("ann", &audience, json!({}));
+    eventually("the release", || (scene.status(fresh()) == 200).then_some(()));
+    assert_eq!(scene.status(stolen.clone()), 401, "what was held before");
+    scene.gate.restart();
+    assert_eq!(scene.status(stolen), 401, "and after a restart");
+    assert_eq!(scene.status(scene.issuer.token("ann", &audience, json!({}))), 200);
+    assert_eq!(scene.status(bobs), 200, "the honest neighbour");
 }
 
 #[test]

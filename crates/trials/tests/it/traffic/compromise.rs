@@ -10,7 +10,7 @@ use std::{
 };
 
 use bartizan_model::{Clock, SystemClock};
-use bartizan_trials::{Answer, Gate, Upstream, binary, eventually};
+use bartizan_trials::{Answer, Gate, Upstream, binary, eventually, parameter};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -93,9 +93,13 @@ fn link(gate: &Gate, server: &str) {
     let csrf = csrf.split_once('"').unwrap().0;
     let away = post(&path, &format!("csrf={csrf}&do=link"), &session);
     let location = away.line("location").unwrap_or_else(|| panic!("{}", away.text())).to_owned();
-    let state = location.split_once("state=").unwrap().1.split('&').next().unwrap();
+    let state = parameter(&location, "state").unwrap();
+    // It does not name itself in its answers, so it has an address of its own to send people back to.
+    let callback = parameter(&location, "redirect_uri").unwrap();
+    let path = callback.strip_prefix(&origin).unwrap_or_else(|| panic!("{callback}"));
+    assert!(path.starts_with("/connect/callback/"), "{path}");
     let back = stranger
-        .request("GET", &format!("/connect/callback?state={state}&code=c0de"))
+        .request("GET", &format!("{path}?state={state}&code=c0de"))
         .line("Cookie", &format!("{session}; {}", cookie(&away)))
         .send();
     assert_eq!(back.status, 200, "{}", back.text());
