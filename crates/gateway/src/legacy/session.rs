@@ -389,7 +389,10 @@ pub async fn exchange(
                 };
                 server.voice().answered(asker, None, &answer, judged.is_ok());
                 let text = match judged {
-                    Ok(()) => text,
+                    Ok(()) => {
+                        link.note_client_task(&asked, message);
+                        text
+                    }
                     Err(refusal) => {
                         gate.recorder.stopped(&asker.caller, server.name(), "answer", &refusal);
                         refused_answer(&text, &refusal)
@@ -477,6 +480,10 @@ async fn notification(
                     continue;
                 }
                 if let Err(refusal) = gate.policy.may_tell(asker, server, Era::Legacy, message).await {
+                // What becomes of an answer is for whoever asked.
+                if method == "notifications/tasks/status" && !link.has_client_task(message) {
+                    continue;
+                }
                     gate.recorder.stopped(&asker.caller, server.name(), &method, &refusal);
                     continue;
                 }

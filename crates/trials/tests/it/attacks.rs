@@ -14,6 +14,7 @@ mod bundles;
 mod callbacks;
 mod carriage;
 mod channels;
+mod client_tasks;
 mod codes;
 mod consents;
 mod contents;
