@@ -60,3 +60,4 @@ mod tenants;
 mod tls;
 mod tokens;
 mod vault;
+mod visits;
