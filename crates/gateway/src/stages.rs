@@ -7,7 +7,10 @@ use std::sync::Arc;
 use bartizan_mcp::{Era, Message, Refusal};
 use tracing::Instrument;
 
-use crate::{Asker, Gate, badge, contract, opinions, quota::Taken, record::tool_called, server::Server};
+use crate::{
+    Asker, Gate, badge, call::origins::tools_of, contract, opinions, quota::Taken, record::tool_called,
+    server::Server,
+};
 
 /// A request that may be sent: it is within its limits, approved, fits its tool, is judged and permitted, and its beginning is
 /// durable in the audit log.
@@ -58,7 +61,9 @@ pub async fn enter(
         let inspecting = opinions::call(gate, server, message);
         let hold = inspecting.instrument(tracing::debug_span!("shield.inspect_call")).await?;
         // Last, for what it permits enters the caller's window; and nobody is asked about what may not be done anyway.
-        let authorizing = gate.policy.authorize(asker, server, era, is_merged, message, hold.as_ref());
+        let tasks = tools_of(gate, asker, server.name(), is_merged, message);
+        let asked = (message, tasks.as_slice());
+        let authorizing = gate.policy.authorize(asker, server, era, is_merged, asked, hold.as_ref());
         let permitted = authorizing.instrument(tracing::debug_span!("policy.authorize")).await?;
         // Nobody's token is exchanged for what they may not do.
         badge::check(asker, server, era).await?;
