@@ -20,7 +20,10 @@ use bartizan_model::{Caller, Clock, Timestamp};
 use bartizan_store::responses::{Response, Target};
 use tokio::sync::mpsc;
 
-use crate::config::alerts::{Action, Alert};
+use crate::{
+    config::alerts::{Action, Alert},
+    reviews::{at_server, candidates},
+};
 
 /// How many entries may wait to be looked at. A flood beyond is told in our own log; thresholds are long met by then.
 const WAITING: usize = 8192;
@@ -133,10 +136,11 @@ impl Alerts {
     async fn look_at(&self, entry: &Entry) {
         let now = self.clock.now();
         let mut met = Vec::new();
+        let counted = self.by_its_servers_name(entry);
         {
             let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
             for rule in rules.iter_mut() {
-                let (found, new) = rule.watch.see(entry, now);
+                let (found, new) = rule.watch.see(&counted, now);
                 let name = &rule.watch.rule().name;
                 if let Some(new) = new
                     && let Err(error) = self.remember(name, &new)
@@ -180,21 +184,62 @@ impl Alerts {
             return;
         }
         for action in then {
-            let Some(target) = target(*action, entry, caller.as_ref()) else {
+            let targets = self.targets(*action, entry, caller.as_ref());
+            if targets.is_empty() {
                 tracing::warn!(alert = %rule.name, ?action, "the event names nothing to do this to");
-                continue;
-            };
-            let by = format!("alert {}", rule.name);
-            let response = Response { target, why: words.clone(), by, at: now };
-            let responses = self.gate.responses();
-            if let Err(error) = responses.stored().enforce(&response).await {
-                tracing::error!(alert = %rule.name, %error, target = %response.target, "the response is not in force");
-                continue;
             }
-            match responses.refresh().await {
-                Ok(_) => self.gate.cut_off().await,
-                Err(error) => tracing::error!(%error, "the responses in force cannot be read"),
+            for target in targets {
+                self.respond(rule, target, &words, now).await;
             }
+        }
+    }
+
+    async fn respond(&self, rule: &Rule, target: Target, words: &str, now: Timestamp) {
+        let by = format!("alert {}", rule.name);
+        let response = Response { target, why: words.to_owned(), by, at: now };
+        let responses = self.gate.responses();
+        if let Err(error) = responses.stored().enforce(&response).await {
+            tracing::error!(alert = %rule.name, %error, target = %response.target, "the response is not in force");
+            return;
+        }
+        match responses.refresh().await {
+            Ok(_) => self.gate.cut_off().await,
+            Err(error) => tracing::error!(%error, "the responses in force cannot be read"),
+        }
+    }
+
+    /// The entry with its tool as its server calls it, so that calls through the merged endpoint count with the others.
+    fn by_its_servers_name(&self, entry: &Entry) -> Entry {
+        let mut entry = entry.clone();
+        let bundle = self.gate.policy().bundle();
+        if let (Some(tool), Some(server), Some(bundle)) = (&entry.details.tool, &entry.details.server, bundle)
+        {
+            entry.details.tool = Some(Text::new(&at_server(tool.as_str(), server.as_str(), &bundle)));
+        }
+        entry
+    }
+
+    /// What an action is done to. What else than a tool the log names where tools stand is none.
+    fn targets(&self, action: Action, entry: &Entry, caller: Option<&Caller>) -> Vec<Target> {
+        let details = &entry.details;
+        let is_call = details.method.as_ref().is_some_and(|method| method.as_str() == "tools/call");
+        let of_person = |target: fn(&Caller) -> Target| caller.map(target).into_iter().collect();
+        match (action, &details.server, &details.tool) {
+            (Action::QuarantineServer, Some(server), _) => vec![Target::Server(server.clone())],
+            (Action::QuarantineTool, Some(server), Some(tool)) if is_call => {
+                let bundle = self.gate.policy().bundle();
+                let tools = candidates(tool.as_str(), server.as_str(), bundle.as_deref());
+                tools.into_iter().map(|tool| Target::Tool { server: server.clone(), tool }).collect()
+            }
+            (Action::QuarantineServer | Action::QuarantineTool, ..) => Vec::new(),
+            (Action::RevokePerson, ..) => of_person(|caller| Target::Person {
+                issuer: caller.issuer().to_owned(),
+                subject: caller.subject().to_owned(),
+            }),
+            (Action::RevokeClient, ..) => of_person(|caller| Target::Client {
+                issuer: caller.issuer().to_owned(),
+                client: caller.client().to_owned(),
+            }),
         }
     }
 
@@ -245,22 +290,4 @@ impl Alerts {
 fn append(path: &Path, line: &str) -> std::io::Result<()> {
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     file.write_all(format!("{line}\n").as_bytes())
-}
-
-fn target(action: Action, entry: &Entry, caller: Option<&Caller>) -> Option<Target> {
-    let details = &entry.details;
-    Some(match action {
-        Action::QuarantineServer => Target::Server(details.server.clone()?),
-        Action::QuarantineTool => {
-            Target::Tool { server: details.server.clone()?, tool: details.tool.as_ref()?.to_string() }
-        }
-        Action::RevokePerson => {
-            let caller = caller?;
-            Target::Person { issuer: caller.issuer().to_owned(), subject: caller.subject().to_owned() }
-        }
-        Action::RevokeClient => {
-            let caller = caller?;
-            Target::Client { issuer: caller.issuer().to_owned(), client: caller.client().to_owned() }
-        }
-    })
 }

@@ -75,12 +75,13 @@ impl Decisions for Requests {
 
     async fn decide(&self, id: &str, approve: bool, person: &Person) -> Result<Held, Undecided> {
         let approver = self.approver(person).await?;
-        let decided = self.0.policy().decide(id, approve, &approver).await.map_err(|error| match error {
+        let deciding = self.0.policy().decide(self.0.recorder(), id, approve, &approver);
+        let decided = deciding.await.map_err(|error| match error {
             approvals::Undecided::Changed => Undecided::Over,
             approvals::Undecided::Role(_) => Undecided::Role,
+            approvals::Undecided::Unrecorded(_) => Undecided::Unavailable(error.to_string()),
             approvals::Undecided::Store(error) => unavailable(error),
         })?;
-        self.0.recorder().decided(&approver.identity, &decided);
         Ok(self.held(&decided, true, true))
     }
 }

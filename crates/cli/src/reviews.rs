@@ -120,12 +120,28 @@ fn used(entry: Entry, people: &HashMap<Pseudonym, Arc<Person>>, bundle: &Bundle)
 }
 
 /// A tool by its server's name for it: on the merged endpoint it carries the server's.
-fn at_server(tool: &str, server: &str, bundle: &Bundle) -> String {
-    let bare = tool.strip_prefix(server).and_then(|rest| rest.strip_prefix("__"));
-    match bare {
+pub fn at_server(tool: &str, server: &str, bundle: &Bundle) -> String {
+    match bare(tool, server) {
         Some(bare) if bundle.flow_labels(server, tool).is_none() => bare.to_owned(),
         _ => tool.to_owned(),
     }
+}
+
+/// Every tool that a name in the log may be: on its server's own endpoint a tool may be called as another is on the merged one.
+/// What is pinned decides, if it can.
+pub fn candidates(tool: &str, server: &str, bundle: Option<&Bundle>) -> Vec<String> {
+    let Some(bare) = bare(tool, server) else { return vec![tool.to_owned()] };
+    let is_pinned = |tool| bundle.is_some_and(|bundle| bundle.flow_labels(server, tool).is_some());
+    match (is_pinned(tool), is_pinned(bare)) {
+        (true, false) => vec![tool.to_owned()],
+        (false, true) => vec![bare.to_owned()],
+        _ => vec![bare.to_owned(), tool.to_owned()],
+    }
+}
+
+/// The name without its server's in front.
+fn bare<'t>(tool: &'t str, server: &str) -> Option<&'t str> {
+    tool.strip_prefix(server)?.strip_prefix("__").filter(|bare| !bare.is_empty())
 }
 
 /// The reviews that a running gate makes.

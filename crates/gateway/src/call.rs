@@ -3,6 +3,7 @@
 mod down;
 mod interests;
 mod lists;
+pub mod origins;
 mod own;
 mod rounds;
 pub mod tasks;

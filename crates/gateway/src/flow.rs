@@ -230,6 +230,14 @@ impl Flow {
             tracing::warn!(server = %self.call.server.name(), "a request from a modern server was dropped");
             return self.fault();
         }
+        let named = match &self.errand {
+            Some(errand) => errand.visits(message, opened)?,
+            None => None,
+        };
+        if named.is_some() {
+            self.call.ending.named();
+        }
+        let message = named.as_ref().unwrap_or(message);
         let down = self.call.incoming(message, vetted)?;
         for refused in self.call.refused() {
             let server = self.call.server.name();

@@ -73,6 +73,8 @@ pub const REPLAY_KEPT: Duration = Duration::from_secs(120);
 pub const SESSION_REQUESTS: usize = 256;
 /// Requests of servers to one session's client at once.
 pub const SERVER_REQUESTS: usize = 64;
+/// Tasks that one session's client made of the questions of one server and that are remembered.
+pub const CLIENT_TASKS: usize = 256;
 
 /// Quarantines and revocations known for longer than this are read anew before anything is served.
 pub const RESPONSES_AGE: Duration = Duration::from_secs(4);

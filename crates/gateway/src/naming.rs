@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use bartizan_mcp::{
-    Kind, Message, Splice,
+    Kind, Message, Splice, code,
     json::{Value, quote},
 };
 use bartizan_model::ServerName;
@@ -43,13 +43,19 @@ pub fn request(server: &ServerName, request: &Message) -> Option<Message> {
     Message::from_spliced(splice.finish()).ok()
 }
 
-/// The parameters with the sentence in front of their `message`, which cannot go back over it.
-fn named(server: &ServerName, params: Value<'_>) -> String {
+/// The parameters of a question to people with the sentence in front of their `message`, which cannot go back over it.
+pub fn named(server: &ServerName, params: Value<'_>) -> String {
     let now = params.get("message");
     let says = now.and_then(Value::as_str).unwrap_or_default();
     let mut splice = Splice::new(params.text());
     splice.put(params, now, "message", quote(&sentence(server, &says)));
     splice.finish()
+}
+
+/// The places that the error `message` has people visit, as its server wrote them.
+pub fn visits(message: &Message) -> Option<Value<'_>> {
+    let is_visit = message.error_code() == Some(i64::from(code::URL_ELICITATION_REQUIRED));
+    message.error().filter(|_| is_visit)?.get("data")?.get("elicitations")
 }
 
 /// What people read when they are asked what `says` says.
@@ -88,9 +94,13 @@ fn asked(message: &Message) -> Vec<(String, Value<'_>)> {
         let says = params.and_then(|params| params.get("message"));
         return says.map(|says| ("/message".to_owned(), says)).into_iter().collect();
     }
+    let mut found = Vec::new();
+    // In the error that has a client show addresses (spec.md B-41).
+    for (nth, visit) in visits(message).into_iter().flat_map(Value::elements).enumerate() {
+        found.extend(visit.get("message").map(|says| (format!("/data/elicitations/{nth}/message"), says)));
+    }
     // In an answer, or on the way to it in what is told of a task.
     let questions = message.field("inputRequests");
-    let mut found = Vec::new();
     for question in questions.into_iter().flat_map(Value::members) {
         let method = question.value.get("method").and_then(Value::as_str).unwrap_or_default();
         let says = question.value.get("params").and_then(|params| params.get("message"));
@@ -132,6 +142,17 @@ mod tests {
             sentences(&server, &legacy),
             [("/message".to_owned(), "Asked by server files: ok?".to_owned())]
         );
+        let visit = |code: i32| {
+            let data = r#"{"elicitations":[{"mode":"url","message":"Sign\u0007 in"}]}"#;
+            message(&format!(
+                r#"{{"jsonrpc":"2.0","id":7,"error":{{"code":{code},"message":"m","data":{data}}}}}"#
+            ))
+        };
+        assert_eq!(
+            sentences(&server, &visit(-32042)),
+            [("/data/elicitations/0/message".to_owned(), "Asked by server files: Sign in".to_owned())]
+        );
+        assert!(sentences(&server, &visit(-32041)).is_empty());
         let other =
             message(r#"{"jsonrpc":"2.0","id":7,"method":"roots/list","params":{"message":"\u0007"}}"#);
         assert!(plain(&other).is_none() && sentences(&server, &other).is_empty());

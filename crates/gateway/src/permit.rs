@@ -131,7 +131,7 @@ impl Policy {
     }
 
     /// Permits a request, and lets what it will bring enter its caller's window. One that the shield holds needs somebody's
-    /// approval besides whatever the policies ask for.
+    /// approval besides whatever the policies ask for. `tasks` are the tools of the tasks that it is about.
     ///
     /// # Errors
     /// The refusal. A tool that may not be seen reads as one that is not there.
@@ -141,7 +141,7 @@ impl Policy {
         server: &Server,
         era: Era,
         is_merged: bool,
-        message: &Message,
+        (message, tasks): (&Message, &[Option<String>]),
         shielded: Shielded<'_>,
     ) -> Result<Permitted, Refusal> {
         let Shielded { shield, hold } = shielded;
@@ -168,28 +168,24 @@ impl Policy {
             },
             approved: &[],
         };
+        let (mut asked, mut listens_by) = (&asked, Vec::new());
         if matches!(asked, Asked::List | Asked::SubscribeServer) {
             let decision = ready.bundle.authorize(&query(asked.action(), FlowContext::default()));
             let permitted = permitted(decision, asker, server, era, "")?;
             let listening = Listening { principal: &principal, era, is_merged, message };
             self.check_listening(&ready, asker, server, &listening).await?;
-            return Ok(permitted);
+            if tasks.is_empty() {
+                return Ok(permitted);
+            }
+            // What it is told of them is what `tasks/get` would answer.
+            (asked, listens_by) = (&Asked::Task, permitted.policies);
         }
         let by_trust = ready.trust.get(server.name()).copied().unwrap_or_default().default_labels();
-        let (tool, labels, action) = match &asked {
+        let (tool, labels) = flows_of(&ready, server, &method, asked, (by_trust, tasks));
+        let action = match asked {
             // Nothing is known of its tools: whoever may list them may call them.
-            Asked::Call { tool, .. } if server.settings().pinning == Pinning::DangerousNone => {
-                (tool.clone(), by_trust, Action::List)
-            }
-            Asked::Call { tool, .. } => {
-                let labels = ready.bundle.flow_labels(server.name().as_str(), tool);
-                (tool.clone(), labels.unwrap_or(by_trust), asked.action())
-            }
-            // What is read, completed or got brings and carries as much as a call does (attacks.md II-14).
-            _ => {
-                let sends_out = by_trust.sends_out && !CARRY_NOTHING.contains(&method.as_ref());
-                (method.clone().into_owned(), FlowLabels { sends_out, ..by_trust }, asked.action())
-            }
+            Asked::Call { .. } if server.settings().pinning == Pinning::DangerousNone => Action::List,
+            _ => asked.action(),
         };
         // What a client answers goes to the server as a whole, whatever the tool does with its arguments.
         let answers = by_trust.sends_out && answers_to_server(message).is_some();
@@ -198,27 +194,26 @@ impl Policy {
             let goes_out = answers || (!matches!(action, Action::Call { .. }) && labels.sends_out);
             ready.has_rule && goes_out && flow.untrusted && flow.private
         };
-        let asks_store = answers || ready.reads_flow || (labels.sends_out && ready.minds_flow);
-        let is_known = self.is_recorded(asker, labels);
+        // Whatever servers there are today: what one brought that is gone is in the window all the same.
+        let asks_store = answers || ready.reads_flow || (labels.sends_out && ready.has_rule);
         // What is known to be on record is not any more once its owner has reset it (`bartizan policy flow reset`). Read
         // before anything is put there, so that a reset meanwhile is seen the next time.
         let resets = match brought(labels).next() {
-            Some(_) if !(ready.reads_flow || asks_store && is_known) => {
-                Some(self.resets.count(self.flows.as_ref()).await.map_err(unusable)?)
-            }
-            _ => None,
+            Some(_) => Some(self.resets.count(self.flows.as_ref()).await.map_err(unusable)?),
+            None => None,
         };
-        let is_known = is_known && resets.is_none_or(|now| self.resets_before(asker) == now);
-        let must_record = asks_store || !is_known;
+        let is_known = self.is_recorded(asker, labels, ready.window)
+            && resets.is_none_or(|now| self.resets_before(asker) == now);
         let mut given: Vec<Approval> = Vec::new();
         // Of those, what counts for policies: who approved for the shield has said nothing about what they ask.
         let mut approved: Vec<String> = Vec::new();
         loop {
             let judge = |flow| ready.bundle.authorize(&Query { approved: &approved, ..query(action, flow) });
             let waiting = hold.filter(|_| given.is_empty());
-            let (decision, leaked, because) = if waiting.is_some() {
+            // Where all is on record that it brings, looking is enough: it makes no difference to any other call.
+            let (decision, leaked, because) = if waiting.is_some() || (is_known && asks_store) {
                 self.consider(asker, &ready, &judge, &leaks).await?
-            } else if must_record {
+            } else if !is_known {
                 self.admit(asker, server, (&tool, labels), &ready, &judge, &leaks).await?
             } else {
                 (judge(self.remembered(asker, ready.window)), false, String::new())
@@ -239,12 +234,13 @@ impl Policy {
                 approved.clone_from(roles);
                 continue;
             }
-            if let (true, true, Some(resets)) = (must_record, decision.is_permit(), resets) {
+            if let (false, true, Some(resets)) = (is_known, decision.is_permit(), resets) {
                 self.remember(asker, labels, resets, self.clock.now());
             }
             let permitted = permitted(decision, asker, server, era, &because)?;
             let labels = brought(labels).map(word).collect();
-            return Ok(Permitted { approvals: given, labels, ..permitted });
+            let policies = [listens_by, permitted.policies].concat();
+            return Ok(Permitted { policies, approvals: given, labels, ..permitted });
         }
     }
 
@@ -296,6 +292,34 @@ impl Policy {
     /// Whether two callers may be shown different lists, so that nothing may be kept for both (spec.md H-05).
     pub fn shows_by_caller(&self) -> bool {
         self.ready().is_none_or(|ready| ready.is_own)
+    }
+}
+
+/// What the record of flows calls a request, and what it brings and carries. `tasks` are the tools of the tasks that it is about.
+fn flows_of(
+    ready: &Ready,
+    server: &Server,
+    method: &str,
+    asked: &Asked,
+    (by_trust, tasks): (FlowLabels, &[Option<String>]),
+) -> (String, FlowLabels) {
+    let name = server.name().as_str();
+    match asked {
+        Asked::Call { tool, .. } if server.settings().pinning == Pinning::DangerousNone => {
+            (tool.clone(), by_trust)
+        }
+        Asked::Call { tool, .. } => (tool.clone(), ready.bundle.flow_labels(name, tool).unwrap_or(by_trust)),
+        // What is read, completed or got brings and carries as much as a call does (attacks.md II-14); what comes of a task, as
+        // the call that it was made by, and of one that nobody knows any more, as any.
+        _ => {
+            let of_task = |tool: &Option<String>| match tool {
+                Some(tool) => ready.bundle.flow_labels(name, tool).unwrap_or_default(),
+                None => ready.bundle.flow_labels_of_any(name),
+            };
+            let labels = tasks.iter().map(of_task).fold(by_trust, FlowLabels::or);
+            let sends_out = labels.sends_out && !CARRY_NOTHING.contains(&method);
+            (method.to_owned(), FlowLabels { sends_out, ..labels })
+        }
     }
 }
 

@@ -17,11 +17,7 @@ use bartizan_audit::{
 use bartizan_mcp::{Era, Message, Refusal, code, json::Value};
 use bartizan_model::{Caller, Clock, ServerName};
 use bartizan_shield::{Judged, Verdict};
-use bartizan_store::{
-    approvals::{Approval, Standing},
-    pins,
-    quarantine::Item,
-};
+use bartizan_store::{approvals::Approval, pins, quarantine::Item};
 
 use crate::{
     Asker,
@@ -200,11 +196,13 @@ impl Recorder {
         }));
     }
 
-    /// Records that `by` decided about a request on a page.
-    pub fn decided(&self, by: &Caller, approval: &Approval) {
-        let is_approved = approval.standing == Standing::Approved;
+    /// Records that `by` decides about a request: before it is done.
+    ///
+    /// # Errors
+    /// [`Lost`]; nothing may be done then.
+    pub async fn decides(&self, by: &Caller, approval: &Approval, is_approved: bool) -> Result<(), Lost> {
         let kind = if is_approved { Kind::ApprovalGranted } else { Kind::ApprovalRejected };
-        self.log.mention(Event::new(kind).by(by).with(Details {
+        let event = Event::new(kind).by(by).with(Details {
             server: Some(approval.binding.server.clone()),
             tool: Some(Text::new(&approval.binding.tool)),
             decision: Some(if is_approved { Decision::Permit } else { Decision::Deny }),
@@ -213,7 +211,8 @@ impl Recorder {
                 approval.id, approval.role
             ))),
             ..Details::default()
-        }));
+        });
+        self.log.note(event).await.map(drop)
     }
 
     /// Records that `by` releases or discards a withheld result on a page: before it is done.

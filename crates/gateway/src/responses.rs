@@ -191,11 +191,30 @@ impl Responses {
         } else {
             return Ok(());
         };
-        Err(Failure::Withheld {
-            words: refusal.message,
-            data: refusal.data.unwrap_or_default(),
-            suspect: None,
-        })
+        Err(withheld(refusal))
+    }
+
+    /// Lets what came of a tool of `server` through that was called before.
+    ///
+    /// # Errors
+    /// As [`Self::refusal_of_tool`], as [`Failure::Withheld`].
+    pub fn pass_tool(&self, server: &ServerName, tool: Option<&str>) -> Result<(), Failure> {
+        self.refusal_of_tool(server, tool).map_or(Ok(()), |refusal| Err(withheld(refusal)))
+    }
+
+    /// The refusal of whatever is about a tool of `server` that is in quarantine by now. A tool that nobody knows may be any of
+    /// those that are.
+    pub fn refusal_of_tool(&self, server: &ServerName, tool: Option<&str>) -> Option<Refusal> {
+        let snapshot = self.now.load();
+        let tools = snapshot.tools.get(server)?;
+        let what = match tool {
+            Some(tool) if tools.contains(tool) => format!("its tool `{tool}` is in quarantine"),
+            Some(_) => return None,
+            None => {
+                "a tool of it is in quarantine, and it is not known any more which tool this is of".to_owned()
+            }
+        };
+        Some(quarantined(&what, server))
     }
 
     /// Which of these tools of `server`, by place, are in quarantine.
@@ -259,6 +278,10 @@ pub fn event_of(persons: &bartizan_audit::Persons, response: &Response, begins: 
         message: Some(Text::new(&format!("{}: {}", response.by, response.why))),
         ..Details::default()
     })
+}
+
+fn withheld(refusal: Refusal) -> Failure {
+    Failure::Withheld { words: refusal.message, data: refusal.data.unwrap_or_default(), suspect: None }
 }
 
 fn revoked() -> Refusal {

@@ -8,8 +8,8 @@ use bartizan_mcp::{Era, Message, Refusal};
 use tracing::Instrument;
 
 use crate::{
-    Asker, Gate, badge, contract, opinions, permit::holds::Shielded, quota::Taken, record::tool_called,
-    server::Server,
+    Asker, Gate, badge, call::origins::tools_of, contract, opinions, permit::holds::Shielded, quota::Taken,
+    record::tool_called, server::Server,
 };
 
 /// A request that may be sent: it is within its limits, approved, fits its tool, is judged and permitted, and its beginning is
@@ -63,7 +63,9 @@ pub async fn enter(
         let shield = gate.shield.load_full();
         let shielded = Shielded { shield: &shield, hold: hold.as_ref() };
         // Last, for what it permits enters the caller's window; and nobody is asked about what may not be done anyway.
-        let authorizing = gate.policy.authorize(asker, server, era, is_merged, message, shielded);
+        let tasks = tools_of(gate, asker, server.name(), is_merged, message);
+        let asked = (message, tasks.as_slice());
+        let authorizing = gate.policy.authorize(asker, server, era, is_merged, asked, shielded);
         let permitted = authorizing.instrument(tracing::debug_span!("policy.authorize")).await?;
         // Nobody's token is exchanged for what they may not do.
         badge::check(asker, server, era).await?;

@@ -220,6 +220,12 @@ impl Bundle {
         Some(self.servers.get(server)?.tools.get(tool)?.labels)
     }
 
+    /// What a call of some pinned tool of a server does, whichever that is.
+    pub fn flow_labels_of_any(&self, server: &str) -> FlowLabels {
+        let tools = self.servers.get(server).into_iter().flat_map(|server| server.tools.values());
+        tools.fold(FlowLabels::default(), |all, tool| all.or(tool.labels))
+    }
+
     /// Every policy as one Cedar set, for analysis.
     pub fn policy_set(&self) -> Result<PolicySet, Problems> {
         PolicySet::from_policies(self.policies.values().map(|p| p.policy.clone()))

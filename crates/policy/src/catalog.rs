@@ -56,6 +56,19 @@ pub struct FlowLabels {
     pub destructive: bool,
 }
 
+impl FlowLabels {
+    /// What either does.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            sees_untrusted: self.sees_untrusted || other.sees_untrusted,
+            reads_private: self.reads_private || other.reads_private,
+            sends_out: self.sends_out || other.sends_out,
+            destructive: self.destructive || other.destructive,
+        }
+    }
+}
+
 /// What a tool's pinned definition says of itself; a hint, never a reason to permit (attacks.md EP-07).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]

@@ -159,7 +159,8 @@ pub trait Approvals: Send + Sync {
     /// [`ApprovalError::TooMany`] or [`ApprovalError::Database`]; nothing was asked then.
     async fn ask(&self, request: &Request, now: Timestamp) -> Result<Approval, ApprovalError>;
 
-    /// Decides. That `by` holds the role is the caller's to check; that it is somebody else is checked here.
+    /// Decides. That `by` holds the role is the caller's to check; that it is somebody else is checked here. It is kept who
+    /// decided as `named`.
     ///
     /// # Errors
     /// [`ApprovalError`]; nothing was decided then.
@@ -167,7 +168,7 @@ pub trait Approvals: Send + Sync {
         &self,
         id: &str,
         approve: bool,
-        by: &Caller,
+        (by, named): (&Caller, &str),
         now: Timestamp,
     ) -> Result<Approval, ApprovalError>;
 
@@ -356,7 +357,7 @@ impl Approvals for StoredApprovals {
         &self,
         id: &str,
         approve: bool,
-        by: &Caller,
+        (by, named): (&Caller, &str),
         now: Timestamp,
     ) -> Result<Approval, ApprovalError> {
         let known = self.read(id).await?.ok_or(ApprovalError::Unknown)?;
@@ -369,7 +370,7 @@ impl Approvals for StoredApprovals {
         }
         let decided = Approval {
             standing: if approve { Standing::Approved } else { Standing::Denied },
-            decided_by: Some(by.to_string()),
+            decided_by: Some(named.to_owned()),
             decided_at: Some(now),
             ..known
         };

@@ -106,7 +106,8 @@ async fn conclude(
     if known.standing == Standing::Waiting {
         journal.note(vec![deed(&known, approve, by.identity.subject())]).await?;
     }
-    match decide(approvals, &deciding.id, approve, &by, now).await {
+    let named = by.identity.to_string();
+    match decide(approvals, &deciding.id, approve, (&by, &named), now).await {
         Ok(decided) => {
             say_error(&format!("{}, by {}\n", decided.standing.as_str(), by.identity.subject()));
             Ok(End::Clean)

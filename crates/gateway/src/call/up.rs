@@ -54,7 +54,11 @@ impl Call {
             && let Some(task) = params.get("taskId")
         {
             let text = task.as_str().unwrap_or_default();
-            splice.replace(task, quote(&self.open(Handle::Task, self.bare_task(&text), "task")?));
+            let opened = self.open(Handle::Task, self.bare_task(&text), "task")?;
+            if self.method == "tasks/update" {
+                self.may_update(&opened)?;
+            }
+            splice.replace(task, quote(&opened));
         }
         if let Some(tasks) = params.get("notifications").and_then(|n| n.get("taskIds")) {
             let opened: Vec<_> = tasks

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bartizan_mcp::{
-    Message,
+    Kind, Message,
     json::{Kind as Json, Value},
 };
 use bartizan_shield::Finding;
@@ -49,6 +49,15 @@ impl Call {
     /// [`Failure::Limit`] if it cannot be found out; nothing of it may be shown then.
     pub async fn vet(&mut self, message: &Message) -> Result<Vetted, Failure> {
         self.responses.pass(self.server.name(), &self.asker.caller)?;
+        self.pass_tool()?;
+        match self.pass_task(message) {
+            Ok(()) => {}
+            // Whoever listens goes on hearing of other tasks.
+            Err(_) if message.kind() == Kind::Notification => {
+                return Ok(Vetted { drops: true, ..Vetted::default() });
+            }
+            Err(failure) => return Err(failure),
+        }
         let mut vetted = Vetted::default();
         let mut judged = None;
         if message.result().is_some()

@@ -1,5 +1,6 @@
 //! One legacy conversation with one server: an HTTP session or a process.
 
+mod client_tasks;
 mod errand;
 mod handshake;
 mod questions;
@@ -16,7 +17,7 @@ use std::{
 
 use bartizan_audit::EventId;
 use bartizan_mcp::{
-    Era, Id, Message, Refusal, era,
+    Era, Id, Message, Refusal, Revision, era,
     json::{Value, quote},
     message,
 };
@@ -45,6 +46,7 @@ use crate::{
         stdio::{Process, lock},
     },
 };
+use client_tasks::ClientTasks;
 use errand::Errands;
 
 /// A conversation with a server on behalf of one session.
@@ -56,6 +58,8 @@ pub struct Link {
     hub: Arc<Hub>,
     /// The parameters of the client's `initialize`, to open the conversation again.
     hello: String,
+    /// The revision that the server chose.
+    revision: Option<Revision>,
     way: Mutex<Way>,
     opening: tokio::sync::Mutex<()>,
     /// Others are asked about one message after the other.
@@ -63,6 +67,7 @@ pub struct Link {
     next: AtomicU64,
     inflight: Mutex<HashMap<Id, Errands>>,
     memory: Mutex<Memory>,
+    client_tasks: ClientTasks,
     listening: Mutex<Option<AbortHandle>>,
     /// What was said that answers no request, for what is split over several messages.
     unasked: Mutex<Inspector>,
@@ -122,12 +127,14 @@ impl Link {
             is_merged,
             hub,
             hello,
+            revision: revision_of(&answer).ok(),
             way: Mutex::new(way),
             opening: tokio::sync::Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             next: AtomicU64::new(2),
             inflight: Mutex::default(),
             memory: Mutex::default(),
+            client_tasks: ClientTasks::default(),
             listening: Mutex::default(),
             unasked: Mutex::default(),
         });

@@ -327,6 +327,11 @@ pub fn refusal_of(no_link: NoLink, server: &str) -> Refusal {
             let text = error.and_then(|e| e.get("message")).and_then(Value::as_str).unwrap_or_default();
             let code =
                 answer.error_code().and_then(|c| i32::try_from(c).ok()).unwrap_or(code::INTERNAL_ERROR);
+            if code == code::URL_ELICITATION_REQUIRED {
+                // No revision is agreed on yet, so nobody can be asked to open anything (spec.md B-41).
+                let text = format!("the server `{server}` wants an address opened before it says who it is");
+                return Refusal::new(400, code::UPSTREAM_PROTOCOL, text);
+            }
             let refusal = Refusal::new(400, code, text);
             match error.and_then(|e| e.get("data")) {
                 Some(data) => refusal.with_data(data.text()),
@@ -389,7 +394,10 @@ pub async fn exchange(
                 };
                 server.voice().answered(asker, None, &answer, judged.is_ok());
                 let text = match judged {
-                    Ok(()) => text,
+                    Ok(()) => {
+                        link.note_client_task(&asked, message);
+                        text
+                    }
                     Err(refusal) => {
                         gate.recorder.stopped(&asker.caller, server.name(), "answer", &refusal);
                         refused_answer(&text, &refusal)
@@ -472,6 +480,10 @@ async fn notification(
         _ => {
             for link in &session.links {
                 let server = link.server();
+                // What becomes of an answer is for whoever asked.
+                if method == "notifications/tasks/status" && !link.has_client_task(message) {
+                    continue;
+                }
                 let is_known = era::is_client_notification(Era::Legacy, &method) || server.allows(&method);
                 if !is_known || opinions::word(gate, server, message).await.is_err() {
                     continue;

@@ -22,7 +22,7 @@ use super::{
     shown::{Shown, forwarded},
     unready,
 };
-use crate::{Asker, server::Server};
+use crate::{Asker, record::Recorder, server::Server};
 
 /// How long a request waits, and its decision is good (attacks.md EP-08).
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -59,6 +59,22 @@ impl Approver {
         }
         self.is_operator || self.roles.contains(&approval.role)
     }
+
+    /// Whether he may decide about `approval` now.
+    fn check(&self, approval: &Approval, now: Timestamp) -> Result<(), Undecided> {
+        let (asker, he) = (&approval.binding.caller, &self.identity);
+        let is_own = (asker.issuer(), asker.subject()) == (he.issuer(), he.subject());
+        if !self.may_decide(approval) {
+            return Err(Undecided::Role(approval.role.clone()));
+        }
+        if approval.standing != Standing::Waiting || approval.expires_at <= now {
+            return Err(ApprovalError::NotWaiting.into());
+        }
+        if is_own && !approval.by_self {
+            return Err(ApprovalError::Own.into());
+        }
+        Ok(())
+    }
 }
 
 /// Why nothing was decided.
@@ -67,6 +83,9 @@ pub enum Undecided {
     /// The tool or the policy is no longer what it was when this was asked.
     #[error("the tool or the policy has changed since this was asked, so an approval would be worth nothing")]
     Changed,
+    /// The decision cannot be recorded.
+    #[error("it is not decided, for that cannot be recorded: {0}")]
+    Unrecorded(String),
     /// The approver may not decide about this.
     #[error("only `{0}` may decide about this request")]
     Role(String),
@@ -75,7 +94,7 @@ pub enum Undecided {
     Store(#[from] ApprovalError),
 }
 
-/// Decides about the request `id`, as `by` may.
+/// Decides about the request `id`, as `by` may, who is kept as `named`. Whoever calls this has recorded it.
 ///
 /// # Errors
 /// [`Undecided`]; nothing was decided then.
@@ -83,14 +102,14 @@ pub async fn decide(
     approvals: &dyn Approvals,
     id: &str,
     approve: bool,
-    by: &Approver,
+    (by, named): (&Approver, &str),
     now: Timestamp,
 ) -> Result<Approval, Undecided> {
     let known = approvals.read(id).await?.ok_or(ApprovalError::Unknown)?;
     if !by.may_decide(&known) {
         return Err(Undecided::Role(known.role));
     }
-    Ok(approvals.decide(id, approve, &by.identity, now).await?)
+    Ok(approvals.decide(id, approve, (&by.identity, named), now).await?)
 }
 
 /// A call that people have yet to approve.
@@ -266,16 +285,29 @@ impl Policy {
         Ok(waiting)
     }
 
-    /// Decides about the request `id`, as `by` may.
+    /// Decides about the request `id`, as `by` may; that is on record in `recorder` before it is done, and wherever it is kept
+    /// he goes by his pseudonym, so that he goes when he is erased.
     ///
     /// # Errors
     /// [`Undecided`]; nothing was decided then.
-    pub async fn decide(&self, id: &str, approve: bool, by: &Approver) -> Result<Approval, Undecided> {
-        let (_, is_current) = self.request(id).await?.ok_or(ApprovalError::Unknown)?;
+    pub async fn decide(
+        &self,
+        recorder: &Recorder,
+        id: &str,
+        approve: bool,
+        by: &Approver,
+    ) -> Result<Approval, Undecided> {
+        let (known, is_current) = self.request(id).await?.ok_or(ApprovalError::Unknown)?;
         if approve && !is_current {
             return Err(Undecided::Changed);
         }
-        decide(self.approvals.as_ref(), id, approve, by, self.clock.now()).await
+        // What cannot be decided is not on record as decided.
+        by.check(&known, self.clock.now())?;
+        let person = recorder.log().persons().of(&by.identity);
+        let named = person.map_err(|error| Undecided::Unrecorded(error.to_string()))?.pseudonym().to_string();
+        let recorded = recorder.decides(&by.identity, &known, approve).await;
+        recorded.map_err(|lost| Undecided::Unrecorded(lost.to_string()))?;
+        decide(self.approvals.as_ref(), id, approve, (by, &named), self.clock.now()).await
     }
 
     fn unapproved(&self, open: &[Approval], era: Era, call: &Pending<'_>) -> Refusal {
@@ -369,6 +401,12 @@ fn too_many(era: Era) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bartizan_audit::{AuditFolder, Options};
+    use bartizan_model::{ManualClock, SeededEntropy};
+    use bartizan_store::{Database, Keeper, Sealer, StoredApprovals, StoredFlows, StoredPins};
+
     use super::*;
 
     fn call(params: &str) -> Digest {
@@ -450,6 +488,58 @@ mod tests {
         }
     }
 
+    /// What cannot be recorded is not decided; and whoever decides is kept by his pseudonym.
+    #[tokio::test]
+    async fn a_decision_is_on_record_before_it_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_unix(100)));
+        let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
+        let sealer = Arc::new(Sealer::new(&[1; 32]).unwrap());
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let pins = Arc::new(StoredPins::new(database.clone(), Arc::clone(&sealer), None));
+        let keeper = Keeper::new(pins, clock.clone()).await.unwrap();
+        let approvals = Arc::new(StoredApprovals::new(database.clone(), sealer, entropy.clone()));
+        let flows = Arc::new(StoredFlows::new(database.clone()));
+        let policy = Policy::new(keeper, flows, approvals.clone(), clock.clone());
+        let audit = AuditFolder::open(&folder.path().join("audit"), entropy).unwrap();
+        let log = audit.start("gate", clock.clone(), Options::default()).unwrap();
+        let recorder = Recorder::new(log.clone(), clock);
+        let Approval { binding, .. } = asked(Caller::new("https://issuer.example", "ann", "agent"), "boss");
+        let request = Request {
+            binding,
+            role: "boss".into(),
+            by_self: false,
+            words: String::new(),
+            lifetime: LIFETIME,
+        };
+        let id = approvals.ask(&request, Timestamp::from_unix(100)).await.unwrap().id;
+        let bea = Approver {
+            identity: Caller::new("https://issuer.example", "bea", "console"),
+            roles: BTreeSet::from(["boss".to_owned()]),
+            is_operator: false,
+        };
+        // There is no room for her in the log.
+        let people = folder.path().join("audit/people");
+        let aside = folder.path().join("aside");
+        std::fs::rename(&people, &aside).unwrap();
+        std::fs::write(&people, "").unwrap();
+        let refused = policy.decide(&recorder, &id, false, &bea).await;
+        assert!(matches!(refused, Err(Undecided::Unrecorded(_))), "{refused:?}");
+        assert_eq!(approvals.read(&id).await.unwrap().unwrap().standing, Standing::Waiting);
+        std::fs::remove_file(&people).unwrap();
+        std::fs::rename(&aside, &people).unwrap();
+        let before = log.durable();
+        let decided = policy.decide(&recorder, &id, false, &bea).await.unwrap();
+        assert_eq!((decided.standing, log.durable()), (Standing::Denied, before + 1));
+        let pseudonym = log.persons().of(&bea.identity).unwrap().pseudonym().to_string();
+        assert_eq!(decided.decided_by, Some(pseudonym));
+        // Nothing is on record of what cannot be decided any more.
+        let again = policy.decide(&recorder, &id, false, &bea).await;
+        assert!(matches!(again, Err(Undecided::Store(ApprovalError::NotWaiting))), "{again:?}");
+        assert_eq!(log.durable(), before + 1);
+        database.close().await;
+    }
+
     #[test]
     fn who_has_the_role_decides_and_for_oneself_only_oneself() {
         let person = |name: &str, role: &str| Approver {
@@ -466,5 +556,17 @@ mod tests {
         assert!(operator.may_decide(&asked(ann.clone(), "boss")));
         assert!(!operator.may_decide(&asked(ann, SELF)), "nobody says for another what he means");
         assert!(operator.may_decide(&asked(Caller::local_owner(), SELF)));
+
+        // What can still be decided, before that is on record.
+        let (bob, of_ann) =
+            (person("bob", "boss"), asked(Caller::new("https://issuer.example", "ann", "agent"), "boss"));
+        let at = Timestamp::from_unix;
+        assert!(bob.check(&of_ann, at(299)).is_ok());
+        assert!(matches!(bob.check(&of_ann, at(300)), Err(Undecided::Store(ApprovalError::NotWaiting))));
+        let denied = Approval { standing: Standing::Denied, ..of_ann.clone() };
+        assert!(matches!(bob.check(&denied, at(1)), Err(Undecided::Store(ApprovalError::NotWaiting))));
+        assert!(matches!(person("bob", "clerk").check(&of_ann, at(1)), Err(Undecided::Role(_))));
+        let herself = person("ann", "boss").check(&of_ann, at(1));
+        assert!(matches!(herself, Err(Undecided::Store(ApprovalError::Own))));
     }
 }

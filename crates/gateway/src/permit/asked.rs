@@ -5,9 +5,16 @@ use bartizan_policy::Action;
 
 use crate::merged;
 
-/// Requests outside tools that carry nothing of the caller's to their server but a handle.
-pub(super) const CARRY_NOTHING: [&str; 5] =
-    ["resources/unsubscribe", "tasks/cancel", "tasks/get", "tasks/list", "tasks/result"];
+/// Requests outside tools that carry nothing of the caller's to their server but a handle. The addresses of a subscription are
+/// judged one by one.
+pub(super) const CARRY_NOTHING: [&str; 6] = [
+    "resources/unsubscribe",
+    "subscriptions/listen",
+    "tasks/cancel",
+    "tasks/get",
+    "tasks/list",
+    "tasks/result",
+];
 
 /// What a message asks for, in the policy's words.
 pub(super) enum Asked {

@@ -50,7 +50,7 @@ impl Question {
             found.is_some_and(|value| !value.is_null() && value.as_bool() != Some(false))
         };
         match self {
-            Self::Elicitation if mode_of(params) == "url" => has(&["elicitation", "url"]),
+            Self::Elicitation if mode_of(params) == Some(Mode::Url) => has(&["elicitation", "url"]),
             // An empty `elicitation` means forms.
             Self::Elicitation => {
                 has(&["elicitation", "form"]) || (has(&["elicitation"]) && !has(&["elicitation", "url"]))
@@ -60,6 +60,15 @@ impl Question {
             Self::Sampling => has(&["sampling"]),
         }
     }
+}
+
+/// How an elicitation asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// By fields to fill in.
+    Form,
+    /// By an address to open.
+    Url,
 }
 
 /// The policies that `may_ask` stands for.
@@ -113,16 +122,21 @@ impl Policy {
     ) -> Result<(), Refusal> {
         let ready = self.ready().ok_or_else(unready)?;
         let text = |name| params.and_then(|p| p.get(name)).and_then(Value::as_str);
-        let (hints, url, mode, include);
+        let (hints, url, include);
         let action = match question {
-            Question::Elicitation => {
-                mode = mode_of(params);
-                url = text("url");
-                if mode == "url" && !url.as_deref().is_some_and(is_safe) {
-                    return Err(refused("the address it would have opened is no https URL of a named host"));
+            Question::Elicitation => match mode_of(params) {
+                Some(Mode::Form) => ServerAction::Elicit { mode: "form", url: None },
+                Some(Mode::Url) => {
+                    url = text("url");
+                    if !url.as_deref().is_some_and(is_safe) {
+                        return Err(refused(
+                            "the address it would have opened is no https URL of a named host",
+                        ));
+                    }
+                    ServerAction::Elicit { mode: "url", url: url.as_deref() }
                 }
-                ServerAction::Elicit { mode: &mode, url: url.as_deref().filter(|_| mode == "url") }
-            }
+                None => return Err(refused("clients could read it as a form or as an address to open")),
+            },
             Question::Roots => ServerAction::Roots,
             Question::Sampling => {
                 let named = params.and_then(|p| p.get("modelPreferences")).and_then(|p| p.get("hints"));
@@ -276,10 +290,17 @@ fn refused(because: &str) -> Refusal {
         .with_data(r#"{"source":"bartizan","reason":"policy.question"}"#)
 }
 
-/// The mode of an elicitation; without a word of it, a form.
-fn mode_of(params: Option<Value<'_>>) -> String {
-    let mode = params.and_then(|p| p.get("mode")).and_then(Value::as_str);
-    mode.map_or_else(|| "form".to_owned(), |mode| mode.into_owned())
+/// The mode of an elicitation; without a word of it, a form (26/elicitation). `None` if some client could read another: of a
+/// mode that is none, or of what only an address has.
+fn mode_of(params: Option<Value<'_>>) -> Option<Mode> {
+    let member = |name| params.and_then(|p| p.get(name));
+    match member("mode") {
+        Some(mode) if mode.as_str().as_deref() == Some("url") => Some(Mode::Url),
+        Some(mode) if mode.as_str().as_deref() != Some("form") => None,
+        // Where the mode is not looked at, these make it an address.
+        _ if member("url").or(member("elicitationId")).is_some() => None,
+        _ => Some(Mode::Form),
+    }
 }
 
 fn brings_tools(params: Option<Value<'_>>) -> bool {
@@ -343,6 +364,24 @@ mod tests {
             source.text
         );
         assert!(!source.text.contains("web") && source.text.contains("max_tokens <= 100000"));
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_modes_has_none() {
+        let mode = |params: &str| mode_of(Some(Value::of(params)));
+        assert!(mode_of(None) == Some(Mode::Form) && mode("{}") == Some(Mode::Form));
+        assert!(mode(r#"{"mode":"form","requestedSchema":{}}"#) == Some(Mode::Form));
+        assert!(mode(r#"{"mode":"\u0075rl","url":"https://a.example/"}"#) == Some(Mode::Url));
+        for bad in [
+            r#"{"url":"https://a.example/"}"#,
+            r#"{"elicitationId":"e"}"#,
+            r#"{"mode":"form","url":null}"#,
+            r#"{"mode":null}"#,
+            r#"{"mode":"URL"}"#,
+            r#"{"mode":["url"]}"#,
+        ] {
+            assert!(mode(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

@@ -62,8 +62,6 @@ pub(super) struct Ready {
     pub(super) bundle: Arc<Bundle>,
     /// The approved tools and prompts it speaks of.
     pub(super) tools: Digest,
-    /// Whether anything can be kept from going out by what has entered.
-    pub(super) minds_flow: bool,
     /// Whether the operator's own policies ask what has entered: every call then asks the store, not this process's memory.
     pub(super) reads_flow: bool,
     /// Whether the shipped rule holds.
@@ -171,16 +169,12 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
     };
     let loaded =
         Bundle::load(&sources, &catalog, &rules.config.roles).map_err(|problems| problems.0.join("\n"))?;
-    let has_private = catalog
-        .tools()
-        .any(|(_, server, _, tool)| tool.flow.unwrap_or_else(|| server.trust.default_labels()).reads_private);
     let speaks_of_flow = rules.policies.iter().any(|source| source.text.contains("flow"));
     let ready = Ready {
         pins: set.version(),
         edition,
         bundle: Arc::new(loaded.bundle),
         tools: tools_of(rules, set),
-        minds_flow: has_private || speaks_of_flow || rules.servers.values().any(|t| *t == Trust::Internal),
         reads_flow: speaks_of_flow,
         has_rule: !rules.config.flow.dangerous_no_rule,
         trust: rules.servers.clone(),

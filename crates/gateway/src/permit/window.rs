@@ -71,14 +71,13 @@ impl Policy {
         lock(&decided).take().ok_or_else(unready)
     }
 
-    /// Whether all that a call brings was put on record a moment ago, if nobody has reset it since.
-    pub(super) fn is_recorded(&self, asker: &Asker, labels: FlowLabels) -> bool {
-        let now = self.clock.now();
+    /// Whether all that a call brings was put on record a moment ago and is in the `window`, if nobody has reset it since.
+    pub(super) fn is_recorded(&self, asker: &Asker, labels: FlowLabels, window: Duration) -> bool {
+        let (now, again) = (self.clock.now(), RECORD_AGAIN.min(window));
         let recorded = lock(&self.recorded);
         let mine = recorded.get(&asker.key);
-        brought(labels).all(|label| {
-            mine.and_then(|m| m.labels.get(&label)).is_some_and(|at| now.since(*at) < RECORD_AGAIN)
-        })
+        brought(labels)
+            .all(|label| mine.and_then(|m| m.labels.get(&label)).is_some_and(|at| now.since(*at) < again))
     }
 
     /// How often windows had been reset when something of the caller's was last put on record here.

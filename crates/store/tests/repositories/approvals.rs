@@ -67,8 +67,8 @@ async fn an_approval_is_good_for_the_very_call_once_and_for_a_while() {
         assert_eq!(approvals.ask(&request(binding()), at(1)).await.unwrap(), asked, "asked once");
         assert_eq!(open(&approvals, &binding(), 1).await, Some(asked.clone()));
         assert_eq!(approvals.waiting(at(1)).await.unwrap(), std::slice::from_ref(&asked));
-        let decided = approvals.decide(&asked.id, true, &caller("bob"), at(2)).await.unwrap();
-        assert_eq!(decided.standing, Standing::Approved);
+        let decided = approvals.decide(&asked.id, true, (&caller("bob"), "bob"), at(2)).await.unwrap();
+        assert_eq!((decided.standing, decided.decided_by.as_deref()), (Standing::Approved, Some("bob")));
 
         for other in [
             Binding { caller: caller("eve"), ..binding() },
@@ -87,7 +87,7 @@ async fn an_approval_is_good_for_the_very_call_once_and_for_a_while() {
         assert_eq!(open(&approvals, &binding(), 59).await, None);
 
         let late = approvals.ask(&request(binding()), at(100)).await.unwrap();
-        approvals.decide(&late.id, true, &caller("bob"), at(101)).await.unwrap();
+        approvals.decide(&late.id, true, (&caller("bob"), "bob"), at(101)).await.unwrap();
         assert_eq!(open(&approvals, &binding(), 160).await, None, "too late");
         assert_eq!(approvals.forget(at(161)).await.unwrap(), 2);
         assert_eq!(approvals.read(&late.id).await.unwrap(), None);
@@ -100,22 +100,22 @@ async fn deciding_is_for_somebody_else_and_is_final() {
     each(async |bench| {
         let approvals = store(bench.open().await);
         let asked = approvals.ask(&request(binding()), at(0)).await.unwrap();
-        let own = approvals.decide(&asked.id, true, &caller("ann"), at(1)).await;
+        let own = approvals.decide(&asked.id, true, (&caller("ann"), "ann"), at(1)).await;
         assert!(matches!(own, Err(ApprovalError::Own)));
-        approvals.decide(&asked.id, false, &caller("bob"), at(1)).await.unwrap();
-        let again = approvals.decide(&asked.id, true, &caller("bob"), at(2)).await;
+        approvals.decide(&asked.id, false, (&caller("bob"), "bob"), at(1)).await.unwrap();
+        let again = approvals.decide(&asked.id, true, (&caller("bob"), "bob"), at(2)).await;
         assert!(matches!(again, Err(ApprovalError::NotWaiting)));
         assert!(is_denied(&approvals, &binding(), 3).await);
         assert_eq!(approvals.ask(&request(binding()), at(4)).await.unwrap().standing, Standing::Denied);
-        let nobody = approvals.decide("0", true, &caller("bob"), at(5)).await;
+        let nobody = approvals.decide("0", true, (&caller("bob"), "bob"), at(5)).await;
         assert!(matches!(nobody, Err(ApprovalError::Unknown)));
 
         let mine = Request { by_self: true, ..request(Binding { policy: "9".to_owned(), ..binding() }) };
         let mine = approvals.ask(&mine, at(6)).await.unwrap();
-        approvals.decide(&mine.id, true, &caller("ann"), at(7)).await.unwrap();
+        approvals.decide(&mine.id, true, (&caller("ann"), "ann"), at(7)).await.unwrap();
         let late =
             approvals.ask(&request(Binding { policy: "10".to_owned(), ..binding() }), at(8)).await.unwrap();
-        let expired = approvals.decide(&late.id, true, &caller("bob"), at(68)).await;
+        let expired = approvals.decide(&late.id, true, (&caller("bob"), "bob"), at(68)).await;
         assert!(matches!(expired, Err(ApprovalError::NotWaiting)));
     })
     .await;
@@ -132,7 +132,7 @@ async fn whoever_writes_to_the_database_approves_nothing() {
         // A decision that was right cannot be carried to another call, nor be drawn out.
         let other = Binding { bytes: Digest::of(b"other"), ..binding() };
         let asked = approvals.ask(&request(other.clone()), at(0)).await.unwrap();
-        approvals.decide(&asked.id, true, &caller("bob"), at(1)).await.unwrap();
+        approvals.decide(&asked.id, true, (&caller("bob"), "bob"), at(1)).await.unwrap();
         let late = format!("UPDATE approvals SET expires_at = expires_at + 1000 WHERE id = '{}'", asked.id);
         assert_eq!(bench.meddle(&late).await, 1);
         assert!(is_denied(&approvals, &other, 2).await);
@@ -145,7 +145,7 @@ async fn whoever_writes_to_the_database_approves_nothing() {
             let nth = Binding { policy: format!("changed {number}"), ..binding() };
             let asked = approvals.ask(&request(nth), at(0)).await.unwrap();
             bench.meddle(&format!("UPDATE approvals SET {change} WHERE id = '{}'", asked.id)).await;
-            let decided = approvals.decide(&asked.id, true, &caller("bob"), at(1)).await;
+            let decided = approvals.decide(&asked.id, true, (&caller("bob"), "bob"), at(1)).await;
             assert!(matches!(decided, Err(ApprovalError::NotWaiting)), "{change}: {decided:?}");
         }
     })
@@ -187,7 +187,7 @@ async fn of_many_calls_at_once_one_uses_the_approval() {
         }
         ids.dedup();
         assert_eq!(ids.len(), 1, "one request for one call");
-        store(processes[0].clone()).decide(&ids[0], true, &caller("bob"), at(1)).await.unwrap();
+        store(processes[0].clone()).decide(&ids[0], true, (&caller("bob"), "bob"), at(1)).await.unwrap();
         let calls = (0..16).map(|n| {
             let approvals = store(processes[n % 2].clone());
             tokio::spawn(async move { redeem(&approvals, &binding(), 2).await })
@@ -212,11 +212,11 @@ async fn where_two_roles_must_agree_both_do_or_nothing_is_used() {
         let second = Request { role: "auditor".to_owned(), ..request(binding()) };
         let second = approvals.ask(&second, at(1)).await.unwrap();
         assert_ne!(first.id, second.id, "each role is asked");
-        approvals.decide(&first.id, true, &caller("bob"), at(2)).await.unwrap();
+        approvals.decide(&first.id, true, (&caller("bob"), "bob"), at(2)).await.unwrap();
         let Redemption::Open(open) = both(3).await else { panic!("one of two is not enough") };
         let standings: Vec<_> = open.iter().flatten().map(|known| known.standing).collect();
         assert_eq!(standings, [Standing::Approved, Standing::Waiting]);
-        approvals.decide(&second.id, true, &caller("eve"), at(4)).await.unwrap();
+        approvals.decide(&second.id, true, (&caller("eve"), "eve"), at(4)).await.unwrap();
         let Redemption::Granted(granted) = both(5).await else { panic!("both said yes") };
         assert_eq!(granted.len(), 2);
         assert_eq!(both(6).await, Redemption::Open(vec![None, None]), "both are used up");
@@ -232,7 +232,7 @@ async fn who_is_denied_again_and_again_asks_nobody_for_a_while() {
         let nth = |n: i64| request(Binding { policy: n.to_string(), ..binding() });
         for n in 0..DENIED_PER_CALLER {
             let asked = approvals.ask(&nth(n), at(0)).await.unwrap();
-            approvals.decide(&asked.id, false, &caller("bob"), at(1)).await.unwrap();
+            approvals.decide(&asked.id, false, (&caller("bob"), "bob"), at(1)).await.unwrap();
         }
         let client =
             bartizan_model::Caller::new(caller("ann").issuer(), caller("ann").subject(), "another client");

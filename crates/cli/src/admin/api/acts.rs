@@ -1,7 +1,10 @@
 //! What an administrator can do: by the same functions that the commands use.
 
 use bartizan_gateway::{
-    permit::{approvals::Undecided, claims_of_token},
+    permit::{
+        approvals::{Approver, Undecided},
+        claims_of_token,
+    },
     responses::event_of,
 };
 use bartizan_model::{Caller, Clock, ServerName, SystemClock, Timestamp};
@@ -293,11 +296,14 @@ impl Api {
             }
             Act::Decide { id, approve } => {
                 // By the roles that the policies in force give him, as at every other place where somebody decides.
-                let by = admin.gate.policy().approver(claims_of_token(&admitted.token));
-                match admin.gate.policy().decide(id, *approve, &by).await {
-                    Ok(decided) => {
-                        admin.gate.recorder().decided(&admitted.caller, &decided);
-                        Ok(json!({ "id": id, "state": decided.standing.as_str() }))
+                let policy = admin.gate.policy();
+                let by = policy.approver(claims_of_token(&admitted.token));
+                // On record with the application that he came by.
+                let by = Approver { identity: admitted.caller.clone(), ..by };
+                match policy.decide(admin.gate.recorder(), id, *approve, &by).await {
+                    Ok(decided) => Ok(json!({ "id": id, "state": decided.standing.as_str() })),
+                    Err(lost @ Undecided::Unrecorded(_)) => {
+                        Err(Refused::new(503, "audit.lost", lost.to_string()))
                     }
                     Err(Undecided::Store(ApprovalError::Database(error))) => Err(unusable(error)),
                     Err(Undecided::Store(ApprovalError::Unknown)) => {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bartizan_audit::EventId;
-use bartizan_mcp::{Era, Kind, Message, Refusal, code, era, json::Value, message};
+use bartizan_mcp::{Era, Kind, Message, Refusal, Revision, code, era, json::Value, message};
 use bartizan_shield::Inspector;
 
 use super::{Errand, Link, Way};
 use crate::{
+    Gate,
     inspect::{self, Known, Passed},
     naming,
     permit::Question,
@@ -50,29 +51,58 @@ impl Errand {
     }
 }
 
+/// The refusal of what its client is not asked.
+pub(super) fn unasked(why: &str) -> Refusal {
+    Refusal::new(200, code::FORBIDDEN, why).with_data(r#"{"source":"bartizan","reason":"policy.question"}"#)
+}
+
 impl Link {
     /// Whether the client takes such a question and the policy lets it be put; a refusal is recorded.
     fn is_permitted(&self, message: &Message, method: &str) -> bool {
         let Some(gate) = self.gate.upgrade() else { return false };
-        // What the operator added by `allow_methods` he permitted.
-        let Some(question) = Question::of(method) else { return true };
-        let params = message.params();
-        let judged = match Value::of(&self.hello).get("capabilities") {
-            Some(declared) if question.is_declared(declared, params) => {
-                let client = self.asker.caller.client();
-                gate.policy.may_ask(&self.server, client, Era::Legacy, question, params)
+        let judged = match Question::of(method) {
+            Some(question) => self.judge(&gate, question, message.params()),
+            // A client's list of tasks is of all servers'.
+            None if era::is_server_request(Era::Legacy, method) && !self.has_client_task(message) => {
+                Err(unasked("the client made no such task of a question of this server"))
             }
-            _ => Err(Refusal::new(
-                200,
-                code::FORBIDDEN,
-                "the client did not declare that it can be asked this",
-            )
-            .with_data(r#"{"source":"bartizan","reason":"policy.question"}"#)),
+            // What the operator added by `allow_methods` he permitted.
+            None => Ok(()),
         };
         let Err(refusal) = judged else { return true };
         tracing::warn!(server = %self.server.name(), method, reason = %refusal.message, "a question was not put");
         gate.recorder.stopped(&self.asker.caller, self.server.name(), method, &refusal);
         false
+    }
+
+    /// Whether the client takes a question and the policy lets it be put.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) fn judge(
+        &self,
+        gate: &Gate,
+        question: Question,
+        params: Option<Value<'_>>,
+    ) -> Result<(), Refusal> {
+        let declared = Value::of(&self.hello).get("capabilities");
+        if !declared.is_some_and(|declared| question.is_declared(declared, params)) {
+            return Err(unasked("the client did not declare that it can be asked this"));
+        }
+        let mode = params.and_then(|params| params.get("mode")).and_then(Value::as_str);
+        if mode.as_deref() == Some("url") && !self.is_newest() {
+            return Err(unasked("clients of this revision open no addresses"));
+        }
+        let client = self.asker.caller.client();
+        gate.policy.may_ask(&self.server, client, Era::Legacy, question, params)
+    }
+
+    /// Whether client and server speak the one legacy revision that knows of addresses to open (spec.md B-41). On the merged
+    /// endpoint the client's may be another than the server's.
+    fn is_newest(&self) -> bool {
+        let newest = Revision::V2025_11_25;
+        let asked = Value::of(&self.hello).get("protocolVersion").and_then(Value::as_str);
+        self.revision == Some(newest) && (!self.is_merged || asked.as_deref() == Some(newest.name()))
     }
 
     /// Whether the shield lets a server's question pass.

@@ -85,7 +85,9 @@ impl Link {
                     0,
                     message,
                 );
-                if let Ok(Down::Pass(text)) = call.incoming(message, &Vetted::default()) {
+                if call.pass_task(message).is_ok()
+                    && let Ok(Down::Pass(text)) = call.incoming(message, &Vetted::default())
+                {
                     self.hub.general().push(text);
                 }
             }

@@ -1,15 +1,64 @@
-//! Refusals that a person can lift on a page: a client that can show a URL is told which (spec.md B-41, C-66).
+//! Errors that have a client show URLs (spec.md B-41, C-66): the gate's own, where a person can lift a refusal on a page; and
+//! those of servers, each of whose URLs is a question like any other (attacks.md II-02).
 
+use bartizan_audit::EventId;
 use bartizan_mcp::{
-    Refusal, Revision, code,
-    json::{Value, quote},
+    Message, Refusal, Revision, code,
+    json::{Kind as Json, Value, quote},
 };
 use bartizan_model::Entropy;
 
-use super::{Link, Way};
-use crate::upstream::Failure;
+use super::{Errand, Link, Way, questions::unasked};
+use crate::{naming, permit::Question, record::Unasked, upstream::Failure};
+
+/// What an error that has a client show URLs asks by.
+const ASKS: &str = "elicitation/create";
+
+impl Errand {
+    /// Judges the URLs that the error `message` of the server has the client show. Answers what goes on in its place, with the
+    /// server's name where people read it; `None` if it has it show none.
+    ///
+    /// # Errors
+    /// [`Failure::Question`] if one of them may not be shown; nobody sees any of it then.
+    pub fn visits(&self, message: &Message, call: Option<EventId>) -> Result<Option<Message>, Failure> {
+        if message.error_code() != Some(i64::from(code::URL_ELICITATION_REQUIRED)) {
+            return Ok(None);
+        }
+        let link = &self.link;
+        let voice = link.server.voice();
+        let visits = naming::visits(message).filter(|visits| visits.kind() == Json::Array);
+        let visits: Vec<_> = visits.into_iter().flat_map(Value::elements).collect();
+        let judged = match visits.is_empty() {
+            true => Err(unasked("it names no address to open")),
+            false => visits.iter().try_for_each(|visit| link.may_show(*visit)),
+        };
+        if let Err(refusal) = judged {
+            voice.asked(&link.asker, call, ASKS, Some(Unasked::Policy));
+            return Err(Failure::Question { method: ASKS.to_owned(), refusal: Box::new(refusal) });
+        }
+        let mut splice = message.splice();
+        for visit in visits {
+            splice.replace(visit, naming::named(link.server.name(), visit));
+            voice.asked_by_name(&link.asker, call, ASKS);
+        }
+        let named = Message::from_spliced(splice.finish());
+        named.map(Some).map_err(|_| Failure::Protocol("the addresses it names cannot be read".into()))
+    }
+}
 
 impl Link {
+    /// Whether the server may have the client show the URL that `visit` names, an element of `elicitations`.
+    fn may_show(&self, visit: Value<'_>) -> Result<(), Refusal> {
+        let gate = self.gate.upgrade().ok_or_else(|| unasked("the gateway is about to stop"))?;
+        let is = |name: &str, wanted: &dyn Fn(&str) -> bool| {
+            visit.get(name).and_then(Value::as_str).is_some_and(|text| wanted(&text))
+        };
+        if !is("mode", &|mode| mode == "url") || !is("elicitationId", &|id| !id.is_empty()) {
+            return Err(unasked("it does not say which address is to be opened, and for what"));
+        }
+        self.judge(&gate, Question::Elicitation, Some(visit))
+    }
+
     /// An error of ours in the place of a response. To a client that can show a URL, an account that is not linked is a
     /// URL to show (spec.md B-41, C-66).
     pub(super) fn failed(&self, failure: &Failure) -> Refusal {

@@ -204,10 +204,24 @@ fn ep_08_somebody_who_holds_the_role_decides_on_a_page() {
     assert_eq!(office.send("bob\u{202e}").status, 200);
     assert_ne!(page(&office.send("bob\u{202e}")), path, "it is used up");
     assert_eq!(office.calls(), 1);
-    eventually("both are in the audit log", || {
+    let log = eventually("both are in the audit log", || {
         let log = audit(&office.gate);
-        (log.contains("approval.granted") && log.contains("decided about request")).then_some(())
+        (log.contains("was approved by") && log.contains("decided about request")).then_some(log)
     });
+    // By the same pseudonym: whoever approved goes by nothing else, wherever that is kept.
+    let entries: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let words = |entry: &Value| entry["message"].as_str().unwrap_or_default().to_owned();
+    let decided = entries.iter().find(|entry| words(entry).starts_with("decided about")).unwrap();
+    let used = entries.iter().find(|entry| words(entry).contains("was approved by")).unwrap();
+    let by = words(used).rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(decided["person"].as_str(), Some(by.as_str()), "{log}");
+    for entry in fs::read_dir(office.gate.state().join("audit")).unwrap().flatten() {
+        let files = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+        for file in files.filter(|file| file.path().extension().is_none_or(|kind| kind != "person")) {
+            let bytes = fs::read(file.path()).unwrap();
+            assert!(!bytes.windows(4).any(|part| part == b"/bea"), "{:?}", file.path());
+        }
+    }
 }
 
 fn audit(gate: &Gate) -> String {

@@ -152,6 +152,125 @@ fn ii_14_untrusted_text_and_private_data_do_not_go_out_together() {
     assert_eq!(call("mail", "send").code(), Some(FORBIDDEN));
 }
 
+/// What entered from a server that is there no more is in the window all the same.
+#[test]
+fn ii_14_what_a_server_brought_that_is_gone_does_not_go_out() {
+    let (web, files, mail) = (
+        server(json!([tool("fetch", json!({}))])),
+        server(json!([tool("open", json!({}))])),
+        server(json!([tool("send", json!({}))])),
+    );
+    let labels = "[policy.tools.web.fetch]\nflow = { sees_untrusted = true }\n\
+                  [policy.tools.mail.send]\nflow = { sends_out = true }\n";
+    let (web_and_mail, all) = (
+        format!("{labels}{}{}", config("web", &web, ""), config("mail", &mail, "")),
+        config("files", &files, "trust = \"internal\""),
+    );
+    let gate = Gate::start(&format!("{web_and_mail}{all}"));
+    for server in ["web", "files", "mail"] {
+        assert_eq!(names(&gate, &format!("/mcp/{server}")).len(), 1);
+    }
+    let call = |server: &str, tool: &str| gate.client().call(&format!("/mcp/{server}"), tool, "{}");
+    assert_eq!(call("web", "fetch").said(), "done");
+    assert_eq!(call("files", "open").said(), "done");
+    gate.reconfigure(&web_and_mail);
+    assert_eq!(call("files", "open").status, 404, "it is gone");
+    let blocked = call("mail", "send");
+    assert_eq!((blocked.status, blocked.code()), (403, Some(FORBIDDEN)), "{}", blocked.text());
+    assert_eq!(call("web", "fetch").said(), "done", "what sends nothing goes on");
+    assert!(mail.heard_of("tools/call").is_empty());
+}
+
+/// What comes of a task is what its tool brings, whoever asks for it and however; and whoever may not ask about tasks does not
+/// hear of them by listening.
+#[test]
+fn ii_14_what_comes_of_a_task_enters_the_window_as_its_tools_results_do() {
+    let up = Upstream::modern(|heard, pen| {
+        let json = heard.json();
+        let task = |kind: &str| {
+            let now = "2026-11-29T12:00:00Z";
+            json!({ "resultType": kind, "taskId": "t", "status": "completed", "createdAt": now, "lastUpdatedAt": now,
+                    "ttlMs": 60000, "result": { "content": [] } })
+        };
+        match heard.rpc().as_str() {
+            "tools/list" => {
+                let result = json!({ "resultType": "complete", "tools": [tool("open", json!({}))], "ttlMs": 0, "cacheScope": "private" });
+                pen.result(&heard.id(), &result.to_string());
+            }
+            "tools/call" => pen.result(&heard.id(), &task("task").to_string()),
+            "tasks/get" => pen.result(&heard.id(), &task("complete").to_string()),
+            "subscriptions/listen" => {
+                let meta = json!({ "io.modelcontextprotocol/subscriptionId": json["id"] });
+                let params = json!({ "_meta": meta, "notifications": json["params"]["notifications"] });
+                let method = "notifications/subscriptions/acknowledged";
+                pen.stream();
+                pen.event(None, &json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string());
+                pen.wait_closed();
+            }
+            _ => return false,
+        }
+        true
+    });
+    let declared = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+    let ask = |gate: &Gate, method: &str, params: &str| {
+        gate.client().modern_declaring("/mcp/s", method, params, declared)
+    };
+    let make = |gate: &Gate| {
+        assert_eq!(names(gate, "/mcp/s"), ["open"]);
+        let made = ask(gate, "tools/call", r#""name":"open","arguments":{}"#).send();
+        made.result().unwrap_or_else(|| panic!("{}", made.text()))["taskId"].as_str().unwrap().to_owned()
+    };
+    let listening = |task: &str| format!(r#""notifications":{{"taskIds":["{task}"]}}"#);
+    let flow = |gate: &Gate, arguments: &[&str]| {
+        let done = std::process::Command::new(bartizan_trials::binary())
+            .args(["policy", "flow"])
+            .args(arguments)
+            .arg("--config")
+            .arg(gate.folder().join("bartizan.toml"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()
+    };
+    let mut gate = Gate::start(&format!(
+        "[policy.tools.s.open]\nflow = {{ reads_private = true }}\n{}",
+        config("s", &up, "trust = \"trusted\"")
+    ));
+    let task = make(&gate);
+    let forget = |gate: &Gate| {
+        flow(gate, &["reset", "--yes"]);
+        assert!(!flow(gate, &["show"]).contains("private"));
+    };
+    for is_remembered in [true, false] {
+        if !is_remembered {
+            gate.restart();
+        }
+        forget(&gate);
+        assert_eq!(ask(&gate, "tasks/get", &format!(r#""taskId":"{task}""#)).send().status, 200);
+        assert!(flow(&gate, &["show"]).contains("private"), "{is_remembered}: {}", flow(&gate, &["show"]));
+        forget(&gate);
+        let mut stream = ask(&gate, "subscriptions/listen", &listening(&task)).open();
+        stream.message();
+        assert!(flow(&gate, &["show"]).contains("private"), "{is_remembered}: {}", flow(&gate, &["show"]));
+        stream.close();
+    }
+
+    let gate = governed(
+        r#"@id("no-tasks") forbid (principal, action == Action::"task", resource);"#,
+        &config("s", &up, "trust = \"trusted\""),
+    );
+    let task = make(&gate);
+    for (method, params) in
+        [("tasks/get", format!(r#""taskId":"{task}""#)), ("subscriptions/listen", listening(&task))]
+    {
+        let refused = ask(&gate, method, &params).send();
+        assert_eq!(refused.code(), Some(FORBIDDEN), "{method}: {}", refused.text());
+    }
+    let mut stream =
+        ask(&gate, "subscriptions/listen", r#""notifications":{"toolsListChanged":true}"#).open();
+    assert_eq!(stream.message()["method"], "notifications/subscriptions/acknowledged");
+    stream.close();
+}
+
 /// What is written down is checked against what is approved, and a gate with bad policies does not start.
 #[test]
 fn ep_04_policies_are_checked_against_the_tools_that_are_approved() {

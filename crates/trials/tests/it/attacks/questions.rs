@@ -101,7 +101,35 @@ fn ii_02_people_are_sent_to_https_addresses_with_a_name_only() {
         assert!(answer.result().is_none(), "{bad}: {}", answer.text());
     }
     assert!(ask(&gate, "elicitation/create", FORM).result().is_some());
+    // Some clients take for an address what has one, whatever its mode.
+    for params in TWO_FACED {
+        let answer = ask(&gate, "elicitation/create", params);
+        assert_eq!(answer.code(), Some(FORBIDDEN), "{params}: {}", answer.text());
+        assert!(!answer.text().contains("login.example"), "{}", answer.text());
+    }
+    for params in TWO_FACED {
+        let question =
+            format!(r#"{{"jsonrpc":"2.0","id":"question","method":"elicitation/create","params":{params}}}"#);
+        let (up, heard_back) = asking_legacy(question);
+        let gate = Gate::start(&up.config("up", r#"may_ask = ["elicitation"]"#));
+        let session =
+            gate.client().session("/mcp/up", "2025-11-25", r#"{"elicitation":{"form":{},"url":{}}}"#);
+        let answer = session.call("1", "echo", r#"{"word":"ask me"}"#).send();
+        assert!(!answer.text().contains("login.example"), "{params}: {}", answer.text());
+        let told = heard_back.lock().unwrap().take().unwrap();
+        assert_eq!(told["error"]["code"].as_i64(), Some(FORBIDDEN), "{params}: {told}");
+    }
 }
+
+/// Questions that are a form to some clients and an address to open to others.
+const TWO_FACED: [&str; 6] = [
+    r#"{"message":"m","elicitationId":"e","url":"https://login.example.com/"}"#,
+    r#"{"mode":null,"message":"m","elicitationId":"e","url":"https://login.example.com/"}"#,
+    r#"{"mode":"URL","message":"m","elicitationId":"e","url":"https://login.example.com/"}"#,
+    r#"{"mode":"form","message":"m","requestedSchema":{},"url":"https://login.example.com/"}"#,
+    r#"{"mode":["url"],"message":"m","url":"https://login.example.com/"}"#,
+    r#"{"mode":"form","message":"login.example.com","elicitationId":"e"}"#,
+];
 
 /// A server that answers the tool `ask` by the questions in its arguments, and says `done` to whoever comes back with the
 /// answer to `q`.
@@ -256,9 +284,9 @@ fn ii_12_what_was_refused_is_remembered_in_later_rounds() {
 }
 
 /// A legacy server that asks `question` when its tool is called, and keeps what it is answered.
-fn asking_legacy(question: &'static str) -> (Upstream, Arc<Mutex<Option<Value>>>) {
+fn asking_legacy(question: impl Into<String>) -> (Upstream, Arc<Mutex<Option<Value>>>) {
     let heard_back: Arc<Mutex<Option<Value>>> = Arc::default();
-    let kept = Arc::clone(&heard_back);
+    let (kept, question) = (Arc::clone(&heard_back), question.into());
     let up = Upstream::legacy(move |heard, pen| {
         if heard.json()["id"] == "question" {
             *kept.lock().unwrap() = Some(heard.json());
@@ -268,7 +296,7 @@ fn asking_legacy(question: &'static str) -> (Upstream, Arc<Mutex<Option<Value>>>
             return false;
         }
         pen.stream();
-        pen.event(None, question);
+        pen.event(None, &question);
         while kept.lock().unwrap().is_none() {
             thread::sleep(Duration::from_millis(10));
         }
@@ -487,11 +515,16 @@ fn ii_12_a_task_that_is_listened_to_asks_for_nothing_that_nobody_permitted() {
     let permitted = r#"may_ask = ["elicitation"]"#;
     let form = format!(r#"{{"q":{{"method":"elicitation/create","params":{FORM}}}}}"#);
     let script = r#"{"q":{"method":"elicitation/create","params":{"mode":"url","message":"m","elicitationId":"e","url":"javascript:alert(1)"}}}"#;
+    let two_faced = format!(r#"{{"q":{{"method":"elicitation/create","params":{}}}}}"#, TWO_FACED[0]);
     let in_our_name = form.replace(r#""q""#, r#""bartizan/connect""#);
     let sampled = format!(r#"{{"q":{{"method":"sampling/createMessage","params":{}}}}}"#, sampling("10", ""));
-    for (more, questions) in
-        [("", &*form), (permitted, script), (permitted, &*in_our_name), (permitted, &*sampled)]
-    {
+    for (more, questions) in [
+        ("", &*form),
+        (permitted, script),
+        (permitted, &*two_faced),
+        (permitted, &*in_our_name),
+        (permitted, &*sampled),
+    ] {
         let told = told(more, questions);
         assert!(matches!(&told[..], [one] if one["status"] == "working"), "{questions}: {told:?}");
     }

@@ -2,6 +2,10 @@
 
 use std::{
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -136,6 +140,118 @@ fn a_tool_in_quarantine_is_neither_shown_nor_called_and_the_others_are() {
     done(&gate, &["release", "up/shout"]);
     soon("the release", || gate.client().call("/mcp/up", "shout", "{}").status == 200);
     assert_eq!(tools(&gate, "/mcp/up"), ["echo", "shout"]);
+}
+
+/// A server whose tools make tasks, of which it tells whoever listens `again` and again; but `wait`, which answers when it
+/// may.
+fn tasking(may_answer: Arc<AtomicBool>) -> Upstream {
+    let task = |kind: &str, tool: &str| {
+        let now = "2026-11-29T12:00:00Z";
+        json!({ "resultType": kind, "taskId": tool, "status": "completed", "createdAt": now, "lastUpdatedAt": now, "ttlMs": 60000,
+                "result": { "content": [{ "type": "text", "text": format!("canary of {tool}") }] } })
+    };
+    Upstream::modern(move |heard, pen| {
+        let json = heard.json();
+        match (heard.rpc().as_str(), heard.tool().as_str()) {
+            ("tools/call", "wait") => {
+                eventually("the answer may be given", || may_answer.load(Ordering::Relaxed).then_some(()));
+                let text = json!([{ "type": "text", "text": "canary of wait" }]);
+                pen.result(&heard.id(), &json!({ "resultType": "complete", "content": text }).to_string());
+            }
+            ("tools/call", tool) => pen.result(&heard.id(), &task("task", tool).to_string()),
+            ("tasks/get" | "tasks/update", _) => {
+                let task = task("complete", json["params"]["taskId"].as_str().unwrap());
+                pen.result(&heard.id(), &task.to_string());
+            }
+            ("subscriptions/listen", _) => {
+                let meta = json!({ "io.modelcontextprotocol/subscriptionId": json["id"] });
+                let say = |method: &str, mut params: Value| {
+                    params["_meta"] = meta.clone();
+                    json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
+                };
+                pen.stream();
+                let tasks = &json["params"]["notifications"]["taskIds"];
+                pen.event(
+                    None,
+                    &say(
+                        "notifications/subscriptions/acknowledged",
+                        json!({ "notifications": { "taskIds": tasks } }),
+                    ),
+                );
+                for tool in tasks.as_array().unwrap() {
+                    pen.event(None, &say("notifications/tasks", task("task", tool.as_str().unwrap())));
+                }
+                pen.wait_closed();
+            }
+            _ => return false,
+        }
+        true
+    })
+}
+
+const TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+
+#[test]
+fn a_tool_in_quarantine_says_nothing_more_in_what_was_under_way() {
+    let may_answer = Arc::new(AtomicBool::new(false));
+    let up = tasking(Arc::clone(&may_answer));
+    let mut gate = Gate::start(&up.config("up", ""));
+    let ask = |gate: &Gate, method: &str, params: &str| {
+        gate.client().modern_declaring("/mcp/up", method, params, TASKS).send()
+    };
+    let make = |gate: &Gate, tool: &str| {
+        let made = ask(gate, "tools/call", &format!(r#""name":"{tool}","arguments":{{}}"#));
+        made.result().unwrap_or_else(|| panic!("{}", made.text()))["taskId"].as_str().unwrap().to_owned()
+    };
+    let get = |gate: &Gate, task: &str| ask(gate, "tasks/get", &format!(r#""taskId":"{task}""#));
+    let (bad, good) = (make(&gate, "bad"), make(&gate, "good"));
+    assert!(get(&gate, &bad).text().contains("canary of bad"));
+    let client = gate.client();
+    let waiting = std::thread::spawn(move || client.call("/mcp/up", "wait", "{}"));
+    eventually("the call is under way", || {
+        up.heard_of("tools/call").iter().any(|heard| heard.tool() == "wait").then_some(())
+    });
+
+    done(&gate, &["quarantine", "up/wait"]);
+    done(&gate, &["quarantine", "up/bad"]);
+    soon("the quarantine", || reason(&gate, "/mcp/up", "bad") == "response.quarantined");
+    assert_eq!(reason(&gate, "/mcp/up", "wait"), "response.quarantined");
+    let is_withheld = |answer: &bartizan_trials::Answer| {
+        let reason = answer.json().pointer("/error/data/reason").cloned();
+        assert_eq!(reason, Some(json!("response.quarantined")), "{}", answer.text());
+        assert!(!answer.text().contains("canary"), "{}", answer.text());
+    };
+    is_withheld(&get(&gate, &bad));
+    assert!(get(&gate, &good).text().contains("canary of good"), "another tool's task");
+    may_answer.store(true, Ordering::Relaxed);
+    is_withheld(&waiting.join().unwrap());
+    // Nor does it hear what a client answers.
+    let update =
+        |task: &str| ask(&gate, "tasks/update", &format!(r#""taskId":"{task}","inputResponses":{{}}"#));
+    is_withheld(&update(&bad));
+    assert!(up.heard_of("tasks/update").is_empty());
+    assert_eq!(update(&good).status, 200);
+    // Whoever listens goes on hearing of the others.
+    let listening = format!(r#""notifications":{{"taskIds":["{bad}","{good}"]}}"#);
+    let mut stream =
+        gate.client().modern_declaring("/mcp/up", "subscriptions/listen", &listening, TASKS).open();
+    loop {
+        let message = stream.message().to_string();
+        assert!(!message.contains("canary of bad"), "{message}");
+        if message.contains("canary of good") {
+            break;
+        }
+    }
+    stream.close();
+
+    // After a restart nobody knows whose task is whose.
+    gate.restart();
+    is_withheld(&get(&gate, &bad));
+    is_withheld(&get(&gate, &good));
+    for tool in ["up/bad", "up/wait"] {
+        done(&gate, &["release", tool]);
+    }
+    soon("the release", || get(&gate, &bad).text().contains("canary of bad"));
 }
 
 #[test]
