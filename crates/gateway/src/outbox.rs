@@ -84,7 +84,8 @@ impl Outbox {
             let is_last = inner.events.len() == 1;
             let is_spare = *oldest <= inner.read || (inner.reader == 0 && !is_last);
             let is_over = !is_last && (inner.bytes > REPLAY_BYTES || inner.events.len() > REPLAY_EVENTS);
-            if !is_over && !(is_spare && self.load.load(Ordering::Relaxed) > REPLAY_BYTES_OF_SESSION) {
+            let is_much = self.load.load(Ordering::Relaxed) > REPLAY_BYTES_OF_SESSION;
+            if !(is_over || is_spare && is_much) {
                 break;
             }
             if let Some((_, gone)) = inner.events.pop_front() {
