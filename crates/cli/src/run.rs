@@ -118,8 +118,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         pages: ArcSwap::from_pointee(admission.pages),
         proxies: ArcSwap::from_pointee(proxies(config)),
     });
-    let only_from =
-        (!address.ip().is_loopback() && tls.is_none()).then(|| config.server.trusted_proxies.clone());
+    let only_proxies = !address.ip().is_loopback() && tls.is_none();
     gate.recorder().configured(&Caller::local_owner(), config.servers.len());
     warn(config);
 
@@ -175,7 +174,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     };
     crate::say_error(&banner(&loaded, (address, admin_address), &reloading.state, link.as_ref())?);
     let watching = tokio::spawn(reloading.run(watcher, changes, hangup));
-    let listening = Listening { socket, tls, only_from };
+    let listening = Listening { socket, tls, only_proxies };
     let serving = tokio::spawn(serve(listening, gate, door, stopped));
     wait_for_stop().await?;
     tracing::info!("stopping: requests under way may finish");

@@ -248,6 +248,9 @@ impl Flow {
             Down::Pass(text) => Some(Out::Message(text)),
             Down::Final(text) => {
                 self.is_done = true;
+                if let Some(errand) = &self.errand {
+                    errand.answered(message);
+                }
                 self.call.ending.answered(message);
                 Some(Out::Final { status: self.status(message), text })
             }

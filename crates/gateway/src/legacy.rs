@@ -4,6 +4,6 @@ mod link;
 mod session;
 mod sessions;
 
-pub use link::{Errand, Link, Taken, Way, greet, shake_hands};
+pub use link::{Errand, Link, Taken, Way, audience, greet, shake_hands};
 pub use session::{Hub, Session, exchange, initialize, refusal_of};
-pub use sessions::{Sessions, keep};
+pub use sessions::{Manner, Sessions, keep};

@@ -58,7 +58,7 @@ use bartizan_store::{Approvals, Flows, Keeper, Sealer, sessions::End};
 use catalog::Catalog;
 use documents::Readers;
 use handles::Handles;
-use legacy::Sessions;
+use legacy::{Manner, Sessions};
 use permit::Policy;
 use quarantine::Ward;
 use quota::Quotas;
@@ -193,11 +193,13 @@ impl Gate {
         };
         self.sessions.sweep(|session| {
             if self.responses.is_revoked(&session.asker().caller) {
-                return Some(End::Revoked);
+                return Some((End::Revoked, Manner::AtOnce));
             }
-            let is_over =
-                is_cut_off(session) || session.links().iter().any(|link| !is_current(link.server()));
-            is_over.then_some(End::Server)
+            if is_cut_off(session) {
+                return Some((End::Server, Manner::AtOnce));
+            }
+            let is_over = session.links().iter().any(|link| !is_current(link.server()));
+            is_over.then_some((End::Server, Manner::WhenDone))
         });
     }
 
@@ -215,7 +217,7 @@ impl Gate {
         self.sweep_sessions();
         self.policy.tidy().await;
         for server in self.fleet.load().0.values() {
-            server.stop_idle().await;
+            server.stop_idle();
         }
     }
 
@@ -288,7 +290,8 @@ impl Gate {
 
     /// Ends the sessions that were opened by a token which has been taken back since.
     pub fn end_revoked(&self) {
-        self.sessions.sweep(|session| session.asker().is_revoked().then_some(End::Revoked));
+        let revoked = (End::Revoked, Manner::AtOnce);
+        self.sessions.sweep(|session| session.asker().is_revoked().then_some(revoked));
     }
 
     /// Where unguessable bytes come from.
@@ -306,15 +309,15 @@ impl Gate {
         &self.sessions
     }
 
-    /// Ends what would never end by itself: sessions and subscriptions. Requests go on.
+    /// Ends what would never end by itself: sessions and subscriptions. Requests go on, and sessions take no more of them.
     pub fn drain(&self) {
         self.stop.send_replace(true);
-        self.sessions.end_all();
+        self.sessions.end_all(Manner::WhenDone);
     }
 
     /// Ends every session and lets go of every server, whose processes stop. Answers what counts those processes.
     pub fn close(&self) -> Vec<Arc<AtomicUsize>> {
-        self.sessions.end_all();
+        self.sessions.end_all(Manner::AtOnce);
         let fleet = self.fleet.swap(Arc::default());
         fleet.0.values().map(|s| s.processes()).collect()
     }

@@ -65,7 +65,9 @@ pub const SESSION_ROWS_KEPT: Duration = Duration::from_secs(60 * 60);
 pub const REPLAY_BYTES: usize = 1024 * 1024;
 /// Events that one stream keeps.
 pub const REPLAY_EVENTS: usize = 512;
-/// Streams that one session keeps.
+/// Bytes that the streams of one session keep together, beside what is on its way to who reads.
+pub const REPLAY_BYTES_OF_SESSION: usize = 8 * REPLAY_BYTES;
+/// Finished streams that one session keeps.
 pub const REPLAY_STREAMS: usize = 4;
 /// How long a finished stream is kept.
 pub const REPLAY_KEPT: Duration = Duration::from_secs(120);
@@ -75,6 +77,11 @@ pub const SESSION_REQUESTS: usize = 256;
 pub const SERVER_REQUESTS: usize = 64;
 /// Tasks that one session's client made of the questions of one server and that are remembered.
 pub const CLIENT_TASKS: usize = 256;
+
+/// Resources that one session may listen to, of one server.
+pub const SUBSCRIPTIONS: usize = 1024;
+/// Bytes of their addresses.
+pub const SUBSCRIBED_BYTES: usize = 256 * 1024;
 
 /// Quarantines and revocations known for longer than this are read anew before anything is served.
 pub const RESPONSES_AGE: Duration = Duration::from_secs(4);
@@ -96,6 +103,8 @@ pub const READING_LINE: usize = 64;
 
 /// Processes of one server at once.
 pub const PROCESSES: usize = 64;
+/// Those of them that one caller may have started, where callers are told apart.
+pub const PROCESSES_OF_CALLER: usize = PROCESSES / 4;
 /// A process for modern requests is stopped when it was not used for this long.
 pub const PROCESS_IDLE: Duration = Duration::from_secs(5 * 60);
 /// How often it is looked whether a command still runs what was approved.
@@ -106,6 +115,10 @@ pub const CRASHES: u32 = 5;
 pub const CRASH_REST: Duration = Duration::from_secs(60);
 /// Messages of one request that wait to be fetched.
 pub const PIPE_MESSAGES: usize = 1024;
+/// Bytes of one process's messages that wait to be fetched; notifications above it are dropped.
+pub const PIPE_BYTES: usize = 2 * ANSWER_BYTES;
+/// The same with its responses; a request whose response does not fit fails.
+pub const PIPE_BYTES_WITH_RESPONSES: usize = 2 * PIPE_BYTES;
 /// Bytes of one line of a process's standard error that are logged.
 pub const STDERR_LINE: usize = 4 * 1024;
 

@@ -46,6 +46,13 @@ pub struct Proxies {
     pub show_certificates: bool,
 }
 
+impl Proxies {
+    /// Whether `address`, in its canonical form, is one of theirs.
+    fn include(&self, address: &IpAddr) -> bool {
+        self.networks.iter().any(|net| net.contains(address))
+    }
+}
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -61,7 +68,7 @@ impl Peer {
     /// Who sent a request: the peer, or whom it forwards for, if it is one of `proxies`. From anybody else, forwarding
     /// headers are words (attacks.md AA-28).
     fn sender(&self, proxies: &Proxies, headers: &HeaderMap) -> Self {
-        let is_proxy = |address: &IpAddr| proxies.networks.iter().any(|net| net.contains(address));
+        let is_proxy = |address: &IpAddr| proxies.include(address);
         if !is_proxy(&self.address) {
             return self.clone();
         }

@@ -3,14 +3,17 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    limits::{REPLAY_BYTES, REPLAY_EVENTS, REPLAY_KEPT},
+    limits::{REPLAY_BYTES, REPLAY_BYTES_OF_SESSION, REPLAY_EVENTS, REPLAY_KEPT},
     upstream::stdio::lock,
 };
 
@@ -20,6 +23,8 @@ pub struct Outbox {
     number: u32,
     inner: Mutex<Inner>,
     changed: Notify,
+    /// Bytes that all streams of its session keep.
+    load: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -56,9 +61,9 @@ pub struct Reader {
 }
 
 impl Outbox {
-    /// An empty stream, the session's `number`th.
-    pub fn new(number: u32) -> Arc<Self> {
-        Arc::new(Self { number, inner: Mutex::default(), changed: Notify::new() })
+    /// An empty stream, the `number`th of a session whose streams keep `load` bytes.
+    pub fn new(number: u32, load: &Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Self { number, inner: Mutex::default(), changed: Notify::new(), load: Arc::clone(load) })
     }
 
     /// Its number in the session.
@@ -66,16 +71,26 @@ impl Outbox {
         self.number
     }
 
-    /// Adds a message. Over the bounds the oldest go.
+    /// Adds a message. Over the bounds the oldest go; where the session keeps too much, first those that were read, or that
+    /// nobody reads.
     pub fn push(&self, text: String) {
         let mut inner = lock(&self.inner);
         inner.last += 1;
         let (number, text) = (inner.last, Bytes::from(text));
         inner.bytes += text.len();
+        self.load.fetch_add(text.len(), Ordering::Relaxed);
         inner.events.push_back((number, text));
-        while inner.events.len() > 1 && (inner.bytes > REPLAY_BYTES || inner.events.len() > REPLAY_EVENTS) {
+        while let Some((oldest, _)) = inner.events.front() {
+            let is_last = inner.events.len() == 1;
+            let is_spare = *oldest <= inner.read || (inner.reader == 0 && !is_last);
+            let is_over = !is_last && (inner.bytes > REPLAY_BYTES || inner.events.len() > REPLAY_EVENTS);
+            let is_much = self.load.load(Ordering::Relaxed) > REPLAY_BYTES_OF_SESSION;
+            if !(is_over || is_spare && is_much) {
+                break;
+            }
             if let Some((_, gone)) = inner.events.pop_front() {
                 inner.bytes -= gone.len();
+                self.load.fetch_sub(gone.len(), Ordering::Relaxed);
             }
         }
         drop(inner);
@@ -90,7 +105,7 @@ impl Outbox {
                 let inner = lock(&self.inner);
                 let unread: usize =
                     inner.events.iter().filter(|(n, _)| *n > inner.read).map(|(_, t)| t.len()).sum();
-                let behind = usize::try_from(inner.last - inner.read).unwrap_or(usize::MAX);
+                let behind = usize::try_from(inner.last.saturating_sub(inner.read)).unwrap_or(usize::MAX);
                 if inner.reader == 0
                     || inner.closed.is_some()
                     || (unread < REPLAY_BYTES / 2 && behind < REPLAY_EVENTS / 2)
@@ -147,9 +162,11 @@ impl Outbox {
         self.read_after(after)
     }
 
-    /// Reads on after message `after`; whoever read before is sent away.
+    /// Reads on after message `after`, or after the last one there is; whoever read before is sent away.
     pub fn read_after(self: &Arc<Self>, after: u64) -> Reader {
         let mut inner = lock(&self.inner);
+        // A client names what it likes.
+        let after = after.min(inner.last);
         inner.readers += 1;
         inner.reader = inner.readers;
         inner.read = after;
@@ -158,6 +175,12 @@ impl Outbox {
         drop(inner);
         self.changed.notify_waiters();
         Reader { outbox: Arc::clone(self), generation, next: after + 1 }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.load.fetch_sub(lock(&self.inner).bytes, Ordering::Relaxed);
     }
 }
 
@@ -227,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn replays_only_what_came_after() {
-        let outbox = Outbox::new(3);
+        let outbox = Outbox::new(3, &Arc::default());
         outbox.push("a".into());
         outbox.push("b".into());
         let mut first = outbox.read_after(0);
@@ -247,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn is_bounded() {
-        let outbox = Outbox::new(1);
+        let outbox = Outbox::new(1, &Arc::default());
         for _ in 0..REPLAY_EVENTS * 2 {
             outbox.push("x".repeat(16));
         }
@@ -257,8 +280,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_names_a_message_to_come_reads_what_comes() {
+        for after in [1, 2, u64::MAX] {
+            let outbox = Outbox::new(1, &Arc::default());
+            outbox.push("a".into());
+            let mut reader = outbox.read_after(after);
+            outbox.room().await;
+            outbox.push("b".into());
+            assert_eq!(reader.next().await, Read::Message(2, "b".into()), "{after}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_streams_of_a_session_keep_no_more_together_than_it_may() {
+        let load = Arc::default();
+        let streams: Vec<_> = (1..=64).map(|number| Outbox::new(number, &load)).collect();
+        for stream in &streams {
+            let mut reader = stream.read_after(0);
+            for _ in 0..4 {
+                stream.push("x".repeat(REPLAY_BYTES / 4));
+                assert!(matches!(reader.next().await, Read::Message(..)));
+            }
+            // Nobody reads any more, and it goes on.
+            drop(reader);
+            stream.push("y".into());
+        }
+        assert!(load.load(Ordering::Relaxed) <= REPLAY_BYTES_OF_SESSION + REPLAY_BYTES);
+        let mut late = streams[63].read_after(0);
+        assert!(matches!(late.next().await, Read::Message(..)), "the last that was said is kept");
+        drop((streams, late));
+        assert_eq!(load.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
     async fn a_slow_reader_holds_the_writer_back() {
-        let outbox = Outbox::new(1);
+        let outbox = Outbox::new(1, &Arc::default());
         let mut reader = outbox.read_after(0);
         outbox.push("x".repeat(REPLAY_BYTES));
         let writer = Arc::clone(&outbox);

@@ -16,7 +16,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use crate::{
     Asker,
     flow::{Out, Replies, Reply},
-    legacy::Session,
+    legacy::{Hub, Session},
     limits::{KEEP_ALIVE, STREAM_AFTER},
     listener::Received,
     outbox::{Outbox, Read, Reader},
@@ -253,11 +253,11 @@ pub async fn legacy(
     };
     let outbox = session.hub().open_stream();
     let reader = outbox.read_after(0);
-    tokio::spawn(fill(outbox, replies, early, asker.clone()));
+    tokio::spawn(fill(Arc::clone(session.hub()), outbox, replies, early, asker.clone()));
     stream(Arc::clone(session), reader, true)
 }
 
-async fn fill(outbox: Arc<Outbox>, mut replies: Replies, early: Option<Out>, asker: Asker) {
+async fn fill(hub: Arc<Hub>, outbox: Arc<Outbox>, mut replies: Replies, early: Option<Out>, asker: Asker) {
     let mut early = early;
     // One wait for all of it: a new one for each message would ask its issuer about the token only where a server pauses for long.
     // It is never left alone, for it may have a turn at its issuer's that others wait for.
@@ -283,7 +283,7 @@ async fn fill(outbox: Arc<Outbox>, mut replies: Replies, early: Option<Out>, ask
             None => break,
         }
     }
-    outbox.close();
+    hub.close_stream(&outbox);
 }
 
 /// An event stream of a legacy session; a resumed one is not primed, for its client has an id already.

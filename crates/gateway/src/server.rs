@@ -6,17 +6,14 @@ mod processes;
 mod settings;
 mod tools;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use bartizan_egress::Endpoint;
 use bartizan_mcp::{Era, Message, Revision, headers};
-use bartizan_model::{CallerKey, ServerName};
+use bartizan_model::ServerName;
 use bartizan_oauth::outbound::Unobtainable;
 use bartizan_store::Keeper;
 use http::{HeaderMap, HeaderValue};
@@ -28,7 +25,7 @@ pub use processes::Slot;
 pub use settings::{Pinning, ServerSettings, Transport};
 pub use tools::ToolHeaders;
 
-use processes::Pooled;
+use processes::{Pool, Shares};
 
 use crate::{
     Asker,
@@ -59,8 +56,9 @@ pub struct Server {
     has_changed: AtomicBool,
     /// When the gate itself last looked at what it defines, and how that went.
     looked: tokio::sync::Mutex<Option<Looked>>,
-    pool: tokio::sync::Mutex<HashMap<(CallerKey, String), Pooled>>,
+    pool: Pool,
     processes: Arc<AtomicUsize>,
+    shares: Shares,
     crashes: Mutex<Vec<Instant>>,
     /// The one process of a shared legacy server, what it said to our handshake, and who listens to it.
     common: tokio::sync::Mutex<Option<(Arc<Process>, Message)>>,
@@ -89,8 +87,9 @@ impl Server {
             is_modern: AtomicBool::new(false),
             has_changed: AtomicBool::new(false),
             looked: tokio::sync::Mutex::default(),
-            pool: tokio::sync::Mutex::default(),
+            pool: Pool::default(),
             processes: Arc::default(),
+            shares: Shares::default(),
             crashes: Mutex::default(),
             common: tokio::sync::Mutex::default(),
             listeners: Arc::default(),

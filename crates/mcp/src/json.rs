@@ -9,5 +9,5 @@ mod scan;
 mod value;
 
 pub use scan::{Fault, Limits, check};
-pub(crate) use scan::{Outline, OutlineMember, check_outlined};
+pub(crate) use scan::{Outline, OutlineMember, Outlined, check_outlined};
 pub use value::{Elements, Kind, Member, Members, Value, quote};

@@ -9,6 +9,7 @@ pub mod era;
 pub mod headers;
 pub mod json;
 pub mod message;
+mod names;
 mod refusal;
 pub mod splice;
 pub mod sse;

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::{
     code,
-    json::{self, Kind as Json, Limits, Member, Outline, OutlineMember, Value, quote},
+    json::{self, Kind as Json, Limits, Member, Outline, OutlineMember, Outlined, Value, quote},
+    names,
     splice::Splice,
 };
 
@@ -97,10 +98,10 @@ impl Message {
     /// A [`Fault`] if `bytes` is not strict JSON, is a batch, or is no JSON-RPC 2.0 message (spec.md A-06…A-08;
     /// attacks.md PH-03, PH-05, PH-12, PH-15).
     pub fn parse(bytes: Vec<u8>) -> Result<Self, Fault> {
-        let outline = json::check_outlined(&bytes, Limits::default())?;
+        let Outlined { outline, is_odd } = json::check_outlined(&bytes, Limits::default())?;
         // The check proved UTF-8; the fallback keeps the code total.
         let text = String::from_utf8(bytes).map_err(|_| Fault::Shape("the message is not UTF-8"))?;
-        Self::of_checked(text, outline)
+        Self::of_checked(text, outline, is_odd)
     }
 
     /// Reads a message or, from a 2025-03-26 peer, a batch of them (0326/base; spec.md B-10, C-31).
@@ -108,24 +109,30 @@ impl Message {
     /// # Errors
     /// As [`Message::parse`]; also an empty batch and batches within batches.
     pub fn parse_batch(bytes: Vec<u8>) -> Result<Vec<Self>, Fault> {
-        json::check(&bytes, Limits::default())?;
+        let Outlined { outline, is_odd } = json::check_outlined(&bytes, Limits::default())?;
         let text = String::from_utf8(bytes).map_err(|_| Fault::Shape("the message is not UTF-8"))?;
         let root = Value::of_checked(&text);
         if root.kind() != Json::Array {
-            return Ok(vec![Self::of_checked(text, None)?]);
+            return Ok(vec![Self::of_checked(text, outline, is_odd)?]);
         }
-        let batch: Vec<_> =
-            root.elements().map(|e| Self::of_checked(e.text().to_owned(), None)).collect::<Result<_, _>>()?;
+        let batch: Vec<_> = root
+            .elements()
+            .map(|e| Self::of_checked(e.text().to_owned(), None, is_odd))
+            .collect::<Result<_, _>>()?;
         if batch.is_empty() { Err(Fault::Shape("the batch is empty")) } else { Ok(batch) }
     }
 
-    fn of_checked(text: String, outline: Option<Outline>) -> Result<Self, Fault> {
+    /// `is_odd`: some key in it may only look like a name of the protocol.
+    fn of_checked(text: String, outline: Option<Outline>, is_odd: bool) -> Result<Self, Fault> {
         let outline = outline.unwrap_or_else(|| walk(&text));
         let root = Value::of_checked(&text);
         match root.kind() {
             Json::Object => {}
             Json::Array => return Err(Fault::Batch),
             _ => return Err(Fault::Shape("a message is a JSON object")),
+        }
+        if is_odd && names::has_look_alike(root) {
+            return Err(Fault::Shape("a key differs from one of the protocol's only in letter case"));
         }
         let (mut version, mut id, mut method, mut params, mut result, mut error) =
             (None, None, None, None, None, None);
@@ -138,9 +145,6 @@ impl Message {
                 "params" => params = Some(member.value),
                 "result" => result = Some(member.value),
                 "error" => error = Some(member.value),
-                other if looks_like(other, &["jsonrpc", "id", "method", "params", "result", "error"]) => {
-                    return Err(Fault::Shape("a key differs from a JSON-RPC key only in letter case"));
-                }
                 _ => {}
             }
         }
@@ -301,7 +305,7 @@ impl Message {
     /// As [`Message::parse`]: what we wrote is held to the same rules.
     pub fn from_spliced(text: String) -> Result<Self, Fault> {
         debug_assert!(json::check(text.as_bytes(), Limits::default()).is_ok(), "a splice made invalid JSON");
-        Self::of_checked(text, None)
+        Self::of_checked(text, None, true)
     }
 }
 
@@ -346,9 +350,6 @@ fn check_id(id: Value<'_>, is_error: bool) -> Result<(), Fault> {
     }
 }
 
-/// The parameters that decide what a message does, whichever the method.
-const KEY_PARAMS: [&str; 7] = ["name", "uri", "arguments", "_meta", "taskId", "requestState", "cursor"];
-
 fn check_params<'t>(params: impl Iterator<Item = Member<'t>>) -> Result<(), Fault> {
     for member in params {
         let key = member.key();
@@ -359,31 +360,10 @@ fn check_params<'t>(params: impl Iterator<Item = Member<'t>>) -> Result<(), Faul
             "_meta" if member.value.kind() != Json::Object => {
                 return Err(Fault::Params("`params._meta` must be an object"));
             }
-            other if looks_like(other, &KEY_PARAMS) => {
-                return Err(Fault::Shape("a key of `params` differs from a known one only in letter case"));
-            }
             _ => {}
         }
     }
     Ok(())
-}
-
-/// Whether `key` is none of `names` but some parser's letter-case folding would make it one (attacks.md PH-12).
-fn looks_like(key: &str, names: &[&str]) -> bool {
-    let longest = names.iter().map(|n| n.len()).max().unwrap_or(0);
-    // ſ and K are the two letters outside ASCII that fold into it; they take up to three bytes for one.
-    if key.len() > longest * 3 || names.contains(&key) {
-        return false;
-    }
-    let folded: String = key
-        .chars()
-        .map(|c| match c {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            c => c.to_ascii_lowercase(),
-        })
-        .collect();
-    names.iter().any(|name| folded == name.to_ascii_lowercase())
 }
 
 /// A JSON-RPC error response. `id` is a JSON text; without one the error carries none (spec.md A-08).
@@ -469,6 +449,8 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","paramſ":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"Name":"x"}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"taſKId":"x"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"Tools":[]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"","Message":""}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#,
             "[]",
             r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
@@ -492,6 +474,11 @@ mod tests {
         let text = br#"[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","method":"n"}]"#;
         assert_eq!(Message::parse_batch(text.to_vec()).unwrap().len(), 2);
         assert!(Message::parse_batch(b"[]".to_vec()).is_err());
+        let odd =
+            br#"[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","id":2,"result":{"Content":[]}}]"#;
+        assert!(Message::parse_batch(odd.to_vec()).is_err(), "each is held to the same rules");
+        let spliced = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[{"Text":""}]}}"#;
+        assert!(Message::from_spliced(spliced.into()).is_err(), "what was made of messages too");
         assert!(Message::parse_batch(b"[[]]".to_vec()).is_err());
     }
 

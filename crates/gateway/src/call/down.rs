@@ -90,6 +90,10 @@ impl Call {
             }
             _ => {}
         }
+        if self.era == Era::Legacy && !self.tells_of_own_tasks(message) {
+            tracing::debug!(server = %self.server.name(), "what was told of another caller's task was dropped");
+            return Down::Drop;
+        }
         if method == "notifications/tasks"
             && let Err(failure) = self.task_questions(message, &mut splice)
         {
@@ -123,13 +127,32 @@ impl Call {
         ];
         let listed = message.field("notifications").and_then(|n| n.get("taskIds"));
         let listed = listed.into_iter().flat_map(Value::elements);
-        let legacy_list = message.field("tasks").filter(|_| self.method == "tasks/list");
-        let legacy_list = legacy_list.into_iter().flat_map(Value::elements).filter_map(|t| t.get("taskId"));
-        for task in tasks.into_iter().flatten().chain(listed).chain(legacy_list) {
+        for task in tasks.into_iter().flatten().chain(listed) {
             if let Some(sealed) = self.seal(Handle::Task, task) {
                 splice.replace(task, sealed);
             }
         }
+        if let Some(list) = message.field("tasks").filter(|_| self.method == "tasks/list") {
+            let own = list.elements().filter_map(|task| self.own_task(task)).collect::<Vec<_>>();
+            splice.replace(list, format!("[{}]", own.join(",")));
+        }
+    }
+
+    /// A listed task under its sealed id; `None` of one that did not come of a call of this caller's (attacks.md SH-07).
+    fn own_task(&self, task: Value<'_>) -> Option<String> {
+        let id = task.get("taskId").filter(|id| self.is_own_task(*id))?;
+        let mut splice = Splice::new(task.text());
+        splice.replace(id, self.seal(Handle::Task, id)?);
+        Some(splice.finish())
+    }
+
+    /// Whether every task that a notification is about is the caller's.
+    fn tells_of_own_tasks(&self, message: &Message) -> bool {
+        let related = message.field("_meta").and_then(|m| m.get(era::META_TASK));
+        let related = related.map(|task| task.get("taskId"));
+        let is_status = message.method().starts_with("notifications/tasks");
+        let named = is_status.then(|| message.field("taskId"));
+        related.into_iter().chain(named).all(|id| id.is_some_and(|id| self.is_own_task(id)))
     }
 
     /// A tool's own result may have a member that happens to be called `taskId`.
@@ -150,7 +173,11 @@ impl Call {
         vetted: &Vetted,
     ) -> Result<(String, Vec<rounds::Refused>), Failure> {
         let mut splice = message.splice();
-        splice.put(message.root(), message.id_value(), "id", self.client_id.clone());
+        match message.id_value() {
+            Some(id) => splice.replace(id, self.client_id.clone()),
+            // An error of a request that its server could not read has none, or null (JSON-RPC 2.0 §5.1).
+            None => splice.set(message.root(), "id", self.client_id.clone()),
+        }
         let Some(result) = message.result() else {
             self.error_down(message, &mut splice);
             return Ok((splice.finish(), Vec::new()));

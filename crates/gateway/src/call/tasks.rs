@@ -5,6 +5,11 @@
 //! anew, another gate made it, or there were too many) the structured result must fit what *some* approved tool of its
 //! server promises, if any promises anything: that is the most that can be asked without refusing every honest one.
 //! Where calls of two tools became tasks of one id, the first promise must be kept, and neither's contents are recorded by its rule.
+//!
+//! It is also what makes a task somebody's. A server that sees the gate as one client lists everybody's tasks and tells of them to
+//! everybody, and an id sealed for a caller is the right to read and to end that task (attacks.md SH-07): so of a list, and of
+//! what is told of tasks, a caller sees those that came of their own calls. One that is not remembered is nobody's there; whoever holds
+//! its sealed id from before goes on asking for it by that.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -107,6 +112,11 @@ impl Tasks {
         self.known(caller, server, id, now, tool).flatten()
     }
 
+    /// Whether a call of `caller` became the task `id` of `server`, as far as is remembered.
+    fn is_of(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> bool {
+        self.known(caller, server, id, now, |_| ()).is_some()
+    }
+
     fn known<T>(
         &self,
         caller: &CallerKey,
@@ -130,6 +140,13 @@ impl Call {
         let shown = request.param("taskId").and_then(Value::as_str)?;
         let sealed = if self.is_merged { merged::split_task(&shown)?.1 } else { &shown };
         self.handles.open(Handle::Task, &self.asker.key, self.server.name().as_str(), sealed)
+    }
+
+    /// Whether the task that its server calls `id` is the caller's: the one they ask about, or one that came of their calls.
+    pub(super) fn is_own_task(&self, id: Value<'_>) -> bool {
+        let Some(id) = id.as_str() else { return false };
+        let (caller, server) = (&self.asker.key, self.server.name());
+        self.task.as_deref() == Some(&*id) || self.tasks.is_of(caller, server, &id, self.clock.now())
     }
 
     /// Remembers the task that the answer `message` made of a call.
@@ -198,6 +215,9 @@ mod tests {
         assert_eq!(tasks.tool(&ann, &one, "t", now).as_deref(), Some("first"));
         assert!(tasks.promised(&bob, &one, "t", now).is_none());
         assert!(tasks.promised(&ann, &two, "t", now).is_none());
+        assert!(tasks.is_of(&ann, &one, "t", now), "it is hers");
+        assert!(!tasks.is_of(&bob, &one, "t", now) && !tasks.is_of(&ann, &two, "t", now));
+        assert!(!tasks.is_of(&ann, &one, "t", now.plus(KEPT)));
         assert!(tasks.promised(&ann, &one, "t", now.plus(KEPT)).is_none());
     }
 

@@ -6,9 +6,10 @@ mod handshake;
 mod questions;
 mod unasked;
 mod visits;
+mod wishes;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
@@ -16,28 +17,24 @@ use std::{
 };
 
 use bartizan_audit::EventId;
-use bartizan_mcp::{
-    Era, Id, Message, Refusal, Revision, era,
-    json::{Value, quote},
-    message,
-};
+use bartizan_mcp::{Era, Id, Message, Refusal, Revision, era, message};
 use bartizan_shield::Inspector;
 use futures::future::BoxFuture;
 use http::HeaderMap;
-use tokio::task::AbortHandle;
+use tokio::{sync::Semaphore, task::AbortHandle};
 use tracing::Instrument;
 
 pub use errand::Errand;
 pub use handshake::{NoLink, greet, revision_of, shake_hands};
 pub use questions::Taken;
+pub use wishes::audience;
 
 use super::session::Hub;
 use crate::{
     Asker, Gate,
     call::Call,
     flow::Flow,
-    limits::CONTROL_WAIT,
-    merged,
+    limits::{ANSWER_BYTES, CONTROL_WAIT},
     server::{Server, final_message},
     stages,
     upstream::{
@@ -48,6 +45,7 @@ use crate::{
 };
 use client_tasks::ClientTasks;
 use errand::Errands;
+use wishes::Memory;
 
 /// A conversation with a server on behalf of one session.
 pub struct Link {
@@ -62,8 +60,12 @@ pub struct Link {
     revision: Option<Revision>,
     way: Mutex<Way>,
     opening: tokio::sync::Mutex<()>,
+    /// How often it was opened again: what was asked before is answered to nobody.
+    lives: AtomicU64,
     /// Others are asked about one message after the other.
     turn: tokio::sync::Mutex<()>,
+    /// Bytes of messages that wait for that turn, and of replies that wait to be written (attacks.md PH-22).
+    room: Arc<Semaphore>,
     next: AtomicU64,
     inflight: Mutex<HashMap<Id, Errands>>,
     memory: Mutex<Memory>,
@@ -82,13 +84,6 @@ pub enum Way {
     Process(Arc<Process>),
     /// To a process of everybody's, which knows no single client.
     Shared(Arc<Process>),
-}
-
-/// What a server must be told again after its session was lost (C-26).
-#[derive(Default)]
-struct Memory {
-    level: Option<String>,
-    subscribed: BTreeSet<String>,
 }
 
 /// A refusal as a legacy client reads it: inside the conversation, unless it is HTTP's own to say.
@@ -130,7 +125,9 @@ impl Link {
             revision: revision_of(&answer).ok(),
             way: Mutex::new(way),
             opening: tokio::sync::Mutex::default(),
+            lives: AtomicU64::new(0),
             turn: tokio::sync::Mutex::default(),
+            room: Arc::new(Semaphore::new(ANSWER_BYTES)),
             next: AtomicU64::new(2),
             inflight: Mutex::default(),
             memory: Mutex::default(),
@@ -188,6 +185,9 @@ impl Link {
             return Ok(());
         }
         tracing::warn!(server = %self.server.name(), "the server lost a session; opening it again");
+        // Its next life counts its questions anew: an answer to an old one would answer another.
+        self.lives.fetch_add(1, Ordering::Relaxed);
+        self.hub.forget_all(self);
         if matches!(stale, Way::Process(_)) {
             self.server.note_crash();
         }
@@ -198,13 +198,9 @@ impl Link {
         *lock(&self.way) = way;
         self.attach();
         self.tell(message::notification("notifications/initialized", None)).await?;
-        let repeat = {
-            let memory = lock(&self.memory);
-            let level = memory.level.iter().map(|l| ("logging/setLevel", format!(r#"{{"level":{l}}}"#)));
-            let uris = memory.subscribed.iter().map(|u| ("resources/subscribe", format!(r#"{{"uri":{u}}}"#)));
-            level.chain(uris).collect::<Vec<_>>()
-        };
-        for (method, params) in repeat {
+        let repeat = lock(&self.memory).requests();
+        let is_shared = matches!(self.way(), Way::Shared(_));
+        for (method, params) in repeat.into_iter().filter(|(m, _)| !is_shared || *m != "logging/setLevel") {
             let id = self.mint();
             let mut answer =
                 self.ask(id, message::request(&id.to_string(), method, Some(&params)), method, None).await?;
@@ -218,6 +214,11 @@ impl Link {
             Way::Process(process) | Way::Shared(process) => process.mint(),
             Way::Wire(_) => self.next.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Which of its lives this is.
+    pub(super) fn life(&self) -> u64 {
+        self.lives.load(Ordering::Relaxed)
     }
 
     /// A way that was alive a moment ago.
@@ -307,32 +308,14 @@ impl Link {
             request,
         );
         let text = call.outgoing(request)?;
-        let errand = self.note(request, id)?;
-        self.remember(request);
-        let answer = match call.released().await {
+        let mut errand = self.note(request, id)?;
+        errand.subscribes = self.remember(request)?;
+        let here = self.settled_here(request, id);
+        let answer = match here.or(call.released().await) {
             Some(answer) => answer,
             None => self.ask(id, text, &call.method, Some(entry)).await.map_err(failed)?,
         };
         Ok((call, answer, errand))
-    }
-
-    fn remember(&self, request: &Message) {
-        let text = |name| request.param(name).map(|v: Value<'_>| v.text().to_owned());
-        let uri = || {
-            let uri = request.param("uri").and_then(Value::as_str)?;
-            Some(quote(merged::split_uri(&uri).filter(|_| self.is_merged).map_or(&uri, |(_, bare)| bare)))
-        };
-        let mut memory = lock(&self.memory);
-        match request.method().as_ref() {
-            "logging/setLevel" => memory.level = text("level"),
-            "resources/subscribe" => memory.subscribed.extend(uri()),
-            "resources/unsubscribe" => {
-                if let Some(uri) = uri() {
-                    memory.subscribed.remove(&uri);
-                }
-            }
-            _ => {}
-        }
     }
 
     /// Sends a notification or a response.

@@ -4,8 +4,9 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bartizan_mcp::{
@@ -25,7 +26,7 @@ use crate::{
     Asker, Gate, Target, badge,
     flow::{Replies, Reply},
     inspect::{self, Known, Passed},
-    limits::{REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE},
+    limits::{DRAIN, REPLAY_BYTES_OF_SESSION, REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE},
     merged, opinions,
     outbox::{Outbox, Reader, parse_event_id},
     quota::Taken,
@@ -114,12 +115,35 @@ impl Session {
         self.hub.close();
         self.links.iter().for_each(|l| l.end());
     }
+
+    /// The same, once the requests under way have their answers, within [`DRAIN`]. It must take no new ones any more.
+    pub(super) fn finish(self: &Arc<Self>) {
+        let is_busy = |session: &Self| session.links.iter().any(|link| link.is_busy());
+        if !is_busy(self) {
+            return self.end();
+        }
+        // What answers no request has no other end.
+        self.hub.close_general();
+        let me = Arc::clone(self);
+        tokio::spawn(async move {
+            let until = Instant::now() + DRAIN;
+            while is_busy(&me) && Instant::now() < until {
+                tokio::time::sleep(LOOK).await;
+            }
+            me.end();
+        });
+    }
 }
+
+/// How often it is looked whether the last request of a session that ends has its answer.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The client's side of a session: its streams, and the questions put to it.
 #[derive(Default)]
 pub struct Hub {
     streams: Mutex<Streams>,
+    /// Bytes that its streams keep.
+    load: Arc<AtomicUsize>,
     next: AtomicU64,
     asked: Mutex<HashMap<u64, Asked>>,
 }
@@ -131,9 +155,25 @@ struct Streams {
     general: Option<Arc<Outbox>>,
 }
 
+impl Streams {
+    /// Lets go of the oldest of the finished streams, while there are too many or all keep too much; the last one stays.
+    fn evict(&mut self, load: &AtomicUsize) {
+        let mut closed = self.kept.iter().filter(|stream| stream.is_closed()).count();
+        while closed > 1
+            && (closed > REPLAY_STREAMS || load.load(Ordering::Relaxed) > REPLAY_BYTES_OF_SESSION)
+        {
+            let Some(at) = self.kept.iter().position(|stream| stream.is_closed()) else { return };
+            self.kept.remove(at);
+            closed -= 1;
+        }
+    }
+}
+
 /// A server's request that waits for the client's answer.
 struct Asked {
     link: Weak<Link>,
+    /// In which of the link's lives.
+    life: u64,
     id: String,
     method: String,
     token: Option<String>,
@@ -144,14 +184,16 @@ impl Hub {
     pub fn open_stream(&self) -> Arc<Outbox> {
         let mut streams = lock(&self.streams);
         streams.last += 1;
-        let outbox = Outbox::new(streams.last);
-        if streams.kept.len() >= REPLAY_STREAMS
-            && let Some(at) = streams.kept.iter().position(|o| o.is_closed())
-        {
-            streams.kept.remove(at);
-        }
+        let outbox = Outbox::new(streams.last, &self.load);
         streams.kept.push_back(Arc::clone(&outbox));
+        streams.evict(&self.load);
         outbox
+    }
+
+    /// Ends one answer's stream, which is kept for a while.
+    pub fn close_stream(&self, outbox: &Outbox) {
+        outbox.close();
+        lock(&self.streams).evict(&self.load);
     }
 
     /// The stream of what answers no request.
@@ -161,7 +203,7 @@ impl Hub {
             return Arc::clone(general);
         }
         streams.last += 1;
-        let general = Outbox::new(streams.last);
+        let general = Outbox::new(streams.last, &self.load);
         streams.general = Some(Arc::clone(&general));
         general
     }
@@ -190,6 +232,11 @@ impl Hub {
         streams.kept.iter().chain(&streams.general).for_each(|o| o.close());
     }
 
+    /// Ends the stream of what answers no request.
+    fn close_general(&self) {
+        self.general().close();
+    }
+
     /// Notes a server's request; answers it as the client gets it, under an id of this session's own (B-40).
     pub fn ask(&self, link: &Arc<Link>, request: &Message) -> Option<String> {
         let mut asked = lock(&self.asked);
@@ -208,6 +255,7 @@ impl Hub {
             ours,
             Asked {
                 link: Arc::downgrade(link),
+                life: link.life(),
                 id,
                 method: request.method().into_owned(),
                 token: token.map(|t| t.text().to_owned()),
@@ -227,11 +275,17 @@ impl Hub {
         Some(ours)
     }
 
-    /// The server that asked what the client answers, what it asked, and the answer as that server gets it.
-    fn answer(&self, response: &Message) -> Option<(Arc<Link>, String, String)> {
+    /// Forgets everything that `link`'s server asked, for it is not there any more to be answered.
+    pub fn forget_all(&self, link: &Arc<Link>) {
+        lock(&self.asked).retain(|_, asked| asked.link.as_ptr() != Arc::as_ptr(link));
+    }
+
+    /// The server that asked what the client answers, in which of its lives, what it asked, and the answer as that server gets
+    /// it.
+    fn answer(&self, response: &Message) -> Option<(Arc<Link>, u64, String, String)> {
         let ours = response.id_value()?.as_u64()?;
         let asked = lock(&self.asked).remove(&ours)?;
-        Some((asked.link.upgrade()?, asked.method, response.with_id(&asked.id)))
+        Some((asked.link.upgrade()?, asked.life, asked.method, response.with_id(&asked.id)))
     }
 
     /// The server whose request the client reports progress on, and the report as that server gets it.
@@ -380,7 +434,7 @@ pub async fn exchange(
             notification(gate, asker, session, message).await
         }
         Kind::Response => {
-            if let Some((link, asked, text)) = session.hub.answer(message) {
+            if let Some((link, life, asked, text)) = session.hub.answer(message) {
                 let server = link.server();
                 let judged = match opinions::word(gate, server, message).await {
                     Ok(()) => gate.policy.may_tell(asker, server, Era::Legacy, message).await,
@@ -403,7 +457,9 @@ pub async fn exchange(
                         refused_answer(&text, &refusal)
                     }
                 };
-                if let Err(failure) = link.tell(text).await {
+                if link.life() != life {
+                    tracing::debug!(server = %link.server().name(), "the server that asked is gone");
+                } else if let Err(failure) = link.tell(text).await {
                     tracing::debug!(server = %link.server().name(), %failure, "a client's answer was not delivered");
                 }
             }
@@ -499,4 +555,31 @@ async fn notification(
         }
     }
     Ok(Reply::Accepted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::REPLAY_BYTES;
+
+    #[test]
+    fn a_session_keeps_the_last_of_its_finished_streams() {
+        let hub = Hub::default();
+        let all: Vec<_> = (0..100).map(|_| hub.open_stream()).collect();
+        assert_eq!(lock(&hub.streams).kept.len(), 100, "those under way stay");
+        for stream in &all {
+            stream.push("x".into());
+            hub.close_stream(stream);
+        }
+        let kept: Vec<_> = lock(&hub.streams).kept.iter().map(|stream| stream.number()).collect();
+        assert_eq!(kept, [97, 98, 99, 100], "as they end, not when another begins");
+        drop(all);
+        for _ in 0..3 {
+            let big = hub.open_stream();
+            big.push("x".repeat(REPLAY_BYTES * 5));
+            hub.close_stream(&big);
+        }
+        assert_eq!(lock(&hub.streams).kept.len(), 1, "together they keep no more than a session may");
+        assert!(hub.resume("103-0").is_some());
+    }
 }

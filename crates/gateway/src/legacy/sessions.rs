@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, Weak},
     time::Duration,
 };
 
@@ -31,10 +31,21 @@ const NOTING: Duration = Duration::from_secs(3);
 /// What a session's id holds, sealed.
 pub type Number = [u8; 16];
 
+/// What becomes of the requests of a session that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// They end with it.
+    AtOnce,
+    /// They go on for a while; it takes no more.
+    WhenDone,
+}
+
 /// The live sessions. A session id is a sealed number, bound to its caller and endpoint: strangers are refused without a
 /// look-up, but the authority is what it names (spec.md B-25, B-27, B-30).
 pub struct Sessions {
     live: Mutex<HashMap<Number, Arc<Session>>>,
+    /// Those that take no more requests and wait for the last answer.
+    finishing: Mutex<Vec<Weak<Session>>>,
     sealer: Arc<Sealer>,
     rows: OnceLock<Rows>,
 }
@@ -98,7 +109,7 @@ impl Rows {
 impl Sessions {
     /// No session yet.
     pub fn new(sealer: Arc<Sealer>) -> Self {
-        Self { live: Mutex::default(), sealer, rows: OnceLock::new() }
+        Self { live: Mutex::default(), finishing: Mutex::default(), sealer, rows: OnceLock::new() }
     }
 
     /// Gives each session a row in `stored` from now on; without, a session is this process's alone. The first one stays.
@@ -150,23 +161,27 @@ impl Sessions {
 
     /// Ends a session, for this reason; its id is unknown from now on.
     pub fn end(&self, session: &Session, why: End) {
-        if lock(&self.live).remove(&session.number()).is_some() {
-            self.over(session, why);
+        if let Some(session) = lock(&self.live).remove(&session.number()) {
+            self.over(&session, why, Manner::AtOnce);
         }
     }
 
     /// Ends sessions that nobody used for a while, and those for which `has_ended` has a reason.
-    pub fn sweep(&self, has_ended: impl Fn(&Session) -> Option<End>) {
+    pub fn sweep(&self, has_ended: impl Fn(&Session) -> Option<(End, Manner)>) {
         let ended: Vec<_> = {
             let mut live = lock(&self.live);
-            let reason = |s: &Session| has_ended(s).or_else(|| s.is_idle().then_some(End::Idle));
+            let idle = (End::Idle, Manner::AtOnce);
+            let reason = |s: &Session| has_ended(s).or_else(|| s.is_idle().then_some(idle));
             let ended: Vec<_> = live.values().filter_map(|s| Some((Arc::clone(s), reason(s)?))).collect();
             ended.iter().for_each(|(s, _)| drop(live.remove(&s.number())));
             live.shrink_to_fit();
             live.values().for_each(|s| s.hub().sweep());
             ended
         };
-        ended.iter().for_each(|(session, why)| self.over(session, *why));
+        ended.iter().for_each(|(session, (why, manner))| self.over(session, *why, *manner));
+        let finishing: Vec<_> = lock(&self.finishing).iter().filter_map(Weak::upgrade).collect();
+        let is_cut = |session: &Session| matches!(has_ended(session), Some((_, Manner::AtOnce)));
+        finishing.iter().filter(|session| is_cut(session)).for_each(|session| session.end());
     }
 
     /// How many there are.
@@ -175,13 +190,26 @@ impl Sessions {
     }
 
     /// Ends them all, for this node stops.
-    pub fn end_all(&self) {
+    pub fn end_all(&self, manner: Manner) {
         let all: Vec<_> = lock(&self.live).drain().map(|(_, s)| s).collect();
-        all.iter().for_each(|s| self.over(s, End::Stopped));
+        all.iter().for_each(|s| self.over(s, End::Stopped, manner));
+        if manner == Manner::AtOnce {
+            let finishing = std::mem::take(&mut *lock(&self.finishing));
+            finishing.iter().filter_map(Weak::upgrade).for_each(|session| session.end());
+        }
     }
 
-    fn over(&self, session: &Session, why: End) {
-        session.end();
+    fn over(&self, session: &Arc<Session>, why: End, manner: Manner) {
+        match manner {
+            Manner::AtOnce => session.end(),
+            Manner::WhenDone => {
+                let mut finishing = lock(&self.finishing);
+                finishing.retain(|session| session.strong_count() > 0);
+                finishing.push(Arc::downgrade(session));
+                drop(finishing);
+                session.finish();
+            }
+        }
         if let Some(rows) = self.rows.get() {
             rows.over(digest(session), why);
         }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -14,7 +14,6 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -41,8 +40,8 @@ pub struct Listening {
     pub socket: TcpListener,
     /// TLS, replaced when certificates are renewed; `None` for plain HTTP.
     pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
-    /// If set, only these peers may connect: the declared TLS-terminating proxies.
-    pub only_from: Option<Vec<IpNet>>,
+    /// Only declared proxies may connect, which end TLS in front of it: those that the [`Door`] knows then.
+    pub only_proxies: bool,
 }
 
 /// Serves until `stop` says so, then lets requests under way finish for a while.
@@ -65,17 +64,22 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
                 continue;
             }
         };
-        if listening.only_from.as_ref().is_some_and(|nets| !nets.iter().any(|n| n.contains(&peer.ip()))) {
+        // A socket on `[::]` has IPv4 peers in IPv6's clothes.
+        let address = peer.ip().to_canonical();
+        let is_proxy = door.proxies.load().include(&address);
+        if listening.only_proxies && !is_proxy {
             tracing::warn!(%peer, "refused: plain HTTP is for the declared proxies only");
             continue;
         }
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let Some(place) = Place::take(&peers, peer.ip()) else { continue };
+        // A proxy stands for many.
+        let most = if is_proxy || address.is_loopback() { CONNECTIONS } else { CONNECTIONS_PER_ADDRESS };
+        let Some(place) = Place::take(&peers, address, most) else { continue };
         let tls = listening.tls.as_ref().map(|t| t.load_full());
         let (gate, door, stop) = (Arc::clone(&gate), Arc::clone(&door), stop.clone());
         connections.spawn(async move {
             let _held = (slot, place);
-            connection(tcp, peer.ip().to_canonical(), tls, gate, door, stop).await;
+            connection(tcp, address, tls, gate, door, stop).await;
         });
     }
     drop(listening.socket);
@@ -91,14 +95,26 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
 struct Place(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr);
 
 impl Place {
-    fn take(peers: &Arc<Mutex<HashMap<IpAddr, usize>>>, peer: IpAddr) -> Option<Self> {
+    /// A place among the `most` that `address` may have.
+    fn take(peers: &Arc<Mutex<HashMap<IpAddr, usize>>>, address: IpAddr, most: usize) -> Option<Self> {
+        let peer = network_of(address);
         let mut counts = lock(peers);
         let count = counts.entry(peer).or_default();
-        if *count >= CONNECTIONS_PER_ADDRESS && !peer.is_loopback() {
+        if *count >= most {
             return None;
         }
         *count += 1;
         Some(Self(Arc::clone(peers), peer))
+    }
+}
+
+/// What one peer can choose its address from: of IPv6 a whole /64 (RFC 6177 §2).
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+        other => other,
     }
 }
 
@@ -266,5 +282,26 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_as_many_places_as_one_address_however_many_it_has() {
+        let peers = Arc::default();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let held: Vec<_> =
+            (0..3).map(|n| Place::take(&peers, address(&format!("2001:db8::{n}")), 3).unwrap()).collect();
+        assert!(Place::take(&peers, address("2001:db8::ffff:ffff:ffff:ffff"), 3).is_none());
+        let neighbour = Place::take(&peers, address("2001:db8:0:1::"), 3);
+        assert!(neighbour.is_some());
+        let first = Place::take(&peers, address("192.0.2.1"), 1);
+        assert!(first.is_some() && Place::take(&peers, address("192.0.2.2"), 1).is_some());
+        assert!(Place::take(&peers, address("192.0.2.1"), 1).is_none());
+        drop((held, neighbour, first));
+        assert!(lock(&peers).is_empty());
     }
 }

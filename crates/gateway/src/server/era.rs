@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use aws_lc_rs::digest;
 use bartizan_mcp::{
     Era, Message, Revision, era,
     json::{Value, quote},
@@ -11,7 +12,10 @@ use bartizan_sandbox::Launch;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::{Server, Transport, modern_headers, processes::Pooled};
+use super::{
+    Server, Transport, modern_headers,
+    processes::{PoolKey, Pooled},
+};
 use crate::{
     Asker,
     call::own_modern_request,
@@ -62,9 +66,9 @@ impl Server {
                 return Ok(ModernLink::Wire(self.wire(endpoint, asker)));
             }
             Transport::Command { .. } if !self.settings.shared => {
-                (asker.map_or_else(CallerKey::nobody, |a| a.key.clone()), capabilities.to_owned())
+                (asker.map_or_else(CallerKey::nobody, |a| a.key.clone()), digest_of(capabilities))
             }
-            _ => (CallerKey::nobody(), String::new()),
+            _ => (CallerKey::nobody(), [0; 32]),
         };
         let (me, asker) = (Arc::clone(self), asker.cloned());
         // A task of its own: a client that gives up early must not stop a slow server from ever starting.
@@ -74,7 +78,8 @@ impl Server {
                     me.modern_wire(me.wire(endpoint, asker.as_ref())).await.map(ModernLink::Wire)
                 }
                 Transport::Command { launch, secrets } => {
-                    me.modern_process(key, launch, secrets).await.map(ModernLink::Process)
+                    let asker = asker.as_ref().filter(|_| !me.settings.shared);
+                    me.modern_process(key, asker, launch, secrets).await.map(ModernLink::Process)
                 }
             }
         });
@@ -136,48 +141,94 @@ impl Server {
 
     async fn modern_process(
         &self,
-        key: (CallerKey, String),
+        key: PoolKey,
+        asker: Option<&Asker>,
         launch: &Launch,
         secrets: &Scrub,
     ) -> Result<Arc<Process>, NotModern> {
-        let mut pool = self.pool.lock().await;
-        if let Some(pooled) = pool.get_mut(&key) {
-            if pooled.process.ended().is_none() {
-                pooled.used = Instant::now();
-                return Ok(Arc::clone(&pooled.process));
+        let berth = self.berth(&key);
+        let mut pooled = berth.lock().await;
+        let found = self.pooled_process(&mut pooled, asker, launch, secrets).await;
+        let is_empty = pooled.is_none();
+        drop(pooled);
+        if is_empty {
+            self.vacate(&key, &berth);
+        }
+        found
+    }
+
+    /// The process in `pooled`, or a new one.
+    async fn pooled_process(
+        &self,
+        pooled: &mut Option<Pooled>,
+        asker: Option<&Asker>,
+        launch: &Launch,
+        secrets: &Scrub,
+    ) -> Result<Arc<Process>, NotModern> {
+        if let Some(now) = pooled {
+            if now.process.ended().is_none() {
+                now.used = Instant::now();
+                return Ok(Arc::clone(&now.process));
             }
-            pool.remove(&key);
+            *pooled = None;
             self.note_crash();
         }
-        let mut known = self.era.lock().await;
-        if let Some((Era::Legacy, at)) = *known
-            && at.elapsed() < ERA_MEMORY
-        {
-            return Err(NotModern::Legacy);
+        let known = self.era.lock().await;
+        // One finds the era out for all; once it is known, nobody waits until another's process has started.
+        let last = *known;
+        let finding = match last {
+            Some((Era::Legacy, at)) if at.elapsed() < ERA_MEMORY => return Err(NotModern::Legacy),
+            Some((Era::Modern, _)) => {
+                drop(known);
+                None
+            }
+            _ => Some(known),
+        };
+        let process = self.start(launch, secrets, Era::Modern, asker).await?;
+        if self.settings.shared {
+            process.set_shared();
         }
-        let process = self.start(launch, secrets, Era::Modern).await?;
+        let found = self.discover(&process).await?;
+        let mut known = match finding {
+            Some(known) => known,
+            None => self.era.lock().await,
+        };
+        self.remember(&mut known, found);
+        drop(known);
+        if found == Era::Legacy {
+            return self.legacy_found();
+        }
+        *pooled = Some(Pooled { process: Arc::clone(&process), used: Instant::now() });
+        Ok(process)
+    }
+
+    /// Asks a fresh process which era it speaks.
+    async fn discover(&self, process: &Arc<Process>) -> Result<Era, NotModern> {
         let id = process.mint();
         let asked = async {
             let mut pipe =
                 process.request(id, own_modern_request(id, "server/discover", None), None, false).await?;
             pipe.next().await
         };
-        let found = match tokio::time::timeout(START_WAIT, asked).await {
-            Ok(Ok(Some(Item::Message(answer)))) => era_of(&answer)?,
+        match tokio::time::timeout(START_WAIT, asked).await {
+            Ok(Ok(Some(Item::Message(answer)))) => era_of(&answer),
             // Silence and every other answer mean the handshake (C-43, C-44); an end of the process means nothing.
-            Err(_) | Ok(Ok(_)) => Era::Legacy,
+            Err(_) | Ok(Ok(_)) => Ok(Era::Legacy),
             Ok(Err(failure)) => {
                 self.note_crash();
-                return Err(NotModern::Failed(failure));
+                Err(NotModern::Failed(failure))
             }
-        };
-        self.remember(&mut known, found);
-        if found == Era::Legacy {
-            return self.legacy_found();
         }
-        pool.insert(key, Pooled { process: Arc::clone(&process), used: Instant::now() });
-        Ok(process)
     }
+}
+
+/// What tells apart what clients can do, however they write it.
+fn digest_of(capabilities: &str) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    // The text came out of a checked message.
+    era::canonical(Value::of(capabilities), &mut bytes);
+    let digest = digest::digest(&digest::SHA256, &bytes);
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 fn discover_headers() -> HeaderMap {

@@ -1,22 +1,25 @@
 //! The processes of a server: how many may run, which are shared, and when they stop.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bartizan_mcp::{Era, Message, json::Value};
+use bartizan_model::{Caller, CallerKey};
 use bartizan_sandbox::Launch;
 use tokio::time::Instant;
 
 use super::{Server, Transport};
 use crate::{
+    Asker,
     call::own_info,
-    legacy::{Link, greet},
-    limits::{CRASH_REST, CRASHES, PROCESS_IDLE, PROCESSES},
+    legacy::{Link, audience, greet},
+    limits::{CRASH_REST, CRASHES, PROCESS_IDLE, PROCESSES, PROCESSES_OF_CALLER},
     program,
     upstream::{
         Failure,
@@ -25,17 +28,36 @@ use crate::{
     },
 };
 
+/// A process for modern requests.
 pub(super) struct Pooled {
     pub(super) process: Arc<Process>,
     pub(super) used: Instant,
 }
 
+/// Whose such a process is, and the digest of what its client can do.
+pub(super) type PoolKey = (CallerKey, [u8; 32]);
+
+/// A place for one, which whoever starts it holds: nobody else waits for that.
+pub(super) type Berth = Arc<tokio::sync::Mutex<Option<Pooled>>>;
+
+/// The processes for modern requests.
+pub(super) type Pool = Mutex<HashMap<PoolKey, Berth>>;
+
+/// How many processes run for which caller.
+pub(super) type Shares = Arc<Mutex<HashMap<CallerKey, usize>>>;
+
 impl Server {
-    /// Starts a process, if the caps allow it.
+    /// Starts a process, if the caps allow it; it counts for `asker` if it is for them alone.
     ///
     /// # Errors
-    /// [`Failure::Limit`] at the cap, or while a server that keeps crashing rests.
-    pub async fn start(&self, launch: &Launch, secrets: &Scrub, era: Era) -> Result<Arc<Process>, Failure> {
+    /// [`Failure::Limit`] at a cap, or while a server that keeps crashing rests.
+    pub async fn start(
+        &self,
+        launch: &Launch,
+        secrets: &Scrub,
+        era: Era,
+        asker: Option<&Asker>,
+    ) -> Result<Arc<Process>, Failure> {
         if let Some(keeper) = &self.keeper {
             program::clear(&self.settings, keeper).await?;
         }
@@ -53,9 +75,9 @@ impl Server {
         if crashes > 0 {
             tokio::time::sleep(Duration::from_millis(100u64 << crashes.min(6))).await;
         }
-        let slot = Slot::take(&self.processes).ok_or_else(|| {
-            Failure::Limit(format!("{PROCESSES} of its processes are running, which is the most"))
-        })?;
+        // Every client of a laptop's owner is the owner, who takes from nobody.
+        let sharing = asker.filter(|asker| *asker.caller != Caller::local_owner());
+        let slot = Slot::take(&self.processes, &self.shares, sharing.map(|asker| &asker.key))?;
         let voice = Arc::clone(&self.voice);
         Process::start(self.name(), launch, era, secrets.clone(), slot, voice)
             .inspect_err(|_| self.note_crash())
@@ -84,12 +106,12 @@ impl Server {
         if common.take().is_some() {
             self.note_crash();
         }
-        let process = self.start(launch, secrets, Era::Legacy).await?;
+        let process = self.start(launch, secrets, Era::Legacy, None).await?;
         process.set_shared();
         let listeners = Arc::clone(&self.listeners);
         process.set_sink(Arc::new(move |message| {
             let all: Vec<_> = lock(&listeners).iter().filter_map(Weak::upgrade).collect();
-            all.iter().for_each(|link| link.unasked(&message));
+            audience(all, &message).iter().for_each(|link| link.unasked(&message));
         }));
         let version = Value::of(hello).get("protocolVersion").map_or("\"2025-11-25\"", Value::text);
         let ours =
@@ -109,35 +131,111 @@ impl Server {
         listeners.push(Arc::downgrade(link));
     }
 
+    /// Whether a session of the shared process subscribed to `uri`.
+    pub fn is_listened_to(&self, uri: &str) -> bool {
+        let all: Vec<_> = lock(&self.listeners).iter().filter_map(Weak::upgrade).collect();
+        all.iter().any(|link| link.listens_to(uri))
+    }
+
+    /// The place for the process of `key`.
+    pub(super) fn berth(&self, key: &PoolKey) -> Berth {
+        Arc::clone(lock(&self.pool).entry(key.clone()).or_default())
+    }
+
+    /// Takes a place away in which nothing was started, if nobody else waits for it.
+    pub(super) fn vacate(&self, key: &PoolKey, berth: &Berth) {
+        let mut pool = lock(&self.pool);
+        // The pool's and the caller's.
+        if Arc::strong_count(berth) <= 2 && pool.get(key).is_some_and(|now| Arc::ptr_eq(now, berth)) {
+            pool.remove(key);
+        }
+    }
+
     /// Stops every process that is not a session's own; those end with their sessions.
     pub async fn stop_all(&self) {
-        self.pool.lock().await.clear();
+        lock(&self.pool).clear();
         self.common.lock().await.take();
     }
 
     /// Stops processes that nobody used for a while.
-    pub async fn stop_idle(&self) {
-        let mut pool = self.pool.lock().await;
-        pool.retain(|_, pooled| {
-            let idle = pooled.used.elapsed() > PROCESS_IDLE && pooled.process.busy() == 0;
-            !idle && pooled.process.ended().is_none()
+    pub fn stop_idle(&self) {
+        lock(&self.pool).retain(|_, berth| {
+            // Somebody is about to use it, or to start it.
+            if Arc::strong_count(berth) > 1 {
+                return true;
+            }
+            let Ok(pooled) = berth.try_lock() else { return true };
+            pooled.as_ref().is_some_and(|pooled| {
+                let idle = pooled.used.elapsed() > PROCESS_IDLE && pooled.process.busy() == 0;
+                !idle && pooled.process.ended().is_none()
+            })
         });
     }
 }
 
-/// One of a server's processes, counted while it runs.
-pub struct Slot(Arc<AtomicUsize>);
+/// One of a server's processes, counted while it runs, and in its caller's share.
+pub struct Slot {
+    count: Arc<AtomicUsize>,
+    share: Option<(Shares, CallerKey)>,
+}
 
 impl Slot {
-    fn take(count: &Arc<AtomicUsize>) -> Option<Self> {
-        let taken = count.fetch_add(1, Ordering::Relaxed) < PROCESSES;
-        let slot = Self(Arc::clone(count));
-        taken.then_some(slot)
+    fn take(count: &Arc<AtomicUsize>, shares: &Shares, caller: Option<&CallerKey>) -> Result<Self, Failure> {
+        let is_free = count.fetch_add(1, Ordering::Relaxed) < PROCESSES;
+        let mut slot = Self { count: Arc::clone(count), share: None };
+        if !is_free {
+            return Err(Failure::Limit(format!(
+                "{PROCESSES} of its processes are running, which is the most"
+            )));
+        }
+        if let Some(caller) = caller {
+            let mut taken = lock(shares);
+            let share = taken.entry(caller.clone()).or_default();
+            if *share >= PROCESSES_OF_CALLER {
+                return Err(Failure::Limit(format!(
+                    "{PROCESSES_OF_CALLER} of its processes are running for you, which is the most"
+                )));
+            }
+            *share += 1;
+            slot.share = Some((Arc::clone(shares), caller.clone()));
+        }
+        Ok(slot)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        let Some((shares, caller)) = &self.share else { return };
+        let mut taken = lock(shares);
+        if let Some(share) = taken.get_mut(caller) {
+            *share -= 1;
+            if *share == 0 {
+                taken.remove(caller);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_caller_leaves_processes_for_others() {
+        let (count, shares) = (Arc::default(), Shares::default());
+        let key = |name: &str, client: &str| Caller::new("https://id.example", name, client).key();
+        let (ann, other) = (key("ann", "editor"), key("ann", "agent"));
+        let mut hers: Vec<_> =
+            (0..PROCESSES_OF_CALLER).map(|_| Slot::take(&count, &shares, Some(&ann)).unwrap()).collect();
+        assert!(Slot::take(&count, &shares, Some(&ann)).is_err(), "her share");
+        let others = Slot::take(&count, &shares, Some(&other)).unwrap();
+        hers.pop();
+        hers.push(Slot::take(&count, &shares, Some(&ann)).unwrap());
+        let rest = PROCESSES - PROCESSES_OF_CALLER - 1;
+        let rest: Vec<_> = (0..rest).map(|_| Slot::take(&count, &shares, None).unwrap()).collect();
+        assert!(Slot::take(&count, &shares, Some(&other)).is_err(), "there are no more for anybody");
+        drop((hers, others, rest));
+        assert_eq!((count.load(Ordering::Relaxed), lock(&shares).len()), (0, 0));
     }
 }

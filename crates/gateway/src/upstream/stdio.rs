@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -25,7 +25,7 @@ use super::{
     under_way::{UnderWay, Within},
 };
 use crate::{
-    limits::{ANSWER_BYTES, PIPE_MESSAGES, STDERR_LINE, WRITE_WAIT},
+    limits::{ANSWER_BYTES, PIPE_BYTES, PIPE_BYTES_WITH_RESPONSES, PIPE_MESSAGES, STDERR_LINE, WRITE_WAIT},
     record::Voice,
     server::Slot,
 };
@@ -52,6 +52,39 @@ struct Shared {
     ended: watch::Sender<Option<String>>,
     /// The next id of ours: what is below was asked.
     next: AtomicU64,
+    /// Bytes of its messages that nobody has fetched yet.
+    load: Arc<AtomicUsize>,
+}
+
+/// What waits to be fetched.
+enum Queued {
+    /// A message, and the place it takes.
+    Message(Message, Load),
+    /// There was no room for the response.
+    NoRoom,
+}
+
+/// The bytes of a message that waits.
+struct Load(Arc<AtomicUsize>, usize);
+
+impl Load {
+    /// What a message takes beside its text.
+    const BESIDE: usize = 512;
+
+    /// The place for `message`, if no more than `most` bytes wait then.
+    fn take(all: &Arc<AtomicUsize>, message: &Message, most: usize) -> Option<Self> {
+        let bytes = message.text().len() + Self::BESIDE;
+        let added = all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |load| {
+            load.checked_add(bytes).filter(|load| *load <= most)
+        });
+        added.is_ok().then(|| Self(Arc::clone(all), bytes))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -59,7 +92,7 @@ struct Routes {
     /// What it may be speaking of.
     under_way: UnderWay,
     /// Requests on their way, by our id.
-    waiting: BTreeMap<u64, mpsc::Sender<Message>>,
+    waiting: BTreeMap<u64, mpsc::Sender<Queued>>,
     /// Requests of ours to the process whose subscription outlives nothing but themselves.
     closed: bool,
 }
@@ -93,6 +126,7 @@ impl Process {
             is_shared: AtomicBool::new(false),
             ended: watch::Sender::new(None),
             next: AtomicU64::new(1),
+            load: Arc::default(),
         });
         if let Some(stderr) = child.take_stderr() {
             let (voice, pid) = (Arc::clone(&voice), child.id());
@@ -180,7 +214,7 @@ impl Process {
 pub struct Pipe {
     process: Arc<Process>,
     id: u64,
-    from: mpsc::Receiver<Message>,
+    from: mpsc::Receiver<Queued>,
     cancel_on_drop: bool,
     done: bool,
 }
@@ -194,15 +228,19 @@ impl Pipe {
     /// The next message that belongs to the request.
     ///
     /// # Errors
-    /// [`Failure::Lost`] if the process ended.
+    /// [`Failure::Lost`] if the process ended, [`Failure::Limit`] if there was no room for the response.
     pub async fn next(&mut self) -> Result<Option<Item>, Failure> {
         if self.done {
             return Ok(None);
         }
         match self.from.recv().await {
-            Some(message) => {
+            Some(Queued::Message(message, _load)) => {
                 self.done = message.kind() == Kind::Response;
                 Ok(Some(Item::Message(message)))
+            }
+            Some(Queued::NoRoom) => {
+                self.done = true;
+                Err(Failure::Limit("too many of its answers wait to be fetched".into()))
             }
             None => {
                 // The supervisor learns why a little after the pipe breaks.
@@ -345,17 +383,23 @@ impl Shared {
                 Some(id) if message.kind() == Kind::Response => {
                     routes.under_way.end(id, Instant::now());
                     if let Some(to) = routes.waiting.remove(&id) {
+                        let queued = match Load::take(&self.load, &message, PIPE_BYTES_WITH_RESPONSES) {
+                            Some(load) => Queued::Message(message, load),
+                            None => Queued::NoRoom,
+                        };
                         // Notifications leave one place free, so a response always has it.
-                        let _ = to.try_send(message);
+                        let _ = to.try_send(queued);
                     }
                     return id < self.next.load(Ordering::Relaxed);
                 }
                 Some(id) => {
                     if let Some(to) = routes.waiting.get(&id) {
-                        if to.capacity() > 1 {
-                            let _ = to.try_send(message);
-                        } else {
-                            tracing::warn!(server = %self.server, "a flood of notifications was cut");
+                        let load = Load::take(&self.load, &message, PIPE_BYTES).filter(|_| to.capacity() > 1);
+                        match load {
+                            Some(load) => drop(to.try_send(Queued::Message(message, load))),
+                            None => {
+                                tracing::warn!(server = %self.server, "a flood of notifications was cut");
+                            }
                         }
                     }
                     return true;
@@ -469,6 +513,68 @@ mod tests {
             sanitise(line, false, &Scrub::new(["abcdefgh1", "key"].map(|s| Secret::new(s.into())))),
             "key=[redacted] \\u{1b}[2Jforged\\u{d}\u{fffd}\\u{2028}next"
         );
+    }
+
+    /// A process that is asked `ids`, and what comes of each.
+    fn asked(ids: std::ops::Range<u64>) -> (Shared, Vec<mpsc::Receiver<Queued>>) {
+        let mut routes = Routes::default();
+        let open = |id: u64| {
+            let (to, from) = mpsc::channel(PIPE_MESSAGES);
+            routes.waiting.insert(id, to);
+            from
+        };
+        let next = AtomicU64::new(ids.end);
+        let answers = ids.map(open).collect();
+        let shared = Shared {
+            server: "up".parse().unwrap(),
+            era: Era::Legacy,
+            routes: Mutex::new(routes),
+            sink: Mutex::new(None),
+            is_shared: AtomicBool::new(false),
+            ended: watch::Sender::new(None),
+            next,
+            load: Arc::default(),
+        };
+        (shared, answers)
+    }
+
+    fn message(text: String) -> Message {
+        Message::parse(text.into_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_fetches_is_bounded() {
+        let (shared, mut answers) = asked(1..5);
+        let load = || shared.load.load(Ordering::Relaxed);
+        let mib = "x".repeat(1024 * 1024);
+        let progress = |id: u64, text: &str| {
+            let params = format!(r#"{{"progressToken":{id},"progress":1,"message":"{text}"}}"#);
+            shared.deliver(message(message::notification("notifications/progress", Some(&params))));
+        };
+        let answer = |id: u64, text: &str| {
+            shared.deliver(message(message::result(&id.to_string(), &format!(r#"{{"a":"{text}"}}"#))));
+        };
+        // However many requests are under way, and however few messages that takes.
+        (0..40).for_each(|n| progress(1 + n % 2, &mib));
+        assert!(load() > PIPE_BYTES - 2 * mib.len() && load() <= PIPE_BYTES, "{}", load());
+        let most = "x".repeat(ANSWER_BYTES - 100);
+        (2..5).for_each(|id| answer(id, &most));
+        assert!(load() <= PIPE_BYTES_WITH_RESPONSES, "{}", load());
+        // An answer that fits still comes, after what was before it; one that does not fails its request alone.
+        let mut last = |at: usize| {
+            let mut last = None;
+            while let Ok(queued) = answers[at].try_recv() {
+                last = Some(matches!(queued, Queued::Message(m, _) if m.kind() == Kind::Response));
+            }
+            last
+        };
+        assert_eq!((last(2), last(3)), (Some(true), Some(false)));
+        assert_eq!(last(1), Some(true));
+        answer(1, "small");
+        assert_eq!(last(0), Some(true));
+        assert_eq!(load(), 0, "what is fetched makes room");
+        progress(9, &mib);
+        assert_eq!(load(), 0, "what nobody waits for takes none");
     }
 
     #[tokio::test]

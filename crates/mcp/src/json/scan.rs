@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, collections::HashSet, ops::Range};
 
+use crate::names;
+
 /// How much structure a text may have. Its length is bounded before it is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -55,7 +57,7 @@ pub enum Fault {
 /// The first [`Fault`], with its byte offset.
 pub fn check(text: &[u8], limits: Limits) -> Result<&str, Fault> {
     let valid = std::str::from_utf8(text).map_err(|e| Fault::InvalidUtf8(e.valid_up_to()))?;
-    let mut scan = Scan { text, limits, values: 0, keys: Vec::new(), outline: None };
+    let mut scan = Scan { text, limits, values: 0, keys: Vec::new(), outline: None, is_odd: None };
     let end = scan.value(scan.blank(0), 0)?;
     let end = scan.blank(end);
     if end == text.len() { Ok(valid) } else { Err(Fault::Syntax(end)) }
@@ -81,13 +83,25 @@ pub(crate) struct OutlineMember {
 /// How many members an outline holds; a text that has more is walked instead.
 const OUTLINE: usize = 256;
 
-/// As [`check`], and remembers where things are; no outline if there are too many of them.
-pub(crate) fn check_outlined(text: &[u8], limits: Limits) -> Result<Option<Outline>, Fault> {
+/// What a check found out on its way.
+pub(crate) struct Outlined {
+    /// Where things are; none if there are too many of them.
+    pub(crate) outline: Option<Outline>,
+    /// Some key, wherever it stands, looks like a name of the protocol and is none.
+    pub(crate) is_odd: bool,
+}
+
+/// As [`check`], and remembers where things are.
+pub(crate) fn check_outlined(text: &[u8], limits: Limits) -> Result<Outlined, Fault> {
     std::str::from_utf8(text).map_err(|e| Fault::InvalidUtf8(e.valid_up_to()))?;
-    let mut scan = Scan { text, limits, values: 0, keys: Vec::new(), outline: Some(Outline::default()) };
+    let outline = Some(Outline::default());
+    let mut scan = Scan { text, limits, values: 0, keys: Vec::new(), outline, is_odd: Some(false) };
     let end = scan.value(scan.blank(0), 0)?;
     let end = scan.blank(end);
-    if end == text.len() { Ok(scan.outline) } else { Err(Fault::Syntax(end)) }
+    if end != text.len() {
+        return Err(Fault::Syntax(end));
+    }
+    Ok(Outlined { outline: scan.outline, is_odd: scan.is_odd == Some(true) })
 }
 
 /// Above this many keys in one object a hash set takes over from comparing each with each.
@@ -100,6 +114,8 @@ struct Scan<'a> {
     /// The keys of every object now open, innermost last, unescaped.
     keys: Vec<Cow<'a, [u8]>>,
     outline: Option<Outline>,
+    /// Whether a key was odd, where that is asked.
+    is_odd: Option<bool>,
 }
 
 impl<'a> Scan<'a> {
@@ -247,6 +263,9 @@ impl<'a> Scan<'a> {
         };
         if key.contains(&0) {
             return Err(Fault::NulInKey(at));
+        }
+        if self.is_odd == Some(false) && names::is_odd(&key) {
+            self.is_odd = Some(true);
         }
         let siblings = self.keys.get(first..).unwrap_or_default();
         let repeated = match many {

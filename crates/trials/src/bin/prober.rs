@@ -4,7 +4,7 @@
 //! it is sent, line by line as it came. Its tools are how a trial makes it look around or misbehave:
 //!
 //! * `echo`: the text of its arguments. `look`: what it sees of the machine. `pause {ms}`: answers later.
-//! * `hang`: never answers. `say {line}`: writes the line, then answers. `only {line}`: writes the line in the place of
+//! * `hang`: never answers. `say {line}`: writes the line, then answers; `times` over. `only {line}`: writes the line in the place of
 //!   its answer. `blurt {text}`: writes on standard error. In lines, `%ID%` stands for the request's id, `%PAD%` for
 //!   `pad` bytes.
 
@@ -79,7 +79,7 @@ impl Prober {
                 "protocolVersion": message.pointer("/params/protocolVersion"), "capabilities": { "tools": {} },
                 "serverInfo": { "name": "prober", "version": "1" },
             }),
-            "ping" => json!({}),
+            "ping" | "resources/subscribe" | "resources/unsubscribe" | "logging/setLevel" => json!({}),
             "tools/list" => json!({ "tools": tools(), "ttlMs": 0, "cacheScope": "public" }),
             "tools/call" => match self.call(id, text("/params/name"), message) {
                 Some(said) => json!({ "content": [{ "type": "text", "text": said }] }),
@@ -114,7 +114,8 @@ impl Prober {
             }
             "hang" => None,
             "say" => {
-                write(&line());
+                let line = line();
+                (0..number("times").max(1)).for_each(|_| write(&line));
                 Some("said".into())
             }
             "only" => {

@@ -55,6 +55,7 @@ mod rights;
 mod schemas;
 mod secrets;
 mod sessions;
+mod sharing;
 mod streams;
 mod tenants;
 mod tls;

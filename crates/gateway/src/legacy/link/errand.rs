@@ -21,6 +21,8 @@ pub struct Errand {
     pub(super) link: Arc<Link>,
     pub(super) key: Id,
     pub(super) cancelled: Arc<Notify>,
+    /// The address it asks to be told of, if that is new.
+    pub(super) subscribes: Option<String>,
 }
 
 impl Errand {
@@ -61,7 +63,12 @@ impl Link {
             return Err(refused("a request with this id is still under way"));
         }
         inflight.insert(key.clone(), Errands { id, cancelled: Arc::clone(&cancelled) });
-        Ok(Errand { link: Arc::clone(self), key, cancelled })
+        Ok(Errand { link: Arc::clone(self), key, cancelled, subscribes: None })
+    }
+
+    /// Whether requests are under way.
+    pub fn is_busy(&self) -> bool {
+        !lock(&self.inflight).is_empty()
     }
 
     /// Cancels the request that the client calls `id` (B-17). Whether there is one.

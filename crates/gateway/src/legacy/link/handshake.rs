@@ -69,7 +69,7 @@ pub async fn shake_hands(
             Ok((Way::Shared(process), answer))
         }
         Transport::Command { launch, secrets } => {
-            let process = server.start(launch, secrets, Era::Legacy).await?;
+            let process = server.start(launch, secrets, Era::Legacy, asker).await?;
             let answer = greet(&process, hello).await.inspect_err(|_| server.note_crash())?;
             if answer.result().is_some() {
                 revision_of(&answer)?;

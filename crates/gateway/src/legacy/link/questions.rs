@@ -163,8 +163,13 @@ impl Link {
                 message::error(Some(&id), code, text, None)
             }
         };
+        let Some(room) = self.room(reply.len()) else {
+            tracing::warn!(server = %self.server.name(), "it asks and does not read what it is answered");
+            return Taken::Done;
+        };
         let me = Arc::clone(self);
         tokio::spawn(async move {
+            let _room = room;
             let told = match me.way() {
                 Way::Shared(process) => process.send(reply).await,
                 _ => me.tell(reply).await,

@@ -7,6 +7,7 @@ use std::{
 
 use bartizan_mcp::{Era, Id, Kind, Message};
 use bartizan_shield::Finding;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Errand, Link, Taken, Way};
 use crate::{
@@ -19,6 +20,9 @@ use crate::{
     upstream::{Failure, Item, Within, stdio::lock},
 };
 
+/// What a message that waits takes beside its text.
+const WAITING: usize = 1024;
+
 impl Link {
     /// A message that answers no request: for the session's general stream.
     pub fn unasked(self: &Arc<Self>, message: &Message) {
@@ -29,8 +33,13 @@ impl Link {
         if self.server.settings().second_opinions.is_empty() {
             return self.judge_unasked(&gate, message, &[]);
         }
+        let Some(room) = self.room(message.text().len()) else {
+            tracing::warn!(server = %self.server.name(), "a flood of messages that answer no request was cut");
+            return;
+        };
         let (me, message) = (Arc::clone(self), message.clone());
         tokio::spawn(async move {
+            let _room = room;
             // One after the other, as they came.
             let _turn = me.turn.lock().await;
             // What answers nothing carries no documents.
@@ -44,6 +53,12 @@ impl Link {
             }
             me.judge_unasked(&gate, &message, &found);
         });
+    }
+
+    /// A place for so many bytes that wait, if there is one.
+    pub(super) fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.saturating_add(WAITING)).ok()?;
+        Arc::clone(&self.room).try_acquire_many_owned(bytes).ok()
     }
 
     fn judge_unasked(self: &Arc<Self>, gate: &Arc<Gate>, message: &Message, found: &[Finding]) {
@@ -63,13 +78,19 @@ impl Link {
             Kind::Request | Kind::Response => None,
         };
         let message = changed.as_ref().unwrap_or(message);
-        let errand = Errand { link: Arc::clone(self), key: Id::from(0), cancelled: Arc::default() };
+        let errand =
+            Errand { link: Arc::clone(self), key: Id::from(0), cancelled: Arc::default(), subscribes: None };
         if message.kind() == Kind::Notification && message.method() == "notifications/message" {
-            let within = match self.way() {
-                Way::Process(process) | Way::Shared(process) => process.within(),
-                Way::Wire(_) => Within::default(),
+            let (within, asker) = match self.way() {
+                Way::Process(process) => (process.within(), Some(&self.asker)),
+                Way::Shared(process) => (process.within(), None),
+                Way::Wire(_) => (Within::default(), Some(&self.asker)),
             };
-            self.server.voice().logged(Some(&self.asker), within, message);
+            self.server.voice().logged(asker, within, message);
+            // It may be about anybody's request.
+            if asker.is_none() {
+                return;
+            }
         }
         match errand.take_from_server(message, None) {
             Taken::Done => {}

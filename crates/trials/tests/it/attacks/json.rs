@@ -106,6 +106,27 @@ fn ph_05_a_call_without_an_id_is_not_carried_out() {
     scene.serves();
 }
 
+/// The error of a request that its server could not read has `"id":null` (JSON-RPC 2.0 §5.1).
+#[test]
+fn ph_03_an_error_without_an_id_gets_one_and_no_second() {
+    let up = Upstream::modern(|heard, pen| {
+        let id = match heard.tool().as_str() {
+            "null" => r#""id":null,"#,
+            "none" => "",
+            _ => return false,
+        };
+        pen.json(&format!(r#"{{"jsonrpc":"2.0",{id}"error":{{"code":-32700,"message":"unread"}}}}"#));
+        true
+    });
+    let gate = Gate::start(&up.config("up", ""));
+    for tool in ["null", "none"] {
+        let answer = gate.client().call("/mcp/up", tool, "{}");
+        assert_eq!(answer.code(), Some(-32700), "{}", answer.text());
+        assert_eq!(answer.text().matches("\"id\"").count(), 1, "{}", answer.text());
+        assert_eq!(answer.json()["id"], 1, "{}", answer.text());
+    }
+}
+
 #[test]
 fn ph_12_what_two_parsers_could_read_differently_is_refused() {
     let scene = Scene::start();
@@ -120,6 +141,14 @@ fn ph_12_what_two_parsers_could_read_differently_is_refused() {
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","param\u017f":{{}},"params":{{"name":"echo",{META}}}}}"#),
         call(r#""name":"echo","Name":"evil""#),
         call(r#""name":"echo","tas\u212aid":"x""#),
+        call(r#""name":"echo","Arguments":{"path":"/etc"}"#),
+        call(r#""name":"echo","Uri":"file:///etc""#),
+        call(r#""name":"echo","Ref":{"type":"ref/prompt","name":"x"}"#),
+        call(r#""name":"echo","ref":{"type":"ref/prompt","name":"x","Name":"y"}"#),
+        call(r#""name":"echo","Notifications":{}"#),
+        call(r#""name":"echo","notifications":{"resourcesubscriptions":["x"]}"#),
+        call(r#""name":"echo","RequestId":7"#),
+        call(r#""name":"echo","inputResponses":{"q":{"action":"decline","Action":"accept"}}"#),
         call(r#""name":"echo","arguments":{"a\u0000b":1}"#),
         call(r#""name":"echo\u0000evil""#),
         call(r#""name":"echo","uri":"a\u0000b""#),
@@ -171,10 +200,51 @@ fn ph_12_what_two_parsers_could_read_differently_is_refused() {
 
     // Numbers of any size and every legal escape are data, and arrive as they were written (the deviation of
     // docs/attacks.md: nothing is serialised again).
-    let odd = r#"{"n":12345678901234567890123,"z":-0,"e":1E+2,"u":"\u0041\/\u0000\ud83d\ude00"}"#;
+    let odd = r#"{"n":12345678901234567890123,"z":-0,"e":1E+2,"u":"\u0041\/\u0000\ud83d\ude00","Name":1,"name":2,"METHOD":3}"#;
     let answer = scene.gate.client().call("/mcp/new", "echo", odd);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(scene.new.heard_of("tools/call")[0].body.contains(odd), "it went up as it was");
+}
+
+/// Clients whose reader folds letter case (Go's `encoding/json`, .NET's web defaults) take the last of two such keys.
+#[test]
+fn ph_12_a_server_says_nothing_twice_in_other_letter_case() {
+    let answers = [
+        r#""content":[{"type":"text","text":"shown"}],"Content":[{"type":"text","text":"hidden"}]"#,
+        r#""content":[{"type":"text","text":"shown","Text":"hidden"}]"#,
+        r#""content":[{"type":"resource","resource":{"uri":"a:1","text":"shown","tex\u0054":"hidden"}}]"#,
+        r#""content":[],"structuredContent":{"a":"shown"},"structuredcontent":{"a":"hidden"}"#,
+        r#""content":[],"i\u017fError":true"#,
+        r#""content":[],"InputRequests":{"q":{"method":"elicitation/create","params":{"message":"hidden"}}}"#,
+        r#""content":[],"_Meta":{"hidden":1}"#,
+    ];
+    let up = Upstream::modern(move |heard, pen| {
+        let at: Option<usize> = heard.tool().parse().ok();
+        let answer = match (heard.rpc().as_str(), at.and_then(|at| answers.get(at))) {
+            ("tools/call", Some(answer)) => answer,
+            ("tools/call", None) if heard.tool() == "data" => {
+                r#""content":[{"type":"text","text":"{}"}],"structuredContent":{"Name":"a","name":"b","Content":[{"Text":1}]}"#
+            }
+            ("resources/read", _) => {
+                r#""contents":[{"uri":"a:1","text":"shown"}],"Contents":[{"uri":"a:1","text":"hidden"}],"ttlMs":0,"cacheScope":"private""#
+            }
+            _ => return false,
+        };
+        pen.result(&heard.id(), &format!(r#"{{"resultType":"complete",{answer}}}"#));
+        true
+    });
+    let gate = Gate::start(&up.config("up", ""));
+    let client = gate.client();
+    for at in 0..answers.len() {
+        let answer = client.call("/mcp/up", &at.to_string(), "{}");
+        assert_eq!((answer.status, answer.code()), (502, Some(-31022)), "{at}: {}", answer.text());
+        assert!(!answer.text().contains("shown") && !answer.text().contains("hidden"), "{}", answer.text());
+    }
+    let read = client.modern("/mcp/up", "resources/read", r#""uri":"a:1""#).send();
+    assert_eq!(read.code(), Some(-31022), "{}", read.text());
+    let data = client.call("/mcp/up", "data", "{}");
+    assert_eq!(data.status, 200, "data are spelt as they like: {}", data.text());
+    assert!(data.text().contains(r#"{"Name":"a","name":"b","Content":[{"Text":1}]}"#), "{}", data.text());
 }
 
 #[test]

@@ -44,15 +44,16 @@ fn ph_27_a_gate_that_others_could_reach_unprotected_does_not_start() {
 #[test]
 fn ph_27_behind_a_declared_proxy_only_the_proxy_may_connect() {
     let (up, issuer) = (Upstream::modern(|_, _| false), Issuer::start(1));
-    let config = |network: &str| {
+    let config_on = |listen: &str, network: &str| {
         format!(
-            "[server]\nlisten = \"0.0.0.0:0\"\npublic_url = \"https://gate.example\"\ntrusted_proxies = [\"{network}\"]\n\
+            "[server]\nlisten = \"{listen}\"\npublic_url = \"https://gate.example\"\ntrusted_proxies = [\"{network}\"]\n\
              [identity]\nmode = \"resource-server\"\n{}[policy.roles.people]\ngroups = [\"people\"]\n\
              [[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{}",
             issuer.config(),
             up.config("up", "")
         )
     };
+    let config = |network: &str| config_on("0.0.0.0:0", network);
     let token = issuer.token("ann", "https://gate.example/mcp/up", serde_json::json!({}));
     let call = |gate: &Gate| {
         let port = gate.address().port();
@@ -62,7 +63,14 @@ fn ph_27_behind_a_declared_proxy_only_the_proxy_may_connect() {
     };
     assert_eq!(call(&Gate::start(&config("192.0.2.0/24"))), 0, "hung up on");
     assert!(up.heard().is_empty());
-    assert_eq!(call(&Gate::start(&config("127.0.0.0/8"))), 200);
+    let gate = Gate::start(&config("127.0.0.0/8"));
+    assert_eq!(call(&gate), 200);
+    gate.reconfigure(&config("192.0.2.0/24"));
+    assert_eq!(call(&gate), 0, "a proxy that is declared no more is hung up on");
+    if std::path::Path::new("/proc/net/if_inet6").exists() {
+        let both = Gate::start(&config_on("[::]:0", "127.0.0.0/8"));
+        assert_eq!(call(&both), 200, "it is the same proxy on a socket for both families");
+    }
 }
 
 #[test]

@@ -120,3 +120,43 @@ fn po_08_a_definition_that_says_two_things_is_not_passed_on() {
     assert!(!listed.text().contains("shown") && !listed.text().contains("hidden"));
     assert_eq!(names(&gate, "/mcp"), ["good__t"], "nor in the merged list, which goes on without it");
 }
+
+/// A client that folds letter case would show what stands under the key that nobody judged.
+#[test]
+fn po_08_a_definition_has_no_second_reading_in_other_letter_case() {
+    let lists = [
+        r#""tools":[{"name":"t","description":"shown","inputSchema":{"type":"object"}}],"Tools":[{"name":"t","description":"hidden","inputSchema":{"type":"object"}}]"#,
+        r#""tools":[{"name":"t","description":"shown","Description":"hidden","inputSchema":{"type":"object"}}]"#,
+        r#""tools":[{"name":"t","description":"shown","inputSchema":{"type":"object"},"inputschema":{"title":"hidden"}}]"#,
+        r#""tools":[{"name":"t","description":"shown","inputSchema":{"type":"object"},"annotations":{"ReadOnlyHint":true}}]"#,
+    ];
+    let good = listing(
+        "good",
+        &json!([{ "name": "t", "inputSchema": { "type": "object", "properties": { "Name": {}, "name": {} } } }]),
+    );
+    for list in lists {
+        let up = Upstream::modern(move |heard, pen| {
+            if heard.rpc() != "tools/list" {
+                return false;
+            }
+            let result = format!(r#"{{"resultType":"complete","ttlMs":0,"cacheScope":"public",{list}}}"#);
+            pen.result(&heard.id(), &result);
+            true
+        });
+        let gate = Gate::start(&format!("{}{}", up.config("up", ""), good.config("good", "")));
+        let listed = gate.client().modern("/mcp/up", "tools/list", "").send();
+        assert_eq!(listed.code(), Some(-31022), "{list}: {}", listed.text());
+        assert!(!listed.text().contains("shown") && !listed.text().contains("hidden"));
+        assert_eq!(names(&gate, "/mcp"), ["good__t"], "properties may be called as they like");
+    }
+    let greeting = Upstream::legacy(|heard, pen| {
+        if heard.rpc() != "initialize" {
+            return false;
+        }
+        pen.result(&heard.id(), r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"u","version":"1"},"instructions":"shown","Instructions":"hidden"}"#);
+        true
+    });
+    let gate = Gate::start(&greeting.config("up", ""));
+    let opened = gate.client().initialize("/mcp/up", "2025-11-25", "{}").send();
+    assert!(opened.code().is_some() && !opened.text().contains("hidden"), "{}", opened.text());
+}

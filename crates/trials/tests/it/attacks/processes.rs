@@ -2,9 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use bartizan_trials::{Gate, kill, prober};
+use bartizan_trials::{Answer, Client, Gate, Issuer, kill, prober};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::text;
 
@@ -115,6 +115,64 @@ fn ph_22_a_flood_is_bounded_and_questions_are_not_passed_on() {
     );
     assert_eq!(stolen.said(), "said", "an answer to nobody is dropped");
     assert_eq!(client.call("/mcp/probe", "echo", "{}").said(), "{}");
+}
+
+/// A thousand messages may wait for a client that does not read, and each may have many megabytes: bytes are counted, too.
+///
+/// Also: PH-29.
+#[test]
+fn ph_22_what_a_server_writes_for_a_client_that_does_not_read_is_bounded() {
+    const MIB: usize = 1024 * 1024;
+    let gate = Gate::start(&prober("probe", &[], ""));
+    let client = gate.client();
+    assert_eq!(client.call("/mcp/probe", "echo", "{}").said(), "{}");
+    let resident = || {
+        let pages = fs::read_to_string(format!("/proc/{}/statm", gate.pid())).unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let before = resident();
+    let flood = r#""name":"say","arguments":{"times":200,"pad":1048576,"line":"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"level\":\"error\",\"data\":\"%PAD%\"}}"}"#;
+    let ask = client.modern("/mcp/probe", "tools/call", flood);
+    let bytes = String::from_utf8(ask.bytes()).unwrap();
+    let (_, body) = bytes.split_once("\r\n\r\n").unwrap();
+    let level = r#""_meta":{"io.modelcontextprotocol/logLevel":"debug","#;
+    let unread = ask.body(body.replace(r#""_meta":{"#, level)).open();
+    gate.wait_for_log("a flood of notifications was cut");
+    // The process is read on for others while this client sleeps.
+    assert_eq!(client.call("/mcp/probe", "echo", r#"{"a":1}"#).said(), r#"{"a":1}"#);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 120 * MIB, "{} MiB for one client that does not read", grown / MIB);
+    unread.close();
+    assert_eq!(client.call("/mcp/probe", "echo", "{}").said(), "{}");
+}
+
+/// Also: PH-29.
+#[test]
+fn ph_22_one_caller_leaves_processes_for_others() {
+    let issuer = Issuer::start(1);
+    let gate = Gate::start(&format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://gate.example\"\n\
+         [identity]\nmode = \"resource-server\"\n{}[policy.roles.people]\ngroups = [\"people\"]\n\
+         [[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{}",
+        issuer.config(),
+        prober("up", &["--modern"], ""),
+    ));
+    let person = |name: &str| gate.bearer(issuer.token(name, "https://gate.example/mcp/up", json!({})));
+    let (ann, bob) = (person("ann"), person("bob"));
+    // Whoever can do something else gets another process.
+    let look = |client: &Client, capabilities: &str| {
+        let call = r#""name":"look","arguments":{}"#;
+        client.modern_declaring("/mcp/up", "tools/call", call, capabilities).send()
+    };
+    let pid = |answer: &Answer| serde_json::from_str::<Value>(&answer.said()).unwrap()["pid"].clone();
+    let set = |n: usize| format!(r#"{{"experimental":{{"a":{{}},"n":{n}}}}}"#);
+    let all: Vec<_> = (0..16).map(|n| look(&ann, &set(n))).collect();
+    assert!(all.iter().all(|answer| answer.status == 200), "{}", all.last().unwrap().text());
+    let over = look(&ann, &set(16));
+    assert_eq!((over.status, over.code()), (503, Some(-31029)), "{}", over.text());
+    assert_eq!(look(&bob, "{}").status, 200, "the others' are not hers to take");
+    let same = look(&ann, r#"{ "experimental" : {"n":3, "\u0061": {} } }"#);
+    assert_eq!(pid(&same), pid(&all[3]), "the same said otherwise is the same");
 }
 
 /// Also: PH-29.

@@ -88,6 +88,67 @@ fn a_stop_lets_requests_finish_and_takes_no_more() {
     });
 }
 
+/// The same for requests of sessions, which begin to stream, and for one that does not.
+#[test]
+fn a_new_configuration_and_a_stop_let_requests_of_sessions_finish() {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let up = Upstream::legacy(move |heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        if heard.tool() == "stream" {
+            pen.stream();
+            pen.event(None, r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"begun"}}"#);
+        }
+        wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        let result = r#"{"content":[{"type":"text","text":"done"}]}"#;
+        if heard.tool() == "stream" {
+            pen.event(None, &format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, heard.id()));
+            pen.end();
+        } else {
+            pen.result(&heard.id(), result);
+        }
+        true
+    });
+    let config = up.config("up", "");
+    let mut gate = Gate::start(&config);
+    let under_way = |tool: &'static str, nth: usize| {
+        let session = gate.client().session("/mcp/up", "2025-11-25", "{}");
+        let asking = session.clone();
+        let asked = thread::spawn(move || asking.call("1", tool, "{}").send());
+        bartizan_trials::eventually("the call has arrived", || {
+            (up.heard_of("tools/call").len() == nth).then_some(())
+        });
+        (session, asked)
+    };
+    let (session, plain) = under_way("plain", 1);
+    let mut general = session.stream();
+    let (other, stream) = under_way("stream", 2);
+    gate.reconfigure(&up.config("up", "allow_methods = [\"x/other\"]"));
+    while general.event().is_some() {}
+    for session in [&session, &other] {
+        let more = session.call("2", "plain", "{}").send();
+        assert_eq!(more.status, 404, "they take no more: {}", more.text());
+    }
+    (0..2).for_each(|_| go.send(()).unwrap());
+    for asked in [plain, stream] {
+        let answer = asked.join().unwrap();
+        assert_eq!(answer.said(), "done", "{}", answer.text());
+    }
+    let (_session, plain) = under_way("plain", 3);
+    let (_other, stream) = under_way("stream", 4);
+    gate.signal(Signal::TERM);
+    gate.wait_for_log("stopping");
+    thread::sleep(Duration::from_millis(300));
+    (0..2).for_each(|_| go.send(()).unwrap());
+    for asked in [plain, stream] {
+        let answer = asked.join().unwrap();
+        assert_eq!(answer.said(), "done", "{}", answer.text());
+    }
+    assert_eq!(gate.wait().code(), Some(0));
+}
+
 #[test]
 fn what_a_gate_keeps_is_its_own() {
     let gate = Gate::start(&prober("probe", &[], ""));

@@ -1,0 +1,244 @@
+//! Servers that see one client where there are several people: what they list, tell and are told (25/tasks, 25/res; SEP-2663
+//! §Security: task ids of other requestors).
+
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
+
+use bartizan_trials::{Answer, Client, Gate, Issuer, Session, Upstream, eventually, prober};
+use serde_json::json;
+
+use crate::text;
+
+/// A gate before people of `issuer`, who may do everything.
+fn for_people(issuer: &Issuer, servers: &str) -> Gate {
+    Gate::start(&format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://gate.example\"\n\
+         [identity]\nmode = \"resource-server\"\n{}[policy.roles.people]\ngroups = [\"people\"]\n\
+         [[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{servers}",
+        issuer.config(),
+    ))
+}
+
+fn person(gate: &Gate, issuer: &Issuer, name: &str) -> Client {
+    gate.bearer(issuer.token(name, "https://gate.example/mcp/up", json!({})))
+}
+
+/// A legacy server that makes a task of every call, lists everybody's, and tells everybody of all of them.
+fn tasks() -> Upstream {
+    let made: Arc<Mutex<Vec<String>>> = Arc::default();
+    Upstream::legacy(move |heard, pen| {
+        let view = |id: &str| {
+            format!(
+                r#"{{"taskId":"{id}","status":"working","createdAt":"2026-01-01T00:00:00Z","lastUpdatedAt":"2026-01-01T00:00:00Z","ttl":60000}}"#
+            )
+        };
+        let json = heard.json();
+        let result = match (heard.method(), heard.rpc().as_str()) {
+            ("POST", "tools/call") => {
+                let id = format!("task-of-{}", heard.tool());
+                made.lock().unwrap().push(id.clone());
+                format!(r#"{{"task":{}}}"#, view(&id))
+            }
+            ("POST", "tasks/list") => {
+                let all: Vec<_> = made.lock().unwrap().iter().map(|id| view(id)).collect();
+                format!(r#"{{"tasks":[{},{{"status":"working"}}]}}"#, all.join(","))
+            }
+            ("POST", "tasks/get" | "tasks/cancel") => view(text(&json, "/params/taskId")),
+            ("GET", _) => {
+                pen.stream();
+                for id in made.lock().unwrap().iter() {
+                    let status = view(id);
+                    pen.event(
+                        None,
+                        &format!(
+                            r#"{{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{status}}}"#
+                        ),
+                    );
+                    pen.event(None, &format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"error","data":"about {id}","_meta":{{"io.modelcontextprotocol/related-task":{{"taskId":"{id}"}}}}}}}}"#));
+                }
+                pen.event(None, r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
+                pen.wait_closed();
+                return true;
+            }
+            _ => return false,
+        };
+        pen.result(&heard.id(), &result);
+        true
+    })
+}
+
+fn listed(session: &Session, id: &str) -> Vec<String> {
+    let answer = session.request(id, "tasks/list", "").send();
+    let json = answer.json();
+    let tasks = json.pointer("/result/tasks").and_then(|t| t.as_array());
+    let tasks = tasks.unwrap_or_else(|| panic!("{}", answer.text()));
+    assert!(!answer.text().contains("task-of-"), "{}", answer.text());
+    tasks.iter().map(|task| text(task, "/taskId").to_owned()).collect()
+}
+
+#[test]
+fn sh_07_a_list_of_tasks_and_what_is_told_of_them_hold_ones_own() {
+    let (issuer, up) = (Issuer::start(1), tasks());
+    let mut gate = for_people(&issuer, &up.config("up", ""));
+    let open = |gate: &Gate, name: &str| person(gate, &issuer, name).session("/mcp/up", "2025-11-25", "{}");
+    let (ann, bob) = (open(&gate, "ann"), open(&gate, "bob"));
+    let make = |session: &Session, tool: &str| {
+        let made = session.call("1", tool, "{}").send();
+        let json = made.json();
+        let id = text(&json, "/result/task/taskId").to_owned();
+        assert!(!id.is_empty() && !made.text().contains("task-of-"), "{}", made.text());
+        id
+    };
+    let (hers, his) = (make(&ann, "hers"), make(&bob, "his"));
+    assert_eq!(listed(&ann, "2"), [hers.as_str()]);
+    assert_eq!(listed(&bob, "2"), [his.as_str()]);
+    let get = |session: &Session, id: &str, task: &str| -> Answer {
+        session.request(id, "tasks/get", &format!(r#""taskId":"{task}""#)).send()
+    };
+    assert!(get(&ann, "3", &hers).result().is_some());
+    assert!(get(&bob, "3", &hers).result().is_none(), "her id is worth nothing to him");
+
+    // Each hears of their own, and of what concerns everybody.
+    for (session, own) in [(&ann, &hers), (&bob, &his)] {
+        let mut stream = session.stream();
+        let status = stream.message();
+        assert_eq!(text(&status, "/method"), "notifications/tasks/status", "{status}");
+        assert_eq!(text(&status, "/params/taskId"), own, "{status}");
+        let log = stream.message();
+        assert_eq!(text(&log, "/method"), "notifications/message", "{log}");
+        let related = "/params/_meta/io.modelcontextprotocol~1related-task/taskId";
+        assert_eq!(text(&log, related), own, "{log}");
+        let last = stream.message();
+        assert_eq!(text(&last, "/method"), "notifications/tools/list_changed", "{last}");
+        stream.close();
+    }
+
+    // A gate that was started anew remembers no task; who has its id asks for it by that.
+    gate.restart();
+    let ann = open(&gate, "ann");
+    assert_eq!(listed(&ann, "1"), [""; 0]);
+    let again = get(&ann, "2", &hers);
+    assert_eq!(text(&again.json(), "/result/taskId"), hers, "{}", again.text());
+}
+
+/// Has the server behind `session` write `line`.
+fn say(session: &Session, id: &str, method: &str, params: &str) {
+    let line = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#);
+    let arguments = json!({ "line": line }).to_string();
+    let answer = session.call(id, "say", &arguments).send();
+    assert_eq!(answer.said(), "said", "{}", answer.text());
+    assert_eq!(answer.messages().len(), 1, "it belongs to nobody's request: {}", answer.text());
+}
+
+/// Also: SH-12.
+#[test]
+fn sh_10_a_process_of_everybodys_tells_each_what_they_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record");
+    let arguments = ["--legacy", "--record", record.to_str().unwrap()];
+    let gate = Gate::start(&prober("probe", &arguments, "shared = true"));
+    let open = || gate.client().session("/mcp/probe", "2025-11-25", "{}");
+    let (ann, bob) = (open(), open());
+    let ask = |session: &Session, id: &str, method: &str, uri: &str| {
+        let answer = session.request(id, method, &format!(r#""uri":"{uri}""#)).send();
+        assert!(answer.result().is_some(), "{}", answer.text());
+    };
+    ask(&ann, "1", "resources/subscribe", "file:///ann");
+    ask(&ann, "2", "resources/subscribe", "file:///both");
+    ask(&bob, "1", "resources/subscribe", "file:///bob");
+    ask(&bob, "2", "resources/subscribe", "file:///both");
+    let (mut her, mut his) = (ann.stream(), bob.stream());
+
+    for (at, uri) in ["file:///ann/diary", "file:///annex", "file:///bob", "file:///both"].iter().enumerate()
+    {
+        let params = format!(r#"{{"uri":"{uri}"}}"#);
+        say(&ann, &format!("1{at}"), "notifications/resources/updated", &params);
+    }
+    say(&ann, "20", "notifications/message", r#"{"level":"error","data":"her secret"}"#);
+    say(&ann, "21", "notifications/tools/list_changed", "{}");
+    for (stream, uri) in [(&mut her, "file:///ann/diary"), (&mut his, "file:///bob")] {
+        for uri in [uri, "file:///both"] {
+            assert_eq!(text(&stream.message(), "/params/uri"), uri);
+        }
+        let last = stream.message();
+        assert_eq!(text(&last, "/method"), "notifications/tools/list_changed", "{last}");
+    }
+
+    // What one of them wants less of is not taken from the other.
+    let heard = |what: &str| fs::read_to_string(&record).unwrap().matches(what).count();
+    ask(&bob, "3", "resources/unsubscribe", "file:///both");
+    ask(&bob, "4", "resources/unsubscribe", "file:///ann");
+    let level = bob.request("5", "logging/setLevel", r#""level":"emergency""#).send();
+    assert!(level.result().is_some(), "{}", level.text());
+    assert_eq!((heard("resources/unsubscribe"), heard("logging/setLevel")), (0, 0));
+    say(&ann, "30", "notifications/resources/updated", r#"{"uri":"file:///both"}"#);
+    say(&ann, "31", "notifications/tools/list_changed", "{}");
+    assert_eq!(text(&her.message(), "/params/uri"), "file:///both");
+    let last = his.message();
+    assert_eq!(text(&last, "/method"), "notifications/tools/list_changed", "he listens no more: {last}");
+    ask(&ann, "40", "resources/unsubscribe", "file:///both");
+    assert_eq!(heard("resources/unsubscribe"), 1, "nobody listens any more");
+}
+
+#[test]
+fn sh_10_a_modern_process_of_everybodys_logs_into_nobodys_answer() {
+    let gate = Gate::start(&prober("probe", &["--modern"], "shared = true"));
+    let client = gate.client();
+    let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"her secret"}}"#;
+    let arguments = json!({ "line": log }).to_string();
+    let ask = |tool: &str, arguments: &str| {
+        let call =
+            client.modern("/mcp/probe", "tools/call", &format!(r#""name":"{tool}","arguments":{arguments}"#));
+        let bytes = String::from_utf8(call.bytes()).unwrap();
+        let (_, body) = bytes.split_once("\r\n\r\n").unwrap();
+        let level = r#""_meta":{"io.modelcontextprotocol/logLevel":"debug","#;
+        call.body(body.replace(r#""_meta":{"#, level))
+    };
+    let his = ask("pause", r#"{"ms":1500}"#);
+    let his = std::thread::spawn(move || his.send());
+    let hers = ask("say", &arguments).send();
+    assert_eq!(hers.said(), "said", "{}", hers.text());
+    let his = his.join().unwrap();
+    assert_eq!(his.said(), "rested", "{}", his.text());
+    for answer in [hers, his] {
+        assert!(!answer.text().contains("secret"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn sh_11_an_answer_to_a_process_that_is_gone_reaches_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record");
+    let arguments = ["--legacy", "--record", record.to_str().unwrap()];
+    let gate = Gate::start(&prober("probe", &arguments, "may_ask = [\"elicitation\"]"));
+    let session = gate.client().session("/mcp/probe", "2025-11-25", r#"{"elicitation":{}}"#);
+    let ask = |id: &str| {
+        let question = r#"{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{"message":"sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
+        let answer = session.call(id, "say", &json!({ "line": question }).to_string()).send();
+        let asked = answer.messages().first().cloned().unwrap_or_default();
+        let asked: serde_json::Value = serde_json::from_str(&asked).unwrap();
+        assert_eq!(text(&asked, "/method"), "elicitation/create", "{}", answer.text());
+        asked["id"].to_string()
+    };
+    let first = ask("1");
+    let seen = session.call("2", "look", "{}").send().said();
+    let pid = serde_json::from_str::<serde_json::Value>(&seen).unwrap()["pid"].as_u64().unwrap();
+    bartizan_trials::kill(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
+    eventually("the session has a process again", || {
+        session.call("3", "echo", "{}").send().result().map(|_| ())
+    });
+    let second = ask("4");
+    let answer = |id: &str, content: &str| {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept","content":{{"word":"{content}"}}}}}}"#
+        );
+        assert_eq!(session.post(body).send().status, 202);
+    };
+    answer(&first, "meant for the first");
+    answer(&second, "meant for the second");
+    let heard = || fs::read_to_string(&record).unwrap();
+    eventually("the second is answered", || heard().contains("meant for the second").then_some(()));
+    assert!(!heard().contains("meant for the first"), "{}", heard());
+}
