@@ -146,11 +146,10 @@ impl Linking {
     pub async fn answer(&self, asked: &Asked<'_>, person: &Person) -> Option<Response<Bytes>> {
         let rest = asked.path.strip_prefix(self.means.base.path().trim_end_matches('/'))?;
         let name = rest.strip_prefix("/connect/")?;
+        let is_callback = name == "callback" || name.starts_with("callback/");
         let answered = match (name, asked.method) {
-            (name, method) if name == "callback" || name.starts_with("callback/") => match *method {
-                Method::GET => self.back(asked, person).await,
-                _ => return None,
-            },
+            (_, &Method::GET) if is_callback => self.back(asked, person).await,
+            _ if is_callback => return None,
             (name, &Method::GET) => self.show(self.servers.get(name)?, asked, person).await,
             (name, &Method::POST) => self.act(self.servers.get(name)?, asked, person).await,
             _ => return None,
