@@ -160,7 +160,7 @@ enum Behind {
     More,
     /// Room, up to the end of the file.
     Room,
-    /// This many blank lines, and then something: damage, unless it was written a moment ago.
+    /// This many blank lines, and then something, or a line that is none of ours: damage, unless it was written a moment ago.
     Blank(u64),
 }
 
@@ -190,7 +190,7 @@ impl<R: Read + Seek> Lines<R> {
         }
         if behind == Behind::Room {
             self.ended = true;
-            whole = serde_json::from_slice::<IgnoredAny>(&self.line).is_ok();
+            whole = is_json(&self.line);
         }
         if self.line.is_empty() && (self.ended || !whole) {
             return Ok(None);
@@ -206,6 +206,11 @@ impl<R: Read + Seek> Lines<R> {
         self.line.clear();
         Read::by_ref(&mut self.reader).take(MAX_LINE).read_until(b'\n', &mut self.line)?;
         let whole = self.line.pop_if(|last| *last == b'\n').is_some();
+        // Where a stroke of reading ends, a line may be half of what it is now: then its newline was room.
+        let at_edge = whole && self.reader.buffer().is_empty();
+        if at_edge && !self.damaged && !self.line.is_empty() && !is_json(&self.line) {
+            return Ok((whole, Behind::Blank(0)));
+        }
         // A line of ours ends in a brace, and no blank one is behind it.
         let is_plain = self.line.ends_with(b"}") && self.reader.fill_buf()?.first() != Some(&b'\n');
         if !whole || is_plain || self.damaged {
@@ -233,6 +238,10 @@ impl<R: Read + Seek> Lines<R> {
         let back = i64::try_from(bytes).map_err(io::Error::other)?;
         self.reader.seek(SeekFrom::Current(-back)).map(drop)
     }
+}
+
+fn is_json(line: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(line).is_ok()
 }
 
 #[cfg(test)]
@@ -314,7 +323,7 @@ mod tests {
 
     #[test]
     fn room_that_is_filled_while_it_is_read_is_not_taken_for_damage_and_nothing_in_it_is_missed() {
-        let groups = ["{}\n", "{\"a\":1}\n{ }\n", "{\"c\":2}\n", "{\"b\":[4]}\n{\"d\":5}\n", "{}\n"];
+        let groups = ["{}\n", "{\"a\":1}\n{ }\n", "{\"c\":2}\n", "{\"b\":[4]}\n{\"d\":{\"e\":{}}}\n", "{}\n"];
         // The file after each byte, as the writer goes on from the left.
         let whole = groups.concat();
         let state = |written: usize| {

@@ -222,7 +222,7 @@ impl Alerts {
     /// What an action is done to. What else than a tool the log names where tools stand is none.
     fn targets(&self, action: Action, entry: &Entry, caller: Option<&Caller>) -> Vec<Target> {
         let details = &entry.details;
-        let is_call = details.method.as_ref().is_some_and(|method| method.as_str() == "tools/call");
+        let is_call = names_tool(entry);
         let of_person = |target: fn(&Caller) -> Target| caller.map(target).into_iter().collect();
         match (action, &details.server, &details.tool) {
             (Action::QuarantineServer, Some(server), _) => vec![Target::Server(server.clone())],
@@ -285,6 +285,13 @@ impl Alerts {
     fn remember(&self, rule: &str, key: &[String]) -> std::io::Result<()> {
         append(&self.file(rule), &serde_json::to_string(key)?)
     }
+}
+
+/// Whether the tool that an entry names is one. Of what is told on the way, such as what came of a task, the gate itself says whose it
+/// is; in a request for a task it may be the client that named some tool.
+fn names_tool(entry: &Entry) -> bool {
+    let is_call = entry.details.method.as_ref().is_some_and(|method| method.as_str() == "tools/call");
+    is_call || entry.kind == Kind::CallEvent
 }
 
 fn append(path: &Path, line: &str) -> std::io::Result<()> {

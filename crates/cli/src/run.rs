@@ -63,7 +63,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         ..bartizan_audit::Options::default()
     }));
     let base = base_of(path);
-    secrets::prepare(&loaded.config, &base, &state).await?;
+    secrets::prepare(&loaded.config, &base, &state).await?.adopt();
     let gate = state.gate("gate").await?;
     state.keep_sessions(&gate).await?;
     let bundles = Arc::new(Bundles::new(Arc::clone(&gate), &state, &base).await?);
@@ -361,8 +361,13 @@ impl Reload {
     /// All of it or nothing.
     async fn try_reload(&self) -> anyhow::Result<()> {
         let loaded = config::load(self.path.as_deref())?;
-        let config = &loaded.config;
-        secrets::prepare(config, &self.base, &self.state).await?;
+        let secrets = secrets::prepare(&loaded.config, &self.base, &self.state).await?;
+        // In a box: it is large, and goes through another future.
+        secrets.shown_to(Box::pin(self.put_in_force(&loaded.config, &secrets))).await
+    }
+
+    /// What is in force stays until nothing can fail any more, secrets too.
+    async fn put_in_force(&self, config: &Config, secrets: &secrets::Prepared) -> anyhow::Result<()> {
         let desk = Desk { public_url: config.public_url(self.address)?, ..self.desk.clone() };
         let servers = endpoints::servers(config, &self.base, &desk)?;
         let shield = self.bundles.prepare(config).await?;
@@ -384,6 +389,7 @@ impl Reload {
         let alerts = self.alerts.prepare(&config.alerts)?;
         // Whoever may come in by the new configuration comes under its policies: those first, or nothing. Nothing after them can fail.
         governing::renew(&self.gate, config, &self.base).await?;
+        secrets.adopt();
         self.alerts.adopt(alerts);
         self.reviewing.apply(config.policy.review);
         self.doorman.adopt(&admission);

@@ -1,7 +1,7 @@
 //! Where secrets are read: environment, files, our own vault, other people's.
 //!
-//! What has to be fetched is fetched before it is needed ([`prepare`]) and again from time to time ([`watch`]); whoever needs a
-//! secret reads it here at once, and never waits for a vault.
+//! What has to be fetched is fetched before it is needed ([`prepare`], [`Prepared::adopt`]) and again from time to time ([`watch`]);
+//! whoever needs a secret reads it here at once, and never waits for a vault.
 
 mod command;
 mod erase;
@@ -19,7 +19,7 @@ use bartizan_model::{Secret, SecretRef};
 use bartizan_oauth::{outbound::Secrets, signin::ReadSecret};
 
 pub use command::{SecretsCommand, secrets, versions};
-pub use fetch::{address_problems, prepare, watch};
+pub use fetch::{Prepared, address_problems, prepare, watch};
 
 use crate::config;
 
@@ -97,6 +97,9 @@ pub fn read(from: &SecretRef, base: &Path) -> anyhow::Result<Secret> {
         SecretRef::Hashicorp { hashicorp } => Remote::Hashicorp(hashicorp.clone()),
         SecretRef::ManagedIdentity { client_id } => Remote::Identity(client_id.clone()),
     };
+    if let Some(secret) = fetch::tried(&remote) {
+        return Ok(secret);
+    }
     match fetched().get(&remote) {
         Some(Ok(secret)) => Ok(secret.clone()),
         Some(Err(error)) => Err(anyhow!("{error}")),

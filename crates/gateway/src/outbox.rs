@@ -23,8 +23,28 @@ pub struct Outbox {
     number: u32,
     inner: Mutex<Inner>,
     changed: Notify,
-    /// Bytes that all streams of its session keep.
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
+}
+
+/// What all streams of a session keep together.
+#[derive(Debug, Default)]
+pub struct Load {
+    bytes: AtomicUsize,
+    /// How many of them were read: they are kept only for a client that comes back.
+    read: AtomicUsize,
+}
+
+impl Load {
+    /// Whether it is more than a session may keep.
+    pub fn is_much(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > REPLAY_BYTES_OF_SESSION
+    }
+
+    /// Whether what nobody has read is that much by itself.
+    fn is_much_unread(&self) -> bool {
+        let (bytes, read) = (self.bytes.load(Ordering::Relaxed), self.read.load(Ordering::Relaxed));
+        bytes.saturating_sub(read) > REPLAY_BYTES_OF_SESSION
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +54,8 @@ struct Inner {
     last: u64,
     /// The last message that was read.
     read: u64,
+    /// Bytes of those that were read.
+    read_bytes: usize,
     /// Which reader counts; 0 for none.
     reader: u64,
     readers: u64,
@@ -61,8 +83,8 @@ pub struct Reader {
 }
 
 impl Outbox {
-    /// An empty stream, the `number`th of a session whose streams keep `load` bytes.
-    pub fn new(number: u32, load: &Arc<AtomicUsize>) -> Arc<Self> {
+    /// An empty stream, the `number`th of a session whose streams keep `load`.
+    pub fn new(number: u32, load: &Arc<Load>) -> Arc<Self> {
         Arc::new(Self { number, inner: Mutex::default(), changed: Notify::new(), load: Arc::clone(load) })
     }
 
@@ -72,25 +94,32 @@ impl Outbox {
     }
 
     /// Adds a message. Over the bounds the oldest go; where the session keeps too much, first those that were read, or that
-    /// nobody reads.
+    /// nobody reads. What waits for a reader does not go because of what was read on another stream.
     pub fn push(&self, text: String) {
         let mut inner = lock(&self.inner);
         inner.last += 1;
         let (number, text) = (inner.last, Bytes::from(text));
         inner.bytes += text.len();
-        self.load.fetch_add(text.len(), Ordering::Relaxed);
+        self.load.bytes.fetch_add(text.len(), Ordering::Relaxed);
         inner.events.push_back((number, text));
         while let Some((oldest, _)) = inner.events.front() {
             let is_last = inner.events.len() == 1;
-            let is_spare = *oldest <= inner.read || (inner.reader == 0 && !is_last);
+            let is_read = *oldest <= inner.read;
             let is_over = !is_last && (inner.bytes > REPLAY_BYTES || inner.events.len() > REPLAY_EVENTS);
-            let is_much = self.load.load(Ordering::Relaxed) > REPLAY_BYTES_OF_SESSION;
-            if !(is_over || is_spare && is_much) {
+            let is_spare = match is_read {
+                true => self.load.is_much(),
+                false => inner.reader == 0 && !is_last && self.load.is_much_unread(),
+            };
+            if !(is_over || is_spare) {
                 break;
             }
             if let Some((_, gone)) = inner.events.pop_front() {
                 inner.bytes -= gone.len();
-                self.load.fetch_sub(gone.len(), Ordering::Relaxed);
+                self.load.bytes.fetch_sub(gone.len(), Ordering::Relaxed);
+                if is_read {
+                    inner.read_bytes -= gone.len();
+                    self.load.read.fetch_sub(gone.len(), Ordering::Relaxed);
+                }
             }
         }
         drop(inner);
@@ -169,18 +198,30 @@ impl Outbox {
         let after = after.min(inner.last);
         inner.readers += 1;
         inner.reader = inner.readers;
-        inner.read = after;
+        self.note_read(&mut inner, after);
         inner.retry = None;
         let generation = inner.reader;
         drop(inner);
         self.changed.notify_waiters();
         Reader { outbox: Arc::clone(self), generation, next: after + 1 }
     }
+
+    /// Everything up to message `last` was read, and nothing after it.
+    fn note_read(&self, inner: &mut Inner, last: u64) {
+        inner.read = last;
+        let bytes: usize =
+            inner.events.iter().take_while(|(n, _)| *n <= last).map(|(_, text)| text.len()).sum();
+        let before = std::mem::replace(&mut inner.read_bytes, bytes);
+        self.load.read.fetch_add(bytes, Ordering::Relaxed);
+        self.load.read.fetch_sub(before, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.load.fetch_sub(lock(&self.inner).bytes, Ordering::Relaxed);
+        let inner = lock(&self.inner);
+        self.load.bytes.fetch_sub(inner.bytes, Ordering::Relaxed);
+        self.load.read.fetch_sub(inner.read_bytes, Ordering::Relaxed);
     }
 }
 
@@ -199,7 +240,7 @@ impl Reader {
                 }
                 if let Some((number, text)) = inner.events.iter().find(|(n, _)| *n >= self.next).cloned() {
                     self.next = number + 1;
-                    inner.read = number;
+                    self.outbox.note_read(&mut inner, number);
                     drop(inner);
                     self.outbox.changed.notify_waiters();
                     return Read::Message(number, text);
@@ -293,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_streams_of_a_session_keep_no_more_together_than_it_may() {
-        let load = Arc::default();
+        let load: Arc<Load> = Arc::default();
         let streams: Vec<_> = (1..=64).map(|number| Outbox::new(number, &load)).collect();
         for stream in &streams {
             let mut reader = stream.read_after(0);
@@ -305,11 +346,36 @@ mod tests {
             drop(reader);
             stream.push("y".into());
         }
-        assert!(load.load(Ordering::Relaxed) <= REPLAY_BYTES_OF_SESSION + REPLAY_BYTES);
+        assert!(load.bytes.load(Ordering::Relaxed) <= REPLAY_BYTES_OF_SESSION + REPLAY_BYTES);
         let mut late = streams[63].read_after(0);
         assert!(matches!(late.next().await, Read::Message(..)), "the last that was said is kept");
         drop((streams, late));
-        assert_eq!(load.load(Ordering::Relaxed), 0);
+        let left = (load.bytes.load(Ordering::Relaxed), load.read.load(Ordering::Relaxed));
+        assert_eq!(left, (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_reader_does_not_go_for_what_was_read_elsewhere() {
+        let load: Arc<Load> = Arc::default();
+        let (answer, general) = (Outbox::new(1, &load), Outbox::new(2, &load));
+        answer.push("x".repeat(REPLAY_BYTES_OF_SESSION * 2));
+        answer.close();
+        let mut reader = answer.read_after(0);
+        assert!(matches!(reader.next().await, Read::Message(1, _)));
+        drop(reader);
+        for question in ["a", "b", "c"] {
+            general.push(question.into());
+        }
+        let mut late = general.read_after(0);
+        for (number, question) in [(1, "a"), (2, "b"), (3, "c")] {
+            assert_eq!(late.next().await, Read::Message(number, question.into()));
+        }
+        // Whoever comes back for it has not read it.
+        let back = answer.read_after(0);
+        assert!(load.is_much_unread());
+        drop((answer, general, late, back));
+        let left = (load.bytes.load(Ordering::Relaxed), load.read.load(Ordering::Relaxed));
+        assert_eq!(left, (0, 0));
     }
 
     #[tokio::test]

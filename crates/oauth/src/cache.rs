@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use aws_lc_rs::digest;
@@ -39,7 +40,16 @@ struct Kept {
     until: Timestamp,
 }
 
+impl Kept {
+    fn is_remembered(&self, now: Timestamp) -> bool {
+        now < self.until.plus(REMEMBERED).min(self.token.expires_at())
+    }
+}
+
 const SHARDS: usize = 16;
+
+/// How long it is known of a token that it was good, after that is no longer enough to let it in.
+const REMEMBERED: Duration = Duration::from_secs(5 * 60);
 
 /// Bounded; only tokens that were good take up room.
 pub(crate) struct Cache {
@@ -63,6 +73,16 @@ impl Cache {
         self.shard(key).get(key).filter(|kept| now < kept.until).map(|kept| Arc::clone(&kept.token))
     }
 
+    /// Whether it was good a moment ago, and has not expired since: no stranger made it up.
+    pub fn was_good(&self, key: &CacheKey, now: Timestamp) -> bool {
+        self.shard(key).get(key).is_some_and(|kept| kept.is_remembered(now))
+    }
+
+    /// Forgets a token that is good no more.
+    pub fn forget(&self, key: &CacheKey) {
+        self.shard(key).remove(key);
+    }
+
     /// Keeps `token` until `until`, which is not after its expiry.
     pub fn keep(&self, key: CacheKey, token: Arc<VerifiedToken>, until: Timestamp, now: Timestamp) {
         if until <= now {
@@ -70,7 +90,11 @@ impl Cache {
         }
         let mut shard = self.shard(&key);
         if shard.len() >= self.room {
-            shard.retain(|_, kept| now < kept.until);
+            shard.retain(|_, kept| kept.is_remembered(now));
+            // What is good counts for more than what was.
+            if shard.len() >= self.room {
+                shard.retain(|_, kept| now < kept.until);
+            }
             // Any one will do: it is verified again when it comes back.
             if shard.len() >= self.room
                 && let Some(any) = shard.keys().next().copied()

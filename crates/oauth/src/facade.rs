@@ -204,7 +204,8 @@ pub struct Facade {
     caught_up: Mutex<Timestamp>,
 }
 
-/// How often the clients of one address may be refused in a minute: a hosted client has one for all of its people.
+/// How often the clients of one address may be refused in a minute for what [`Known::tires`]: a hosted client has one address for all of
+/// its people.
 const REFUSED_EACH_PER_MINUTE: u32 = 120;
 /// The same for all programs of this machine together.
 const REFUSED_OURSELVES_PER_MINUTE: u32 = 600;
@@ -327,7 +328,7 @@ impl Facade {
             "/oauth/introspect" => self.introspect(asked, known).await,
             _ => Ok(answer::document(&Metadata::of(self))),
         };
-        if is_patient && answered.as_ref().is_err_and(|refusal| refusal.is_the_clients()) {
+        if is_patient && answered.as_ref().is_err_and(|refusal| known.tires(*refusal)) {
             self.patience.tire(asked.peer, self.clock.now());
         }
         answered

@@ -1,10 +1,10 @@
 //! Opaque tokens: their issuer says what they mean (RFC 7662).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bartizan_model::Secret;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use url::{Url, form_urlencoded};
 
 use crate::{
@@ -17,13 +17,17 @@ use crate::{
 const AT_ONCE: usize = 32;
 /// The same for tokens that were good a moment ago: made-up ones take nothing from those.
 const AGAIN_AT_ONCE: usize = 32;
+/// How long a request waits for the turn of its token that was good a moment ago.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Which question about a token it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     /// Anybody's: nothing is known of the token. If too many are asked, it is not.
     First,
-    /// About one that its issuer has vouched for. It waits for its turn.
+    /// A request's, about one that its issuer has vouched for a moment ago. It takes what strangers leave, or waits for a while.
+    Known,
+    /// About one that its issuer has vouched for, under which something goes on. It waits for its turn.
     Again,
 }
 
@@ -82,6 +86,10 @@ impl Introspector {
     pub async fn ask(&self, bearer: &Bearer, question: Question) -> Result<Object, Error> {
         let slot = match question {
             Question::First => self.slots.try_acquire().ok(),
+            Question::Known => match self.slots.try_acquire() {
+                Ok(slot) => Some(slot),
+                Err(_) => timeout(TURN, self.slots_again.acquire()).await.ok().and_then(Result::ok),
+            },
             Question::Again => self.slots_again.acquire().await.ok(),
         };
         let Some(_slot) = slot else {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bartizan_model::Timestamp;
 
 use crate::{
-    Error, ResourceServer, VerifiedToken,
+    Blame, Error, ResourceServer, VerifiedToken,
     binding::Binding,
     cache::CacheKey,
     facade::Keyring,
@@ -95,8 +95,7 @@ impl ResourceServer {
                 let (verified, kept) = if looks_like_jwt(token) {
                     (self.verify_jwt(token, resource, now).await?, JWT_KEPT)
                 } else {
-                    let bearer = Arc::new(Bearer::new(token));
-                    (self.verify_opaque(bearer, resource, Question::First, now).await?, OPAQUE_KEPT)
+                    (self.verify_shown(token, key, resource, now).await?, OPAQUE_KEPT)
                 };
                 let verified = Arc::new(VerifiedToken { shown: Some(key), ..verified });
                 let until = now.plus(kept).min(verified.expires_at);
@@ -119,6 +118,22 @@ impl ResourceServer {
         let issuer = self.issuers.get(unverified.issuer()?).ok_or(Error::IssuerUnknown)?;
         let (claims, times) = issuer.read(unverified, now).await?;
         self.believe(&claims, &issuer.profile, times, resource).await
+    }
+
+    /// The same for an opaque token that a request shows.
+    async fn verify_shown(
+        &self,
+        token: &str,
+        key: CacheKey,
+        resource: &Resource,
+        now: Timestamp,
+    ) -> Result<VerifiedToken, Error> {
+        let question = if self.cache.was_good(&key, now) { Question::Known } else { Question::First };
+        let answered = self.verify_opaque(Arc::new(Bearer::new(token)), resource, question, now).await;
+        if answered.as_ref().is_err_and(|error| error.verdict().blame == Blame::Client) {
+            self.cache.forget(&key);
+        }
+        answered
     }
 
     /// What the issuer of an opaque token says that it means.

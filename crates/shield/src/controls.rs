@@ -251,6 +251,19 @@ impl<'t> Cleaner<'t> {
             return;
         }
         self.found.sequences = true;
+        let last = body.as_bytes().get(end.saturating_sub(1)).copied().unwrap_or_default();
+        let moves = match kind {
+            '[' => moves(last),
+            // To the next line, or the one before.
+            ' ' => matches!(body.get(..end), Some("D" | "E" | "M")),
+            _ => false,
+        };
+        let is_word = |c: char| !c.is_whitespace();
+        let joins = self.out.ends_with(is_word) && body.get(end..).is_some_and(|on| on.starts_with(is_word));
+        if moves && self.what.sequences && joins {
+            // A terminal shows a gap there.
+            self.out.push(' ');
+        }
         self.pass(begin + end, !self.what.sequences);
     }
 
@@ -281,6 +294,12 @@ impl<'t> Cleaner<'t> {
         }
         self.pass(1, !self.what.controls);
     }
+}
+
+/// Whether a control sequence with this final byte goes on elsewhere than where it stands, so that what is behind it is apart
+/// from what is before it (ECMA-48 §8.3: CUU to CHT, HPA, HPR, VPA, VPR, HVP). Going back is not: what follows writes over.
+pub(crate) const fn moves(last: u8) -> bool {
+    matches!(last, b'A'..=b'C' | b'E'..=b'I' | b'`' | b'a' | b'd'..=b'f')
 }
 
 /// The length of a control sequence behind its introducer (ECMA-48 §5.4): parameters, intermediates, one final byte.
@@ -433,7 +452,7 @@ mod tests {
             ("\u{1b}]0;root@prod\u{7}ok", "ok"),
             ("\u{9d}0;root@prod\u{9c}ok", "ok"),
             ("\u{1b}P+q544e\u{1b}\\ok\u{1b}_x\u{9c}", "ok"),
-            ("a\u{1b}[2J\u{1b}[1;1Hb\u{1b}[1A\u{1b}[2Kc\u{1b}[?1049hd", "abcd"),
+            ("a\u{1b}[2J\u{1b}[1;1Hb\u{1b}[1A\u{1b}[2Kc\u{1b}[?1049hd", "a b cd"),
             ("\u{9b}2Jx", "x"),
             ("\u{1b}[8mhidden\u{1b}[0m", "hidden\u{1b}[0m"),
             ("\u{1b}[31;8mhidden", "hidden"),

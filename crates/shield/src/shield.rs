@@ -133,12 +133,10 @@ impl Shield {
 }
 
 /// Judges messages that follow one another, such as the events of a stream: what is split over several is seen
-/// whole. Keeps less than 3 KiB of text between them.
+/// whole, whatever of another kind comes in between. Keeps less than 3 KiB of text of each kind between them.
 #[derive(Clone, Debug, Default)]
 pub struct Inspector {
-    kind: Option<Kind>,
-    draft: Draft,
-    seams: Seams,
+    memories: BTreeMap<Kind, Memory>,
 }
 
 impl Inspector {
@@ -153,35 +151,48 @@ impl Inspector {
         let budget = shield.budget;
         let mut work = Work { shield, scene, fragments, budget, findings: Vec::new(), room: ROOM };
         for (index, fragment) in fragments.iter().enumerate() {
-            if self.kind != Some(fragment.kind) {
-                self.judge(&mut work);
-                self.judge_seams(&mut work);
-                *self = Self { kind: Some(fragment.kind), ..Self::default() };
-            }
-            self.seams.push(index, fragment);
-            let mut offset = 0;
-            while let Some(rest) = fragment.text.get(offset..).filter(|rest| !rest.is_empty()) {
-                let room = WINDOW.saturating_sub(self.draft.text.len()).max(4);
-                let piece = rest.get(..rest.floor_char_boundary(room.min(rest.len()))).unwrap_or(rest);
-                self.draft.push(index, fragment.role, offset, piece);
-                offset += piece.len();
-                if self.draft.text.len() + 4 > WINDOW {
-                    self.judge(&mut work);
-                }
-            }
-            if self.seams.is_full() {
-                self.judge_seams(&mut work);
-            }
+            let kind = fragment.kind;
+            self.memories.entry(kind).or_default().read(kind, index, fragment, &mut work);
         }
-        self.judge(&mut work);
-        self.judge_seams(&mut work);
-        self.draft.forget_fragments();
-        self.seams.end_message(fragments, &work.findings);
+        for (kind, memory) in &mut self.memories {
+            memory.judge(*kind, &mut work);
+            memory.judge_seams(*kind, &mut work);
+        }
+        for memory in self.memories.values_mut() {
+            memory.draft.forget_fragments();
+            memory.seams.end_message(fragments, &work.findings);
+        }
         work.findings
     }
+}
 
-    fn judge(&mut self, work: &mut Work<'_>) {
-        let Some(kind) = self.kind else { return };
+/// What came so far of one kind of text.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    draft: Draft,
+    seams: Seams,
+}
+
+impl Memory {
+    /// Adds the fragment of number `index`, and judges what is enough to be.
+    fn read(&mut self, kind: Kind, index: usize, fragment: &Fragment<'_>, work: &mut Work<'_>) {
+        self.seams.push(index, fragment);
+        let mut offset = 0;
+        while let Some(rest) = fragment.text.get(offset..).filter(|rest| !rest.is_empty()) {
+            let room = WINDOW.saturating_sub(self.draft.text.len()).max(4);
+            let piece = rest.get(..rest.floor_char_boundary(room.min(rest.len()))).unwrap_or(rest);
+            self.draft.push(index, fragment.role, offset, piece);
+            offset += piece.len();
+            if self.draft.text.len() + 4 > WINDOW {
+                self.judge(kind, work);
+            }
+        }
+        if self.seams.is_full() {
+            self.judge_seams(kind, work);
+        }
+    }
+
+    fn judge(&mut self, kind: Kind, work: &mut Work<'_>) {
         let Draft { text, parts, carried } = &self.draft;
         if text.len() > *carried {
             let fresh = *carried..text.len();
@@ -190,8 +201,7 @@ impl Inspector {
         self.draft.carry(OVERLAP);
     }
 
-    fn judge_seams(&mut self, work: &mut Work<'_>) {
-        let Some(kind) = self.kind else { return };
+    fn judge_seams(&mut self, kind: Kind, work: &mut Work<'_>) {
         for stretch in self.seams.read() {
             // Elsewhere its readers see names between the values, and heavy detectors have judged them so.
             let is_prose = stretch.is_shown && stretch.text.len() >= PROSE;

@@ -1,7 +1,8 @@
 //! Fetching secrets from vaults, and noticing new values.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    future::Future,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -40,6 +41,40 @@ const FEDERATION: &str = "api://AzureADTokenExchange";
 /// What the configuration in force needs, and how it is fetched.
 static CURRENT: Mutex<Option<Arc<Fetcher>>> = Mutex::new(None);
 
+tokio::task_local! {
+    /// What was fetched for a configuration that is not in force yet. Only whoever makes that ready sees it.
+    static TRIED: Arc<HashMap<Remote, Secret>>;
+}
+
+/// The value that `remote` has for whoever makes a configuration ready, if it was fetched for that.
+pub(super) fn tried(remote: &Remote) -> Option<Secret> {
+    TRIED.try_with(|values| values.get(remote).cloned()).ok().flatten()
+}
+
+/// The secrets of a configuration that is not in force yet.
+#[must_use = "they count once they are adopted"]
+pub struct Prepared {
+    fetcher: Arc<Fetcher>,
+    values: Arc<HashMap<Remote, Secret>>,
+}
+
+impl Prepared {
+    /// Runs `steps`, which read these secrets before they are in force. Nobody else does meanwhile.
+    pub async fn shown_to<F: Future>(&self, steps: F) -> F::Output {
+        TRIED.scope(Arc::clone(&self.values), steps).await
+    }
+
+    /// Puts these secrets in force, and forgets those that nothing needs any more.
+    pub fn adopt(&self) {
+        let mut known = fetched();
+        for (remote, secret) in self.values.iter() {
+            known.insert(remote.clone(), Ok(secret.clone()));
+        }
+        known.retain(|remote, _| self.fetcher.wanted.contains(remote));
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&self.fetcher));
+    }
+}
+
 /// The vaults of one configuration.
 struct Fetcher {
     wanted: BTreeSet<Remote>,
@@ -65,16 +100,20 @@ enum Missed {
     Gone(String),
 }
 
-/// Fetches every secret that `config` names and a vault keeps. Relative paths start at `base`.
+/// Fetches every secret that `config` names and a vault keeps. Relative paths start at `base`. What is in force stays as it is
+/// until [`Prepared::adopt`].
 ///
 /// # Errors
-/// What could not be fetched; nothing counts then.
-pub async fn prepare(config: &Config, base: &Path, state: &State) -> anyhow::Result<()> {
+/// What could not be fetched.
+pub async fn prepare(config: &Config, base: &Path, state: &State) -> anyhow::Result<Prepared> {
     let fetcher = Fetcher::new(config, base, state).await?;
     let mut problems = Vec::new();
+    let mut values: HashMap<Remote, Secret> = HashMap::new();
     for remote in &fetcher.wanted {
-        match fetcher.fetch(remote).await {
-            Ok(secret) => drop(fetched().insert(remote.clone(), Ok(secret))),
+        // One vault's token may be kept by another.
+        let so_far = Arc::new(values.clone());
+        match TRIED.scope(so_far, fetcher.fetch(remote)).await {
+            Ok(secret) => drop(values.insert(remote.clone(), secret)),
             Err(Missed::Away(problem)) if matches!(fetched().get(remote), Some(Ok(_))) => {
                 tracing::warn!(problem, "going on with the value that was fetched before");
             }
@@ -84,9 +123,13 @@ pub async fn prepare(config: &Config, base: &Path, state: &State) -> anyhow::Res
     if !problems.is_empty() {
         bail!("{}", problems.join("; "));
     }
-    fetched().retain(|remote, _| fetcher.wanted.contains(remote));
-    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(fetcher));
-    Ok(())
+    Ok(Prepared { fetcher: Arc::new(fetcher), values: Arc::new(values) })
+}
+
+/// Whether what `fetcher` fetches is what counts.
+fn is_in_force(fetcher: &Arc<Fetcher>) -> bool {
+    let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    current.as_ref().is_some_and(|current| Arc::ptr_eq(current, fetcher))
 }
 
 /// Fetches again what the configuration in force needs, for as long as the future lives. `changed` is told when a value is
@@ -122,6 +165,10 @@ pub async fn watch(changed: mpsc::Sender<()>) {
                 }
             };
             let mut known = fetched();
+            // Another configuration came into force meanwhile, and may mean another vault's.
+            if !is_in_force(&fetcher) {
+                break;
+            }
             let is_same = match (known.get(remote), &now) {
                 (Some(Ok(then)), Ok(now)) => then.matches(now.reveal().as_bytes()),
                 (Some(Err(_)), Err(_)) => true,
@@ -385,6 +432,43 @@ mod tests {
         .unwrap();
         let found: Vec<_> = wanted(&config).unwrap().into_iter().collect();
         assert_eq!(found, [Remote::Identity(None), Remote::Identity(Some("ours".into()))]);
+    }
+
+    /// Another configuration's value is read by whoever makes that ready, and by everybody once it is in force.
+    #[tokio::test]
+    async fn what_is_fetched_for_another_configuration_counts_when_that_is_in_force() {
+        let of = |names: &[(&str, &str)]| {
+            let values: HashMap<_, _> = names
+                .iter()
+                .map(|(name, value)| (Remote::Vault((*name).into()), Secret::new((*value).to_owned())))
+                .collect();
+            let fetcher = Fetcher {
+                wanted: values.keys().cloned().collect(),
+                own: None,
+                azure: None,
+                hashicorp: None,
+                identities: BTreeMap::new(),
+                ttl: Duration::from_secs(60),
+            };
+            Prepared { fetcher: Arc::new(fetcher), values: Arc::new(values) }
+        };
+        let read = |name: &str| {
+            let from = bartizan_model::SecretRef::Vault { vault: name.to_owned() };
+            crate::secrets::read(&from, Path::new("")).ok().map(|secret| secret.reveal().to_owned())
+        };
+        of(&[("both", "old"), ("gone", "old")]).adopt();
+        let next = of(&[("both", "new"), ("added", "new")]);
+        let seen = next.shown_to(async { (read("both"), read("added"), read("gone")) }).await;
+        assert_eq!(seen, (Some("new".into()), Some("new".into()), Some("old".into())));
+        assert_eq!(
+            (read("both"), read("added"), read("gone")),
+            (Some("old".into()), None, Some("old".into()))
+        );
+        next.adopt();
+        assert_eq!(
+            (read("both"), read("added"), read("gone")),
+            (Some("new".into()), Some("new".into()), None)
+        );
     }
 
     #[test]

@@ -102,10 +102,12 @@ async fn conclude(
         return Ok(End::Findings);
     }
     let by = Approver::operator(&deciding.consent.by.clone().unwrap_or_else(who));
-    // What is decided already stays so, and whoever asked is told.
-    if known.standing == Standing::Waiting {
-        journal.note(vec![deed(&known, approve, by.identity.subject())]).await?;
+    // What cannot be decided is not on record as decided.
+    if let Some(refused) = undecidable(&by, &known, now) {
+        say_error(&format!("error: {refused}\n"));
+        return Ok(End::Findings);
     }
+    journal.note(vec![deed(&known, approve, by.identity.subject())]).await?;
     let named = by.identity.to_string();
     match decide(approvals, &deciding.id, approve, (&by, &named), now).await {
         Ok(decided) => {
@@ -118,6 +120,15 @@ async fn conclude(
             Ok(End::Findings)
         }
     }
+}
+
+/// Why `by` may not decide about `approval` now, if so.
+fn undecidable(by: &Approver, approval: &Approval, now: Timestamp) -> Option<Undecided> {
+    if !by.may_decide(approval) {
+        return Some(Undecided::Role(approval.role.clone()));
+    }
+    let is_waiting = approval.standing == Standing::Waiting && now < approval.expires_at;
+    (!is_waiting).then(|| ApprovalError::NotWaiting.into())
 }
 
 /// A decision about a call, for the record.

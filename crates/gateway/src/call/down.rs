@@ -51,46 +51,72 @@ impl Call {
         }
     }
 
-    fn notification(&mut self, message: &Message) -> Down {
-        let method = message.method();
-        if !era::is_server_notification(self.era, &method) && !self.server.allows(&method) {
-            tracing::warn!(server = %self.server.name(), method = %quote(&method), "an unknown notification was dropped");
-            return Down::Drop;
+    /// Whether nobody is shown `message`, whatever it says: it is no part of what its client reads.
+    pub(super) fn drops(&self, message: &Message) -> bool {
+        match message.kind() {
+            // To a request that is not ours.
+            Kind::Response => message.id_value().is_some_and(|id| id.as_u64() != Some(self.id)),
+            Kind::Request => self.era == Era::Modern,
+            Kind::Notification => {
+                let method = message.method();
+                self.is_unknown(&method)
+                    || self.is_unwanted(message, &method)
+                    || self.tells_of_others(message)
+                    || method == "notifications/tasks"
+                        && self.task_questions(message, &mut message.splice()).is_err()
+            }
         }
-        let mut splice = message.splice();
-        match method.as_ref() {
+    }
+
+    /// Whether the protocol knows no such notification, and its server may not send one of its own.
+    fn is_unknown(&self, method: &str) -> bool {
+        !era::is_server_notification(self.era, method) && !self.server.allows(method)
+    }
+
+    /// Whether the client did not ask for this notification.
+    fn is_unwanted(&self, message: &Message, method: &str) -> bool {
+        match method {
+            // Strictly increasing, and only for this request's token (A-76).
             "notifications/progress" => {
-                let Some(token) = &self.token else { return Down::Drop };
-                let now = message.param("progress").and_then(|p| p.text().parse::<f64>().ok());
-                // Strictly increasing, and only for this request's token (A-76).
-                if message.param("progressToken").and_then(Value::as_u64) != Some(self.id)
-                    || now.is_none_or(|now| self.progress.is_some_and(|last| now <= last))
-                {
-                    return Down::Drop;
-                }
-                self.progress = now;
-                if let Some(ours) = message.param("progressToken") {
-                    splice.replace(ours, token.clone());
-                }
+                self.token.is_none()
+                    || message.param("progressToken").and_then(Value::as_u64) != Some(self.id)
+                    || progress(message).is_none_or(|now| self.progress.is_some_and(|last| now <= last))
             }
             "notifications/message" if self.era == Era::Modern => {
                 let at = message.param("level").and_then(level);
-                if self.interests.is_some()
+                self.interests.is_some()
                     || self.log_level.is_none_or(|wanted| at.is_none_or(|at| at < wanted))
-                {
-                    return Down::Drop;
-                }
             }
-            "notifications/cancelled" if self.era == Era::Modern => return Down::Drop,
+            "notifications/cancelled" if self.era == Era::Modern => true,
             _ if self.era == Era::Modern => {
-                let Some(interests) = &self.interests else { return Down::Drop };
-                if !interests.include(&method, message) {
-                    return Down::Drop;
-                }
+                self.interests.as_ref().is_none_or(|interests| !interests.include(method, message))
             }
-            _ => {}
+            _ => false,
         }
-        if self.era == Era::Legacy && !self.tells_of_own_tasks(message) {
+    }
+
+    /// Whether it is about a task of somebody else.
+    fn tells_of_others(&self, message: &Message) -> bool {
+        self.era == Era::Legacy && !self.tells_of_own_tasks(message)
+    }
+
+    fn notification(&mut self, message: &Message) -> Down {
+        let method = message.method();
+        if self.is_unknown(&method) {
+            tracing::warn!(server = %self.server.name(), method = %quote(&method), "an unknown notification was dropped");
+            return Down::Drop;
+        }
+        if self.is_unwanted(message, &method) {
+            return Down::Drop;
+        }
+        let mut splice = message.splice();
+        if method == "notifications/progress" {
+            self.progress = progress(message);
+            if let (Some(ours), Some(token)) = (message.param("progressToken"), &self.token) {
+                splice.replace(ours, token.clone());
+            }
+        }
+        if self.tells_of_others(message) {
             tracing::debug!(server = %self.server.name(), "what was told of another caller's task was dropped");
             return Down::Drop;
         }
@@ -279,4 +305,9 @@ impl Call {
         let meta = format!(r#"{{"{}":{}}}"#, era::META_SUBSCRIPTION, self.client_id);
         message::result(&self.client_id, &format!(r#"{{"resultType":"complete","_meta":{meta}}}"#))
     }
+}
+
+/// How far a notification says that its request is.
+fn progress(message: &Message) -> Option<f64> {
+    message.param("progress").and_then(|now| now.text().parse().ok())
 }

@@ -1,6 +1,8 @@
 //! Which notifications a modern request asked for.
 
-use bartizan_mcp::{Message, json::Value};
+use std::collections::HashSet;
+
+use bartizan_mcp::{Message, era, json::Value};
 
 /// What a `subscriptions/listen` asked to be told (26/sub; spec.md A-82).
 #[derive(Default)]
@@ -9,7 +11,8 @@ pub(super) struct Interests {
     prompts: bool,
     resources: bool,
     uris: Vec<String>,
-    tasks: bool,
+    /// The tasks it names, as the server calls them.
+    tasks: HashSet<String>,
 }
 
 impl Interests {
@@ -26,20 +29,40 @@ impl Interests {
                 .flat_map(Value::elements)
                 .filter_map(|u| u.as_str().map(Into::into))
                 .collect(),
-            tasks: filter.get("taskIds").is_some_and(|t| t.elements().next().is_some()),
+            // They are sealed here, and named once they are opened.
+            tasks: HashSet::new(),
         }
     }
 
-    pub(super) fn include(&self, method: &str, _message: &Message) -> bool {
+    /// It asked to be told of these tasks, as the server calls them.
+    pub(super) fn name_tasks(&mut self, tasks: impl IntoIterator<Item = String>) {
+        self.tasks.extend(tasks);
+    }
+
+    /// Whether it is to hear `message`. A server that sees one client in everybody tells each listener of all tasks, and an id that
+    /// is sealed for its caller is the right to that task: nothing that names another is passed (attacks.md SH-07, SH-10).
+    pub(super) fn include(&self, method: &str, message: &Message) -> bool {
+        let related = message.field("_meta").and_then(|meta| meta.get(era::META_TASK));
+        if related.is_some_and(|task| !self.names(task.get("taskId"))) {
+            return false;
+        }
         match method {
+            "notifications/subscriptions/acknowledged" => {
+                let honoured = message.field("notifications").and_then(|n| n.get("taskIds"));
+                honoured.into_iter().flat_map(Value::elements).all(|task| self.names(Some(task)))
+            }
             "notifications/tools/list_changed" => self.tools,
             "notifications/prompts/list_changed" => self.prompts,
             "notifications/resources/list_changed" => self.resources,
             // The server may tell of a part of what was asked for, so the address need not be equal (26/sub).
             "notifications/resources/updated" => !self.uris.is_empty(),
-            "notifications/tasks" => self.tasks,
+            _ if method.starts_with("notifications/tasks") => self.names(message.field("taskId")),
             _ => true,
         }
+    }
+
+    fn names(&self, task: Option<Value<'_>>) -> bool {
+        task.and_then(Value::as_str).is_some_and(|task| self.tasks.contains(&*task))
     }
 }
 
@@ -49,4 +72,34 @@ const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "criti
 pub(super) fn level(value: Value<'_>) -> Option<u8> {
     let name = value.as_str()?;
     LEVELS.iter().position(|l| *l == name).and_then(|at| u8::try_from(at).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(method: &str, params: &str) -> Message {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        Message::from_spliced(text).unwrap()
+    }
+
+    #[test]
+    fn of_tasks_it_hears_of_those_it_named() {
+        let listen = message("subscriptions/listen", r#"{"notifications":{"taskIds":["sealed"]}}"#);
+        let mut interests = Interests::of(&listen);
+        interests.name_tasks(["hers".to_owned()]);
+        let hears = |method: &str, params: &str| interests.include(method, &message(method, params));
+        assert!(hears("notifications/tasks", r#"{"taskId":"hers"}"#));
+        for other in [r#"{"taskId":"his"}"#, r#"{"taskId":"sealed"}"#, r#"{"taskId":1}"#, "{}"] {
+            assert!(!hears("notifications/tasks", other), "{other}");
+        }
+        let told = |tasks: &str| {
+            let params = format!(r#"{{"notifications":{{"taskIds":{tasks}}}}}"#);
+            hears("notifications/subscriptions/acknowledged", &params)
+        };
+        assert!(told(r#"["hers"]"#) && told("[]") && !told(r#"["hers","his"]"#));
+        let related = |id: &str| format!(r#"{{"_meta":{{"{}":{{"taskId":"{id}"}}}}}}"#, era::META_TASK);
+        assert!(hears("notifications/other", &related("hers")));
+        assert!(!hears("notifications/other", &related("his")));
+    }
 }

@@ -37,6 +37,23 @@ pub fn tools_of(
     opened.map(|task| gate.tasks.tool(&asker.key, server, &task, now)).collect()
 }
 
+/// Lets what `server` asks of `asker` for a task of theirs be put to them.
+///
+/// # Errors
+/// The refusal if the task's tool is in quarantine.
+pub fn may_ask_for_task(
+    gate: &Gate,
+    asker: &Asker,
+    server: &ServerName,
+    question: &Message,
+) -> Result<(), Refusal> {
+    let Some(related) = question.meta(era::META_TASK) else { return Ok(()) };
+    // One that is not named as it should be is nobody's, which may be any tool's.
+    let task = related.get("taskId").and_then(Value::as_str);
+    let tool = task.and_then(|task| gate.tasks.tool(&asker.key, server, &task, gate.clock.now()));
+    gate.responses.refusal_of_tool(server, tool.as_deref()).map_or(Ok(()), Err)
+}
+
 impl Call {
     /// Lets what came of the call through, or of the task that it asks about.
     ///

@@ -132,13 +132,27 @@ impl Tasks {
 }
 
 impl Call {
-    /// The task that `request` asks about, as its server calls it.
-    pub(super) fn task_of(&self, request: &Message) -> Option<String> {
+    /// The task that `request` asks about, as its server calls it. Those that it wants to be told of are noted.
+    pub(super) fn task_of(&mut self, request: &Message) -> Option<String> {
+        if self.interests.is_some() {
+            let shown = request.param("notifications").and_then(|n| n.get("taskIds"));
+            let shown = shown.into_iter().flat_map(Value::elements).filter_map(Value::as_str);
+            let named: Vec<_> = shown.filter_map(|shown| self.opened_task(&shown)).collect();
+            if let Some(interests) = &mut self.interests {
+                interests.name_tasks(named);
+            }
+            return None;
+        }
         if !matches!(self.method.as_str(), "tasks/get" | "tasks/result") {
             return None;
         }
         let shown = request.param("taskId").and_then(Value::as_str)?;
-        let sealed = if self.is_merged { merged::split_task(&shown)?.1 } else { &shown };
+        self.opened_task(&shown)
+    }
+
+    /// The task that its client calls `shown`, as its server calls it.
+    fn opened_task(&self, shown: &str) -> Option<String> {
+        let sealed = if self.is_merged { merged::split_task(shown)?.1 } else { shown };
         self.handles.open(Handle::Task, &self.asker.key, self.server.name().as_str(), sealed)
     }
 

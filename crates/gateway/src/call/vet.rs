@@ -56,6 +56,8 @@ impl Call {
             Err(_) if message.kind() == Kind::Notification => {
                 return Ok(Vetted { drops: true, ..Vetted::default() });
             }
+            // A question for another tool's task is refused where it is put, which this call must not pay for.
+            Err(_) if message.kind() == Kind::Request => {}
             Err(failure) => return Err(failure),
         }
         let mut vetted = Vetted::default();
@@ -97,20 +99,13 @@ impl Call {
             };
             let found = self.second_opinions(message, judged, &documents).await?;
             self.reading = Reading::Fresh;
-            let inspected = inspect::answer(
-                &self.shield,
-                &mut self.inspector,
-                &self.server,
-                message,
-                Known {
-                    judged,
-                    found: &found,
-                    documents: Some(&documents),
-                    is_compared: self.contract.is_some(),
-                },
-                self.entropy.as_ref(),
-                &mut self.ending,
-            );
+            let known = Known {
+                judged,
+                found: &found,
+                documents: Some(&documents),
+                is_compared: self.contract.is_some(),
+            };
+            let inspected = self.inspected(message, known);
             match (inspected, &self.stay) {
                 (Ok(Passed::AsItIs), _) => {}
                 (Ok(Passed::Changed(changed)), _) => vetted.changed = Some(*changed),
@@ -143,6 +138,24 @@ impl Call {
                 !self.catalog.shows_instructions(&self.server, &self.asker.key, &text).await;
         }
         Ok(vetted)
+    }
+
+    /// Judges `message`. What its client is not shown stands between nothing that it reads, so it is not remembered.
+    fn inspected(&mut self, message: &Message, known: Known<'_>) -> Result<Passed, Failure> {
+        let before = self.inspector.clone();
+        let inspected = inspect::answer(
+            &self.shield,
+            &mut self.inspector,
+            &self.server,
+            message,
+            known,
+            self.entropy.as_ref(),
+            &mut self.ending,
+        );
+        if self.drops(message) || matches!(inspected, Ok(Passed::Dropped)) {
+            self.inspector = before;
+        }
+        inspected
     }
 
     /// What others find in `message`, `but` for one member. Dropping the future loses nothing: they go on being asked.

@@ -13,7 +13,7 @@ use std::{
 
 use bartizan_mcp::{
     Era,
-    json::{Value, quote},
+    json::{Kind as Json, Member, Value, quote},
 };
 use bartizan_model::{Caller, CallerKey, ServerName};
 use bartizan_shield::drift::Definition;
@@ -157,9 +157,32 @@ fn says(text: &str) -> BTreeMap<&'static str, String> {
     }
     let schema = definition.get("inputSchema").into_iter().flat_map(Value::members);
     // Which dialect it is in goes by the revision.
-    let schema = schema.filter(|m| !m.is("$schema")).map(|m| format!("{}:{}", m.raw_key(), m.value.text()));
+    let schema =
+        schema.filter(|m| !m.is("$schema")).map(|m| format!("{}:{}", m.raw_key(), unmirrored(m.value)));
     said.insert("inputSchema", schema.collect::<Vec<_>>().join(","));
     said
+}
+
+/// `schema` without the names of the headers that arguments are mirrored into, which only the modern era has (spec.md A-34).
+/// What is no such name says something.
+fn unmirrored(schema: Value<'_>) -> String {
+    let is_header = |text: &str| {
+        text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    let mirrors = |member: &Member<'_>| {
+        member.is("x-mcp-header") && member.value.as_str().is_some_and(|name| is_header(&name))
+    };
+    match schema.kind() {
+        Json::Object => {
+            let members = schema.members().filter(|member| !mirrors(member));
+            let members = members.map(|m| format!("{}:{}", m.raw_key(), unmirrored(m.value)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }
+        Json::Array => {
+            format!("[{}]", schema.elements().map(unmirrored).collect::<Vec<_>>().join(","))
+        }
+        _ => schema.text().to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -62,11 +62,15 @@ pub struct Link {
     opening: tokio::sync::Mutex<()>,
     /// How often it was opened again: what was asked before is answered to nobody.
     lives: AtomicU64,
+    /// Its session is over: it is not opened again.
+    is_over: AtomicBool,
     /// Others are asked about one message after the other.
     turn: tokio::sync::Mutex<()>,
     /// Bytes of messages that wait for that turn, and of replies that wait to be written (attacks.md PH-22).
     room: Arc<Semaphore>,
     next: AtomicU64,
+    /// Requests that are judged before they are put.
+    entering: AtomicUsize,
     inflight: Mutex<HashMap<Id, Errands>>,
     memory: Mutex<Memory>,
     client_tasks: ClientTasks,
@@ -126,9 +130,11 @@ impl Link {
             way: Mutex::new(way),
             opening: tokio::sync::Mutex::default(),
             lives: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
             room: Arc::new(Semaphore::new(ANSWER_BYTES)),
             next: AtomicU64::new(2),
+            entering: AtomicUsize::new(0),
             inflight: Mutex::default(),
             memory: Mutex::default(),
             client_tasks: ClientTasks::default(),
@@ -184,6 +190,9 @@ impl Link {
         if is_done {
             return Ok(());
         }
+        if self.is_over.load(Ordering::Acquire) {
+            return Err(Failure::SessionGone);
+        }
         tracing::warn!(server = %self.server.name(), "the server lost a session; opening it again");
         // Its next life counts its questions anew: an answer to an old one would answer another.
         self.lives.fetch_add(1, Ordering::Relaxed);
@@ -196,6 +205,11 @@ impl Link {
             return Err(Failure::Unreachable("it refuses to open the session again".into()));
         }
         *lock(&self.way) = way;
+        // It ended meanwhile, when there was only the lost session to end: this one would be nobody's.
+        if self.is_over.load(Ordering::Acquire) {
+            self.part();
+            return Err(Failure::SessionGone);
+        }
         self.attach();
         self.tell(message::notification("notifications/initialized", None)).await?;
         let repeat = lock(&self.memory).requests();
@@ -277,6 +291,7 @@ impl Link {
         asker: &Asker,
         request: &Message,
     ) -> Result<Flow, Refusal> {
+        let _counted = self.entering();
         let opened = stages::enter(gate, asker, &self.server, Era::Legacy, self.is_merged, request)
             .await
             .map_err(|refusal| self.shown(over_legacy(refusal)))?;
@@ -331,8 +346,14 @@ impl Link {
         }
     }
 
-    /// Ends the conversation (C-27).
+    /// Ends the conversation for good (C-27).
     pub fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.part();
+    }
+
+    /// Ends what was agreed with the server; whoever asks it again opens the conversation anew.
+    fn part(&self) {
         if let Some(task) = lock(&self.listening).take() {
             task.abort();
         }

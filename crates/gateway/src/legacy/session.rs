@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,9 +26,9 @@ use crate::{
     Asker, Gate, Target, badge,
     flow::{Replies, Reply},
     inspect::{self, Known, Passed},
-    limits::{DRAIN, REPLAY_BYTES_OF_SESSION, REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE},
+    limits::{DRAIN, REPLAY_STREAMS, SERVER_REQUESTS, SESSION_IDLE},
     merged, opinions,
-    outbox::{Outbox, Reader, parse_event_id},
+    outbox::{Load, Outbox, Reader, parse_event_id},
     quota::Taken,
     record::Ending,
     upstream::stdio::lock,
@@ -142,8 +142,8 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub struct Hub {
     streams: Mutex<Streams>,
-    /// Bytes that its streams keep.
-    load: Arc<AtomicUsize>,
+    /// What its streams keep.
+    load: Arc<Load>,
     next: AtomicU64,
     asked: Mutex<HashMap<u64, Asked>>,
 }
@@ -157,11 +157,9 @@ struct Streams {
 
 impl Streams {
     /// Lets go of the oldest of the finished streams, while there are too many or all keep too much; the last one stays.
-    fn evict(&mut self, load: &AtomicUsize) {
+    fn evict(&mut self, load: &Load) {
         let mut closed = self.kept.iter().filter(|stream| stream.is_closed()).count();
-        while closed > 1
-            && (closed > REPLAY_STREAMS || load.load(Ordering::Relaxed) > REPLAY_BYTES_OF_SESSION)
-        {
+        while closed > 1 && (closed > REPLAY_STREAMS || load.is_much()) {
             let Some(at) = self.kept.iter().position(|stream| stream.is_closed()) else { return };
             self.kept.remove(at);
             closed -= 1;

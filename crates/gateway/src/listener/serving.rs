@@ -47,7 +47,7 @@ pub struct Listening {
 /// Serves until `stop` says so, then lets requests under way finish for a while.
 pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut stop: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let peers: Arc<Mutex<HashMap<IpAddr, usize>>> = Arc::default();
+    let peers = Peers::default();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -72,9 +72,10 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
             continue;
         }
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        // A proxy stands for many.
+        // A proxy stands for many, but not for its neighbours.
         let most = if is_proxy || address.is_loopback() { CONNECTIONS } else { CONNECTIONS_PER_ADDRESS };
-        let Some(place) = Place::take(&peers, address, most) else { continue };
+        let counted = if is_proxy { (address, WHOLE) } else { network_of(address) };
+        let Some(place) = Place::take(&peers, counted, most) else { continue };
         let tls = listening.tls.as_ref().map(|t| t.load_full());
         let (gate, door, stop) = (Arc::clone(&gate), Arc::clone(&door), stop.clone());
         connections.spawn(async move {
@@ -91,13 +92,21 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
     gate.close_and_wait().await;
 }
 
+/// An address, and how many of its bits tell it from others.
+type Counted = (IpAddr, u8);
+
+/// All bits of an address, of either family.
+const WHOLE: u8 = 128;
+
+/// How many connections each peer has.
+type Peers = Arc<Mutex<HashMap<Counted, usize>>>;
+
 /// One of a peer's connections.
-struct Place(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr);
+struct Place(Peers, Counted);
 
 impl Place {
-    /// A place among the `most` that `address` may have.
-    fn take(peers: &Arc<Mutex<HashMap<IpAddr, usize>>>, address: IpAddr, most: usize) -> Option<Self> {
-        let peer = network_of(address);
+    /// A place among the `most` that `peer` may have.
+    fn take(peers: &Peers, peer: Counted, most: usize) -> Option<Self> {
         let mut counts = lock(peers);
         let count = counts.entry(peer).or_default();
         if *count >= most {
@@ -109,12 +118,12 @@ impl Place {
 }
 
 /// What one peer can choose its address from: of IPv6 a whole /64 (RFC 6177 §2).
-fn network_of(address: IpAddr) -> IpAddr {
+fn network_of(address: IpAddr) -> Counted {
     match address {
         IpAddr::V6(address) if !address.is_loopback() => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+            (IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))), 64)
         }
-        other => other,
+        other => (other, WHOLE),
     }
 }
 
@@ -291,17 +300,20 @@ mod tests {
 
     #[test]
     fn a_peer_has_as_many_places_as_one_address_however_many_it_has() {
-        let peers = Arc::default();
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let peers = Peers::default();
+        let peer = |text: &str| network_of(text.parse::<IpAddr>().unwrap());
         let held: Vec<_> =
-            (0..3).map(|n| Place::take(&peers, address(&format!("2001:db8::{n}")), 3).unwrap()).collect();
-        assert!(Place::take(&peers, address("2001:db8::ffff:ffff:ffff:ffff"), 3).is_none());
-        let neighbour = Place::take(&peers, address("2001:db8:0:1::"), 3);
+            (0..3).map(|n| Place::take(&peers, peer(&format!("2001:db8::{n}")), 3).unwrap()).collect();
+        assert!(Place::take(&peers, peer("2001:db8::ffff:ffff:ffff:ffff"), 3).is_none());
+        let neighbour = Place::take(&peers, peer("2001:db8:0:1::"), 3);
         assert!(neighbour.is_some());
-        let first = Place::take(&peers, address("192.0.2.1"), 1);
-        assert!(first.is_some() && Place::take(&peers, address("192.0.2.2"), 1).is_some());
-        assert!(Place::take(&peers, address("192.0.2.1"), 1).is_none());
-        drop((held, neighbour, first));
+        let first = Place::take(&peers, peer("192.0.2.1"), 1);
+        assert!(first.is_some() && Place::take(&peers, peer("192.0.2.2"), 1).is_some());
+        assert!(Place::take(&peers, peer("192.0.2.1"), 1).is_none());
+        // A declared proxy is an address, whatever its neighbours do; even the first one of a network.
+        let proxy = Place::take(&peers, ("2001:db8::".parse().unwrap(), WHOLE), 1);
+        assert!(proxy.is_some());
+        drop((held, neighbour, first, proxy));
         assert!(lock(&peers).is_empty());
     }
 }

@@ -62,7 +62,7 @@ impl Facade {
             Err(Refusal::Client { .. }) => return Err(unproven),
             found => found?,
         };
-        known.client = Some(client.id().to_owned());
+        known.named(&client);
         match (&client.metadata.method, shown) {
             (Method::Public, Shown::Nothing) => {}
             // Both are digests, so that a comparison tells nothing of the secret.
@@ -76,6 +76,7 @@ impl Facade {
             }
             _ => return Err(unproven),
         }
+        known.authenticated(&client);
         Ok(Proven(client))
     }
 

@@ -44,8 +44,8 @@ impl NoClient {
             }
             Self::Unknown => (
                 400,
-                "The application is not known here. If it was, this gate was set up anew: have the application forget its sign-in, and \
-                 connect again.",
+                "The application is not known here. If it was, nobody finished signing in within an hour, or it was not used for long, and its \
+                 registration has lapsed, or this gate was set up anew: have the application forget its sign-in, and connect again.",
                 "client.unknown",
             ),
             Self::Unusable => (

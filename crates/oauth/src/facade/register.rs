@@ -121,6 +121,8 @@ impl Facade {
         }
         if let Some(secret) = &secret {
             add("client_secret", secret.reveal().into());
+            // The secret lives as long as the registration, and that longer with each use, which one time cannot say. A client that
+            // goes by the time of now would register anew in an hour, and its people would sign in anew.
             add("client_secret_expires_at", 0.into());
         }
         Ok(answer::json(StatusCode::CREATED, &answer))

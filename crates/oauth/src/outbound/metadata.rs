@@ -105,9 +105,12 @@ pub(super) async fn resource(
         let bad = |what| Fault::Document { url: place.clone(), what };
         let metadata = Object::parse(&document.body).map_err(|_| bad("it is no JSON object"))?;
         let identifier = metadata.needed_text("resource").map_err(|_| bad("it has no usable `resource`"))?;
-        if !is_of(identifier, server, identity) {
+        if !is_of(identifier, server, identity) && !speaks_for_all(place, identifier, server) {
             return Err(match is_of(identifier, server, Identity::OrAbove) {
-                true => bad("its `resource` is above this server: what it says is about more than this one"),
+                true => {
+                    bad("its `resource` is above this server: what it says is about more than this one; \
+                     `dangerous_parent_resource = true` takes it, or `resource` for `client-credentials`")
+                }
                 false => bad("its `resource` is not this server: what it says is about another"),
             });
         }
@@ -162,6 +165,18 @@ fn is_of(resource: &str, url: &Url, identity: Identity) -> bool {
     // With or without the one slash that means nothing.
     let is_exact = resource == canonical(url) || resource == url.as_str();
     is_exact || (identity == Identity::OrAbove && is_above(resource, url))
+}
+
+/// Whether `resource` is the origin of `server`, and `place` where the owner of an origin says who grants access to all of it
+/// (RFC 9728 §3.1, §3.3): no neighbour of the server's writes there.
+fn speaks_for_all(place: &Url, resource: &str, server: &Url) -> bool {
+    let mut origin = server.clone();
+    origin.set_query(None);
+    origin.set_path("/");
+    let is_root = place.origin() == server.origin()
+        && place.path() == crate::resource::WELL_KNOWN
+        && place.query().is_none();
+    is_root && is_of(resource, &origin, Identity::Exact)
 }
 
 /// Whether `resource` is `url`, or a path above it at the same origin.
@@ -317,6 +332,25 @@ mod tests {
             for identity in [Identity::Exact, Identity::OrAbove] {
                 assert!(!is_of(bad, &server, identity), "{bad}");
             }
+        }
+    }
+
+    #[test]
+    fn only_the_document_at_the_root_speaks_for_the_origin() {
+        let server: Url = "https://up.example/evil/mcp?tenant=a".parse().unwrap();
+        let at = |place: &str, resource: &str| speaks_for_all(&place.parse().unwrap(), resource, &server);
+        let root = "https://up.example/.well-known/oauth-protected-resource";
+        assert!(at(root, "https://up.example") && at(root, "https://up.example/"));
+        for resource in ["https://up.example/evil", "https://up.example/other", "https://else.example"] {
+            assert!(!at(root, resource), "{resource}");
+        }
+        for place in [
+            "https://up.example/.well-known/oauth-protected-resource/evil/mcp",
+            "https://up.example/evil/.well-known/oauth-protected-resource",
+            "https://up.example/.well-known/oauth-protected-resource?tenant=a",
+            "https://else.example/.well-known/oauth-protected-resource",
+        ] {
+            assert!(!at(place, "https://up.example"), "{place}");
         }
     }
 

@@ -200,6 +200,35 @@ async fn aa_29_made_up_tokens_end_nobodys_streams() {
     assert!(timeout(seconds(6), stream).await.is_ok(), "and is heard when it does so no more");
 }
 
+/// Nor do they keep out whoever shows one that was good a moment ago.
+#[tokio::test(start_paused = true)]
+async fn made_up_tokens_keep_no_good_ones_out() {
+    let scene = scene();
+    scene.net.says(ENDPOINT, 200, active());
+    scene.show("good").await.unwrap();
+    scene.net.says(ENDPOINT, HANGS, "");
+    let made_up: Vec<_> = (0..32).map(|n| format!("made-up-{n}")).collect();
+    let mut flood: Vec<_> = made_up.iter().map(|bearer| Box::pin(scene.show(bearer))).collect();
+    for question in &mut flood {
+        for _ in 0..3 {
+            assert!(poll_fn(|context| Poll::Ready(question.as_mut().poll(context).is_pending())).await);
+        }
+    }
+    scene.net.says(ENDPOINT, 200, active());
+    let none_is_left = Error::IntrospectionUnavailable;
+    for _ in 0..2 {
+        scene.clock.advance(Duration::from_secs(60));
+        let asked = scene.net.count(ENDPOINT);
+        assert!(scene.show("good").await.is_ok(), "it is asked about");
+        assert_eq!(scene.net.count(ENDPOINT), asked + 1);
+        assert_eq!(scene.show("one-more").await.unwrap_err(), none_is_left);
+    }
+    scene.net.says(ENDPOINT, 200, json!({ "active": false }));
+    scene.clock.advance(Duration::from_secs(5));
+    assert_eq!(scene.show("good").await.unwrap_err(), Error::Inactive);
+    assert_eq!(scene.show("good").await.unwrap_err(), none_is_left, "it is a stranger's by now");
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_in_one_line_do_not_each_find_out_for_a_minute() {
     let scene = scene();

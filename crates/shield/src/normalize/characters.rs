@@ -6,7 +6,7 @@ use super::{
     offsets::{Offsets, Rewriter},
     tricks::{Trick, Tricks},
 };
-use crate::bytes::first;
+use crate::{bytes::first, controls};
 
 /// Removes invisible and control characters and terminal escapes, and reads tag characters as the ASCII they stand
 /// for. Runs of plain ASCII are passed over many bytes at a step.
@@ -93,6 +93,7 @@ impl Pass<'_, '_> {
         self.tricks.note(Trick::Ansi, start..end);
         let introducer = if c == '\u{1b}' { self.peek(end) } else { None };
         let control_sequence = c == '\u{9b}' || introducer == Some('[');
+        let mut with = "";
         if introducer.is_some_and(|i| i.is_ascii_punctuation() && i != '<') {
             end += 1;
         }
@@ -100,11 +101,13 @@ impl Pass<'_, '_> {
             // ECMA-48 §5.4: parameter bytes, intermediate bytes, one final byte; 64 bytes are more than any has.
             let rest = self.text.as_bytes().get(end..).unwrap_or_default();
             let parameters = rest.iter().take(64).take_while(|b| (0x20..0x40).contains(*b)).count();
-            if rest.get(parameters).is_some_and(|b| (0x40..0x7f).contains(b)) {
+            if let Some(last) = rest.get(parameters).filter(|b| (0x40..0x7f).contains(*b)) {
                 end += parameters + 1;
+                // What goes on elsewhere stands apart.
+                with = if controls::moves(*last) { " " } else { "" };
             }
         }
-        self.put(start..end, "");
+        self.put(start..end, with);
     }
 
     /// A run of characters that show nothing, which ends at the returned offset.

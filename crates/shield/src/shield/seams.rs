@@ -7,11 +7,13 @@
 //! A message says more than its readers see: between two blocks stand the names of members, types, addresses, and whatever
 //! else a server likes to put there. So its values are read once more without all that, each with the one behind it: on
 //! lines of their own, where something stood between them, and without a gap, where a word can be cut. Only short stretches
-//! on either side of each seam are read, and a finding counts only if it runs over one.
+//! on either side of each seam are read, and a finding counts only if it runs over one. How far they reach is counted in what
+//! is read: no blanks, colours and characters that nobody sees push words out of reach.
 
 use std::ops::Range;
 
 use crate::{
+    controls::moves,
     finding::{Category, Finding},
     fragment::{Fragment, Role},
     normalize::is_seen,
@@ -20,8 +22,10 @@ use crate::{
 
 /// Bytes on either side of a seam that are read over it.
 const SEAM: usize = 160;
-/// Bytes that are gathered before they are judged.
+/// Bytes that are gathered before they are judged, and bytes of the end of a value in which the last [`SEAM`] are looked for.
 const FULL: usize = 128 * 1024;
+/// Bytes of blanks that stay as they are: line ends, and an empty line between two paragraphs.
+const SHORT: usize = 4;
 
 /// What readers are shown of a message: values that stand in these members, numbers and wrappings left out, follow one another
 /// whatever else is said between them. Those of one group are read together.
@@ -141,7 +145,7 @@ pub(crate) struct Stretch {
     pub is_shown: bool,
 }
 
-/// Values one behind the other; of a long one the two ends.
+/// Values one behind the other, without what only fills them; of a long one the two ends.
 #[derive(Clone, Debug, Default)]
 struct Row {
     text: String,
@@ -150,7 +154,7 @@ struct Row {
     last: Option<u64>,
 }
 
-/// A value, or an end of one.
+/// A value, or a part of one.
 #[derive(Clone, Debug)]
 struct Piece {
     /// Bytes of the row's text.
@@ -166,8 +170,10 @@ struct Piece {
 
 #[derive(Clone, Copy, Debug)]
 enum Joint {
-    /// The rest of the same value.
+    /// Much of the same value.
     Gap,
+    /// Nothing that is read.
+    Filling,
     /// The seam of two values.
     Seam {
         /// A word can be cut here.
@@ -182,24 +188,39 @@ enum Joint {
 impl Row {
     fn push(&mut self, number: u64, index: usize, fragment: &Fragment<'_>, is_apart: bool, is_new: bool) {
         let text = fragment.text.as_ref();
-        let in_word = ends(&self.text).1 && ends(text).0;
+        let (head, behind) = without_filling(text, 0, SEAM);
+        let (tail, is_cut) = last(text, behind);
+        let first = head.first().and_then(|range| text.get(range.clone())).unwrap_or_default();
+        let in_word = ends(&self.text).1 && ends(first).0;
         // Nothing is before the first one.
         let is_new = is_new && self.last.is_some();
         self.last = Some(number);
-        let (head, tail) =
-            (text.floor_char_boundary(SEAM), text.ceil_char_boundary(text.len().saturating_sub(SEAM)));
-        let seam = Joint::Seam { in_word, is_apart, is_new };
-        if tail <= head {
-            self.add(text, index, fragment.role, 0, seam);
-        } else {
-            self.add(text.get(..head).unwrap_or_default(), index, fragment.role, 0, seam);
-            self.add(text.get(tail..).unwrap_or_default(), index, fragment.role, tail, Joint::Gap);
+        let mut joint = Joint::Seam { in_word, is_apart, is_new };
+        for range in head {
+            self.add(text, range, index, fragment.role, joint);
+            joint = Joint::Filling;
+        }
+        if is_cut {
+            joint = Joint::Gap;
+        }
+        for range in tail {
+            self.add(text, range, index, fragment.role, joint);
+            joint = Joint::Filling;
         }
     }
 
-    fn add(&mut self, text: &str, index: usize, role: Role, offset: usize, joint: Joint) {
-        let start = self.text.len();
-        self.text.push_str(text);
+    fn add(&mut self, text: &str, of: Range<usize>, index: usize, role: Role, joint: Joint) {
+        let (start, offset) = (self.text.len(), of.start);
+        if let Some(last) = self.pieces.last_mut()
+            && matches!(joint, Joint::Filling)
+            && last.offset + last.range.end == offset + last.range.start
+        {
+            // It goes on where the piece before ends.
+            self.text.push_str(text.get(of).unwrap_or_default());
+            last.range.end = self.text.len();
+            return;
+        }
+        self.text.push_str(text.get(of).unwrap_or_default());
         let range = start..self.text.len();
         self.pieces.push(Piece { range, role, fragment: Some(index), offset, joint });
     }
@@ -212,7 +233,7 @@ impl Row {
     /// The stretches around its seams: those in words, where `glues`, without a gap, or those with something between them.
     fn joined(&self, glues: bool) -> Option<Stretch> {
         let is_wanted = |piece: &Piece| match piece.joint {
-            Joint::Gap => false,
+            Joint::Gap | Joint::Filling => false,
             Joint::Seam { in_word, is_apart, is_new } => is_new && if glues { in_word } else { is_apart },
         };
         if !self.pieces.iter().skip(1).any(is_wanted) {
@@ -223,6 +244,7 @@ impl Row {
             if nth > 0 {
                 whole.text.push_str(match piece.joint {
                     Joint::Gap => "\n\n",
+                    Joint::Filling => "",
                     Joint::Seam { in_word: true, .. } if glues => "",
                     Joint::Seam { .. } => "\n",
                 });
@@ -298,6 +320,151 @@ impl Stretch {
     }
 }
 
+/// What a character of a text, or a terminal sequence in it, is to those who read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Blank,
+    Unseen,
+    Word,
+}
+
+/// What stands at byte `at` of `text`.
+fn step(text: &str, at: usize) -> Option<(Range<usize>, Sort)> {
+    let rest = text.get(at..)?;
+    let c = rest.chars().next()?;
+    let (length, sort) = match c {
+        '\u{1b}' | '\u{9b}' => sequence(rest),
+        // Tags are read as the letters that they stand for.
+        '\u{e0020}'..='\u{e007e}' => (c.len_utf8(), Sort::Word),
+        c if c.is_whitespace() => (c.len_utf8(), Sort::Blank),
+        c if is_seen(c) => (c.len_utf8(), Sort::Word),
+        c => (c.len_utf8(), Sort::Unseen),
+    };
+    Some((at..at + length, sort))
+}
+
+/// The length of the terminal sequence with which `rest` begins, without words that may stand in it, and what it is; as normal
+/// form has it.
+fn sequence(rest: &str) -> (usize, Sort) {
+    let mut chars = rest.chars();
+    let introducer = chars.next();
+    let mut end = introducer.map_or(0, char::len_utf8);
+    let next = if introducer == Some('\u{1b}') { chars.next() } else { None };
+    if next.is_some_and(|c| c.is_ascii_punctuation() && c != '<') {
+        end += 1;
+    }
+    if introducer == Some('\u{9b}') || next == Some('[') {
+        let body = rest.as_bytes().get(end..).unwrap_or_default();
+        let parameters = body.iter().take(64).take_while(|b| (0x20..0x40).contains(*b)).count();
+        if let Some(final_byte) = body.get(parameters).filter(|b| (0x40..0x7f).contains(*b)) {
+            end += parameters + 1;
+            if moves(*final_byte) {
+                return (end, Sort::Blank);
+            }
+        }
+    }
+    (end, Sort::Unseen)
+}
+
+/// A run of blanks and of what nobody sees.
+#[derive(Clone, Debug)]
+struct Filling {
+    /// All of it.
+    range: Range<usize>,
+    /// The first of it.
+    first: Range<usize>,
+    /// The first line end in it, or else the first blank.
+    blank: Option<Range<usize>>,
+    /// Whether it is blanks and nothing else.
+    is_blank: bool,
+}
+
+impl Filling {
+    fn of(item: Range<usize>) -> Self {
+        Self { range: item.start..item.start, first: item, blank: None, is_blank: true }
+    }
+
+    fn add(&mut self, text: &str, item: Range<usize>, is_blank: bool) {
+        self.range.end = item.end;
+        self.is_blank &= is_blank;
+        let is_line = |range: &Range<usize>| text.get(range.clone()) == Some("\n");
+        if is_blank && self.blank.as_ref().is_none_or(|blank| is_line(&item) && !is_line(blank)) {
+            self.blank = Some(item);
+        }
+    }
+
+    /// What of it says all that it says: a blank, if there is one. At an end of the value, what is not seen there is kept too, for
+    /// it may stand in a word, which is no accident.
+    fn kept(self, is_end: bool) -> Option<Range<usize>> {
+        if self.is_blank && self.range.len() <= SHORT {
+            return Some(self.range);
+        }
+        self.blank.or_else(|| Some(self.first).filter(|first| is_end && first.len() <= SHORT))
+    }
+}
+
+/// The bytes of `text` from `from` on without what only fills it, until there are `enough`, and where what is behind them begins.
+fn without_filling(text: &str, from: usize, enough: usize) -> (Vec<Range<usize>>, usize) {
+    let (mut kept, mut length, mut at) = (Vec::<Range<usize>>::new(), 0, from);
+    let mut keep = |range: Range<usize>| {
+        length += range.len();
+        match kept.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => kept.push(range),
+        }
+        length
+    };
+    let mut filling: Option<Filling> = None;
+    let mut so_far = 0;
+    while so_far < enough
+        && let Some((item, sort)) = step(text, at)
+    {
+        at = item.end;
+        if sort != Sort::Word {
+            let filling = filling.get_or_insert_with(|| Filling::of(item.clone()));
+            filling.add(text, item, sort == Sort::Blank);
+            continue;
+        }
+        if let Some(filling) = filling.take() {
+            let is_end = filling.range.start == 0;
+            if let Some(range) = filling.kept(is_end) {
+                keep(range);
+            }
+        }
+        so_far = keep(item);
+    }
+    if let Some(range) = filling.and_then(|filling| filling.kept(true)) {
+        keep(range);
+    }
+    (kept, at)
+}
+
+/// The last [`SEAM`] bytes of `text` from `from` on without what only fills it, and whether there are more of them before these.
+fn last(text: &str, from: usize) -> (Vec<Range<usize>>, bool) {
+    let mut window = 2 * SEAM;
+    loop {
+        let start = text.ceil_char_boundary(text.len().saturating_sub(window)).max(from);
+        let (kept, _) = without_filling(text, start, usize::MAX);
+        let length: usize = kept.iter().map(|range| range.end - range.start).sum();
+        // Twice as much each time: all in all it is no more than a few times what is read at last.
+        if length < SEAM && start > from && window < FULL {
+            window *= 2;
+            continue;
+        }
+        let mut left_over = length.saturating_sub(SEAM);
+        let is_cut = start > from || left_over > 0;
+        let mut tail = Vec::new();
+        for range in kept {
+            let cut = text.ceil_char_boundary(range.start + left_over.min(range.len()));
+            left_over = left_over.saturating_sub(range.len());
+            if cut < range.end {
+                tail.push(cut..range.end);
+            }
+        }
+        return (tail, is_cut);
+    }
+}
+
 /// Whether a reader takes this string for words that were said, and not for a part of the form in which they travel.
 fn is_words(fragment: &Fragment<'_>) -> bool {
     let text = fragment.text.as_ref();
@@ -305,8 +472,8 @@ fn is_words(fragment: &Fragment<'_>) -> bool {
     if !is_value || !text.chars().any(char::is_alphabetic) {
         return false;
     }
-    let beginning = text.get(..text.floor_char_boundary(SEAM)).unwrap_or_default();
-    if beginning.contains(char::is_whitespace) {
+    // Whatever it begins like: what is no words has no blanks at all.
+    if text.contains(char::is_whitespace) {
         return true;
     }
     let is_number = |step: &&str| step.bytes().all(|byte| byte.is_ascii_digit());
@@ -314,26 +481,36 @@ fn is_words(fragment: &Fragment<'_>) -> bool {
     match name {
         "blob" => return false,
         // A picture, or a sound.
-        "data" if text.len() > SEAM => return false,
+        "data" if text.len() > SEAM && is_encoded(text) => return false,
         name if TERMS.contains(&name) && WORDS.binary_search(&text).is_ok() => return false,
         _ => {}
     }
-    !is_address(beginning) && !is_media_type(beginning) && !is_date(beginning)
+    // None of these holds markup, or letters of languages that do without blanks.
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'<');
+    !(is_plain && (is_address(text) || is_media_type(text) || is_date(text)))
+}
+
+/// Whether `text` can be Base64 of either alphabet: a ruler of `=` in a log is none.
+fn is_encoded(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'/' | b'_');
+    text.trim_end_matches('=').bytes().all(is_digit)
 }
 
 fn is_address(text: &str) -> bool {
     text.contains("://") || ["data:", "mailto:", "urn:"].iter().any(|scheme| text.starts_with(scheme))
 }
 
+/// `text/plain`, and parameters: longer ones than a stretch are none.
 fn is_media_type(text: &str) -> bool {
     let trees = ["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
-    text.split_once('/').is_some_and(|(tree, rest)| trees.contains(&tree) && !rest.is_empty())
+    let is_type = text.split_once('/').is_some_and(|(tree, rest)| trees.contains(&tree) && !rest.is_empty());
+    is_type && text.len() <= SEAM
 }
 
-/// `2026-07-28`, and what may follow it.
+/// `2026-07-28`, and the time that may follow it.
 fn is_date(text: &str) -> bool {
     let shape = text.bytes().take(10).map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
-    shape.eq(*b"0000-00-00")
+    text.len() <= SEAM && shape.eq(*b"0000-00-00")
 }
 
 /// Which group of [`SHOWN`] a place belongs to.

@@ -1,6 +1,6 @@
 //! Requests under way in a conversation, by the client's ids.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bartizan_mcp::{Id, Message, Refusal, code};
 use tokio::sync::Notify;
@@ -46,7 +46,22 @@ impl Drop for Errand {
     }
 }
 
+/// A request that is judged, before it has a place.
+pub(super) struct Entering<'l>(&'l Link);
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.0.entering.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Link {
+    /// Counts a request as under way until it has its place, or none.
+    pub(super) fn entering(&self) -> Entering<'_> {
+        self.entering.fetch_add(1, Ordering::AcqRel);
+        Entering(self)
+    }
+
     pub(super) fn note(self: &Arc<Self>, request: &Message, id: u64) -> Result<Errand, Refusal> {
         let refused = |text: &str| Refusal::new(200, code::INVALID_REQUEST, text);
         let key = request.id().ok_or_else(|| refused("a request needs an id"))?;
@@ -68,7 +83,8 @@ impl Link {
 
     /// Whether requests are under way.
     pub fn is_busy(&self) -> bool {
-        !lock(&self.inflight).is_empty()
+        // A request has its place before it is no longer counted.
+        self.entering.load(Ordering::Acquire) > 0 || !lock(&self.inflight).is_empty()
     }
 
     /// Cancels the request that the client calls `id` (B-17). Whether there is one.

@@ -9,6 +9,7 @@ use bartizan_shield::Inspector;
 use super::{Errand, Link, Way};
 use crate::{
     Gate,
+    call::origins::may_ask_for_task,
     inspect::{self, Known, Passed},
     naming,
     permit::Question,
@@ -60,7 +61,9 @@ impl Link {
     /// Whether the client takes such a question and the policy lets it be put; a refusal is recorded.
     fn is_permitted(&self, message: &Message, method: &str) -> bool {
         let Some(gate) = self.gate.upgrade() else { return false };
-        let judged = match Question::of(method) {
+        // A task goes on asking when nothing waits for it any more, and the quarantine of its tool is for that too.
+        let of_task = may_ask_for_task(&gate, &self.asker, self.server.name(), message);
+        let judged = of_task.and_then(|()| match Question::of(method) {
             Some(question) => self.judge(&gate, question, message.params()),
             // A client's list of tasks is of all servers'.
             None if era::is_server_request(Era::Legacy, method) && !self.has_client_task(message) => {
@@ -68,7 +71,7 @@ impl Link {
             }
             // What the operator added by `allow_methods` he permitted.
             None => Ok(()),
-        };
+        });
         let Err(refusal) = judged else { return true };
         tracing::warn!(server = %self.server.name(), method, reason = %refusal.message, "a question was not put");
         gate.recorder.stopped(&self.asker.caller, self.server.name(), method, &refusal);
@@ -143,7 +146,7 @@ impl Link {
             }
         };
         if refused == Some(Unasked::UnknownMethod) && self.server.voice().faulted(Some(&self.asker)) {
-            self.end();
+            self.part();
         }
         let reply = match refused {
             None => message::result(&id, "{}"),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bartizan_trials::{Answer, Client, Gate, Issuer, Session, Upstream, eventually, prober};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::text;
 
@@ -123,6 +123,82 @@ fn sh_07_a_list_of_tasks_and_what_is_told_of_them_hold_ones_own() {
     assert_eq!(text(&again.json(), "/result/taskId"), hers, "{}", again.text());
 }
 
+/// A modern server that makes a task of every call, and tells every listener of everybody's.
+fn modern_tasks() -> Upstream {
+    let made: Arc<Mutex<Vec<String>>> = Arc::default();
+    Upstream::modern(move |heard, pen| {
+        let now = "2026-01-01T00:00:00Z";
+        let view = |id: &str| json!({ "taskId": id, "status": "working", "createdAt": now, "lastUpdatedAt": now, "ttlMs": 60000 });
+        let asked = heard.json();
+        match heard.rpc().as_str() {
+            "tools/call" => {
+                let id = format!("task-of-{}", heard.tool());
+                let mut task = view(&id);
+                task["resultType"] = json!("task");
+                made.lock().unwrap().push(id);
+                pen.result(&heard.id(), &task.to_string());
+            }
+            "subscriptions/listen" => {
+                let say = |method: &str, mut params: Value| {
+                    params["_meta"] = json!({ "io.modelcontextprotocol/subscriptionId": asked["id"] });
+                    json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
+                };
+                let all = made.lock().unwrap().clone();
+                let acknowledged = "notifications/subscriptions/acknowledged";
+                pen.stream();
+                let honoured = json!({ "notifications": asked["params"]["notifications"] });
+                pen.event(None, &say(acknowledged, honoured));
+                pen.event(None, &say(acknowledged, json!({ "notifications": { "taskIds": all } })));
+                pen.event(None, &say("notifications/tasks", json!({ "status": "working" })));
+                for id in &all {
+                    pen.event(None, &say("notifications/tasks", view(id)));
+                }
+                pen.event(None, &say("notifications/tools/list_changed", json!({})));
+                pen.wait_closed();
+            }
+            _ => return false,
+        }
+        true
+    })
+}
+
+/// Also: SH-10.
+#[test]
+fn sh_07_whoever_listens_to_tasks_is_told_of_those_they_named() {
+    const TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+    let (issuer, up) = (Issuer::start(1), modern_tasks());
+    let mut gate = for_people(&issuer, &up.config("up", ""));
+    let ask = |gate: &Gate, name: &str, method: &str, params: &str| {
+        person(gate, &issuer, name).modern_declaring("/mcp/up", method, params, TASKS)
+    };
+    let make = |name: &str, tool: &str| {
+        let made = ask(&gate, name, "tools/call", &format!(r#""name":"{tool}","arguments":{{}}"#)).send();
+        let id = text(&made.json(), "/result/taskId").to_owned();
+        assert!(!id.is_empty() && !made.text().contains("task-of-"), "{}", made.text());
+        id
+    };
+    let tasks = [("ann", make("ann", "hers")), ("bob", make("bob", "his"))];
+    let tells = |gate: &Gate| {
+        for (name, task) in &tasks {
+            let wanted = format!(r#""notifications":{{"taskIds":["{task}"],"toolsListChanged":true}}"#);
+            let mut stream = ask(gate, name, "subscriptions/listen", &wanted).open();
+            let first = stream.message();
+            assert_eq!(text(&first, "/method"), "notifications/subscriptions/acknowledged", "{first}");
+            assert_eq!(first["params"]["notifications"]["taskIds"], json!([task]), "{first}");
+            let status = stream.message();
+            assert_eq!(text(&status, "/method"), "notifications/tasks", "{status}");
+            assert_eq!(text(&status, "/params/taskId"), task, "{status}");
+            let last = stream.message();
+            assert_eq!(text(&last, "/method"), "notifications/tools/list_changed", "{last}");
+            stream.close();
+        }
+    };
+    tells(&gate);
+    // A gate that was started anew remembers no task, but what is named is known by its id.
+    gate.restart();
+    tells(&gate);
+}
+
 /// Has the server behind `session` write `line`.
 fn say(session: &Session, id: &str, method: &str, params: &str) {
     let line = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#);
@@ -218,13 +294,13 @@ fn sh_11_an_answer_to_a_process_that_is_gone_reaches_no_other() {
         let question = r#"{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{"message":"sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
         let answer = session.call(id, "say", &json!({ "line": question }).to_string()).send();
         let asked = answer.messages().first().cloned().unwrap_or_default();
-        let asked: serde_json::Value = serde_json::from_str(&asked).unwrap();
+        let asked: Value = serde_json::from_str(&asked).unwrap();
         assert_eq!(text(&asked, "/method"), "elicitation/create", "{}", answer.text());
         asked["id"].to_string()
     };
     let first = ask("1");
     let seen = session.call("2", "look", "{}").send().said();
-    let pid = serde_json::from_str::<serde_json::Value>(&seen).unwrap()["pid"].as_u64().unwrap();
+    let pid = serde_json::from_str::<Value>(&seen).unwrap()["pid"].as_u64().unwrap();
     bartizan_trials::kill(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
     eventually("the session has a process again", || {
         session.call("3", "echo", "{}").send().result().map(|_| ())

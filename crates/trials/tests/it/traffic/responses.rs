@@ -255,6 +255,58 @@ fn a_tool_in_quarantine_says_nothing_more_in_what_was_under_way() {
 }
 
 #[test]
+fn a_task_of_a_tool_in_quarantine_asks_nobody_when_nothing_waits_for_it() {
+    let may_ask = Arc::new(AtomicBool::new(false));
+    let asks = Arc::clone(&may_ask);
+    let up = Upstream::legacy(move |heard, pen| {
+        match (heard.method(), heard.rpc().as_str()) {
+            ("POST", "tools/call") => {
+                let now = "2026-11-29T12:00:00Z";
+                let task = json!({ "taskId": heard.tool(), "status": "working", "createdAt": now, "lastUpdatedAt": now, "ttl": 60000 });
+                pen.result(&heard.id(), &json!({ "task": task }).to_string());
+            }
+            ("GET", _) => {
+                pen.stream();
+                eventually("it may ask", || asks.load(Ordering::Relaxed).then_some(()));
+                for tool in ["bad", "good"] {
+                    let params = json!({
+                        "message": format!("canary of {tool}"),
+                        "requestedSchema": { "type": "object", "properties": {} },
+                        "_meta": { "io.modelcontextprotocol/related-task": { "taskId": tool } },
+                    });
+                    let question = json!({ "jsonrpc": "2.0", "id": format!("of-{tool}"), "method": "elicitation/create", "params": params });
+                    pen.event(None, &question.to_string());
+                }
+                pen.wait_closed();
+            }
+            _ => return false,
+        }
+        true
+    });
+    let gate = Gate::start(&up.config("up", r#"may_ask = ["elicitation"]"#));
+    let session = gate.client().session("/mcp/up", "2025-11-25", r#"{"elicitation":{}}"#);
+    for (id, tool) in [("1", "bad"), ("2", "good")] {
+        let made = session.call(id, tool, "{}").send();
+        assert!(made.result().is_some(), "{}", made.text());
+    }
+    done(&gate, &["quarantine", "up/bad"]);
+    soon("the quarantine", || {
+        let json = session.call("3", "bad", "{}").send().json();
+        json.pointer("/error/data/reason") == Some(&json!("response.quarantined"))
+    });
+    let mut stream = session.stream();
+    may_ask.store(true, Ordering::Relaxed);
+    let asked = stream.message();
+    assert_eq!(asked["method"], "elicitation/create", "{asked}");
+    assert!(asked["params"]["message"].as_str().unwrap().contains("canary of good"), "{asked}");
+    stream.close();
+    let answer = eventually("the server is answered", || {
+        up.heard().iter().map(|heard| heard.json()).find(|json| json["id"] == "of-bad")
+    });
+    assert!(answer["error"].is_object(), "{answer}");
+}
+
+#[test]
 fn somebody_revoked_is_turned_away_everywhere_and_his_sessions_end() {
     let (new, old) = (Upstream::modern(|_, _| false), Upstream::legacy(|_, _| false));
     let gate = Gate::start(&format!("{}{}", new.config("new", ""), old.config("old", "")));
