@@ -295,10 +295,9 @@ impl Case<'_> {
         }
         let asks_for_marks = |verdict: &Verdict| verdict.action_but(Category::Control) == Action::Spotlight;
         let mode = self.shield.config().spotlight;
-        if asks_for_marks(&found.shown) || asks_for_marks(&found.all) || mode != Spotlight::Off {
-            if mark(mode, self.server, now, entropy, &mut splice) {
-                ending.altered("spotlighted");
-            }
+        let marks = asks_for_marks(&found.shown) || asks_for_marks(&found.all) || mode != Spotlight::Off;
+        if marks && mark(mode, self.server, now, entropy, &mut splice) {
+            ending.altered("spotlighted");
         }
         (!splice.is_empty()).then(|| splice.finish())
     }
