@@ -174,20 +174,26 @@ async fn waiting_for_a_turn_is_no_silence_of_the_issuers() {
     assert!((4..=5).contains(&scene.net.count(ENDPOINT)), "{}", scene.net.count(ENDPOINT));
 }
 
+/// Shows all of `bearers` to an issuer that answers none of them; the questions go on while what is returned is kept.
+async fn flood<'s>(scene: &'s Scene, bearers: &'s [String]) -> Vec<impl Future + 's> {
+    scene.net.says(ENDPOINT, HANGS, "");
+    let mut flood: Vec<_> = bearers.iter().map(|bearer| Box::pin(scene.show(bearer))).collect();
+    for question in &mut flood {
+        for _ in 0..3 {
+            assert!(poll_fn(|context| Poll::Ready(question.as_mut().poll(context).is_pending())).await);
+        }
+    }
+    flood
+}
+
 /// A flood of made-up tokens keeps every question busy that strangers can have asked. What goes on under good ones goes on.
 #[tokio::test(start_paused = true)]
 async fn aa_29_made_up_tokens_end_nobodys_streams() {
     let (scene, seconds) = (scene(), Duration::from_secs);
     scene.net.says(ENDPOINT, 200, active());
     let token = scene.show("opaque").await.unwrap();
-    scene.net.says(ENDPOINT, HANGS, "");
     let made_up: Vec<_> = (0..32).map(|n| format!("made-up-{n}")).collect();
-    let mut flood: Vec<_> = made_up.iter().map(|bearer| Box::pin(scene.show(bearer))).collect();
-    for question in &mut flood {
-        for _ in 0..3 {
-            assert!(poll_fn(|context| Poll::Ready(question.as_mut().poll(context).is_pending())).await);
-        }
-    }
+    let _flood = flood(&scene, &made_up).await;
     scene.net.says(ENDPOINT, 200, active());
     assert_eq!(scene.show("one-more").await.unwrap_err(), Error::IntrospectionUnavailable, "none is left");
     let mut stream = pin!(scene.server.until_inactive(&token));
@@ -206,14 +212,8 @@ async fn made_up_tokens_keep_no_good_ones_out() {
     let scene = scene();
     scene.net.says(ENDPOINT, 200, active());
     scene.show("good").await.unwrap();
-    scene.net.says(ENDPOINT, HANGS, "");
     let made_up: Vec<_> = (0..32).map(|n| format!("made-up-{n}")).collect();
-    let mut flood: Vec<_> = made_up.iter().map(|bearer| Box::pin(scene.show(bearer))).collect();
-    for question in &mut flood {
-        for _ in 0..3 {
-            assert!(poll_fn(|context| Poll::Ready(question.as_mut().poll(context).is_pending())).await);
-        }
-    }
+    let _flood = flood(&scene, &made_up).await;
     scene.net.says(ENDPOINT, 200, active());
     let none_is_left = Error::IntrospectionUnavailable;
     for _ in 0..2 {
