@@ -469,7 +469,7 @@ fn last(text: &str, from: usize) -> (Vec<Range<usize>>, bool) {
 fn is_words(fragment: &Fragment<'_>) -> bool {
     let text = fragment.text.as_ref();
     let is_value = matches!(fragment.role, Role::Text | Role::Hidden);
-    if !is_value || !text.chars().any(char::is_alphabetic) {
+    if !is_value || !text.chars().any(char::is_alphabetic) || !says_anything(text) {
         return false;
     }
     // Whatever it begins like: what is no words has no blanks at all.
@@ -488,6 +488,18 @@ fn is_words(fragment: &Fragment<'_>) -> bool {
     // None of these holds markup, or letters of languages that do without blanks.
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'<');
     !(is_plain && (is_address(text) || is_media_type(text) || is_date(text)))
+}
+
+/// Whether anything in it is read: the letters of a terminal sequence are not.
+fn says_anything(text: &str) -> bool {
+    let mut at = 0;
+    while let Some((item, sort)) = step(text, at) {
+        if sort == Sort::Word {
+            return true;
+        }
+        at = item.end;
+    }
+    false
 }
 
 /// Whether `text` can be Base64 of either alphabet: a ruler of `=` in a log is none.
