@@ -60,7 +60,16 @@ pub struct Catalog {
 struct Judged {
     version: u64,
     at: Instant,
-    withheld: Arc<[Withheld]>,
+    list: List,
+}
+
+/// A list that was judged.
+#[derive(Clone)]
+pub struct List {
+    /// What of it may not be shown, in order.
+    pub withheld: Arc<[Withheld]>,
+    /// What its entries are called by, in order: name or address.
+    pub names: Arc<[Option<String>]>,
 }
 
 /// A definition that is not shown.
@@ -112,7 +121,7 @@ impl Catalog {
         &self.keeper
     }
 
-    /// What of a list may not be shown, in order. `is_whole` says that it is the server's whole list of that kind.
+    /// What of a list may not be shown. `is_whole` says that it is the server's whole list of that kind.
     ///
     /// # Errors
     /// [`PinError`]; nothing may be shown then.
@@ -123,14 +132,14 @@ impl Catalog {
         kind: DefinitionKind,
         list: Value<'_>,
         is_whole: bool,
-    ) -> Result<Arc<[Withheld]>, PinError> {
+    ) -> Result<List, PinError> {
         let key = digest_of(server, caller, kind, is_whole, list.text());
         let version = self.keeper.approved().version();
         if let Some(judged) = lock(&self.judged).get(&key)
             && judged.version == version
             && judged.at.elapsed() < REMEMBER
         {
-            return Ok(Arc::clone(&judged.withheld));
+            return Ok(judged.list.clone());
         }
         let entries: Vec<_> = list.elements().map(Value::text).collect();
         let withheld: Arc<[Withheld]> = match pinned_kind(server, kind) {
@@ -146,13 +155,15 @@ impl Catalog {
             }
             None => self.scan_only(server, &entries).into(),
         };
+        let name = |entry: Value<'_>| Some(entry.get(kind.key())?.as_str()?.into_owned());
+        let list = List { withheld, names: list.elements().map(name).collect() };
         let version = self.keeper.approved().version();
         let mut judged = lock(&self.judged);
         if judged.len() >= REMEMBERED {
             judged.clear();
         }
-        judged.insert(key, Judged { version, at: Instant::now(), withheld: Arc::clone(&withheld) });
-        Ok(withheld)
+        judged.insert(key, Judged { version, at: Instant::now(), list: list.clone() });
+        Ok(list)
     }
 
     /// What of definitions that are not pinned the shield does not let pass.

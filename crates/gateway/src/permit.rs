@@ -17,13 +17,12 @@ pub mod shown;
 mod window;
 
 use std::{
-    borrow::Cow,
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
 use arc_swap::ArcSwapOption;
-use bartizan_mcp::{Era, Message, Refusal, json::Value};
+use bartizan_mcp::{Era, Message, Refusal};
 use bartizan_model::{CallerKey, Clock};
 use bartizan_policy::{Action, Decision, FlowLabels, Query, Sightings, Surroundings, flow::FlowContext};
 use bartizan_store::{Approvals, Flows, Keeper, approvals::Approval};
@@ -244,23 +243,21 @@ impl Policy {
         }
     }
 
-    /// The places of a list's entries that the caller may not see.
+    /// The places of a list's entries that the caller may not see, by what they are called.
     pub fn hidden(
         &self,
         asker: &Asker,
         server: &Server,
         era: Era,
         kind: DefinitionKind,
-        list: Value<'_>,
+        names: &[Option<String>],
     ) -> Vec<usize> {
-        let count = list.elements().count();
+        let count = names.len();
         let Some(ready) = self.ready() else { return (0..count).collect() };
         if !ready.is_own || server.settings().pinning == Pinning::DangerousNone {
             return Vec::new();
         }
         let principal = self.principal(asker, &ready.bundle);
-        let names: Vec<Option<Cow<'_, str>>> =
-            list.elements().map(|entry| entry.get(kind.key())?.as_str()).collect();
         let named = names.iter().enumerate().filter_map(|(at, name)| Some((at, name.as_deref()?)));
         let (places, actions): (Vec<usize>, Vec<Action<'_>>) = named
             .map(|(at, name)| match kind {

@@ -218,15 +218,11 @@ impl Responses {
     }
 
     /// Which of these tools of `server`, by place, are in quarantine.
-    pub fn hidden<'t>(
-        &self,
-        server: &ServerName,
-        tools: impl Iterator<Item = Option<String>> + 't,
-    ) -> Vec<usize> {
+    pub fn hidden(&self, server: &ServerName, tools: &[Option<String>]) -> Vec<usize> {
         let snapshot = self.now.load();
         let Some(hidden) = snapshot.tools.get(server) else { return Vec::new() };
         let is_hidden = |tool: &Option<String>| tool.as_ref().is_some_and(|tool| hidden.contains(tool));
-        tools.enumerate().filter(|(_, tool)| is_hidden(tool)).map(|(at, _)| at).collect()
+        tools.iter().enumerate().filter(|(_, tool)| is_hidden(tool)).map(|(at, _)| at).collect()
     }
 
     /// Whether somebody's access is revoked, as far as is known now: his sessions end.

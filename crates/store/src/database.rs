@@ -3,7 +3,7 @@
 //! Statements are written once, in the SQL both understand (`$1` parameters, `ON CONFLICT`, `RETURNING`), with
 //! integers as `BIGINT`, flags as 0 and 1, times in Unix seconds and digests as hexadecimal text.
 
-use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
     Any, AnyPool, Executor, Transaction,
@@ -11,7 +11,10 @@ use sqlx::{
 };
 use url::{Host, Url};
 
-use crate::{create_once, migrate};
+use crate::{
+    commits::{Commits, State},
+    create_once, migrate,
+};
 
 /// Connections of one process.
 const CONNECTIONS: u32 = 8;
@@ -28,6 +31,8 @@ const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; PR
 pub struct Database {
     pool: AnyPool,
     dialect: Dialect,
+    /// Of a file; what others commit to Postgres is only known by asking.
+    commits: Option<Arc<Commits>>,
 }
 
 /// Which SQL a database speaks.
@@ -102,7 +107,8 @@ impl Database {
         {
             return Err(DatabaseError::Permissions);
         }
-        let mut url = Url::from_file_path(fs::canonicalize(path)?).map_err(|()| DatabaseError::Url)?;
+        let path = fs::canonicalize(path)?;
+        let mut url = Url::from_file_path(&path).map_err(|()| DatabaseError::Url)?;
         url.set_query(Some("mode=rw"));
         // `Url` does not let `file:` become another scheme.
         let url = url.as_str().replacen("file:", "sqlite:", 1);
@@ -126,7 +132,7 @@ impl Database {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Self::prepared(pool, Dialect::Sqlite).await
+        Self::prepared(pool, Dialect::Sqlite, Some(Arc::new(Commits::new(&path)))).await
     }
 
     /// The Postgres database at `url`: `postgres://user:password@host/name?…`. Off loopback the server must prove its
@@ -142,11 +148,15 @@ impl Database {
             .acquire_timeout(WAIT)
             .connect(url.as_str())
             .await?;
-        Self::prepared(pool, Dialect::Postgres).await
+        Self::prepared(pool, Dialect::Postgres, None).await
     }
 
-    async fn prepared(pool: AnyPool, dialect: Dialect) -> Result<Self, DatabaseError> {
-        let database = Self { pool, dialect };
+    async fn prepared(
+        pool: AnyPool,
+        dialect: Dialect,
+        commits: Option<Arc<Commits>>,
+    ) -> Result<Self, DatabaseError> {
+        let database = Self { pool, dialect, commits };
         migrate::run(&database).await?;
         Ok(database)
     }
@@ -154,6 +164,12 @@ impl Database {
     /// Which SQL it speaks.
     pub fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// The state that is committed now, if that can be told without asking: what was read after it was seen is still so when it
+    /// is seen again.
+    pub(crate) fn state(&self) -> Option<State> {
+        self.commits.as_ref()?.state()
     }
 
     /// For statements that stand alone.

@@ -4,7 +4,12 @@
 //! admitting is serial: of two calls of the same caller, the second is judged with the first on record, whichever
 //! process each runs in, so parallel calls cannot slip past each other.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bartizan_model::{Caller, ServerName, Timestamp};
@@ -17,6 +22,7 @@ use tokio::{
 use crate::{
     Database, DatabaseError,
     columns::{seconds, server, time},
+    commits::State,
 };
 
 /// One admitted call.
@@ -63,7 +69,7 @@ pub trait Flows: Send + Sync {
     ///
     /// # Errors
     /// [`DatabaseError`].
-    async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Vec<Flow>, DatabaseError>;
+    async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Arc<[Flow]>, DatabaseError>;
 
     /// Everybody for whom something has entered since `since`.
     ///
@@ -77,6 +83,9 @@ pub trait Flows: Send + Sync {
     /// # Errors
     /// [`DatabaseError`]; nothing that is remembered counts then.
     async fn resets(&self) -> Result<i64, DatabaseError>;
+
+    /// What [`Self::resets`] would answer now, where that is known without asking.
+    fn known_resets(&self) -> Option<i64>;
 
     /// Forgets all of a caller's flows, as `by` wishes; the answer is how many there were. [`Self::resets`] is another
     /// from then on.
@@ -99,7 +108,18 @@ pub struct StoredFlows {
     /// What [`Flows::resets`] is asked over, which is asked for most calls: to lend a connection and to take it back costs more than
     /// the question.
     asking: Arc<Mutex<Option<Kept>>>,
+    known: Arc<std::sync::Mutex<Known>>,
 }
+
+/// What was read, and in which state of the database: it is so as long as that state is.
+#[derive(Default)]
+struct Known {
+    resets: Option<(State, i64)>,
+    windows: HashMap<Caller, (State, Timestamp, Arc<[Flow]>)>,
+}
+
+/// Windows that are kept at most.
+const WINDOWS: usize = 1_024;
 
 /// The connection for [`Flows::resets`].
 struct Kept {
@@ -122,7 +142,36 @@ impl std::fmt::Debug for StoredFlows {
 impl StoredFlows {
     /// Flows in `database`.
     pub fn new(database: Database) -> Self {
-        Self { database, asking: Arc::default() }
+        Self { database, asking: Arc::default(), known: Arc::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StoredFlows {
+    /// Asks how often flows were reset, over the connection for that.
+    async fn ask_resets(&self, asking: &mut Option<Kept>) -> Result<i64, DatabaseError> {
+        // Whoever stops waiting in the middle of an answer takes the connection with him. One that is old is not asked over, and what
+        // was asked over one that was cut is asked anew; but who has waited in vain once does not wait again, with others behind him.
+        let mut old = asking.take();
+        if let Some(mut kept) = old.take_if(|kept| kept.made.elapsed() < KEPT) {
+            match timeout(WITHIN, resets(&mut kept.connection)).await {
+                Ok(Ok(count)) => {
+                    *asking = Some(kept);
+                    return Ok(count);
+                }
+                Ok(Err(_)) => {}
+                Err(_) => return Err(late()),
+            }
+        }
+        let mut connection = self.database.pool().acquire().await?.detach();
+        let count = timeout(WITHIN, resets(&mut connection)).await.map_err(|_| late())??;
+        *asking = Some(Kept { connection, made: Instant::now() });
+        // Only now: the last connection to a file takes along what tells whether anything was committed to it.
+        drop(old);
+        Ok(count)
     }
 }
 
@@ -164,9 +213,24 @@ impl Flows for StoredFlows {
         Ok(())
     }
 
-    async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Vec<Flow>, DatabaseError> {
+    async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Arc<[Flow]>, DatabaseError> {
+        let state = self.database.state();
+        if let Some(state) = state
+            && let Some((of, from, flows)) = self.known().windows.get(caller)
+            && (*of, *from) == (state, since)
+        {
+            return Ok(Arc::clone(flows));
+        }
         let mut database = self.database.pool().acquire().await?;
-        read(&mut database, caller, since).await
+        let flows: Arc<[Flow]> = read(&mut database, caller, since).await?.into();
+        if let Some(state) = state {
+            let windows = &mut self.known().windows;
+            if windows.len() >= WINDOWS {
+                windows.clear();
+            }
+            windows.insert(caller.clone(), (state, since, Arc::clone(&flows)));
+        }
+        Ok(flows)
     }
 
     async fn callers(&self, since: Timestamp) -> Result<Vec<Caller>, DatabaseError> {
@@ -183,22 +247,19 @@ impl Flows for StoredFlows {
 
     async fn resets(&self) -> Result<i64, DatabaseError> {
         let mut asking = self.asking.lock().await;
-        // Whoever stops waiting in the middle of an answer takes the connection with him. One that is old is not asked over, and what
-        // was asked over one that was cut is asked anew; but who has waited in vain once does not wait again, with others behind him.
-        if let Some(mut kept) = asking.take().filter(|kept| kept.made.elapsed() < KEPT) {
-            match timeout(WITHIN, resets(&mut kept.connection)).await {
-                Ok(Ok(count)) => {
-                    *asking = Some(kept);
-                    return Ok(count);
-                }
-                Ok(Err(_)) => {}
-                Err(_) => return Err(late()),
-            }
+        // Whoever comes behind one who has asked need not ask.
+        if let Some(count) = self.known_resets() {
+            return Ok(count);
         }
-        let mut connection = self.database.pool().acquire().await?.detach();
-        let count = timeout(WITHIN, resets(&mut connection)).await.map_err(|_| late())??;
-        *asking = Some(Kept { connection, made: Instant::now() });
+        let state = self.database.state();
+        let count = self.ask_resets(&mut asking).await?;
+        self.known().resets = state.map(|state| (state, count));
         Ok(count)
+    }
+
+    fn known_resets(&self) -> Option<i64> {
+        let (of, count) = self.known().resets?;
+        (self.database.state()? == of).then_some(count)
     }
 
     async fn reset(&self, caller: &Caller, by: &str, now: Timestamp) -> Result<u64, DatabaseError> {
@@ -319,11 +380,13 @@ mod tests {
         flows.reset(&Caller::new("i", "ann", "c"), "ann", Timestamp::from_unix(9)).await.unwrap();
         assert_eq!(flows.resets().await.unwrap(), 1);
         assert_eq!(made(&flows).await, first, "it is asked over again");
+        flows.reset(&Caller::new("i", "ann", "c"), "ann", Timestamp::from_unix(9)).await.unwrap();
         tokio::time::pause();
         tokio::time::advance(KEPT).await;
         tokio::time::resume();
-        assert_eq!(flows.resets().await.unwrap(), 1);
+        assert_eq!(flows.resets().await.unwrap(), 2);
         assert!(made(&flows).await >= first + KEPT, "it was too old");
+        assert_eq!(flows.known_resets(), Some(2), "what tells of commits did not go with it");
         database.close().await;
     }
 }

@@ -37,6 +37,7 @@ pub mod browsers;
 pub mod bundles;
 pub mod clients;
 mod columns;
+mod commits;
 pub mod consents;
 pub mod database;
 mod digest;

@@ -114,6 +114,22 @@ impl Default for Setting {
     }
 }
 
+/// Where folders are in memory.
+pub const IN_MEMORY: &str = "/dev/shm";
+
+impl Setting {
+    /// Without a token, pins, rules, model, schemas and a disk. Policy, flows, limits and the audit log cannot be turned off.
+    pub fn bare() -> Self {
+        Self {
+            folder: Some(IN_MEMORY),
+            server: "dangerous_unpinned = true\ndangerous_unshielded = true\n".into(),
+            rest: "[identity]\ndangerous_open = true\n".into(),
+            token: Token::None,
+            ..Self::default()
+        }
+    }
+}
+
 /// What `bartizan token` prints for the gate of this configuration.
 fn minted(program: &Path, config: &Path, folder: &Path) -> Result<Vec<u8>, Error> {
     let output =

@@ -19,7 +19,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use cell::{Cell, Group};
-use host::{Host, Proxy};
+use host::{Host, Proxy, Setting};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -35,6 +35,9 @@ struct Args {
     /// Only cells whose name contains this; `memory` is one.
     #[arg(long)]
     only: Option<String>,
+    /// The gate with all turned off that can be, in memory: what it costs to carry messages and to write them down.
+    #[arg(long)]
+    bare: bool,
     /// In place of all that: what single parts of the gate cost, by gates that differ in one setting.
     #[arg(long)]
     parts: bool,
@@ -130,7 +133,7 @@ fn run(args: &Args) -> Result<(), Error> {
         }
         let _upstream = host.upstream(&group)?;
         let mut proxies = vec![host.direct(), host.floor()?];
-        proxies.extend(host.gate()?);
+        proxies.extend(if args.bare { host.gate_with(&Setting::bare())? } else { host.gate()? });
         for cell in chosen {
             let mut results = vec![Vec::new(); proxies.len() + usize::from(peer.is_some())];
             for _ in 0..args.rounds.max(1) {
@@ -152,7 +155,7 @@ fn run(args: &Args) -> Result<(), Error> {
 
     std::fs::create_dir_all(&args.out)?;
     let path = args.out.join("results.json");
-    let results = json!({ "quick": args.quick, "rounds": args.rounds, "cells": cells, "parts": parts, "memory": memory });
+    let results = json!({ "quick": args.quick, "bare": args.bare, "rounds": args.rounds, "cells": cells, "parts": parts, "memory": memory });
     std::fs::write(&path, serde_json::to_vec_pretty(&results)?)?;
     println!("\n{}", path.display());
     Ok(())

@@ -5,10 +5,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::cell::{self, Cell, Group, Kind};
-use crate::host::{Host, Proxy, Setting, Token};
-
-/// Where folders are in memory.
-const IN_MEMORY: &str = "/dev/shm";
+use crate::host::{Host, IN_MEMORY, Proxy, Setting, Token};
 
 /// How long a token is good for: longer than any run.
 const TOKEN_SECONDS: u64 = 24 * 3600;

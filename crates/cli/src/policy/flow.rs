@@ -129,7 +129,7 @@ async fn windows(path: Option<&Path>, stored: &StoredFlows, whose: &Whose) -> an
     let since = Timestamp::from_unix(SystemClock.now().as_unix().saturating_sub(window.as_secs()));
     let mut found = Vec::new();
     for caller in stored.callers(since).await?.into_iter().filter(|caller| whose.includes(caller)) {
-        let mut flows = stored.window(&caller, since).await?;
+        let mut flows = stored.window(&caller, since).await?.to_vec();
         flows.retain(|flow| !flow.labels.is_empty());
         if !flows.is_empty() {
             found.push(Window { caller, flows });

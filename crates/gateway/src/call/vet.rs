@@ -70,16 +70,16 @@ impl Call {
                 return Err(Failure::Protocol(format!("its `{}` is no list", kind.member())));
             }
             let is_whole = self.is_first_page && message.field("nextCursor").is_none_or(Value::is_null);
-            let withheld = self.catalog.judge(&self.server, &self.asker.key, kind, list, is_whole).await;
-            vetted.withheld = withheld.map_err(|error| {
+            let judging = self.catalog.judge(&self.server, &self.asker.key, kind, list, is_whole).await;
+            let list = judging.map_err(|error| {
                 tracing::error!(server = %self.server.name(), %error, "a list was withheld");
                 Failure::Limit("the approvals of its definitions cannot be read now".into())
             })?;
-            vetted.hidden = self.policy.hidden(&self.asker, &self.server, self.era, kind, list);
+            vetted.hidden = self.policy.hidden(&self.asker, &self.server, self.era, kind, &list.names);
             if kind == DefinitionKind::Tool {
-                let names = list.elements().map(|tool| Some(tool.get("name")?.as_str()?.into_owned()));
-                vetted.hidden.extend(self.responses.hidden(self.server.name(), names));
+                vetted.hidden.extend(self.responses.hidden(self.server.name(), &list.names));
             }
+            vetted.withheld = list.withheld;
             judged = Some(kind.member());
         }
         if message.result().is_some() && self.method == "server/discover" {

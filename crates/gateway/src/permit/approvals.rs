@@ -251,7 +251,7 @@ impl Policy {
             if (caller.issuer(), caller.subject()) != (person.issuer(), person.subject()) {
                 continue;
             }
-            let mut flows = self.flows.window(&caller, since).await?;
+            let mut flows = self.flows.window(&caller, since).await?.to_vec();
             flows.retain(|flow| !flow.labels.is_empty());
             if !flows.is_empty() {
                 found.push((caller, flows));

@@ -30,11 +30,11 @@ async fn a_window_shows_one_callers_flows_in_order() {
             flows.append(&ann, one).await.unwrap();
         }
         flows.append(&bob, &flow("fetch", &["sees-untrusted"], 2)).await.unwrap();
-        assert_eq!(flows.window(&ann, at(0)).await.unwrap(), entered);
-        assert_eq!(flows.window(&ann, at(2)).await.unwrap(), entered[1..]);
+        assert_eq!(*flows.window(&ann, at(0)).await.unwrap(), entered);
+        assert_eq!(*flows.window(&ann, at(2)).await.unwrap(), entered[1..]);
 
         assert_eq!(flows.reset(&ann, "ann", at(3)).await.unwrap(), 3);
-        assert_eq!(flows.window(&ann, at(0)).await.unwrap(), []);
+        assert_eq!(*flows.window(&ann, at(0)).await.unwrap(), []);
         assert_eq!(flows.window(&bob, at(0)).await.unwrap().len(), 1);
         assert_eq!(flows.forget(at(2)).await.unwrap(), 0);
         assert_eq!(flows.forget(at(3)).await.unwrap(), 1);
@@ -83,6 +83,29 @@ async fn a_reset_is_seen_by_whoever_remembers_what_is_on_record() {
         assert_eq!(one.callers(at(0)).await.unwrap(), [caller("bob")]);
         other.reset(&caller("eve"), "eve", at(2)).await.unwrap();
         assert_eq!(one.resets().await.unwrap(), 2, "even of whom nothing was known");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_another_process_commits_is_in_a_window_that_was_read_a_moment_ago() {
+    each(async |bench| {
+        let (one, other) = (StoredFlows::new(bench.open().await), StoredFlows::new(bench.open().await));
+        let ann = caller("ann");
+        for n in 1..4 {
+            let read = async || one.window(&ann, at(0)).await.unwrap().len();
+            assert_eq!((read().await, read().await), (n - 1, n - 1));
+            other.append(&ann, &flow("fetch", &["untrusted"], 5)).await.unwrap();
+            assert_eq!((read().await, read().await), (n, n));
+        }
+        assert_eq!(one.window(&ann, at(6)).await.unwrap().len(), 0, "of another time");
+        assert_eq!(one.window(&caller("bob"), at(0)).await.unwrap().len(), 0, "of somebody else");
+        other.reset(&ann, "ann", at(6)).await.unwrap();
+        assert_eq!(one.window(&ann, at(0)).await.unwrap().len(), 0);
+        if !bench.is_postgres() {
+            assert_eq!(one.known_resets(), None, "something was committed");
+            assert_eq!((one.resets().await.unwrap(), one.known_resets()), (1, Some(1)));
+        }
     })
     .await;
 }
