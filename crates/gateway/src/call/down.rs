@@ -6,7 +6,7 @@ use bartizan_mcp::{
     message,
 };
 
-use super::{Call, Vetted, interests::level, rounds};
+use super::{Call, Vetted, interests::level, origins::meta_down, rounds};
 use crate::{
     catalog::announces_change, handles::Handle, limits::CACHE_CAP_MS, merged, naming, upstream::Failure,
 };
@@ -142,14 +142,18 @@ impl Call {
 
     /// What any message downwards may hold that is ours: the listen id and the task it is about.
     fn common<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) {
-        let meta = message.field("_meta");
-        if let Some(listen) = meta.and_then(|m| m.get(era::META_SUBSCRIPTION)) {
-            splice.replace(listen, self.client_id.clone());
+        if let Some(meta) = message.field("_meta") {
+            // What answers nothing has no id.
+            let listen = (era::META_SUBSCRIPTION, self.client_id.as_str());
+            let listen = Some(listen).filter(|(_, id)| !id.is_empty());
+            let own = |id| self.is_own_task(id).then(|| self.seal(Handle::Task, id)).flatten();
+            if meta_down(meta, listen, splice, own) {
+                tracing::debug!(server = %self.server.name(), "another caller's task was not named");
+            }
         }
         let tasks = [
             message.field("taskId").filter(|_| self.speaks_of_tasks(message)),
             message.field("task").filter(|_| self.era == Era::Legacy).and_then(|t| t.get("taskId")),
-            meta.and_then(|m| m.get(era::META_TASK)).and_then(|t| t.get("taskId")),
         ];
         let listed = message.field("notifications").and_then(|n| n.get("taskIds"));
         let listed = listed.into_iter().flat_map(Value::elements);

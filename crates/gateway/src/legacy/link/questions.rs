@@ -42,6 +42,7 @@ impl Errand {
                     Some((named, ours)) => {
                         let mut splice = message.splice();
                         splice.replace(named, ours.to_string());
+                        self.link.meta_down(message, None, &mut splice);
                         Taken::Send(splice.finish())
                     }
                     None => Taken::Done,
