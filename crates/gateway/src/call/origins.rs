@@ -7,7 +7,7 @@ use bartizan_mcp::{Message, Refusal, Splice, era, json::Value};
 use bartizan_model::ServerName;
 
 use super::Call;
-use crate::{Asker, Gate, upstream::Failure};
+use crate::{Asker, Gate, merged, upstream::Failure};
 
 /// The tools of the tasks whose results a request asks `server` for, or which it answers: one for each task, `None` for one
 /// that is not known.
@@ -30,6 +30,21 @@ pub fn tools_of(
         .filter_map(Value::as_str)
         .filter_map(|shown| gate.handles.open_task(&asker.key, server, is_merged, &shown));
     opened.map(|task| gate.tasks.tool(&asker.key, server, &task, now)).collect()
+}
+
+/// The tool that the task came from whose result `request` asks `server` for, as its client calls it, if it is known.
+pub fn tool_of_result(
+    gate: &Gate,
+    asker: &Asker,
+    server: &ServerName,
+    is_merged: bool,
+    request: &Message,
+) -> Option<String> {
+    if !matches!(request.method().as_ref(), "tasks/get" | "tasks/result") {
+        return None;
+    }
+    let tool = tools_of(gate, asker, server, is_merged, request).into_iter().next()??;
+    Some(if is_merged { merged::join_name(server, &tool) } else { tool })
 }
 
 /// Lets what `server` asks of `asker` for a task of theirs be put to them.
