@@ -209,8 +209,8 @@ impl Call {
             None => splice.set(message.root(), "id", self.client_id.clone()),
         }
         let Some(result) = message.result() else {
-            self.error_down(message, &mut splice);
-            return Ok((splice.finish(), Vec::new()));
+            let refused = self.error_down(message, &mut splice);
+            return Ok((splice.finish(), refused));
         };
         if result.kind() != Json::Object {
             return Err(Failure::Protocol("its result is no object".into()));
@@ -237,19 +237,31 @@ impl Call {
         Ok((splice.finish(), refused))
     }
 
-    fn error_down<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) {
+    /// An error in its client's era. The answer is what its client does not see of it.
+    fn error_down<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) -> Vec<rounds::Refused> {
         if self.era == Era::Legacy {
-            return;
+            return Vec::new();
         }
         // Codes that mean something else, or nothing, to modern clients (A-44, A-45, C-19).
         let replacement = match message.error_code() {
-            Some(-32002) => Some(code::INVALID_PARAMS),
-            Some(-32099..=-32023) => Some(code::INTERNAL_ERROR),
-            _ => None,
+            Some(-32002) => code::INVALID_PARAMS,
+            Some(-32099..=-32023) => code::INTERNAL_ERROR,
+            _ => return Vec::new(),
         };
-        if let (Some(code), Some(place)) = (replacement, message.error().and_then(|e| e.get("code"))) {
-            splice.replace(place, code.to_string());
+        let Some(error) = message.error() else { return Vec::new() };
+        let is_visit = message.error_code() == Some(i64::from(code::URL_ELICITATION_REQUIRED));
+        if is_visit && error.get("data").is_some() {
+            // Addresses to open, which are asked for by a question here. As data nobody would have judged them (attacks.md II-02).
+            let words = error.get("message").map_or("\"\"", Value::text);
+            splice.replace(error, format!(r#"{{"code":{replacement},"message":{words}}}"#));
+            return vec![rounds::Refused::unasked(
+                "clients of this era open no addresses that an error names",
+            )];
         }
+        if let Some(place) = error.get("code") {
+            splice.replace(place, replacement.to_string());
+        }
+        Vec::new()
     }
 
     fn modern_result<'a>(

@@ -12,7 +12,7 @@ use crate::{
     call::origins::may_ask_for_task,
     inspect::{self, Known, Passed},
     naming,
-    permit::Question,
+    permit::{self, Question},
     record::{Ending, Unasked},
     upstream::stdio::lock,
 };
@@ -55,7 +55,7 @@ impl Errand {
 
 /// The refusal of what its client is not asked.
 pub(super) fn unasked(why: &str) -> Refusal {
-    Refusal::new(200, code::FORBIDDEN, why).with_data(r#"{"source":"bartizan","reason":"policy.question"}"#)
+    permit::unasked(200, why)
 }
 
 impl Link {
