@@ -119,7 +119,7 @@ pub struct Details {
     /// The MCP method, as read from the body, never from a header (spec.md A-39).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Text>,
-    /// The tool or prompt, as read from the body.
+    /// The tool or prompt, as read from the body; of a task, the tool whose call made it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<Text>,
     /// The resource's URI, without its query: of a token, what it is for.

@@ -287,11 +287,11 @@ impl Alerts {
     }
 }
 
-/// Whether the tool that an entry names is one. Of what is told on the way, such as what came of a task, the gate itself says whose it
-/// is; in a request for a task it may be the client that named some tool.
+/// Whether the tool that an entry names is one. Of a task, and of what is told on the way, the gate itself says whose it is; in other
+/// requests it is what the client named, such as a prompt.
 fn names_tool(entry: &Entry) -> bool {
-    let is_call = entry.details.method.as_ref().is_some_and(|method| method.as_str() == "tools/call");
-    is_call || entry.kind == Kind::CallEvent
+    let method = entry.details.method.as_ref().map_or("", |method| method.as_str());
+    matches!(method, "tools/call" | "tasks/get" | "tasks/result") || entry.kind == Kind::CallEvent
 }
 
 fn append(path: &Path, line: &str) -> std::io::Result<()> {

@@ -5,6 +5,7 @@ mod choice;
 mod lock;
 mod quarantine;
 mod show;
+mod unrun;
 
 use std::{
     io::{BufRead, IsTerminal},
@@ -111,7 +112,7 @@ pub enum ToolsCommand {
         /// Only this server's.
         #[arg(long, value_name = "NAME")]
         server: Option<ServerName>,
-        /// Only show it. Exit code 1 if anything is new.
+        /// Only show it. Exit code 1 if anything is new, as all of it is before the first run.
         #[arg(long)]
         check: bool,
         #[command(flatten)]
@@ -272,17 +273,28 @@ async fn run(command: ToolsCommand) -> anyhow::Result<End> {
         }
         (found, ..) => found?,
     };
-    let database = state.database().await?;
-    let pins = state.pins(database.clone()).await?;
+    let database = match (state.database().await, &command) {
+        // Whoever reviews a lock file need not have run what it is for; but they may be in the wrong folder.
+        (Err(nobody), ToolsCommand::Import { check: true, .. }) if nobody.is::<NoState>() => {
+            say_error(&format!("note: nothing was approved before: {nobody}\n"));
+            None
+        }
+        (database, _) => Some(database?),
+    };
+    let pins: Box<dyn Pins> = match &database {
+        Some(database) => Box::new(state.pins(database.clone()).await?),
+        None => Box::new(unrun::Unrun),
+    };
     let journal = OwnLog { state: &state, name: "tools" };
     let desk = Desk {
-        pins: &pins,
+        pins: &*pins,
         journal: &journal,
         now: SystemClock.now(),
         say: &|text| Ok(print(text)?),
         ask: &ask,
         locked: locked.as_deref(),
     };
+    let Some(database) = database else { return desk.run(command).await };
     let kept = state.quarantine(database.clone()).await?;
     let end = match command {
         ToolsCommand::Approvals(command) => {

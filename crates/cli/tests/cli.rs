@@ -221,7 +221,8 @@ fn a_lock_file_begins_a_state_only_where_that_is_wanted() {
     fs::write(folder.path().join("broken.lock"), lock.replace("Reads", "Sends")).unwrap();
     for (command, code, words) in [
         ("tools import bartizan.lock", 2, "there is no terminal to ask at"),
-        ("tools import bartizan.lock --check", 2, "no gate has run here: there is no /"),
+        ("tools import bartizan.lock --check", 1, "no gate has run here: there is no /"),
+        ("tools import broken.lock --check", 3, "not a proper bartizan.lock"),
         ("tools import broken.lock --yes", 3, "not a proper bartizan.lock"),
         ("tools import missing.lock --yes", 3, "cannot read missing.lock"),
     ] {
@@ -230,6 +231,11 @@ fn a_lock_file_begins_a_state_only_where_that_is_wanted() {
         assert!(said(&output.stderr).contains(words), "{command}: {}", said(&output.stderr));
         assert!(!state.exists(), "{command}");
     }
+    assert!(
+        said(&run("tools import bartizan.lock --check").stdout).contains("Reads a file"),
+        "all of it is new"
+    );
+    assert_eq!(run("tools import bartizan.lock --check --server other").status.code(), Some(0));
     let output = run("tools import bartizan.lock --yes");
     let words = said(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{words}");
@@ -238,6 +244,8 @@ fn a_lock_file_begins_a_state_only_where_that_is_wanted() {
     assert_eq!(said(&run("tools export").stdout), lock);
     let again = run("tools import bartizan.lock --yes");
     assert_eq!(said(&again.stderr), "everything in it is approved already\n", "it is said once");
+    let checked = run("tools import bartizan.lock --check");
+    assert_eq!((checked.status.code(), said(&checked.stderr).as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -41,7 +41,6 @@ use crate::{
     catalog::Catalog,
     documents::{Readers, Reading},
     handles::{Handle, Handles},
-    merged,
     permit::Policy,
     quarantine::Stay,
     record::{ContentRules, Ending, tool_called},
@@ -192,13 +191,11 @@ impl Call {
     }
 
     fn seal(&self, kind: Handle<'_>, value: Value<'_>) -> Option<String> {
-        let sealed = self.handles.seal(kind, &self.asker.key, self.server.name().as_str(), &value.as_str()?);
-        let shown = if self.is_merged && kind == Handle::Task {
-            merged::join_task(self.server.name(), &sealed)
-        } else {
-            sealed
-        };
-        Some(quote(&shown))
+        let (caller, server, value) = (&self.asker.key, self.server.name(), value.as_str()?);
+        Some(quote(&match kind {
+            Handle::Task => self.handles.seal_task(caller, server, self.is_merged, &value),
+            kind => self.handles.seal(kind, caller, server.as_str(), &value),
+        }))
     }
 
     /// What the client declared on this request.

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use bartizan_model::{CallerKey, Clock, Timestamp};
+use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use bartizan_store::Sealer;
 
-use crate::limits::HANDLE_LIFE;
+use crate::{limits::HANDLE_LIFE, merged};
 
 /// What a handle is; one kind never opens as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,28 @@ impl Handles {
             return None;
         }
         String::from_utf8(value.to_vec()).ok()
+    }
+
+    /// The task `id` of `server` as `caller` knows it: at the merged endpoint with the server's name.
+    pub fn seal_task(&self, caller: &CallerKey, server: &ServerName, is_merged: bool, id: &str) -> String {
+        let sealed = self.seal(Handle::Task, caller, server.as_str(), id);
+        if is_merged { merged::join_task(server, &sealed) } else { sealed }
+    }
+
+    /// The task of `server` that `caller` knows as `shown`, as the server calls it.
+    pub fn open_task(
+        &self,
+        caller: &CallerKey,
+        server: &ServerName,
+        is_merged: bool,
+        shown: &str,
+    ) -> Option<String> {
+        let sealed = if is_merged {
+            merged::split_task(shown).filter(|(named, _)| *named == server.as_str())?.1
+        } else {
+            shown
+        };
+        self.open(Handle::Task, caller, server.as_str(), sealed)
     }
 }
 

@@ -17,7 +17,7 @@ use bartizan_shield::{
 };
 
 /// The question that names its asker.
-const ELICITATION: &str = "elicitation/create";
+pub const ELICITATION: &str = "elicitation/create";
 
 /// Whether `method` asks people for something.
 pub fn asks_people(method: &str) -> bool {

@@ -28,7 +28,7 @@ use bartizan_policy::{Action, Decision, FlowLabels, Query, Sightings, Surroundin
 use bartizan_store::{Approvals, Flows, Keeper, approvals::Approval};
 
 pub use identity::claims_of_token;
-pub use questions::Question;
+pub use questions::{Question, unasked};
 pub use ready::{Draft, Rules, catalog_of};
 
 use approvals::Pending;

@@ -70,6 +70,16 @@ impl Default for Ending {
     }
 }
 
+/// A request, as it is recorded.
+pub struct Asked<'m> {
+    /// The era it is of.
+    pub era: Era,
+    /// What it says.
+    pub message: &'m Message,
+    /// The tool or prompt that it is about, as its client calls it.
+    pub tool: Option<Text>,
+}
+
 impl Recorder {
     /// Writes to `log`.
     pub fn new(log: Log, clock: Arc<dyn Clock>) -> Self {
@@ -93,8 +103,7 @@ impl Recorder {
         &self,
         asker: &Asker,
         server: &Server,
-        era: Era,
-        message: &Message,
+        asked: &Asked<'_>,
         permitted: &Permitted,
         told: Option<Told>,
     ) -> Result<Opened, Refusal> {
@@ -107,12 +116,12 @@ impl Recorder {
             arguments,
             sealed_arguments,
             attributes: permitted.attributes().and_then(|json| self.log.seal(&asker.caller, json.as_bytes())),
-            ..self.about(asker, server.name(), era, message)
+            ..self.about(asker, server.name(), asked)
         };
         let event = Event::new(Kind::CallOpened).by(&asker.caller).at(asker.address).with(details);
         let opened = self.log.open(event).await.map_err(|lost| unrecorded(&lost))?;
         // In the stateless era answers to a server's questions come with the call that is made again.
-        for (_, answer) in answers_to_server(message).into_iter().flatten() {
+        for (_, answer) in answers_to_server(asked.message).into_iter().flatten() {
             let action = Value::of(answer).get("action").and_then(Value::as_str);
             let answer = Answer { action: action.as_deref(), ..Answer::default() };
             server.voice().answered(asker, Some(opened.id()), &answer, true);
@@ -136,7 +145,8 @@ impl Recorder {
     }
 
     /// What a request is about, contents as digests under the person's key.
-    fn about(&self, asker: &Asker, server: &ServerName, era: Era, message: &Message) -> Details {
+    fn about(&self, asker: &Asker, server: &ServerName, asked: &Asked<'_>) -> Details {
+        let Asked { era, message, tool } = asked;
         let text = |name| message.param(name).and_then(Value::as_str);
         let method = message.method();
         let arguments = message.param("arguments");
@@ -144,9 +154,9 @@ impl Recorder {
         Details {
             server: Some(server.clone()),
             method: Some(Text::new(&method)),
-            tool: text("name").map(|name| Text::new(&name)),
+            tool: tool.clone(),
             resource: text("uri").map(|uri| Text::new(uri.split('?').next().unwrap_or_default())),
-            protocol: Some(Text::new(if era == Era::Modern { "2026-07-28" } else { "legacy" })),
+            protocol: Some(Text::new(if *era == Era::Modern { "2026-07-28" } else { "legacy" })),
             request_bytes: Some(message.text().len() as u64),
             arguments_digest: arguments.zip(person).map(|(a, person)| person.digest(a.text().as_bytes())),
             ..Details::default()
@@ -163,7 +173,7 @@ impl Recorder {
     }
 
     /// Records that a caller's request went no further. What was refused does not wait for the disk to be refused.
-    pub fn refused(&self, asker: &Asker, server: &Server, era: Era, message: &Message, refusal: &Refusal) {
+    pub fn refused(&self, asker: &Asker, server: &Server, asked: &Asked<'_>, refusal: &Refusal) {
         let is_hurried = refusal.code == code::LIMIT && refusal.retry_after_s.is_some();
         let more = if is_hurried { self.hurried.admit(self.second(), REFUSALS_A_SECOND) } else { Some(0) };
         let Some(more) = more else { return };
@@ -173,7 +183,7 @@ impl Recorder {
             code: Some(i64::from(refusal.code)),
             message: Some(Text::new(&refusal.message)),
             count: (more > 0).then_some(more),
-            ..self.about(asker, server.name(), era, message)
+            ..self.about(asker, server.name(), asked)
         };
         // A call that waits for a person is not over.
         let waits = details

@@ -4,12 +4,18 @@
 
 use std::sync::Arc;
 
-use bartizan_mcp::{Era, Message, Refusal};
+use bartizan_audit::Text;
+use bartizan_mcp::{Era, Message, Refusal, json::Value};
 use tracing::Instrument;
 
 use crate::{
-    Asker, Gate, badge, call::origins::tools_of, contract, opinions, permit::holds::Shielded, quota::Taken,
-    record::tool_called, server::Server,
+    Asker, Gate, badge,
+    call::origins::{tool_of_result, tools_of},
+    contract, opinions,
+    permit::holds::Shielded,
+    quota::Taken,
+    record::{self, tool_called},
+    server::Server,
 };
 
 /// A request that may be sent: it is within its limits, approved, fits its tool, is judged and permitted, and its beginning is
@@ -71,7 +77,14 @@ pub async fn enter(
         badge::check(asker, server, era).await?;
         Ok((slot, permitted))
     };
-    match judged.await {
+    let judged = judged.await;
+    // A task is of the tool whose call made it, whatever its client calls that.
+    let tool = match message.method().starts_with("tasks/") {
+        true => tool_of_result(gate, asker, server.name(), is_merged, message),
+        false => message.param("name").and_then(Value::as_str).map(|name| name.into_owned()),
+    };
+    let recorded = record::Asked { era, message, tool: tool.map(|tool| Text::new(&tool)) };
+    match judged {
         Ok((slot, permitted)) => {
             for approval in permitted.approvals() {
                 gate.recorder.redeemed(asker, server, approval);
@@ -82,12 +95,12 @@ pub async fn enter(
             let tool = tool_called(is_merged, message).filter(|_| !rules.0.is_empty());
             let rule = tool.and_then(|tool| rules.of(server.name(), &tool));
             let told = rule.and_then(|rule| rule.arguments(&gate.shield.load(), server, message));
-            let opening = gate.recorder.open(asker, server, era, message, &permitted, told);
+            let opening = gate.recorder.open(asker, server, &recorded, &permitted, told);
             let call = opening.instrument(tracing::debug_span!("audit.open")).await?;
             Ok(Opened { call, slot })
         }
         Err(refusal) => {
-            gate.recorder.refused(asker, server, era, message, &refusal);
+            gate.recorder.refused(asker, server, &recorded, &refusal);
             Err(refusal)
         }
     }

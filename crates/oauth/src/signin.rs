@@ -145,7 +145,10 @@ pub struct SignIn {
     browsers: Arc<dyn Browsers>,
     pending: Arc<dyn Pending>,
     session: BrowserConfig,
+    /// Decisions, by address.
     crowd: Crowd,
+    /// Authorization requests, by address.
+    visits: Crowd,
     ledger: Arc<dyn Ledger>,
     linking: Option<Arc<Linking>>,
     decisions: Option<Arc<dyn Decisions>>,
@@ -206,7 +209,8 @@ impl SignIn {
                 browsers: surroundings.browsers,
                 pending: surroundings.pending,
                 session: settings.browsers,
-                crowd: Crowd::default(),
+                crowd: Crowd::new(crowd::DECISIONS),
+                visits: Crowd::new(crowd::VISITS),
                 ledger: surroundings.ledger,
                 linking: None,
                 decisions: surroundings.decisions,

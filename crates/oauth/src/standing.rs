@@ -85,13 +85,7 @@ impl ResourceServer {
         let fresh = match self.cache.find(&key, now) {
             // Somebody else has asked meanwhile.
             Some(fresh) => fresh,
-            None => {
-                let fresh = self.verify_opaque(Arc::clone(bearer), resource, Question::Again, now).await?;
-                let fresh = Arc::new(VerifiedToken { shown: Some(key), ..fresh });
-                let until = now.plus(OPAQUE_KEPT).min(fresh.expires_at);
-                self.cache.keep(key, Arc::clone(&fresh), until, now);
-                fresh
-            }
+            None => self.verify_opaque(Arc::clone(bearer), key, resource, Question::Again, now).await?,
         };
         if fresh.caller() != token.caller() || fresh.binding != token.binding {
             return Err(Error::Inactive);

@@ -9,7 +9,7 @@ use crate::{
     binding::Binding,
     cache::CacheKey,
     facade::Keyring,
-    introspect::{Bearer, Introspector, Question},
+    introspect::{Bearer, Introspector, Question, Said},
     json::Object,
     jwks::IssuerKeys,
     jws::{self, KeyFrom, Unverified},
@@ -91,20 +91,27 @@ impl ResourceServer {
         let key = CacheKey::new(token, resource.identifier());
         let verified = match self.cache.find(&key, now) {
             Some(verified) => verified,
-            None => {
-                let (verified, kept) = if looks_like_jwt(token) {
-                    (self.verify_jwt(token, resource, now).await?, JWT_KEPT)
-                } else {
-                    (self.verify_shown(token, key, resource, now).await?, OPAQUE_KEPT)
-                };
-                let verified = Arc::new(VerifiedToken { shown: Some(key), ..verified });
-                let until = now.plus(kept).min(verified.expires_at);
-                self.cache.keep(key, Arc::clone(&verified), until, now);
-                verified
+            None if looks_like_jwt(token) => {
+                let verified = self.verify_jwt(token, resource, now).await?;
+                self.keep(key, verified, now.plus(JWT_KEPT), now)
             }
+            None => self.verify_shown(token, key, resource, now).await?,
         };
         // After the cache, so that a revocation does not wait for it.
         if self.denied.denies(&verified) { Err(Error::Denied) } else { Ok(verified) }
+    }
+
+    /// Keeps a token that was good, until `until` at most.
+    fn keep(
+        &self,
+        key: CacheKey,
+        verified: VerifiedToken,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Arc<VerifiedToken> {
+        let verified = Arc::new(VerifiedToken { shown: Some(key), ..verified });
+        self.cache.keep(key, Arc::clone(&verified), until.min(verified.expires_at), now);
+        verified
     }
 
     async fn verify_jwt(
@@ -127,29 +134,31 @@ impl ResourceServer {
         key: CacheKey,
         resource: &Resource,
         now: Timestamp,
-    ) -> Result<VerifiedToken, Error> {
+    ) -> Result<Arc<VerifiedToken>, Error> {
         let question = if self.cache.was_good(&key, now) { Question::Known } else { Question::First };
-        let answered = self.verify_opaque(Arc::new(Bearer::new(token)), resource, question, now).await;
+        let answered = self.verify_opaque(Arc::new(Bearer::new(token)), key, resource, question, now).await;
         if answered.as_ref().is_err_and(|error| error.verdict().blame == Blame::Client) {
             self.cache.forget(&key);
         }
         answered
     }
 
-    /// What the issuer of an opaque token says that it means.
+    /// What the issuer of an opaque token says that it means. It is kept for a moment, from when the issuer was asked.
     pub(crate) async fn verify_opaque(
         &self,
         bearer: Arc<Bearer>,
+        key: CacheKey,
         resource: &Resource,
         question: Question,
         now: Timestamp,
-    ) -> Result<VerifiedToken, Error> {
+    ) -> Result<Arc<VerifiedToken>, Error> {
         let issuer = self.opaque.as_ref().ok_or(Error::TokenMalformed)?;
-        let claims = issuer.introspector.ask(&bearer, question).await?;
+        let Said { claims, since } = issuer.introspector.ask(&bearer, key, question, now).await?;
         let needed = times::Needed { issued_at: false, not_before: false };
         let times = times::check(&claims, needed, issuer.max_lifetime, now)?;
         let believed = self.believe(&claims, &issuer.profile, times, resource).await?;
-        Ok(VerifiedToken { bearer: Some(bearer), ..believed })
+        let believed = VerifiedToken { bearer: Some(bearer), ..believed };
+        Ok(self.keep(key, believed, since.plus(OPAQUE_KEPT), now))
     }
 
     /// What claims mean that an issuer vouches for.

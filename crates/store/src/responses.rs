@@ -1,9 +1,10 @@
 //! Responses: who and what is cut off, by whom and why.
 //!
 //! A response is in force from the moment it is written until it is taken back. Whoever enforces them reads all of them
-//! every few seconds, so that each holds for every process on the database.
+//! every few seconds, so that each holds for every process on the database. What somebody was granted is taken back here, when they
+//! are cut off, and not only by who reads that: no gate may be running, or none may read it before it is lifted.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use bartizan_model::{Caller, ServerName, Timestamp};
@@ -12,8 +13,12 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 use crate::{
     Database, DatabaseError,
     columns::{seconds, time},
+    grants::{self, Revocation, RevokedKind, Which},
     sessions::{self, End, Whose},
 };
+
+/// The longest that a token can live, whoever issued it: the most that `max_token_lifetime_s` may say.
+pub const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Whom or what a response cuts off.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,15 +57,15 @@ pub struct Response {
     pub why: String,
     /// Who did it.
     pub by: String,
-    /// When. Grants of a person or client from before are to be revoked for good.
+    /// When. What a person or client was granted before is revoked for good.
     pub at: Timestamp,
 }
 
 /// Where responses are kept.
 #[async_trait]
 pub trait Responses: Send + Sync {
-    /// Puts `response` in force, and ends the live sessions that it cuts off; `false` if one for its target is in force
-    /// already, which stays as it is.
+    /// Puts `response` in force, ends the live sessions that it cuts off, and takes back what whom it cuts off was granted; `false`
+    /// if one for its target is in force already, which stays as it is.
     ///
     /// # Errors
     /// [`DatabaseError`]; it is not in force then.
@@ -152,8 +157,12 @@ impl Responses for StoredResponses {
         if let Some((whose, end)) = cut_off {
             sessions::end(&mut transaction, whose, end, response.at).await?;
         }
+        let is_new = added.rows_affected() > 0;
+        if is_new {
+            take_back(&mut transaction, response).await?;
+        }
         transaction.commit().await?;
-        Ok(added.rows_affected() > 0)
+        Ok(is_new)
     }
 
     async fn lift(&self, target: &Target) -> Result<Option<Response>, DatabaseError> {
@@ -175,6 +184,32 @@ impl Responses for StoredResponses {
         let mut database = self.0.pool().acquire().await?;
         read(&mut database).await
     }
+}
+
+/// Takes back for good what whom `response` cuts off was granted until then: a release lets them in again, not what they held.
+async fn take_back(database: &mut AnyConnection, response: &Response) -> Result<(), DatabaseError> {
+    let (kind, issuer, name) = match &response.target {
+        Target::Person { issuer, subject } => (RevokedKind::Subject, issuer, subject),
+        Target::Client { issuer, client } => (RevokedKind::Client, issuer, client),
+        Target::Server(_) | Target::Tool { .. } => return Ok(()),
+    };
+    let (at, until) = (response.at, response.at.plus(LONGEST_TOKEN));
+    let revocation = Revocation { kind, issuer: issuer.clone(), name: name.clone(), at, until };
+    grants::write(database, &revocation).await?;
+    if kind == RevokedKind::Client {
+        // Clients that have grants and registrations here are ours, whoever else knows one of that id.
+        grants::end(database, &Which::Client(name), until, at).await?;
+        sqlx::query("DELETE FROM registered_clients WHERE id = $1").bind(name).execute(database).await?;
+        return Ok(());
+    }
+    grants::end(database, &Which::Person { issuer, subject: name }, until, at).await?;
+    for statement in [
+        "DELETE FROM browsers WHERE issuer = $1 AND subject = $2",
+        "DELETE FROM provider_tokens WHERE issuer = $1 AND subject = $2",
+    ] {
+        sqlx::query(statement).bind(issuer).bind(name).execute(&mut *database).await?;
+    }
+    Ok(())
 }
 
 async fn read(database: &mut AnyConnection) -> Result<Vec<Response>, DatabaseError> {

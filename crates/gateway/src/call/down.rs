@@ -6,7 +6,7 @@ use bartizan_mcp::{
     message,
 };
 
-use super::{Call, Vetted, interests::level, rounds};
+use super::{Call, Vetted, interests::level, origins::meta_down, rounds};
 use crate::{
     catalog::announces_change, handles::Handle, limits::CACHE_CAP_MS, merged, naming, upstream::Failure,
 };
@@ -142,14 +142,18 @@ impl Call {
 
     /// What any message downwards may hold that is ours: the listen id and the task it is about.
     fn common<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) {
-        let meta = message.field("_meta");
-        if let Some(listen) = meta.and_then(|m| m.get(era::META_SUBSCRIPTION)) {
-            splice.replace(listen, self.client_id.clone());
+        if let Some(meta) = message.field("_meta") {
+            // What answers nothing has no id.
+            let listen = (era::META_SUBSCRIPTION, self.client_id.as_str());
+            let listen = Some(listen).filter(|(_, id)| !id.is_empty());
+            let own = |id| self.is_own_task(id).then(|| self.seal(Handle::Task, id)).flatten();
+            if meta_down(meta, listen, splice, own) {
+                tracing::debug!(server = %self.server.name(), "another caller's task was not named");
+            }
         }
         let tasks = [
             message.field("taskId").filter(|_| self.speaks_of_tasks(message)),
             message.field("task").filter(|_| self.era == Era::Legacy).and_then(|t| t.get("taskId")),
-            meta.and_then(|m| m.get(era::META_TASK)).and_then(|t| t.get("taskId")),
         ];
         let listed = message.field("notifications").and_then(|n| n.get("taskIds"));
         let listed = listed.into_iter().flat_map(Value::elements);
@@ -205,8 +209,8 @@ impl Call {
             None => splice.set(message.root(), "id", self.client_id.clone()),
         }
         let Some(result) = message.result() else {
-            self.error_down(message, &mut splice);
-            return Ok((splice.finish(), Vec::new()));
+            let refused = self.error_down(message, &mut splice);
+            return Ok((splice.finish(), refused));
         };
         if result.kind() != Json::Object {
             return Err(Failure::Protocol("its result is no object".into()));
@@ -233,19 +237,31 @@ impl Call {
         Ok((splice.finish(), refused))
     }
 
-    fn error_down<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) {
+    /// An error in its client's era. The answer is what its client does not see of it.
+    fn error_down<'a>(&self, message: &'a Message, splice: &mut Splice<'a>) -> Vec<rounds::Refused> {
         if self.era == Era::Legacy {
-            return;
+            return Vec::new();
         }
         // Codes that mean something else, or nothing, to modern clients (A-44, A-45, C-19).
         let replacement = match message.error_code() {
-            Some(-32002) => Some(code::INVALID_PARAMS),
-            Some(-32099..=-32023) => Some(code::INTERNAL_ERROR),
-            _ => None,
+            Some(-32002) => code::INVALID_PARAMS,
+            Some(-32099..=-32023) => code::INTERNAL_ERROR,
+            _ => return Vec::new(),
         };
-        if let (Some(code), Some(place)) = (replacement, message.error().and_then(|e| e.get("code"))) {
-            splice.replace(place, code.to_string());
+        let Some(error) = message.error() else { return Vec::new() };
+        let is_visit = message.error_code() == Some(i64::from(code::URL_ELICITATION_REQUIRED));
+        if is_visit && error.get("data").is_some() {
+            // Addresses to open, which are asked for by a question here. As data nobody would have judged them (attacks.md II-02).
+            let words = error.get("message").map_or("\"\"", Value::text);
+            splice.replace(error, format!(r#"{{"code":{replacement},"message":{words}}}"#));
+            return vec![rounds::Refused::unasked(
+                "clients of this era open no addresses that an error names",
+            )];
         }
+        if let Some(place) = error.get("code") {
+            splice.replace(place, replacement.to_string());
+        }
+        Vec::new()
     }
 
     fn modern_result<'a>(

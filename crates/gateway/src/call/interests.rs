@@ -61,7 +61,8 @@ impl Interests {
         }
     }
 
-    fn names(&self, task: Option<Value<'_>>) -> bool {
+    /// Whether it asked to be told of `task`, as the server calls it.
+    pub(super) fn names(&self, task: Option<Value<'_>>) -> bool {
         task.and_then(Value::as_str).is_some_and(|task| self.tasks.contains(&*task))
     }
 }

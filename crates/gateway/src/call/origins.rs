@@ -1,13 +1,13 @@
 //! Which tools the tasks came from that a request is about, or a message of its server tells of: what holds for a tool holds
-//! for its tasks too, its quarantine and its flow labels.
+//! for its tasks too, its quarantine and its flow labels. And which of them a caller is told of.
 //!
 //! Of a task that nobody remembers (see [`super::tasks`]) it may be any tool of its server.
 
-use bartizan_mcp::{Message, Refusal, era, json::Value};
+use bartizan_mcp::{Message, Refusal, Splice, era, json::Value};
 use bartizan_model::ServerName;
 
 use super::Call;
-use crate::{Asker, Gate, handles::Handle, merged, upstream::Failure};
+use crate::{Asker, Gate, merged, upstream::Failure};
 
 /// The tools of the tasks whose results a request asks `server` for, or which it answers: one for each task, `None` for one
 /// that is not known.
@@ -26,15 +26,25 @@ pub fn tools_of(
     let shown = one.into_iter().chain(several.into_iter().flat_map(Value::elements));
     let now = gate.clock.now();
     // What does not open is refused before anything is sent.
-    let opened = shown.filter_map(Value::as_str).filter_map(|shown| {
-        let sealed = if is_merged {
-            merged::split_task(&shown).filter(|(named, _)| *named == server.as_str())?.1
-        } else {
-            &shown
-        };
-        gate.handles.open(Handle::Task, &asker.key, server.as_str(), sealed)
-    });
+    let opened = shown
+        .filter_map(Value::as_str)
+        .filter_map(|shown| gate.handles.open_task(&asker.key, server, is_merged, &shown));
     opened.map(|task| gate.tasks.tool(&asker.key, server, &task, now)).collect()
+}
+
+/// The tool that the task came from whose result `request` asks `server` for, as its client calls it, if it is known.
+pub fn tool_of_result(
+    gate: &Gate,
+    asker: &Asker,
+    server: &ServerName,
+    is_merged: bool,
+    request: &Message,
+) -> Option<String> {
+    if !matches!(request.method().as_ref(), "tasks/get" | "tasks/result") {
+        return None;
+    }
+    let tool = tools_of(gate, asker, server, is_merged, request).into_iter().next()??;
+    Some(if is_merged { merged::join_name(server, &tool) } else { tool })
 }
 
 /// Lets what `server` asks of `asker` for a task of theirs be put to them.
@@ -52,6 +62,37 @@ pub fn may_ask_for_task(
     let task = related.get("taskId").and_then(Value::as_str);
     let tool = task.and_then(|task| gate.tasks.tool(&asker.key, server, &task, gate.clock.now()));
     gate.responses.refusal_of_tool(server, tool.as_deref()).map_or(Ok(()), Err)
+}
+
+/// Rewrites what is ours in a `_meta` on its way down: the member that `ours` names, if it is there, which gets that JSON text; and
+/// the task that the message is for. `shown` answers its id as the client knows it, a JSON text, or `None` if it is not theirs to know:
+/// then `_meta` names no task, for a sealed id is the right to that task (attacks.md SH-07). The answer is whether that was so.
+pub fn meta_down<'a>(
+    meta: Value<'a>,
+    ours: Option<(&str, &str)>,
+    splice: &mut Splice<'a>,
+    shown: impl FnOnce(Value<'a>) -> Option<String>,
+) -> bool {
+    let related = meta.get(era::META_TASK);
+    let task = related.and_then(|related| related.get("taskId")).and_then(|id| Some((id, shown(id)?)));
+    if related.is_some() && task.is_none() {
+        let kept = meta.members().filter(|member| !member.is(era::META_TASK)).map(|member| {
+            let value =
+                ours.filter(|(key, _)| member.is(key)).map_or(member.value.text(), |(_, value)| value);
+            format!("\"{}\":{value}", member.raw_key())
+        });
+        splice.replace(meta, format!("{{{}}}", kept.collect::<Vec<_>>().join(",")));
+        return true;
+    }
+    if let Some((id, shown)) = task {
+        splice.replace(id, shown);
+    }
+    if let Some((key, value)) = ours
+        && let Some(now) = meta.get(key)
+    {
+        splice.replace(now, value.to_owned());
+    }
+    false
 }
 
 impl Call {
@@ -95,5 +136,33 @@ impl Call {
     /// The tool that a task came from, both as the server calls them.
     fn tool_of(&self, task: &str) -> Option<String> {
         self.tasks.tool(&self.asker.key, self.server.name(), task, self.clock.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_is_not_the_clients_to_know_is_not_named() {
+        let down = |meta: &str, own: &str| {
+            let mut splice = Splice::new(meta);
+            let hides = meta_down(Value::of(meta), Some(("progressToken", "7")), &mut splice, |id| {
+                (id.as_str()? == own).then(|| "\"sealed\"".to_owned())
+            });
+            (splice.finish(), hides)
+        };
+        let meta = r#"{"x" : 1,"io.modelcontextprotocol/related-task":{"taskId":"t"},"progressToken":"a"}"#;
+        let sealed =
+            r#"{"x" : 1,"io.modelcontextprotocol/related-task":{"taskId":"sealed"},"progressToken":7}"#;
+        assert_eq!(down(meta, "t"), (sealed.to_owned(), false));
+        assert_eq!(down(meta, "u"), (r#"{"x":1,"progressToken":7}"#.to_owned(), true));
+        for unnamed in ["7", "{}", r#"{"taskId":1}"#, "null"] {
+            let meta = format!(r#"{{"io.modelcontextprotocol/related-t\u0061sk":{unnamed}}}"#);
+            assert_eq!(down(&meta, "t"), ("{}".to_owned(), true), "{unnamed}");
+        }
+        for none in ["{}", "1", r#"{"progress":1}"#] {
+            assert_eq!(down(none, "t"), (none.to_owned(), false));
+        }
     }
 }

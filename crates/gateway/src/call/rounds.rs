@@ -13,7 +13,12 @@ use bartizan_mcp::{
 use serde::{Deserialize, Serialize};
 
 use super::{Call, is_ours};
-use crate::{handles::Handle, naming, permit::Question, upstream::Failure};
+use crate::{
+    handles::Handle,
+    naming,
+    permit::{self, Question},
+    upstream::Failure,
+};
 
 /// Rounds of one request in which something may be refused; a server that goes on asking gets no further.
 const MOST: u8 = 8;
@@ -39,6 +44,13 @@ pub struct Refused {
     pub method: String,
     /// Why.
     pub refusal: Refusal,
+}
+
+impl Refused {
+    /// People are not asked, for this reason.
+    pub(super) fn unasked(why: &str) -> Self {
+        Self { method: naming::ELICITATION.to_owned(), refusal: permit::unasked(403, why) }
+    }
 }
 
 impl Call {

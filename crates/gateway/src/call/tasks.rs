@@ -113,7 +113,7 @@ impl Tasks {
     }
 
     /// Whether a call of `caller` became the task `id` of `server`, as far as is remembered.
-    fn is_of(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> bool {
+    pub fn is_of(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> bool {
         self.known(caller, server, id, now, |_| ()).is_some()
     }
 
@@ -156,11 +156,14 @@ impl Call {
         self.handles.open(Handle::Task, &self.asker.key, self.server.name().as_str(), sealed)
     }
 
-    /// Whether the task that its server calls `id` is the caller's: the one they ask about, or one that came of their calls.
-    pub(super) fn is_own_task(&self, id: Value<'_>) -> bool {
-        let Some(id) = id.as_str() else { return false };
+    /// Whether the task that its server calls `id` is the caller's: the one they ask about, one that they listen to, or one that came
+    /// of their calls.
+    pub(super) fn is_own_task(&self, task: Value<'_>) -> bool {
+        let Some(id) = task.as_str() else { return false };
         let (caller, server) = (&self.asker.key, self.server.name());
-        self.task.as_deref() == Some(&*id) || self.tasks.is_of(caller, server, &id, self.clock.now())
+        self.task.as_deref() == Some(&*id)
+            || self.interests.as_ref().is_some_and(|interests| interests.names(Some(task)))
+            || self.tasks.is_of(caller, server, &id, self.clock.now())
     }
 
     /// Remembers the task that the answer `message` made of a call.

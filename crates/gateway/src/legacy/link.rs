@@ -4,6 +4,7 @@ mod client_tasks;
 mod errand;
 mod handshake;
 mod questions;
+mod related;
 mod unasked;
 mod visits;
 mod wishes;

@@ -246,9 +246,7 @@ impl Hub {
         let token = request.meta("progressToken");
         let mut splice = request.splice();
         splice.set(request.root(), "id", ours.to_string());
-        if let Some(token) = token {
-            splice.replace(token, ours.to_string());
-        }
+        link.meta_down(request, Some(&ours.to_string()), &mut splice);
         asked.insert(
             ours,
             Asked {
@@ -283,7 +281,11 @@ impl Hub {
     fn answer(&self, response: &Message) -> Option<(Arc<Link>, u64, String, String)> {
         let ours = response.id_value()?.as_u64()?;
         let asked = lock(&self.asked).remove(&ours)?;
-        Some((asked.link.upgrade()?, asked.life, asked.method, response.with_id(&asked.id)))
+        let link = asked.link.upgrade()?;
+        let mut splice = response.splice();
+        splice.set(response.root(), "id", asked.id);
+        link.meta_up(response, &mut splice);
+        Some((link, asked.life, asked.method, splice.finish()))
     }
 
     /// The server whose request the client reports progress on, and the report as that server gets it.
@@ -291,9 +293,11 @@ impl Hub {
         let token = report.param("progressToken")?;
         let asked = lock(&self.asked);
         let about = asked.get(&token.as_u64()?)?;
+        let link = about.link.upgrade()?;
         let mut splice = report.splice();
         splice.replace(token, about.token.clone()?);
-        Some((about.link.upgrade()?, splice.finish()))
+        link.meta_up(report, &mut splice);
+        Some((link, splice.finish()))
     }
 }
 

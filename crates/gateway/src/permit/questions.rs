@@ -286,7 +286,12 @@ pub(super) fn leaking(era: Era, because: &str) -> Refusal {
 }
 
 fn refused(because: &str) -> Refusal {
-    Refusal::new(403, code::FORBIDDEN, format!("the gateway does not put this question: {because}"))
+    unasked(403, &format!("the gateway does not put this question: {because}"))
+}
+
+/// The refusal of what a client is not asked.
+pub fn unasked(status: u16, why: &str) -> Refusal {
+    Refusal::new(status, code::FORBIDDEN, why)
         .with_data(r#"{"source":"bartizan","reason":"policy.question"}"#)
 }
 

@@ -66,10 +66,10 @@ impl SignIn {
         let action = fields.needed("action")?;
         let Some(session) = visitor.session else {
             return match (action, &self.way) {
-                ("sign-in", Way::Provider(_)) if self.crowd.is_too_big(asked.peer, self.clock.now()) => {
-                    Err(Refusal::Crowded)
+                ("sign-in", Way::Provider(_)) => {
+                    self.crowd.count(asked.peer, self.clock.now()).map_err(Refusal::Crowded)?;
+                    self.depart(Errand::Account, Leaving::Form).await
                 }
-                ("sign-in", Way::Provider(_)) => self.depart(Errand::Account, Leaving::Form).await,
                 _ => Err(Refusal::NotSignedIn),
             };
         };
@@ -79,11 +79,9 @@ impl SignIn {
                 let now = self.clock.now();
                 match (self.session.lacking(&session.person, now), &self.way) {
                     (None, _) => self.reset_flow(&session.person, fields.needed("client")?).await,
-                    (Some(_), Way::Provider(_)) if self.crowd.is_too_big(asked.peer, now) => {
-                        Err(Refusal::Crowded)
-                    }
                     // What lets private data out again is asked of the person who is there now.
                     (Some(_), Way::Provider(_)) => {
+                        self.crowd.count(asked.peer, now).map_err(Refusal::Crowded)?;
                         self.depart(Errand::Decision { path: "/account".to_owned() }, Leaving::Form).await
                     }
                     (Some(_), Way::Local) => Err(Refusal::NotSignedIn),

@@ -71,6 +71,7 @@ impl SignIn {
         if !is_visit(asked) {
             return Err(Refusal::OtherSite);
         }
+        self.visits.count(asked.peer, self.clock.now()).map_err(Refusal::Crowded)?;
         let request = self.desk.begin(asked).await?;
         let mut visitor = self.visitor(asked).await?;
         if matches!(self.way, Way::Local) {
@@ -137,9 +138,7 @@ impl SignIn {
             "deny" => false,
             _ => return Err(Refusal::Malformed),
         };
-        if self.crowd.is_too_big(asked.peer, self.clock.now()) {
-            return Err(Refusal::Crowded);
-        }
+        self.crowd.count(asked.peer, self.clock.now()).map_err(Refusal::Crowded)?;
         let spent = Digest::of(format!("form {}", form.id).as_bytes());
         if !self.pending.keep(PendingKind::Form, &spent, b"", until).await? {
             return Err(Refusal::FormSpent);

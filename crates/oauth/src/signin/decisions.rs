@@ -294,10 +294,10 @@ impl SignIn {
             let is_ours = self.sealer.is_marked(&arrival(&visitor, &path), fields.needed("csrf")?);
             let reply = match &self.way {
                 Way::Provider(_) if !is_ours => Err(Refusal::FormForeign),
-                Way::Provider(_) if self.crowd.is_too_big(asked.peer, self.clock.now()) => {
-                    Err(Refusal::Crowded)
+                Way::Provider(_) => {
+                    self.crowd.count(asked.peer, self.clock.now()).map_err(Refusal::Crowded)?;
+                    self.depart(Errand::Decision { path }, Leaving::Form).await
                 }
-                Way::Provider(_) => self.depart(Errand::Decision { path }, Leaving::Form).await,
                 Way::Local => Err(Refusal::NotSignedIn),
             };
             return reply.map(Taken::Arrival);

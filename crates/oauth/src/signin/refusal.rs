@@ -8,8 +8,8 @@ use crate::{Deed, Report, Unrecorded};
 /// Why a person does not get further.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// Too many decisions came from this address.
-    Crowded,
+    /// Too many requests or decisions came from this address; the seconds to wait.
+    Crowded(u64),
     Database(DatabaseError),
     Desk(Unanswerable),
     /// The form was shown in another browser, to somebody else, too long ago, or never.
@@ -56,7 +56,7 @@ impl Refusal {
         let again =
             |status, title, words: &str, reason| said(status, title, &format!("{words} {AGAIN}"), reason);
         match self {
-            Self::Crowded => again(
+            Self::Crowded(_) => again(
                 429,
                 "Not now",
                 "Too many requests came from your network. Wait ten minutes.",

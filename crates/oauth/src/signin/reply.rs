@@ -47,6 +47,8 @@ pub(super) struct Reply {
     location: Option<String>,
     cookies: Vec<String>,
     allow: Option<&'static str>,
+    /// Seconds.
+    retry_after: Option<u64>,
     caching: &'static str,
     noted: Noted,
 }
@@ -66,6 +68,7 @@ impl Reply {
             location: None,
             cookies: Vec::new(),
             allow: None,
+            retry_after: None,
             caching: "no-store",
             noted: Noted {
                 reason,
@@ -161,6 +164,9 @@ impl Reply {
         if let Some(methods) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if let Some(location) = &self.location
             && !add(headers, header::LOCATION, location)
         {
@@ -210,8 +216,10 @@ impl From<Refusal> for Reply {
         };
         let page = Message { title: said.title, words: &said.words, onward };
         let mut reply = Self::with_status(status, &page, said.reason);
-        if let Refusal::Method(methods) = refusal {
-            reply.allow = Some(methods);
+        match refusal {
+            Refusal::Method(methods) => reply.allow = Some(methods),
+            Refusal::Crowded(seconds) => reply.retry_after = Some(seconds),
+            _ => {}
         }
         reply
     }

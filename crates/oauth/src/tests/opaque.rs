@@ -3,15 +3,19 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 
 use super::scene::{CONFIG, HANGS, ISSUER, NOW, RESOURCE, Scene, merge};
-use crate::Error;
+use crate::{Error, VerifiedToken};
 
 const ENDPOINT: &str = "https://idp.example/introspect";
 
@@ -177,11 +181,17 @@ async fn waiting_for_a_turn_is_no_silence_of_the_issuers() {
 /// Shows all of `bearers` to an issuer that answers none of them; the questions go on while what is returned is kept.
 async fn flood<'s>(scene: &'s Scene, bearers: &'s [String]) -> Vec<impl Future + 's> {
     scene.net.says(ENDPOINT, HANGS, "");
+    // An earlier one ends.
+    for _ in 0..3 {
+        yield_now().await;
+    }
     let mut flood: Vec<_> = bearers.iter().map(|bearer| Box::pin(scene.show(bearer))).collect();
-    for question in &mut flood {
-        for _ in 0..3 {
+    for _ in 0..3 {
+        for question in &mut flood {
             assert!(poll_fn(|context| Poll::Ready(question.as_mut().poll(context).is_pending())).await);
         }
+        // The questions are tasks of their own.
+        yield_now().await;
     }
     flood
 }
@@ -192,18 +202,91 @@ async fn aa_29_made_up_tokens_end_nobodys_streams() {
     let (scene, seconds) = (scene(), Duration::from_secs);
     scene.net.says(ENDPOINT, 200, active());
     let token = scene.show("opaque").await.unwrap();
-    let made_up: Vec<_> = (0..32).map(|n| format!("made-up-{n}")).collect();
-    let _flood = flood(&scene, &made_up).await;
-    scene.net.says(ENDPOINT, 200, active());
-    assert_eq!(scene.show("one-more").await.unwrap_err(), Error::IntrospectionUnavailable, "none is left");
     let mut stream = pin!(scene.server.until_inactive(&token));
-    for _ in 0..13 {
+    assert!(timeout(seconds(2), stream.as_mut()).await.is_err());
+    for round in 0..13 {
+        // No answer is waited for longer than five seconds. Then strangers try again, before the stream's next question.
+        let made_up: Vec<_> = (0..32).map(|n| format!("made-up-{round}-{n}")).collect();
+        let _flood = flood(&scene, &made_up).await;
+        scene.net.says(ENDPOINT, 200, active());
+        let one_more = scene.show("one-more").await;
+        assert_eq!(one_more.unwrap_err(), Error::IntrospectionUnavailable, "none is left");
         scene.clock.advance(seconds(5));
         assert!(timeout(seconds(5), stream.as_mut()).await.is_err(), "its issuer vouches for it");
     }
     scene.net.says(ENDPOINT, 200, json!({ "active": false }));
     scene.clock.advance(seconds(5));
     assert!(timeout(seconds(6), stream).await.is_ok(), "and is heard when it does so no more");
+}
+
+/// Shows `bearer` fifty times at once.
+async fn all_at_once(scene: &Scene, bearer: &str) -> Vec<Result<Arc<VerifiedToken>, Error>> {
+    let mut shown: Vec<_> = (0..50).map(|_| Box::pin(scene.show(bearer))).collect();
+    for request in &mut shown {
+        assert!(poll_fn(|context| Poll::Ready(request.as_mut().poll(context).is_pending())).await);
+    }
+    let mut answers = Vec::new();
+    for request in shown {
+        answers.push(request.await);
+    }
+    answers
+}
+
+/// A client that asks for much at once is no flood at its issuer, and takes no more than one place among the questions.
+#[tokio::test(start_paused = true)]
+async fn of_many_requests_with_one_token_one_asks_and_all_hear_the_same() {
+    let (scene, seconds) = (scene(), Duration::from_secs);
+    let mut asked = 0;
+    let unavailable = Error::IntrospectionUnavailable;
+    for (status, body, expected) in [
+        (200, active(), None),
+        (200, active(), None),
+        (503, json!({}), Some(unavailable.clone())),
+        (HANGS, json!({}), Some(unavailable)),
+        // That it failed is not kept.
+        (200, active(), None),
+        (200, json!({ "active": false }), Some(Error::Inactive)),
+    ] {
+        scene.net.says(ENDPOINT, status, body);
+        let began = Instant::now();
+        let answers = all_at_once(&scene, "opaque").await;
+        asked += 1;
+        assert_eq!(scene.net.count(ENDPOINT), asked, "{status}");
+        assert!(began.elapsed() <= seconds(6), "{:?}", began.elapsed());
+        for answer in answers {
+            assert_eq!(answer.err(), expected, "{status}");
+        }
+        scene.clock.advance(seconds(5));
+    }
+    // Another token's question is its own, at the same time.
+    scene.net.says(ENDPOINT, HANGS, "");
+    let mut one = Box::pin(scene.show("opaque"));
+    assert!(timeout(seconds(1), one.as_mut()).await.is_err());
+    scene.net.says(ENDPOINT, 200, active());
+    assert!(scene.show("another").await.is_ok());
+    // Whoever asked and went away keeps nobody waiting for good.
+    drop(one);
+    assert_eq!(
+        scene.show("opaque").await.unwrap_err(),
+        Error::IntrospectionUnavailable,
+        "its answer is not there"
+    );
+    assert!(scene.show("opaque").await.is_ok());
+}
+
+/// What many wait for is believed from when it was asked for, not from when each of them heard it.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_shared_is_kept_no_longer_than_one_that_is_not() {
+    let (scene, seconds) = (scene(), Duration::from_secs);
+    scene.net.says(ENDPOINT, 200, active());
+    let mut first = Box::pin(scene.show("opaque"));
+    assert!(poll_fn(|context| Poll::Ready(first.as_mut().poll(context).is_pending())).await);
+    scene.clock.advance(seconds(4));
+    assert!(scene.show("opaque").await.is_ok() && first.await.is_ok());
+    assert_eq!(scene.net.count(ENDPOINT), 1, "it was shared");
+    scene.net.says(ENDPOINT, 200, json!({ "active": false }));
+    scene.clock.advance(seconds(1));
+    assert_eq!(scene.show("opaque").await.unwrap_err(), Error::Inactive);
 }
 
 /// Nor do they keep out whoever shows one that was good a moment ago.

@@ -254,32 +254,8 @@ impl Grants for StoredGrants {
         until: Timestamp,
         now: Timestamp,
     ) -> Result<Vec<String>, DatabaseError> {
-        let (condition, names): (&str, Vec<&str>) = match which {
-            Which::Client(client) => ("client = $2", vec![client]),
-            Which::Consent { issuer, subject, client } => {
-                ("issuer = $2 AND subject = $3 AND client = $4", vec![issuer, subject, client])
-            }
-            Which::Grant(id) => ("id = $2", vec![id]),
-            Which::Person { issuer, subject } => ("issuer = $2 AND subject = $3", vec![issuer, subject]),
-        };
         let mut transaction = self.database.write().await?;
-        let statement =
-            format!("UPDATE grants SET ended_at = $1 WHERE ended_at IS NULL AND {condition} RETURNING id");
-        let mut query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(seconds(now));
-        for name in names {
-            query = query.bind(name);
-        }
-        let ended: Vec<String> = query.fetch_all(&mut *transaction).await?;
-        for id in &ended {
-            let revocation = Revocation {
-                kind: RevokedKind::Grant,
-                issuer: String::new(),
-                name: id.clone(),
-                at: now,
-                until,
-            };
-            write(&mut transaction, &revocation).await?;
-        }
+        let ended = end(&mut transaction, which, until, now).await?;
         transaction.commit().await?;
         Ok(ended)
     }
@@ -358,7 +334,38 @@ impl Grants for StoredGrants {
     }
 }
 
-async fn write(database: &mut AnyConnection, revocation: &Revocation) -> Result<(), sqlx::Error> {
+/// Ends grants, of which the revocations are remembered until `until`; the answer is their ids.
+pub(crate) async fn end(
+    database: &mut AnyConnection,
+    which: &Which<'_>,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<String>, DatabaseError> {
+    let (condition, names): (&str, Vec<&str>) = match which {
+        Which::Client(client) => ("client = $2", vec![client]),
+        Which::Consent { issuer, subject, client } => {
+            ("issuer = $2 AND subject = $3 AND client = $4", vec![issuer, subject, client])
+        }
+        Which::Grant(id) => ("id = $2", vec![id]),
+        Which::Person { issuer, subject } => ("issuer = $2 AND subject = $3", vec![issuer, subject]),
+    };
+    let statement =
+        format!("UPDATE grants SET ended_at = $1 WHERE ended_at IS NULL AND {condition} RETURNING id");
+    let mut query = sqlx::query_scalar(AssertSqlSafe(statement)).bind(seconds(now));
+    for name in names {
+        query = query.bind(name);
+    }
+    let ended: Vec<String> = query.fetch_all(&mut *database).await?;
+    for id in &ended {
+        let (kind, issuer) = (RevokedKind::Grant, String::new());
+        let revocation = Revocation { kind, issuer, name: id.clone(), at: now, until };
+        write(&mut *database, &revocation).await?;
+    }
+    Ok(ended)
+}
+
+/// Writes a revocation down. Of two of the same thing the later one counts.
+pub(crate) async fn write(database: &mut AnyConnection, revocation: &Revocation) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO revocations (kind, issuer, name, at, until) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (kind, issuer, name) DO UPDATE SET \

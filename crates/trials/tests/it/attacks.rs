@@ -50,6 +50,7 @@ mod quarantine;
 mod questions;
 mod refreshing;
 mod registering;
+mod related;
 mod reloads;
 mod rights;
 mod schemas;

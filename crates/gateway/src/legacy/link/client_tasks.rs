@@ -25,7 +25,8 @@ impl ClientTasks {
         tasks.push_back(id.to_owned());
     }
 
-    fn has(&self, id: &str) -> bool {
+    /// Whether it is remembered.
+    pub(super) fn has(&self, id: &str) -> bool {
         lock(&self.0).iter().any(|known| known == id)
     }
 }

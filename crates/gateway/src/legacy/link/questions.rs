@@ -12,7 +12,7 @@ use crate::{
     call::origins::may_ask_for_task,
     inspect::{self, Known, Passed},
     naming,
-    permit::Question,
+    permit::{self, Question},
     record::{Ending, Unasked},
     upstream::stdio::lock,
 };
@@ -42,6 +42,7 @@ impl Errand {
                     Some((named, ours)) => {
                         let mut splice = message.splice();
                         splice.replace(named, ours.to_string());
+                        self.link.meta_down(message, None, &mut splice);
                         Taken::Send(splice.finish())
                     }
                     None => Taken::Done,
@@ -54,7 +55,7 @@ impl Errand {
 
 /// The refusal of what its client is not asked.
 pub(super) fn unasked(why: &str) -> Refusal {
-    Refusal::new(200, code::FORBIDDEN, why).with_data(r#"{"source":"bartizan","reason":"policy.question"}"#)
+    permit::unasked(200, why)
 }
 
 impl Link {

@@ -60,7 +60,14 @@ async fn a_registered_secret_is_the_only_way_in() {
     let wrong = [("authorization", &*basic(&id, "wrong"))];
     assert_eq!(stage.post("/oauth/token", &wrong, &form).await.error(), (401, "invalid_client"));
     let right = [("authorization", &*basic(&id, &secret))];
-    assert_eq!(stage.post("/oauth/token", &right, &form).await.status, 200);
+    let tokens = stage.post("/oauth/token", &right, &form).await;
+    assert_eq!(tokens.status, 200, "{}", tokens.body);
+    // It is good for as long as its client is used: the hour is of registrations that nobody lets in.
+    stage.advance(13 * 24 * 3600);
+    stage.facade.catch_up().await.unwrap();
+    let form = [("grant_type", "refresh_token"), ("refresh_token", tokens.text("refresh_token"))];
+    let refreshed = stage.post("/oauth/token", &right, &form).await;
+    assert_eq!(refreshed.status, 200, "{}", refreshed.body);
 }
 
 #[tokio::test]

@@ -433,6 +433,25 @@ async fn a_session_cookie_that_is_there_twice_is_none() {
 }
 
 #[tokio::test]
+async fn a_flood_of_requests_from_one_address_is_turned_away_for_a_while() {
+    let scene = Scene::new().await;
+    let mut flood = Browser::new(&scene);
+    for _ in 0..2400 {
+        assert_eq!(flood.ask("").await.reason, "consent.asked");
+    }
+    scene.later(60);
+    // What a page of elsewhere has a browser fetch counts for nobody.
+    let picture = flood.send(&Method::GET, "/oauth/authorize", &[("sec-fetch-mode", "no-cors")], "").await;
+    assert_eq!((picture.status, picture.reason), (403, "signin.other-site"));
+    let refused = flood.ask("").await;
+    assert_eq!((refused.status, refused.reason), (429, "signin.crowded"));
+    assert_eq!(refused.line("retry-after"), "540");
+    assert!(refused.body.contains("Wait ten minutes") && refused.sets().is_empty());
+    scene.later(540);
+    assert_eq!(flood.ask("").await.reason, "consent.asked");
+}
+
+#[tokio::test]
 async fn other_paths_are_other_peoples() {
     let scene = Scene::new().await;
     for path in ["/oauth/token", "/oauth/authorize/", "/oauth/sign-in", "/account/", "/"] {

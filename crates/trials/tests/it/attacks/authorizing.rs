@@ -260,3 +260,31 @@ fn aa_33_every_answer_names_the_one_issuer_of_the_metadata() {
         assert_eq!(parameter(&location, "iss").as_deref(), Some(PUBLIC), "{location}");
     }
 }
+
+/// Whoever asks without end is answered no more for a while, and nobody else is held up by it (spec.md G-46).
+#[test]
+fn a_flood_of_authorization_requests_holds_up_its_own_address_only() {
+    let facade = Facade::start();
+    let ask = |address: &str| {
+        let mut browser = facade.browser();
+        let ask = browser.visit(&Facade::query(&[("client_id", "nobody")])).line("X-Forwarded-For", address);
+        browser.send(ask)
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                for _ in 0..300 {
+                    let answer = ask("198.51.100.7");
+                    assert_eq!(answer.status, 400, "{}", answer.text());
+                }
+            });
+        }
+    });
+    let refused = ask("198.51.100.7");
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    let seconds = refused.line("retry-after").and_then(|line| line.parse::<u64>().ok());
+    assert!(seconds.is_some_and(|seconds| seconds <= 600), "{seconds:?}");
+    assert_eq!(refused.line("content-type"), Some("text/html; charset=utf-8"), "a person reads why");
+    assert_eq!(ask("198.51.100.8").status, 400, "its neighbour is listened to");
+    facade.serves();
+}

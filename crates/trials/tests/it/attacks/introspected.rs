@@ -36,6 +36,9 @@ impl Scene {
                 pen.json(r#"{"active":false}"#);
                 return true;
             };
+            if person == "busy" {
+                std::thread::sleep(Duration::from_secs(1));
+            }
             let good = json!({
                 "active": true, "sub": person, "client_id": "agent", "aud": format!("{BASE}/mcp/{server}"),
                 "scope": "mcp:read", "exp": SystemClock.now().as_unix() + 3000, "groups": ["people"],
@@ -160,4 +163,24 @@ fn aa_29_what_goes_on_under_a_token_ends_when_its_issuer_takes_it_back() {
         assert!(!heard.lines().contains("-at-new"), "{}", heard.lines());
     }
     assert!(!scene.gate.log().contains("-at-new"));
+}
+
+/// A client whose requests come all at once asks its issuer once when the last answer has grown old, not once for each.
+#[test]
+fn of_many_requests_with_one_token_one_asks_its_issuer() {
+    let scene = Scene::start();
+    let call = || scene.gate.bearer("busy-at-new".to_owned()).call("/mcp/new", "echo", "{}").status;
+    for asked in 1..=2 {
+        std::thread::scope(|threads| {
+            let calls: Vec<_> = (0..12).map(|_| threads.spawn(call)).collect();
+            for call in calls {
+                assert_eq!(call.join().unwrap(), 200);
+            }
+        });
+        let heard = scene.issuer.heard();
+        assert_eq!(heard.iter().filter(|heard| heard.path() == "/introspect").count(), asked);
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    scene.change("busy-at-new", json!({ "active": false }));
+    assert_eq!(call(), 401);
 }

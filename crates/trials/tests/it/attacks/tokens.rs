@@ -85,6 +85,29 @@ fn aa_40_what_was_revoked_stays_so_after_a_release_and_a_restart() {
 }
 
 #[test]
+fn aa_40_what_was_revoked_and_released_while_no_gate_ran_stays_revoked() {
+    let mut scene = Scene::start();
+    let audience = format!("{BASE}/mcp/new");
+    let issued = SystemClock.now().as_unix() - 30;
+    let held = |scene: &Scene, name: &str| {
+        scene.issuer.token(name, &audience, json!({ "iat": issued, "exp": issued + 600 }))
+    };
+    let (stolen, bobs) = (held(&scene, "ann"), held(&scene, "bob"));
+    assert_eq!(scene.status(stolen.clone()), 200);
+    scene.gate.stop();
+    let issuer = scene.issuer.name();
+    for verb in ["revoke", "release"] {
+        let (code, said) = respond(&scene.gate, &[verb, "--person", "ann", "--issuer", issuer.as_str()]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    scene.gate.restart();
+    assert_eq!(scene.status(stolen), 401, "what was held before");
+    let fresh = || scene.issuer.token("ann", &audience, json!({}));
+    eventually("what is issued a second later lets them in", || (scene.status(fresh()) == 200).then_some(()));
+    assert_eq!(scene.status(bobs), 200, "the honest neighbour");
+}
+
+#[test]
 fn aa_01_a_stranger_is_told_where_tokens_come_from() {
     let scene = Scene::start();
     for path in ["/mcp/new", "/mcp/old", "/mcp"] {

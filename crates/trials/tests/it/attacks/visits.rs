@@ -116,3 +116,38 @@ fn ii_02_an_error_sends_nobody_anywhere_unless_the_server_may_ask() {
     assert!(refused.code().is_some_and(|code| code != VISIT), "{}", refused.text());
     assert!(!refused.text().contains("login.example.com"), "{}", refused.text());
 }
+
+/// Where servers ask for addresses to be opened by a question, an error that names some is an error and no more.
+#[test]
+fn ii_02_an_error_of_todays_servers_names_no_addresses() {
+    let up = Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        let data = json!({ "elicitations": [visit(GOOD)], "url": "https://10.0.0.1/" });
+        let data = if heard.tool() == "bare" { Value::Null } else { data };
+        let code = if heard.tool() == "honest" { -32602 } else { VISIT };
+        let error = json!({ "code": code, "message": "open it", "data": data });
+        pen.json(&format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, heard.id()));
+        true
+    });
+    let gate = Gate::start(&up.config("up", MAY_ASK));
+    let call = |path: &str, tool: &str| {
+        let params = format!(r#""name":"{tool}","arguments":{{}}"#);
+        gate.client().modern_declaring(path, "tools/call", &params, SHOWS_URLS).send()
+    };
+    for (path, tool) in [("/mcp/up", "go"), ("/mcp", "up__go"), ("/mcp/up", "bare")] {
+        let error = call(path, tool).json()["error"].clone();
+        assert_eq!(error, json!({ "code": -32603, "message": "open it" }), "{path}");
+    }
+    assert_eq!(
+        call("/mcp/up", "honest").json()["error"]["data"]["url"],
+        "https://10.0.0.1/",
+        "data of its own"
+    );
+    eventually("it is on record", || {
+        let all = entries(&gate);
+        let refused = of_kind(&all, "request.refused");
+        refused.iter().any(|entry| entry["method"] == "elicitation/create").then_some(())
+    });
+}
