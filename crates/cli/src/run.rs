@@ -116,7 +116,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         authenticator: ArcSwap::from_pointee(admission.authenticator),
         names: ArcSwap::from_pointee(names(config, address)),
         pages: ArcSwap::from_pointee(admission.pages),
-        proxies: ArcSwap::from_pointee(proxies(config)),
+        proxies: watch::Sender::new(proxies(config)),
     });
     let only_proxies = !address.ip().is_loopback() && tls.is_none();
     gate.recorder().configured(&Caller::local_owner(), config.servers.len());
@@ -396,7 +396,7 @@ impl Reload {
         self.gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
         self.door.authenticator.store(Arc::new(admission.authenticator));
         self.door.pages.store(Arc::new(admission.pages));
-        self.door.proxies.store(Arc::new(proxies(config)));
+        self.door.proxies.send_replace(proxies(config));
         self.door.names.store(Arc::new(names(config, self.address)));
         if let Some((fresh, now)) = tls {
             now.store(fresh);

@@ -12,6 +12,7 @@ use bartizan_mcp::{Refusal, code, headers};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header, uri::Authority};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 pub use serving::{Listening, serve};
 
@@ -32,8 +33,8 @@ pub struct Door {
     pub names: ArcSwap<Names>,
     /// Who answers beside the MCP endpoints.
     pub pages: ArcSwap<Vec<Arc<dyn Pages>>>,
-    /// The proxies that say truly who is behind them.
-    pub proxies: ArcSwap<Proxies>,
+    /// The proxies that say truly who is behind them. A connection of one that is declared no more is cut.
+    pub proxies: watch::Sender<Proxies>,
 }
 
 /// Proxies in front of us that are believed about who is behind them: by which address, and over TLS.
@@ -230,7 +231,7 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
     if let Err(text) = check_host(&names, &head.headers, head.uri.authority()) {
         return refuse(421, text);
     }
-    let sender = peer.sender(&door.proxies.load(), &head.headers);
+    let sender = peer.sender(&door.proxies.borrow(), &head.headers);
     let Some(target) = target_of(head.uri.path()) else {
         return Ok(Admitted::Visit(Box::new(Visit { head, sender, body })));
     };

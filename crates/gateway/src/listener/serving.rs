@@ -66,7 +66,7 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
         };
         // A socket on `[::]` has IPv4 peers in IPv6's clothes.
         let address = peer.ip().to_canonical();
-        let is_proxy = door.proxies.load().include(&address);
+        let is_proxy = door.proxies.borrow().include(&address);
         if listening.only_proxies && !is_proxy {
             tracing::warn!(%peer, "refused: plain HTTP is for the declared proxies only");
             continue;
@@ -80,7 +80,13 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
         let (gate, door, stop) = (Arc::clone(&gate), Arc::clone(&door), stop.clone());
         connections.spawn(async move {
             let _held = (slot, place);
-            connection(tcp, address, tls, gate, door, stop).await;
+            let mut proxies = door.proxies.subscribe();
+            tokio::select! {
+                () = connection(tcp, address, tls, gate, door, stop) => {}
+                _ = proxies.wait_for(|now| !now.include(&address)), if is_proxy => {
+                    tracing::warn!(%peer, "hung up on: it is a declared proxy no more");
+                }
+            }
         });
     }
     drop(listening.socket);
