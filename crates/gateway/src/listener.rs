@@ -1,10 +1,12 @@
 //! Who may come in, and how fast.
 
 mod serving;
+mod streams;
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -20,7 +22,7 @@ use crate::{
     Target,
     authenticator::{Authenticator, Shown},
     body::Body,
-    limits::HEAD_BYTES,
+    limits::{HEAD_BYTES, HTTP2_IDLE, WRITE_WAIT},
     pages::{Pages, Visit},
     respond::{self, Answer},
 };
@@ -35,6 +37,23 @@ pub struct Door {
     pub pages: ArcSwap<Vec<Arc<dyn Pages>>>,
     /// The proxies that say truly who is behind them. A connection of one that is declared no more is cut.
     pub proxies: watch::Sender<Proxies>,
+    /// How patient it is with connections that begin.
+    pub waits: ArcSwap<Waits>,
+}
+
+/// How long a client may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// While an answer waits for it, of which it takes no byte; of HTTP/2 that of one stream.
+    pub write: Duration,
+    /// While nothing is under way on its HTTP/2 connection.
+    pub idle: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { write: WRITE_WAIT, idle: HTTP2_IDLE }
+    }
 }
 
 /// Proxies in front of us that are believed about who is behind them: by which address, and over TLS.

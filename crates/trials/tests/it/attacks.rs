@@ -62,3 +62,4 @@ mod tls;
 mod tokens;
 mod vault;
 mod visits;
+mod windows;
