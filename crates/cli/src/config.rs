@@ -23,6 +23,7 @@ use std::{
 };
 
 use bartizan_egress::TlsOptions;
+use bartizan_gateway::limits::{HTTP2_IDLE, WRITE_WAIT};
 use bartizan_model::ServerName;
 use bartizan_oauth::outbound::CredentialConfig;
 use ipnet::IpNet;
@@ -96,6 +97,11 @@ pub struct ServerConfig {
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call: `https://chat.example.com`.
     pub allowed_origins: Vec<String>,
+    /// How long a client may take nothing of an answer that waits for it, in seconds, 1 to 3600. Then its connection is closed,
+    /// or of HTTP/2 the stream.
+    pub write_timeout_s: u64,
+    /// How long an HTTP/2 connection may stay on which nothing is under way, in seconds, 1 to 3600.
+    pub idle_timeout_s: u64,
 }
 
 impl Default for ServerConfig {
@@ -109,6 +115,8 @@ impl Default for ServerConfig {
             client_certs_from_proxies: false,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            write_timeout_s: WRITE_WAIT.as_secs(),
+            idle_timeout_s: HTTP2_IDLE.as_secs(),
         }
     }
 }
@@ -279,6 +287,12 @@ impl Config {
         {
             found.push("[server] public_url must be an http or https URL".into());
         }
+        let (write, idle) = (self.server.write_timeout_s, self.server.idle_timeout_s);
+        for (name, seconds) in [("write_timeout_s", write), ("idle_timeout_s", idle)] {
+            if !(1..=3600).contains(&seconds) {
+                found.push(format!("[server] {name} is 1 to 3600"));
+            }
+        }
         for origin in &self.server.allowed_origins {
             let is_origin = Url::parse(origin).is_ok_and(|u| u.origin().ascii_serialization() == *origin);
             if !is_origin {
@@ -405,6 +419,10 @@ mod tests {
         assert!(problems(&format!("{GOOD}frobnicate = 1\n"))[0].contains("frobnicate"));
         assert!(problems("[[servers]]\nname = \"Big\"\ncommand = [\"x\"]\n")[0].contains("1 to 32"));
         assert!(problems("[serve]\n")[0].contains("serve"));
+        for name in ["write_timeout_s", "idle_timeout_s"] {
+            assert!(problems(&format!("[server]\n{name} = 0\n{GOOD}"))[0].contains(name));
+            assert!(problems(&format!("[server]\n{name} = 4000\n{GOOD}"))[0].contains(name));
+        }
     }
 
     #[test]

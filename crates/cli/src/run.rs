@@ -12,7 +12,7 @@ use anyhow::Context;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bartizan_gateway::{
     Gate, catalog, legacy,
-    listener::{Door, Listening, Names, Proxies, serve},
+    listener::{Door, Listening, Names, Proxies, Waits, serve},
 };
 use bartizan_model::{Caller, Clock, Secret, SystemClock};
 use bartizan_oauth::{
@@ -116,7 +116,8 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         authenticator: ArcSwap::from_pointee(admission.authenticator),
         names: ArcSwap::from_pointee(names(config, address)),
         pages: ArcSwap::from_pointee(admission.pages),
-        proxies: ArcSwap::from_pointee(proxies(config)),
+        proxies: watch::Sender::new(proxies(config)),
+        waits: ArcSwap::from_pointee(waits(config)),
     });
     let only_proxies = !address.ip().is_loopback() && tls.is_none();
     gate.recorder().configured(&Caller::local_owner(), config.servers.len());
@@ -223,6 +224,13 @@ fn proxies(config: &Config) -> Proxies {
     Proxies {
         networks: config.server.trusted_proxies.clone(),
         show_certificates: config.server.client_certs_from_proxies,
+    }
+}
+
+fn waits(config: &Config) -> Waits {
+    Waits {
+        write: Duration::from_secs(config.server.write_timeout_s),
+        idle: Duration::from_secs(config.server.idle_timeout_s),
     }
 }
 
@@ -396,7 +404,8 @@ impl Reload {
         self.gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
         self.door.authenticator.store(Arc::new(admission.authenticator));
         self.door.pages.store(Arc::new(admission.pages));
-        self.door.proxies.store(Arc::new(proxies(config)));
+        self.door.proxies.send_replace(proxies(config));
+        self.door.waits.store(Arc::new(waits(config)));
         self.door.names.store(Arc::new(names(config, self.address)));
         if let Some((fresh, now)) = tls {
             now.store(fresh);

@@ -18,8 +18,11 @@ pub const HEAD_WAIT: Duration = Duration::from_secs(10);
 pub const BODY_WAIT: Duration = Duration::from_secs(30);
 /// How long the rest of a request may take that was refused before it was read.
 pub const UNREAD_WAIT: Duration = Duration::from_secs(5);
-/// How long a client may take no byte of an answer that waits for it.
+/// How long a client may take no byte of an answer that waits for it, unless configured otherwise.
 pub const WRITE_WAIT: Duration = Duration::from_secs(30);
+/// How long an HTTP/2 connection may stay on which nothing is under way, unless configured otherwise. One of HTTP/1.1 has
+/// [`HEAD_WAIT`] for its next request.
+pub const HTTP2_IDLE: Duration = Duration::from_secs(60);
 /// Connections at once.
 pub const CONNECTIONS: usize = 8192;
 /// Connections at once from one address that is not loopback.

@@ -1,10 +1,12 @@
 //! Who may come in, and how fast.
 
 mod serving;
+mod streams;
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -12,6 +14,7 @@ use bartizan_mcp::{Refusal, code, headers};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header, uri::Authority};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 pub use serving::{Listening, serve};
 
@@ -19,7 +22,7 @@ use crate::{
     Target,
     authenticator::{Authenticator, Shown},
     body::Body,
-    limits::HEAD_BYTES,
+    limits::{HEAD_BYTES, HTTP2_IDLE, WRITE_WAIT},
     pages::{Pages, Visit},
     respond::{self, Answer},
 };
@@ -32,8 +35,25 @@ pub struct Door {
     pub names: ArcSwap<Names>,
     /// Who answers beside the MCP endpoints.
     pub pages: ArcSwap<Vec<Arc<dyn Pages>>>,
-    /// The proxies that say truly who is behind them.
-    pub proxies: ArcSwap<Proxies>,
+    /// The proxies that say truly who is behind them. A connection of one that is declared no more is cut.
+    pub proxies: watch::Sender<Proxies>,
+    /// How patient it is with connections that begin.
+    pub waits: ArcSwap<Waits>,
+}
+
+/// How long a client may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// While an answer waits for it, of which it takes no byte; of HTTP/2 that of one stream.
+    pub write: Duration,
+    /// While nothing is under way on its HTTP/2 connection.
+    pub idle: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { write: WRITE_WAIT, idle: HTTP2_IDLE }
+    }
 }
 
 /// Proxies in front of us that are believed about who is behind them: by which address, and over TLS.
@@ -230,7 +250,7 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
     if let Err(text) = check_host(&names, &head.headers, head.uri.authority()) {
         return refuse(421, text);
     }
-    let sender = peer.sender(&door.proxies.load(), &head.headers);
+    let sender = peer.sender(&door.proxies.borrow(), &head.headers);
     let Some(target) = target_of(head.uri.path()) else {
         return Ok(Admitted::Visit(Box::new(Visit { head, sender, body })));
     };

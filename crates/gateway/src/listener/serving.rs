@@ -6,14 +6,15 @@ use std::{
     io,
     net::{IpAddr, Ipv6Addr},
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, header};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -22,15 +23,15 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Door, Peer};
+use super::{
+    Door, Peer,
+    streams::{Carried, Pauses, Streams},
+};
 use crate::{
     Gate,
     body::Body,
     exchange::exchange,
-    limits::{
-        CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT, HTTP2_STREAMS,
-        WRITE_WAIT,
-    },
+    limits::{CONNECTIONS, CONNECTIONS_PER_ADDRESS, DRAIN, HEAD_BYTES, HEAD_LINES, HEAD_WAIT, HTTP2_STREAMS},
     upstream::stdio::lock,
 };
 
@@ -60,13 +61,13 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
             Err(error) => {
                 // Out of file descriptors, most likely: others must end before more can begin.
                 tracing::warn!(%error, "a connection was not accepted");
-                sleep(std::time::Duration::from_millis(50)).await;
+                sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
         // A socket on `[::]` has IPv4 peers in IPv6's clothes.
         let address = peer.ip().to_canonical();
-        let is_proxy = door.proxies.load().include(&address);
+        let is_proxy = door.proxies.borrow().include(&address);
         if listening.only_proxies && !is_proxy {
             tracing::warn!(%peer, "refused: plain HTTP is for the declared proxies only");
             continue;
@@ -80,7 +81,13 @@ pub async fn serve(listening: Listening, gate: Arc<Gate>, door: Arc<Door>, mut s
         let (gate, door, stop) = (Arc::clone(&gate), Arc::clone(&door), stop.clone());
         connections.spawn(async move {
             let _held = (slot, place);
-            connection(tcp, address, tls, gate, door, stop).await;
+            let mut proxies = door.proxies.subscribe();
+            tokio::select! {
+                () = connection(tcp, address, tls, gate, door, stop) => {}
+                _ = proxies.wait_for(|now| !now.include(&address)), if is_proxy => {
+                    tracing::warn!(%peer, "hung up on: it is a declared proxy no more");
+                }
+            }
         });
     }
     drop(listening.socket);
@@ -148,7 +155,8 @@ async fn connection(
     stop: watch::Receiver<bool>,
 ) {
     let _ = tcp.set_nodelay(true);
-    let io = Patient { inner: tcp, waiting: None };
+    let (waits, pauses) = (**door.waits.load(), Pauses::default());
+    let io = Patient { inner: tcp, wait: waits.write, waiting: None, pauses: Arc::clone(&pauses) };
     let Some(tls) = tls else {
         let peer = Peer { address, is_tls: false, certificate: None };
         return http1(TokioIo::new(io), gate, door, peer, stop).await;
@@ -159,7 +167,7 @@ async fn connection(
     let leaf = session.peer_certificates().and_then(<[_]>::first);
     let peer = Peer { address, is_tls: true, certificate: leaf.map(|leaf| Arc::from(leaf.as_ref())) };
     if session.alpn_protocol() == Some(b"h2") {
-        http2(TokioIo::new(stream), gate, door, peer, stop).await;
+        http2(TokioIo::new(stream), gate, door, peer, Streams::new(waits, pauses), stop).await;
     } else {
         http1(TokioIo::new(stream), gate, door, peer, stop).await;
     }
@@ -210,6 +218,7 @@ async fn http2<I>(
     gate: Arc<Gate>,
     door: Arc<Door>,
     peer: Peer,
+    streams: Streams,
     mut stop: watch::Receiver<bool>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -217,26 +226,39 @@ async fn http2<I>(
     let service = service_fn(move |request: Request<Incoming>| {
         let (gate, door, peer) = (Arc::clone(&gate), Arc::clone(&door), peer.clone());
         let request = request.map(Body::new);
-        async move { Ok::<_, std::convert::Infallible>(exchange(&gate, &door, request, &peer).await) }
+        async move {
+            let answer = exchange(&gate, &door, request, &peer).await;
+            Ok::<_, std::convert::Infallible>(answer.map(Carried::new))
+        }
     });
-    let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let serving = hyper::server::conn::http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
-        .keep_alive_interval(std::time::Duration::from_secs(30))
+        .keep_alive_interval(Duration::from_secs(30))
         .serve_connection(io, service);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => return,
-        _ = stop.wait_for(|s| *s) => serving.as_mut().graceful_shutdown(),
+        () = streams.untaken() => return,
+        () = streams.idle() => {}
+        _ = stop.wait_for(|s| *s) => {}
     }
-    let _ = serving.await;
+    serving.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = serving => {}
+        () = streams.untaken() => {}
+        // It was asked to go (GOAWAY), and has no reason to stay.
+        () = streams.idle() => {}
+    }
 }
 
-/// A connection whose peer must take what is written within [`WRITE_WAIT`] (attacks.md PH-20).
+/// A connection whose peer must take something of what is written within `wait` (attacks.md PH-20).
 struct Patient<I> {
     inner: I,
+    wait: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    pauses: Pauses,
 }
 
 impl<I> Patient<I> {
@@ -245,9 +267,10 @@ impl<I> Patient<I> {
             self.waiting = None;
             return polled;
         }
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_WAIT)));
+        self.pauses.fetch_add(1, Ordering::Relaxed);
+        let wait = self.wait;
+        let waiting =
+            self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + wait)));
         match waiting.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

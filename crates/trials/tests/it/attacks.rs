@@ -63,3 +63,4 @@ mod tls;
 mod tokens;
 mod vault;
 mod visits;
+mod windows;

@@ -47,7 +47,7 @@ impl Authority {
     }
 
     /// A connection to `gate` that speaks `protocol`, with the client certificate `shown`.
-    async fn connect(&self, gate: &Gate, protocol: &str, shown: Option<&str>) -> TlsStream<TcpStream> {
+    pub async fn connect(&self, gate: &Gate, protocol: &str, shown: Option<&str>) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.at("ca.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -70,7 +70,8 @@ impl Authority {
     }
 }
 
-fn tls(authority: &Authority) -> String {
+/// `[server]` with the certificate of `authority` in its place; more lines of it may follow.
+pub fn tls(authority: &Authority) -> String {
     let at = |name: &str| authority.at(name).display().to_string();
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ cert = {:?}, key = {:?}, client_ca = {:?} }}\n",
