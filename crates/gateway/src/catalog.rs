@@ -16,12 +16,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    digest,
+};
 use bartizan_mcp::{
     Splice,
     json::{Value, quote},
 };
-use bartizan_model::CallerKey;
+use bartizan_model::{CallerKey, Entropy};
 use bartizan_shield::{Catalogue, Shield, Verdict, drift::Definition};
 use bartizan_store::{
     Digest, Keeper,
@@ -54,7 +57,8 @@ pub struct Catalog {
     /// What every server offers, at one version of the pins: for look-alikes (attacks.md PO-05, PO-10).
     offered: Mutex<Option<(u64, Arc<Catalogue>)>>,
     contracts: Contracts,
-    judged: Mutex<HashMap<[u8; 32], Judged>>,
+    recognition: Recognition,
+    judged: Mutex<HashMap<Recognised, Judged>>,
 }
 
 struct Judged {
@@ -85,13 +89,19 @@ pub struct Withheld {
 
 impl Catalog {
     /// A catalog over `keeper`'s pins, whose definitions `shield` judges.
-    pub fn new(keeper: Arc<Keeper>, shield: Arc<ArcSwap<Shield>>, recorder: Arc<Recorder>) -> Self {
+    pub fn new(
+        keeper: Arc<Keeper>,
+        shield: Arc<ArcSwap<Shield>>,
+        recorder: Arc<Recorder>,
+        entropy: &dyn Entropy,
+    ) -> Self {
         Self {
             keeper,
             shield,
             recorder,
             offered: Mutex::default(),
             contracts: Contracts::default(),
+            recognition: Recognition::new(entropy),
             judged: Mutex::default(),
         }
     }
@@ -133,13 +143,12 @@ impl Catalog {
         list: Value<'_>,
         is_whole: bool,
     ) -> Result<List, PinError> {
-        let key = digest_of(server, caller, kind, is_whole, list.text());
+        let key = self.recognition.of(server, caller, kind, is_whole, list.text());
         let version = self.keeper.approved().version();
-        if let Some(judged) = lock(&self.judged).get(&key)
-            && judged.version == version
-            && judged.at.elapsed() < REMEMBER
-        {
-            return Ok(judged.list.clone());
+        let is_good = |judged: &&Judged| judged.version == version && judged.at.elapsed() < REMEMBER;
+        let known = |key| Some(lock(&self.judged).get(key).filter(is_good)?.list.clone());
+        if let Some(list) = key.as_ref().and_then(known) {
+            return Ok(list);
         }
         let entries: Vec<_> = list.elements().map(Value::text).collect();
         let withheld: Arc<[Withheld]> = match pinned_kind(server, kind) {
@@ -162,7 +171,7 @@ impl Catalog {
         if judged.len() >= REMEMBERED {
             judged.clear();
         }
-        judged.insert(key, Judged { version, at: Instant::now(), list: list.clone() });
+        judged.extend(key.map(|key| (key, Judged { version, at: Instant::now(), list: list.clone() })));
         Ok(list)
     }
 
@@ -357,19 +366,39 @@ fn lasting(kind: Kind, raw: &str) -> Cow<'_, str> {
     splice.finish().into()
 }
 
-fn digest_of(
-    server: &Server,
-    caller: &CallerKey,
-    kind: DefinitionKind,
-    is_whole: bool,
-    list: &str,
-) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in [server.settings().fingerprint.as_bytes(), caller.as_bytes(), kind.method().as_bytes()] {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
+/// What lists that were judged are recognised by: GMAC (NIST SP 800-38D), under a key that only this process has and with one
+/// nonce for all. Its tags are kept and shown to nobody, so that nobody can make two lists that share one; and it reads ten bytes in
+/// the time in which a digest reads one.
+struct Recognition(LessSafeKey);
+
+/// Whose list it is and how it was asked for, by digest, and what it says, by tag.
+type Recognised = ([u8; 32], [u8; 16]);
+
+impl Recognition {
+    fn new(entropy: &dyn Entropy) -> Self {
+        let mut key = [0; 32];
+        entropy.fill(&mut key);
+        let key = UnboundKey::new(&AES_256_GCM, &key).expect("the key has the length of the algorithm");
+        Self(LessSafeKey::new(key))
     }
-    context.update(&[u8::from(is_whole)]);
-    context.update(list.as_bytes());
-    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
+
+    fn of(
+        &self,
+        server: &Server,
+        caller: &CallerKey,
+        kind: DefinitionKind,
+        is_whole: bool,
+        list: &str,
+    ) -> Option<Recognised> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in [server.settings().fingerprint.as_bytes(), caller.as_bytes(), kind.method().as_bytes()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.update(&[u8::from(is_whole)]);
+        let whose = context.finish().as_ref().first_chunk().copied()?;
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(list.as_bytes()), &mut []).ok()?;
+        Some((whose, tag.as_ref().first_chunk().copied()?))
+    }
 }

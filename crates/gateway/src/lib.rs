@@ -159,7 +159,12 @@ impl Gate {
             fleet: ArcSwap::default(),
             sessions: Sessions::new(Arc::clone(&sealer)),
             handles: Handles::new(sealer, Arc::clone(&clock)),
-            catalog: Arc::new(Catalog::new(keeper, Arc::clone(&shield), Arc::clone(&recorder))),
+            catalog: Arc::new(Catalog::new(
+                keeper,
+                Arc::clone(&shield),
+                Arc::clone(&recorder),
+                entropy.as_ref(),
+            )),
             policy,
             quotas: Quotas::default(),
             recorder,

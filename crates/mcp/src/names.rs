@@ -318,29 +318,48 @@ static PLACES: [&Place; 19] = [
 ];
 
 /// Every name there is, by its length.
-static NAMES: LazyLock<Vec<Vec<&'static str>>> = LazyLock::new(|| {
-    let mut names: Vec<Vec<&'static str>> = Vec::new();
+static NAMES: LazyLock<Vec<Names>> = LazyLock::new(|| {
+    let mut names: Vec<Names> = Vec::new();
     for name in PLACES.iter().flat_map(|place| place.names) {
         if names.len() <= name.len() {
-            names.resize(name.len() + 1, Vec::new());
+            names.resize_with(name.len() + 1, Names::default);
         }
-        match names.get_mut(name.len()) {
-            Some(known) if !known.contains(name) => known.push(name),
-            _ => {}
+        if let Some(known) = names.get_mut(name.len()).filter(|known| !known.names.contains(name)) {
+            let [firsts, lasts] = ends(name.as_bytes());
+            known.firsts |= firsts;
+            known.lasts |= lasts;
+            known.names.push(name);
         }
     }
     names
 });
 
+/// The names of one length.
+#[derive(Default)]
+struct Names {
+    names: Vec<&'static str>,
+    /// Their first and their last bytes, as bits of [`ends`]: most keys are none of them by these alone.
+    firsts: u32,
+    lasts: u32,
+}
+
+/// One bit each for the first and for the last byte of a key, whatever their letter case.
+fn ends(key: &[u8]) -> [u32; 2] {
+    [key.first(), key.last()].map(|byte| byte.map_or(0, |byte| 1 << (byte & 31)))
+}
+
 /// Whether `key` looks like a name of the protocol and is none. Asked of every key of every message, wherever it stands, so that
 /// the few messages that hold such a key are the only ones whose places are looked at.
 pub(crate) fn is_odd(key: &[u8]) -> bool {
     if key.is_ascii() {
-        let first = key.first().map(u8::to_ascii_lowercase);
-        let known = NAMES.get(key.len()).map_or(&[][..], Vec::as_slice);
-        return known.iter().map(|name| name.as_bytes()).any(|name| {
-            name.first().map(u8::to_ascii_lowercase) == first && name != key && name.eq_ignore_ascii_case(key)
-        });
+        let Some(known) = NAMES.get(key.len()) else { return false };
+        let [first, last] = ends(key);
+        if known.firsts & first == 0 || known.lasts & last == 0 {
+            return false;
+        }
+        let mut names = known.names.iter().map(|name| name.as_bytes());
+        return names
+            .any(|name| ends(name) == [first, last] && name != key && name.eq_ignore_ascii_case(key));
     }
     let longest = NAMES.len().saturating_sub(1);
     // ſ and K are the two letters outside ASCII that fold into it; they take up to three bytes for one.
@@ -348,7 +367,9 @@ pub(crate) fn is_odd(key: &[u8]) -> bool {
         return false;
     };
     let folded = folded(key);
-    NAMES.get(folded.len()).is_some_and(|known| known.iter().any(|name| name.eq_ignore_ascii_case(&folded)))
+    NAMES
+        .get(folded.len())
+        .is_some_and(|known| known.names.iter().any(|name| name.eq_ignore_ascii_case(&folded)))
 }
 
 /// Whether `message` has, where the protocol gives the keys, one that only looks like a name of that place.
