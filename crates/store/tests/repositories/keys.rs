@@ -1,6 +1,6 @@
 //! Keys of persons: made at need, changed while gates run, and destroyed.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{cell::RefCell, fs, path::Path, sync::Arc, time::Duration};
 
 use bartizan_model::{Secret, SeededEntropy};
 use bartizan_store::{
@@ -418,6 +418,50 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
         gate.sealer.adopt(&file.read().await.unwrap()).unwrap();
         assert!(gate.sealer.open(&[b"cursor"], &cursor).is_none());
         assert_eq!(gate.opens("late").await, [true; 5]);
+    })
+    .await;
+}
+
+/// Stopped after the new keys seal and before the rows are sealed again: gates and commands that change the key file meanwhile
+/// must not destroy the key that most rows are under, were it retired a day ago.
+#[tokio::test]
+async fn a_rotation_that_was_stopped_is_finished_days_later_and_nothing_is_lost() {
+    each(async |bench| {
+        let place = Place::new();
+        let file = place.keys(1);
+        let keys = file.open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 2), None).await;
+        desk.furnish("ann").await;
+        desk.vault.add("API_KEY", &Secret::new("s3cret".to_owned()), at(0)).await.unwrap();
+        let seen = RefCell::new(Vec::new());
+        {
+            let rotation = desk.rotation(&file, false);
+            let (only, mut note) = (only(&file), |progress| seen.borrow_mut().push(progress));
+            let mut running = std::pin::pin!(rotation.run(&only, at(10), &mut note));
+            while !seen.borrow().contains(&Progress::Promoted) {
+                assert!(!futures_step(running.as_mut()).await);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let days_later = at(10 + 3 * 24 * 60 * 60);
+        let left = file.read().await.unwrap();
+        assert!(left.rotating().is_some() && !left.has_expired(days_later), "no gate tidies up after it");
+        // Somebody is erased, say.
+        let changed = file.change(days_later, |_, _| {}).await.unwrap();
+        assert_eq!(changed.older(), 1);
+        desk.sealer.adopt(&changed).unwrap();
+        assert_eq!(desk.opens("ann").await, [true; 5]);
+
+        desk.rotation(&file, false).run(&only(&file), days_later, &mut |_| {}).await.unwrap();
+        assert_eq!(desk.opens("ann").await, [true; 5]);
+        assert_eq!(desk.vault.read("API_KEY").await.unwrap().reveal(), "s3cret");
+        let ended = file.read().await.unwrap();
+        assert!(ended.has_expired(days_later), "now it can go");
+        let tidied = file.change(days_later, |_, _| {}).await.unwrap();
+        assert_eq!(tidied.older(), 0);
+        desk.sealer.adopt(&tidied).unwrap();
+        assert_eq!(desk.opens("ann").await, [true; 5]);
+        assert_eq!(desk.vault.read("API_KEY").await.unwrap().reveal(), "s3cret");
     })
     .await;
 }
