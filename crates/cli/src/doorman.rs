@@ -54,7 +54,7 @@ use reception::Reception;
 /// DPoP proofs that are remembered at once: at two minutes each, over sixteen hundred a second, and over a hundred for one key.
 const PROOFS: usize = 200_000;
 /// The longest that a token can live: the most that `max_token_lifetime_s` may say.
-const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const LONGEST_TOKEN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The longest that something can come of a sign-in: a browser stays signed in for 30 days at most, and what is granted there
 /// lasts 366.
 const LONGEST_SIGN_IN: Duration = Duration::from_secs(400 * 24 * 60 * 60);

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bartizan_model::Timestamp;
 
 pub use stored::StoredGrants;
-pub(crate) use stored::{parts, with_mark};
+pub(crate) use stored::{parts, revoke, with_mark};
 
 use crate::{DatabaseError, Digest};
 

@@ -278,7 +278,7 @@ impl Grants for StoredGrants {
                 at: now,
                 until,
             };
-            write(&mut transaction, &revocation).await?;
+            revoke(&mut transaction, &revocation).await?;
         }
         transaction.commit().await?;
         Ok(ended)
@@ -309,7 +309,7 @@ impl Grants for StoredGrants {
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), DatabaseError> {
         let mut database = self.database.pool().acquire().await?;
-        write(&mut database, revocation).await?;
+        revoke(&mut database, revocation).await?;
         Ok(())
     }
 
@@ -358,7 +358,8 @@ impl Grants for StoredGrants {
     }
 }
 
-async fn write(database: &mut AnyConnection, revocation: &Revocation) -> Result<(), sqlx::Error> {
+/// Notes a revocation. One that is there already is made none the shorter by it.
+pub(crate) async fn revoke(database: &mut AnyConnection, revocation: &Revocation) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO revocations (kind, issuer, name, at, until) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (kind, issuer, name) DO UPDATE SET \

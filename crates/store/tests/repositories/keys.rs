@@ -13,7 +13,7 @@ use bartizan_store::{
     bundles::Taken,
     consents::{Consent, Given},
     erase,
-    grants::{FreshToken, Grant, RevokedKind},
+    grants::{FreshToken, Grant, Revocation, RevokedKind},
     links::{self, Account},
     reseal::{Only, Progress, Rotation, RotationError},
     signing::SigningKey,
@@ -295,6 +295,47 @@ async fn an_erased_person_opens_nowhere_and_everybody_else_does() {
         assert!(erase::erase(&later.database, ISSUER, "ann", at(7), DAY).await.unwrap().is_nothing());
         later.furnish("ann").await;
         assert_eq!(later.opens("ann").await, [true; 5]);
+    })
+    .await;
+}
+
+/// Tokens of issuers of the operator's may live for weeks: whoever was revoked for as long as that is not let in sooner by being
+/// erased, nor keeps a role.
+#[tokio::test]
+async fn an_erasure_makes_no_revocation_shorter_and_leaves_no_role() {
+    each(async |bench| {
+        let keys = Place::new().keys(1).open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 2), None).await;
+        let revoked = |at, until| Revocation {
+            kind: RevokedKind::Subject,
+            issuer: ISSUER.to_owned(),
+            name: "ann".to_owned(),
+            at,
+            until,
+        };
+        desk.grants.revoke(&revoked(at(3), at(2_592_000))).await.unwrap();
+        let (issuer, by) = (ISSUER.to_owned(), "ada".to_owned());
+        let held = |subject: &str| Held {
+            role: "operator".to_owned(),
+            issuer: issuer.clone(),
+            subject: subject.to_owned(),
+            by: by.clone(),
+            at: at(0),
+            until: at(9000),
+        };
+        desk.admins.grant(&held("ann")).await.unwrap();
+        desk.admins.grant(&held("bob")).await.unwrap();
+        let erased = erase::erase(&desk.database, ISSUER, "ann", at(5), DAY).await.unwrap();
+        assert_eq!(erased.other, 1, "the role");
+        let days_later = at(3 * 86_400);
+        let known = desk.grants.revocations(at(0), days_later).await.unwrap();
+        assert_eq!(
+            known,
+            [revoked(at(5), at(2_592_000))],
+            "what was issued until now, for as long as before"
+        );
+        assert!(desk.admins.of(ISSUER, "ann", at(6)).await.unwrap().is_empty());
+        assert_eq!(desk.admins.of(ISSUER, "bob", at(6)).await.unwrap(), ["operator"]);
     })
     .await;
 }
