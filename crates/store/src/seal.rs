@@ -59,8 +59,10 @@ pub enum KeyError {
     /// Others can read the file.
     #[error("the key file {0} must belong to you and be readable by you alone; run `chmod 600` on it")]
     Permissions(PathBuf),
-    /// The file does not hold 32 bytes.
-    #[error("the key file {0} does not hold a key of 32 bytes; remove it to have a new one made")]
+    /// The file does not hold 32 bytes, or nothing but zeros.
+    #[error(
+        "the key file {0} does not hold a key of 32 bytes; put a copy of it back: another key opens nothing of what this one sealed"
+    )]
     Length(PathBuf),
     /// The operating system gave no randomness, or the cipher refused.
     #[error("the cryptographic library refused the key")]
