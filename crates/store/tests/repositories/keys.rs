@@ -18,6 +18,7 @@ use bartizan_store::{
     reseal::{Only, Progress, Rotation, RotationError},
     signing::SigningKey,
 };
+use tokio::runtime::Handle;
 
 use crate::bench::{Bench, approve, at, each, look, server, tool};
 
@@ -555,6 +556,40 @@ async fn a_row_that_cannot_be_read_is_named_and_keeps_no_other_under_the_old_key
         assert!(seen.contains(&Progress::Resealed { what: "linked accounts", done: 2, lost: 1 }), "{seen:?}");
         for subject in ["ann", "eve"] {
             assert_eq!(desk.opens(subject).await, [true; 5], "{subject}");
+        }
+    })
+    .await;
+}
+
+/// Rows that do not open may be deleted while a rotation goes on, as what was withheld is when it expires: no other row stays under
+/// a key that is destroyed for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_go_while_keys_change_hide_no_other() {
+    each(async |bench| {
+        let place = Place::new();
+        let file = place.keys(1);
+        let keys = file.open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 2), None).await;
+        let name = |n: u32| format!("s{n:03}");
+        for n in 0..300 {
+            desk.vault.add(&name(n), &Secret::new(format!("value {n}")), at(0)).await.unwrap();
+        }
+        // Somebody spoilt some of them, all over the table.
+        let spoilt = "name LIKE 's__0'";
+        assert_eq!(bench.meddle(&format!("UPDATE vault_secrets SET sealed = 'x' WHERE {spoilt}")).await, 30);
+        let mut seen = Vec::new();
+        let mut say = |progress| {
+            if let Progress::Resealed { what: "secrets", .. } = progress {
+                let gone = format!("DELETE FROM vault_secrets WHERE {spoilt}");
+                tokio::task::block_in_place(|| Handle::current().block_on(bench.meddle(&gone)));
+                seen.push(progress);
+            }
+        };
+        desk.rotation(&file, true).run(&only(&file), at(10), &mut say).await.unwrap();
+        assert!(matches!(seen.first(), Some(Progress::Resealed { done: 180, lost: 20, .. })), "{seen:?}");
+        for n in (0..300).filter(|n| n % 10 != 0) {
+            let value = desk.vault.read(&name(n)).await.unwrap();
+            assert_eq!(value.reveal(), format!("value {n}"));
         }
     })
     .await;
