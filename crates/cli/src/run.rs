@@ -1,5 +1,7 @@
 //! `bartizan run`
 
+mod files;
+
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
@@ -44,6 +46,7 @@ use crate::{
     state::State,
     witness::{self, Witnessing},
 };
+use files::Files;
 
 /// How often idle sessions and processes are looked for.
 const TIDY: Duration = Duration::from_secs(30);
@@ -329,21 +332,20 @@ impl Reload {
             && let Some(tls) = loaded.config.server.tls
         {
             files.extend([self.base.join(tls.cert), self.base.join(tls.key)]);
+            files.extend(tls.client_ca.map(|ca| self.base.join(ca)));
         }
-        let names: Vec<_> = files.iter().filter_map(|f| f.file_name().map(ToOwned::to_owned)).collect();
+        let mut files = Files::new(files);
+        let folders = files.folders();
         let tell = move |event: notify::Result<notify::Event>| {
-            let is_ours = event.is_ok_and(|e| {
-                !e.kind.is_access()
-                    && e.paths.iter().any(|p| p.file_name().is_some_and(|n| names.iter().any(|m| m == n)))
-            });
-            if is_ours {
+            // Of what was lost on the way nobody knows what it was about.
+            let event = event.unwrap_or_default();
+            if !event.kind.is_access() && files.are_touched(&event.paths) {
                 // A full channel already says it.
                 let _ = to.try_send(());
             }
         };
         let mut watcher = notify::recommended_watcher(tell).ok()?;
-        for file in &files {
-            let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for folder in &folders {
             if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
                 tracing::warn!(%error, folder = %folder.display(), "changes are not noticed here; send SIGHUP after a change");
             }
