@@ -192,14 +192,29 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
     let shown = path.display().to_string();
     let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
     let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
-    let config: Config =
-        toml::from_str(&text).map_err(|error| one(error.to_string().trim_end().replace('\n', "\n    ")))?;
+    let config: Config = toml::from_str(&text).map_err(|error| one(misread(error, &text)))?;
     let found = config.problems();
     if found.is_empty() {
         Ok(Loaded { config, path: Some(path.to_owned()) })
     } else {
         Err(Problems { shown, found })
     }
+}
+
+/// Where in `text` what is wrong, without what stands there: it may be a secret that belongs elsewhere, and a gate that reads its
+/// configuration again says this in its log.
+fn misread(mut error: toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before.map(|before| {
+        let (line, column) = before
+            .rsplit_once('\n')
+            .map_or((1, before), |(lines, rest)| (lines.matches('\n').count() + 2, rest));
+        format!("line {line}, column {}: ", column.chars().count() + 1)
+    });
+    // It would print the line otherwise; without it, it names the field.
+    error.set_input(None);
+    let words = error.to_string();
+    format!("{}{}", place.unwrap_or_default(), words.trim_end().replace('\n', "\n    "))
 }
 
 /// What `bartizan run` serves without a file: the sample server, on loopback.
@@ -398,6 +413,27 @@ mod tests {
         assert!(found("shared = \"redis://redis.example\"")[0].contains("rediss://"));
         assert!(found("dangerous_fail_open = true")[0].contains("are for `shared`"));
         assert!(found("tool = { per_minute = 0 }")[0].contains("nonzero"));
+    }
+
+    /// Whoever writes a secret where it does not belong is told so, and does not find it in a log.
+    #[test]
+    fn what_is_wrong_is_told_by_its_place_and_not_by_what_stands_there() {
+        let opinion = "[shield.second_opinion.azure]\nkind = \"azure-prompt-shields\"\nendpoint = \"https://x.example\"\n";
+        let server = "[[servers]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"\n";
+        for (text, said) in [
+            (format!("{opinion}key = \"hunter2\"\n{GOOD}"), "a secret does not stand here"),
+            (
+                format!("{server}credential = {{ kind = \"secret\", value = \"hunter2\" }}\n"),
+                "a secret does not stand here",
+            ),
+            (format!("{GOOD}\u{fc} = \"hunter2\n"), "line 4, column"),
+            (format!("{GOOD}password = \"hunter2\"\n"), "password"),
+            (format!("{GOOD}shared = \"hunter2"), "line 4, column"),
+        ] {
+            let found = problems(&text);
+            assert!(found.len() == 1 && found[0].contains(said), "{found:?}");
+            assert!(!found[0].contains("hunter2"), "{found:?}");
+        }
     }
 
     #[test]
