@@ -304,14 +304,18 @@ impl Log {
     /// # Errors
     /// [`Lost`]: he may not be forgotten; ask again.
     pub async fn erase(&self, person: &Caller, by: &Caller) -> Result<bool, Lost> {
-        let Some(known) = self.0.persons.find(person) else { return Ok(false) };
-        let change = Change {
-            entity: Text::new("person"),
-            name: Text::new(&known.pseudonym().to_string()),
-            from: None,
-            to: None,
+        let change = match self.0.persons.find(person) {
+            Some(known) => Some(Change {
+                entity: Text::new("person"),
+                name: Text::new(&known.pseudonym().to_string()),
+                from: None,
+                to: None,
+            }),
+            // What an erasure left that was cut short, or what others could read: it does not say who it is, and is to go all the same.
+            None if self.0.persons.has_file(person) => None,
+            None => return Ok(false),
         };
-        let details = Details { change: Some(change), ..Details::default() };
+        let details = Details { change, ..Details::default() };
         let _ = self.note(Event::new(Kind::PersonErased).by(by).with(details)).await?;
         self.0.persons.erase(person).map_err(|error| Lost::Person(Arc::new(error)))
     }

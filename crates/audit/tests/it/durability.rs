@@ -388,3 +388,40 @@ fn erasing_a_person_is_recorded_and_leaves_only_a_pseudonym() {
     assert_ne!(erased[0].person, Some(called));
     assert_eq!(scene.verify().problem, None);
 }
+
+/// Stopped after the file was overwritten and before it was removed, as by a crash; or made readable by others, whom it would tell who
+/// is in the log.
+#[test]
+fn an_erasure_that_was_cut_short_is_finished_by_asking_again() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+    let scene = Scene::new();
+    let log = scene.start();
+    let admin = bartizan_model::Caller::new("local", "owner", "");
+    block_on(async {
+        for is_torn in [true, false] {
+            let _ = call(&log, "t").await.unwrap();
+            let before = log.persons().of(&alice()).unwrap().pseudonym();
+            let people = fs::read_dir(scene.folder.path().join("people")).unwrap();
+            let holds_alice = |path: &std::path::PathBuf| {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                path.extension().is_some_and(|e| e == "person") && text.contains("alice")
+            };
+            let file = people.map(|entry| entry.unwrap().path()).find(holds_alice).unwrap();
+            if is_torn {
+                fs::write(&file, vec![0; fs::read(&file).unwrap().len()]).unwrap();
+            } else {
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+            }
+            let refused = log.open(event("t")).await;
+            assert!(matches!(refused, Err(Lost::Person(_))), "rather not recorded than as nobody's");
+            assert!(log.erase(&alice(), &admin).await.unwrap());
+            assert!(!file.exists() && !log.erase(&alice(), &admin).await.unwrap());
+            let _ = call(&log, "t").await.unwrap();
+            assert_ne!(log.persons().of(&alice()).unwrap().pseudonym(), before, "a stranger again");
+        }
+    });
+    drop(log);
+    let entries = entries(&scene.log_folder());
+    assert_eq!(entries.iter().filter(|entry| entry.kind == Kind::PersonErased).count(), 2);
+    assert_eq!(scene.verify().problem, None);
+}
