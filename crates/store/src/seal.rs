@@ -174,6 +174,11 @@ impl Sealer {
         }
     }
 
+    /// Whether the key that made `mark` is at hand. Without it nobody can tell whether the mark is over these parts or others.
+    pub fn knows(&self, mark: &str) -> bool {
+        Stored::parse(mark).is_some_and(|stored| self.ring.load().gate(stored.key).is_some())
+    }
+
     /// What `sealed` holds, if it was sealed under a key of the gate and `context`.
     pub fn open(&self, context: &[&[u8]], sealed: &str) -> Option<Vec<u8>> {
         let (ring, framed) = (self.ring.load(), frame(context));
@@ -342,7 +347,9 @@ mod tests {
         assert!(!sealer.is_marked(&[b"pinr", b"ead"], &mark));
         assert!(!sealer.is_marked(&[b"pin", b"read", b""], &mark));
         assert!(!sealer.is_marked(&[b"pin", b"read"], ""));
-        assert!(!Sealer::new(&[8; KEY]).unwrap().is_marked(&[b"pin", b"read"], &mark));
+        let other = Sealer::new(&[8; KEY]).unwrap();
+        assert!(!other.is_marked(&[b"pin", b"read"], &mark));
+        assert!(sealer.knows(&mark) && !other.knows(&mark) && !sealer.knows(""));
     }
 
     #[test]
