@@ -18,7 +18,7 @@ use bartizan_gateway::{
 };
 use bartizan_model::{Caller, Clock, Secret, SystemClock};
 use bartizan_oauth::{
-    DenyList, SubjectTokens,
+    DenyList, IssuerConfig, SubjectTokens,
     outbound::{Assertions, CredentialConfig},
 };
 use notify::Watcher;
@@ -498,6 +498,15 @@ pub fn dangers(config: &Config) -> Vec<String> {
     }
     if config.identity.mode != Mode::Local {
         found.extend(config.identity.resource_server.dangers());
+    }
+    if config.identity.mode == Mode::Facade {
+        let exchanged = config.identity.facade.exchange_issuers.iter();
+        found.extend(exchanged.filter_map(|exchanged| match &exchanged.issuer {
+            IssuerConfig::Oidc(oidc) if oidc.dangerous_untyped_tokens => {
+                Some(format!("[[identity.exchange_issuers]] `{}`: dangerous_untyped_tokens", oidc.issuer))
+            }
+            IssuerConfig::Oidc(_) | IssuerConfig::Entra(_) => None,
+        }));
     }
     if config.policy.flow.dangerous_no_rule {
         found.push(
