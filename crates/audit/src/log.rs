@@ -61,6 +61,9 @@ pub struct Options {
     pub keep_for: Option<Duration>,
     /// The oldest segments are dropped while all together are longer than this, in bytes, whoever holds them.
     pub keep_bytes: Option<u64>,
+    /// Who holds all of it from the start, until they say themselves what they need ([`Log::hold`]): opening a log may already
+    /// close a segment.
+    pub needed_by: Vec<String>,
     /// The last checkpoint is told in an entry of its own this often, while there is something to record.
     pub tell_checkpoint_every: Duration,
     /// Lets calls go on when they cannot be recorded; what was lost is counted and recorded when writing works again.
@@ -74,6 +77,7 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             keep_for: None,
             keep_bytes: None,
+            needed_by: Vec::new(),
             tell_checkpoint_every: Duration::from_secs(300),
             dangerous_best_effort: false,
         }
@@ -207,7 +211,8 @@ impl Log {
     /// [`OpenError`]; a log that does not verify is not touched.
     pub fn start(storage: impl Storage + 'static, setup: Setup) -> Result<Self, OpenError> {
         let Setup { origin, signer, persons, clock, entropy, options } = setup;
-        let state = Arc::new(State::default());
+        let holds = options.needed_by.iter().map(|who| (who.clone(), 0)).collect();
+        let state = Arc::new(State { holds: Mutex::new(holds), ..State::default() });
         let recovered = recover::recover(&storage, &signer.public_key(), &origin)?;
         let best_effort = options.dangerous_best_effort;
         let mut writer = Writer::new(

@@ -377,7 +377,20 @@ impl Config {
                  own"
             )
         });
-        shared.chain(self.audit.warnings(&self.servers)).chain(self.policy.warnings()).collect()
+        let of_parts = self.audit.warnings(&self.servers).into_iter().chain(self.policy.warnings());
+        shared.chain(of_parts).chain(self.review_warning()).collect()
+    }
+
+    /// That reviews of rights look further back than the log is kept, if they do.
+    fn review_warning(&self) -> Option<String> {
+        let (review, keeps) = self.policy.review.as_ref().zip(self.audit.keeps())?;
+        (review.since.0 > keeps).then(|| {
+            format!(
+                "[policy.review] looks {} back, and [audit] keep_days keeps less: rights that were used before that look \
+                 unused; set `since` to no more than `keep_days`",
+                review.since
+            )
+        })
     }
 }
 
@@ -413,6 +426,25 @@ mod tests {
         assert!(found("shared = \"redis://redis.example\"")[0].contains("rediss://"));
         assert!(found("dangerous_fail_open = true")[0].contains("are for `shared`"));
         assert!(found("tool = { per_minute = 0 }")[0].contains("nonzero"));
+    }
+
+    #[test]
+    fn the_log_is_kept_as_long_as_is_said() {
+        let found = problems(&format!("[audit]\nkeep_days = 0\n{GOOD}"));
+        assert!(found[0].contains("nonzero"), "{found:?}");
+        let of = |audit: &str| toml::from_str::<Config>(&format!("{audit}{GOOD}")).unwrap();
+        let options = of("").audit.options();
+        assert_eq!((options.keep_for, options.keep_bytes), (None, None));
+
+        let config = of("[audit]\nkeep_days = 30\nkeep_mib = 512\n\
+             [[audit.export]]\nname = \"siem\"\nkind = \"file\"\npath = \"out.jsonl\"\n\
+             [policy.review]\nevery = \"30d\"\n");
+        let options = config.audit.options();
+        assert_eq!(options.keep_for, Some(std::time::Duration::from_secs(30 * 86_400)));
+        assert_eq!(options.keep_bytes, Some(512 * 1024 * 1024));
+        assert_eq!(options.needed_by, ["siem"]);
+        let warnings = config.warnings();
+        assert!(warnings.iter().any(|warning| warning.contains("look unused")), "{warnings:?}");
     }
 
     /// Whoever writes a secret where it does not belong is told so, and does not find it in a log.

@@ -61,10 +61,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     if let Err(error) = bartizan_sandbox::make_non_dumpable() {
         tracing::warn!(%error, "other processes of this user can read this one's memory");
     }
-    let state = Arc::new(State::for_config(path)?.recording(bartizan_audit::Options {
-        dangerous_best_effort: loaded.config.audit.dangerous_audit_best_effort,
-        ..bartizan_audit::Options::default()
-    }));
+    let state = Arc::new(State::for_config(path)?.recording(loaded.config.audit.options()));
     let base = base_of(path);
     secrets::prepare(&loaded.config, &base, &state).await?.adopt();
     let gate = state.gate("gate").await?;

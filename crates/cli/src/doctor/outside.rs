@@ -78,7 +78,7 @@ async fn issuer_answers(egress: &Egress, issuer: &IssuerConfig, base: &Path) -> 
     Check::fail(id, last, "until it answers, nobody whose keys are not known yet comes in")
 }
 
-async fn get(egress: &Egress, url: &Url, tls: &TlsOptions) -> Result<(u16, Vec<u8>), bartizan_egress::Error> {
+async fn get(egress: &Egress, url: &Url, tls: &TlsOptions) -> Result<(u16, Vec<u8>), Error> {
     let peer = Peer { url: url.clone(), tls: tls.clone(), dangerous_plaintext: false };
     let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
     let response = egress.endpoint(&peer)?.send(Method::GET, headers, Bytes::new(), WITHIN).await?;
