@@ -28,6 +28,9 @@ use crate::{
     exports,
 };
 
+/// By what name the log is held for the witness; no exporter can be called so.
+pub const HOLD: &str = "the witness";
+
 /// After how many questions in a row without an answer there is an alarm: one may be lost on the way.
 const PATIENCE: u32 = 2;
 
@@ -104,9 +107,11 @@ impl Witnessing {
         }
         let Some(setting) = setting else {
             self.log.bar(None);
-            self.log.hold("witness", u64::MAX);
+            self.log.hold(HOLD, u64::MAX);
             return;
         };
+        // Nobody knows yet up to where it signed.
+        self.log.hold(HOLD, 0);
         // From the first call on: nobody knows yet what the witness thinks.
         self.log.bar(setting.config.required.then_some("the audit log's witness has not signed it yet"));
         let (stop, stopped) = watch::channel(false);
@@ -183,7 +188,7 @@ impl Asking {
                     }
                     if folder == own {
                         // What a proof begins with must not be dropped before the next one.
-                        self.log.hold("witness", cosigned.checkpoint.size);
+                        self.log.hold(HOLD, cosigned.checkpoint.size);
                         self.progress.entries.store(cosigned.checkpoint.size, Ordering::Relaxed);
                         let now = self.clock.now();
                         self.signed = Some((Instant::now(), now));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{Given, UpstreamTls, content::ContentConfig};
+use crate::witness::HOLD;
 
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -467,10 +468,11 @@ impl AuditConfig {
 
     /// How the gate keeps its log.
     pub fn options(&self) -> bartizan_audit::Options {
+        let exporters = self.export.iter().map(|export| export.name().to_owned());
         bartizan_audit::Options {
             keep_for: self.keeps(),
             keep_bytes: self.keep_mib.map(|mib| u64::from(mib.get()) << 20),
-            needed_by: self.export.iter().map(|export| export.name().to_owned()).collect(),
+            needed_by: exporters.chain(self.witness.iter().map(|_| HOLD.to_owned())).collect(),
             dangerous_best_effort: self.dangerous_audit_best_effort,
             ..bartizan_audit::Options::default()
         }
