@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bartizan_audit::{Event, event::Kind};
 use bartizan_model::{Caller, Clock, SystemClock};
-use bartizan_store::erase;
+use bartizan_store::{erase, responses::LONGEST_TOKEN};
 
 use crate::{
     say_error,

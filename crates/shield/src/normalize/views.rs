@@ -31,8 +31,10 @@ impl Limits {
 }
 
 /// By what a view was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reading {
+    /// Base32.
+    Base32,
     /// Base64, either alphabet.
     Base64,
     /// Backslash and percent escapes.
@@ -45,6 +47,10 @@ pub enum Reading {
     Leet,
     /// HTML and Markdown as they are shown, hidden parts included.
     Markup,
+    /// Numbers of characters: decimal, or eight binary digits each.
+    Numbers,
+    /// Letters with marks on them, as letters.
+    Plain,
     /// From right to left.
     Reversed,
     /// Every letter moved by 13.
@@ -148,6 +154,7 @@ impl Search {
         if !deepest {
             candidates.extend(markup::shown(text));
             candidates.extend(escapes::read(text));
+            candidates.extend(escapes::quoted_printable(text));
             candidates.extend(ciphers::read(text));
         }
         for candidate in candidates {
@@ -183,9 +190,9 @@ impl Search {
         }
         let normal = normalize(&candidate.text);
         for undone in normal.tricks().as_slice() {
-            self.tricks.note(undone.trick, original(candidate.offsets.source(undone.first.clone())));
+            self.tricks.take_over(undone, |place| original(candidate.offsets.source(place)));
         }
-        let mut all = normal.passes.to_vec();
+        let mut all = normal.passes();
         let text = normal.text.into_owned();
         all.push(candidate.offsets);
         all.extend_from_slice(passes);
