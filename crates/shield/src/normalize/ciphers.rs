@@ -85,7 +85,7 @@ fn candidate(reading: Reading, text: String, range: Range<usize>) -> Candidate {
         Reading::Spaced => Some(Trick::SpacedLetters),
         _ => Some(Trick::Encoded),
     };
-    Candidate { reading, text, offsets, trick }
+    Candidate { reading, text, offsets, trick, at: Vec::new() }
 }
 
 /// Whether any sign stands in `text` in a cipher. Nearly every text is done with this, many bytes at a step; an automaton takes
@@ -243,7 +243,7 @@ fn unmarked(text: &str) -> Option<Candidate> {
     }
     let (read, offsets) = out.finish();
     newly_read(text, &read, true).around(&read)?;
-    Some(Candidate { reading: Reading::Plain, text: read.into_owned(), offsets, trick: None })
+    Some(Candidate { reading: Reading::Plain, text: read.into_owned(), offsets, trick: None, at: Vec::new() })
 }
 
 /// The ASCII letter under the marks of `c`.

@@ -63,6 +63,7 @@ pub(super) fn segments(text: &str, limit: usize) -> Vec<Candidate> {
                 text: said.clone(),
                 offsets: Offsets::whole(said.len(), range.clone()),
                 trick: *trick,
+                at: Vec::new(),
             }));
             continue;
         }
@@ -72,6 +73,7 @@ pub(super) fn segments(text: &str, limit: usize) -> Vec<Candidate> {
             text: same.iter().flat_map(|(_, said, ..)| [said.as_str(), APART]).collect(),
             offsets: Offsets::pieces(pieces),
             trick: same.iter().find_map(|(.., trick)| *trick),
+            at: Vec::new(),
         }));
     }
     candidates
@@ -342,7 +344,7 @@ pub(super) fn selectors(text: &str) -> Vec<Candidate> {
             {
                 let offsets = Offsets::whole(text.len(), run.clone());
                 let trick = Some(Trick::VariationSelectors);
-                found.push(Candidate { reading: Reading::Selectors, text, offsets, trick });
+                found.push(Candidate { reading: Reading::Selectors, text, offsets, trick, at: Vec::new() });
             }
             bytes.clear();
         }

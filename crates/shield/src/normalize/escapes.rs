@@ -45,7 +45,13 @@ pub(super) fn read(text: &str) -> Option<Candidate> {
         at = start + length;
     }
     let (text, offsets) = out.finish();
-    (read > 0).then(|| Candidate { reading: Reading::Escapes, text: text.into_owned(), offsets, trick: None })
+    (read > 0).then(|| Candidate {
+        reading: Reading::Escapes,
+        text: text.into_owned(),
+        offsets,
+        trick: None,
+        at: Vec::new(),
+    })
 }
 
 /// A run of `%XX` that together are UTF-8, and its length; a run that is not counts as one character of its own.
@@ -146,7 +152,13 @@ pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
         done = start + (run.len() * 3).max(1);
     }
     let (text, offsets) = out.finish();
-    (read > 0).then(|| Candidate { reading: Reading::Escapes, text: text.into_owned(), offsets, trick: None })
+    (read > 0).then(|| Candidate {
+        reading: Reading::Escapes,
+        text: text.into_owned(),
+        offsets,
+        trick: None,
+        at: Vec::new(),
+    })
 }
 
 /// So many letters are written as `=XX` only by those who hide them.

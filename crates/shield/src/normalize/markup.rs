@@ -19,7 +19,7 @@ pub(super) fn shown(text: &str) -> Option<Candidate> {
     }
     let bytes = text.as_bytes();
     let mut out = Rewriter::new(text);
-    let (mut at, mut changed, mut hidden) = (0, false, false);
+    let (mut at, mut changed, mut hidden) = (0, false, Vec::new());
     // Bytes looked at for ends that are not there: what opens and never closes must not cost the square of its length.
     let mut wasted = 0;
     let allowed = text.len().saturating_mul(4).saturating_add(64 * 1024);
@@ -36,13 +36,14 @@ pub(super) fn shown(text: &str) -> Option<Candidate> {
                     // The words of a comment stay: a model reads them.
                     out.replace(start..start + 4, " ");
                     out.replace(start + length - 3..start + length, " ");
-                    hidden |= length > 40;
+                    hidden.extend((length > 40).then_some(start..start + length));
                     changed = true;
                     at = start + length;
                     continue;
                 }
                 Some(Tag::Element { length, block, hides }) => {
-                    hidden |= hides;
+                    // Where what it holds ends is for a parser of whole pages to say.
+                    hidden.extend(hides.then_some(start..text.len()));
                     (length, if block { "\n" } else { "" })
                 }
                 Some(Tag::Unread { length }) => (length, "\n"),
@@ -66,13 +67,17 @@ pub(super) fn shown(text: &str) -> Option<Candidate> {
         at = start + length.max(1);
     }
     let (text, offsets) = out.finish();
-    let trick =
-        if wasted > allowed { Some(Trick::TooMuchEncoded) } else { hidden.then_some(Trick::HiddenMarkup) };
+    let (trick, at) = match (wasted > allowed, hidden.is_empty()) {
+        (true, _) => (Some(Trick::TooMuchEncoded), Vec::new()),
+        (false, true) => (None, hidden),
+        (false, false) => (Some(Trick::HiddenMarkup), hidden),
+    };
     (changed || wasted > allowed).then(|| Candidate {
         reading: Reading::Markup,
         text: text.into_owned(),
         offsets,
         trick,
+        at,
     })
 }
 

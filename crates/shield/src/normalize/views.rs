@@ -90,6 +90,8 @@ pub(super) struct Candidate {
     pub offsets: Offsets,
     /// A reader would not see what it says.
     pub trick: Option<Trick>,
+    /// Where, in the text it was found in; everywhere, if empty.
+    pub at: Vec<Range<usize>>,
 }
 
 /// A text and all that it says.
@@ -186,7 +188,12 @@ impl Search {
             return;
         }
         if let Some(trick) = candidate.trick {
-            self.tricks.note(trick, whole());
+            if candidate.at.is_empty() {
+                self.tricks.note(trick, whole());
+            }
+            for place in &candidate.at {
+                self.tricks.note(trick, original(place.clone()));
+            }
         }
         let normal = normalize(&candidate.text);
         for undone in normal.tricks().as_slice() {
