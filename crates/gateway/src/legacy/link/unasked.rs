@@ -7,7 +7,7 @@ use std::{
 
 use bartizan_mcp::{Era, Id, Kind, Message};
 use bartizan_shield::Finding;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
 
 use super::{Errand, Link, Taken, Way};
 use crate::{
@@ -115,11 +115,12 @@ impl Link {
         }
     }
 
-    /// Listens to what an HTTP server says unasked, from now until the session ends. Only once.
+    /// Listens to what an HTTP server says unasked, from now until the session ends. Only once at a time: where the server would
+    /// say nothing, it is asked again when the client listens again.
     pub fn listen(self: &Arc<Self>) {
         let Way::Wire(_) = self.way() else { return };
         let mut listening = lock(&self.listening);
-        if listening.is_none() {
+        if listening.as_ref().is_none_or(AbortHandle::is_finished) {
             *listening = Some(tokio::spawn(listen_on(Arc::downgrade(self))).abort_handle());
         }
     }
