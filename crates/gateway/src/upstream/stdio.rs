@@ -276,8 +276,14 @@ impl Drop for Pipe {
         if self.cancel_on_drop && !self.done {
             let params = format!(r#"{{"requestId":{},"reason":"the client went away"}}"#, self.id);
             let text = message::notification("notifications/cancelled", Some(&params));
-            // A full queue means that nobody reads: there is nothing to stop.
-            let _ = self.process.lines.try_send(text);
+            let Err(mpsc::error::TrySendError::Full(text)) = self.process.lines.try_send(text) else {
+                return;
+            };
+            // Many ask it just now; if it reads nothing for so long that this is in vain, it is stopped.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                let process = Arc::clone(&self.process);
+                runtime.spawn(async move { drop(process.send(text).await) });
+            }
         }
     }
 }

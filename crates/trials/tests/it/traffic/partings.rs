@@ -243,3 +243,56 @@ fn who_waits_for_a_silent_server_waits_no_longer_than_the_first() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     latch.open();
 }
+
+#[test]
+fn a_server_that_hangs_up_on_listeners_is_asked_less_and_less_often() {
+    let up = Upstream::legacy(|heard, pen| {
+        if heard.method() == "GET" {
+            pen.stream();
+        }
+        heard.method() == "GET"
+    });
+    let gate = Gate::start(&up.config("up", ""));
+    let session = gate.client().session("/mcp/up", "2025-11-25", "{}");
+    let _general = session.stream();
+    thread::sleep(Duration::from_secs(6));
+    let asked = up.heard().iter().filter(|heard| heard.method() == "GET").count();
+    assert!((2..=6).contains(&asked), "{asked} times");
+}
+
+#[test]
+fn one_silent_server_does_not_hold_up_what_all_are_asked() {
+    let (latch, is_silent) = (Latch::default(), Latch::default());
+    let (lasting, silent) = (latch.clone(), is_silent.clone());
+    let slow = Upstream::modern(move |heard, _| {
+        if heard.rpc() == "server/discover" && silent.0.load(Ordering::Relaxed) {
+            lasting.wait();
+        }
+        false
+    });
+    let quick = Upstream::modern(|_, _| false);
+    let gate = Gate::start(&format!("{}{}", slow.config("slow", ""), quick.config("quick", "")));
+    for server in ["slow", "quick"] {
+        assert_eq!(gate.client().call(&format!("/mcp/{server}"), "echo", "{}").status, 200);
+    }
+    is_silent.open();
+    let began = Instant::now();
+    let found = gate.client().modern("/mcp", "server/discover", "").send();
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    let instructions = found.messages().join("");
+    assert!(instructions.contains("Not available: slow"), "{instructions}");
+    latch.open();
+}
+
+#[test]
+fn a_batch_whose_answers_could_not_arrive_does_nothing() {
+    let up = Upstream::legacy(|_, _| false);
+    let gate = Gate::start(&up.config("up", ""));
+    let session = gate.client().session("/mcp/up", "2025-03-26", "{}");
+    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}]"#;
+    let refused = session.post(batch).with("Accept", "application/json").send();
+    assert_eq!(refused.status, 406, "{}", refused.text());
+    assert!(up.heard_of("tools/call").is_empty());
+    let answered = session.post(batch).send();
+    assert!(answered.text().contains("result"), "{}", answered.text());
+}
