@@ -150,8 +150,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(file) => runtime()?.block_on(run::run(file.config.as_deref())),
         Command::Wrap(arguments) => {
-            let code = runtime()?.block_on(wrap::wrap(arguments))?;
-            Ok(code)
+            let runtime = runtime()?;
+            let code = runtime.block_on(wrap::wrap(arguments));
+            // After a signal its standard input is still read, on a thread that nothing wakes.
+            runtime.shutdown_background();
+            code
         }
         Command::Login(file) => runtime()?.block_on(login::login(file)),
         Command::Token(file) => {

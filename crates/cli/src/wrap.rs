@@ -134,7 +134,14 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     gate.policy().govern(rules).map_err(|problems| anyhow::anyhow!("the shipped policies: {problems}"))?;
     catalog::identify_all(&gate).await?;
     let looking = tokio::spawn(catalog::watch(Arc::clone(&gate)));
-    serve(Arc::clone(&gate), asker, target, tokio::io::stdin(), tokio::io::stdout()).await?;
+    // Clients that cannot wait for the end of what they started end it by a signal (25/life).
+    let stop = async {
+        if let Err(error) = crate::run::wait_for_stop().await {
+            tracing::warn!(%error, "signals cannot be waited for");
+            std::future::pending::<()>().await;
+        }
+    };
+    let served = serve(Arc::clone(&gate), asker, target, tokio::io::stdin(), tokio::io::stdout(), stop).await;
     looking.abort();
     if let Some(looking) = looking_for_bundles {
         looking.abort();
@@ -144,6 +151,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
     if let Some(watched) = watched {
         watched.exporters.stop().await;
     }
+    served?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -168,8 +168,14 @@ async fn batch(
     if !session.revision().has_batches() {
         return Err(batches);
     }
+    let messages = Message::parse_batch(bytes)?;
+    // Its answers come on a stream: nothing is done whose answer would not arrive.
+    if !received.accepts_events && messages.iter().any(|message| message.kind() == Kind::Request) {
+        let text = "a batch is answered by a stream; accept `text/event-stream` too";
+        return Err(Refusal::new(406, code::INVALID_REQUEST, text));
+    }
     let mut flows = Vec::new();
-    for message in Message::parse_batch(bytes)? {
+    for message in messages {
         if message.method() == "initialize" {
             return Err(Refusal::new(400, code::INVALID_REQUEST, "`initialize` must not be part of a batch"));
         }

@@ -7,7 +7,7 @@ use bartizan_mcp::{Era, Kind, Message, code, json::Value};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 use tracing::Instrument;
 
@@ -54,6 +54,8 @@ pub struct Flow {
     call: Call,
     answer: Answer,
     began: Instant,
+    /// When the server last said something. Whoever asks for the next thing asks several times while it says nothing.
+    heard: Instant,
     is_done: bool,
     /// A message that is being vetted.
     held: Option<Message>,
@@ -81,10 +83,12 @@ impl Flow {
         errand: Option<Errand>,
     ) -> Self {
         let stop = (call.method == "subscriptions/listen").then(|| gate.stop.subscribe());
+        let began = Instant::now();
         Self {
             call,
             answer,
-            began: Instant::now(),
+            began,
+            heard: began,
             is_done: false,
             held: None,
             recorder: Arc::clone(&gate.recorder),
@@ -161,7 +165,10 @@ impl Flow {
                 }
             }
             let cancelled = self.errand.as_ref().map(Errand::cancelled);
-            let (item, waited) = tokio::select! {
+            // A listen has all the time there is.
+            let until =
+                self.stop.is_none().then(|| (self.heard + REQUEST_IDLE).min(self.began + REQUEST_CAP));
+            let item = tokio::select! {
                 biased;
                 () = wait_for(cancelled) => {
                     self.is_done = true;
@@ -171,9 +178,11 @@ impl Flow {
                     self.is_done = true;
                     return Some(Out::Final { status: 200, text: self.call.subscription_ended() });
                 }
-                item = within(&mut self.answer, &self.call, self.began) => item,
+                item = item_until(&mut self.answer, until) => item,
             };
-            match item {
+            let waited = self.heard.elapsed().as_secs();
+            self.heard = Instant::now();
+            match item.unwrap_or_else(|| Err(Failure::Timeout(self.began.elapsed().as_secs()))) {
                 // Kept until it is vetted, so that dropping this future loses nothing.
                 Ok(Some(Item::Message(message))) => {
                     match self.left.checked_sub(message.text().len()) {
@@ -330,15 +339,11 @@ async fn wait_for(notify: Option<Arc<Notify>>) {
     }
 }
 
-/// The next item within the time a request has; a listen has all the time there is.
-async fn within(answer: &mut Answer, call: &Call, began: Instant) -> (Result<Option<Item>, Failure>, u64) {
-    if call.method == "subscriptions/listen" {
-        return (answer.next().await, 0);
-    }
-    let left = REQUEST_CAP.saturating_sub(began.elapsed()).min(REQUEST_IDLE);
-    match timeout(left, answer.next()).await {
-        Ok(item) => (item, 0),
-        Err(_) => (Err(Failure::Timeout(began.elapsed().as_secs())), left.as_secs()),
+/// The next item, if it is there before `until`; one that is there already always is.
+async fn item_until(answer: &mut Answer, until: Option<Instant>) -> Option<Result<Option<Item>, Failure>> {
+    match until {
+        Some(until) => timeout_at(until, answer.next()).await.ok(),
+        None => Some(answer.next().await),
     }
 }
 
@@ -415,4 +420,25 @@ pub enum Reply {
     },
     /// Answers from servers.
     Replies(Replies),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_given_up_however_often_it_is_asked() {
+        let mut answer = Answer::sending(std::future::pending());
+        let began = Instant::now();
+        // As an event stream asks, which says meanwhile that it lives.
+        let keep_alive = crate::limits::KEEP_ALIVE;
+        let until = Some(began + REQUEST_IDLE);
+        let mut asked = 0;
+        while tokio::time::timeout(keep_alive, item_until(&mut answer, until)).await.is_err() {
+            asked += 1;
+            assert!(began.elapsed() <= REQUEST_IDLE, "asked {asked} times");
+        }
+        assert_eq!(began.elapsed(), REQUEST_IDLE);
+        assert!(item_until(&mut Answer::nothing(), until).await.is_some(), "what is there is taken");
+    }
 }

@@ -76,7 +76,7 @@ pub const REPLAY_STREAMS: usize = 4;
 pub const REPLAY_KEPT: Duration = Duration::from_secs(120);
 /// Requests of one session at once.
 pub const SESSION_REQUESTS: usize = 256;
-/// Requests of servers to one session's client at once.
+/// Requests of one server to one session's client at once.
 pub const SERVER_REQUESTS: usize = 64;
 /// Tasks that one session's client made of the questions of one server and that are remembered.
 pub const CLIENT_TASKS: usize = 256;
@@ -130,6 +130,8 @@ pub const TASKS_OF_CALLER: usize = 256;
 /// See [`TASKS_OF_CALLER`].
 pub const TASK_CALLERS: usize = 4096;
 
+/// Tools of one server of which it is remembered what headers they want.
+pub const MIRRORING_TOOLS: usize = 8192;
 /// Pages of one list that are followed.
 pub const PAGES: usize = 1000;
 /// How long one server may hold up an answer that is made of all servers'; then it is left out.

@@ -50,6 +50,8 @@ pub struct Server {
     tools: ToolHeaders,
     /// The last thing that was learnt of an HTTP server's or a command's era.
     era: tokio::sync::Mutex<Option<(Era, Instant)>>,
+    /// Why its era could not be found out over HTTP the last time, and when that was known.
+    unfound: Mutex<Option<(Instant, Failure)>>,
     /// An HTTP server that is known to be modern: the one thing every request asks.
     is_modern: AtomicBool,
     /// It announced that its definitions changed, and nobody has looked yet.
@@ -84,6 +86,7 @@ impl Server {
             identified: Mutex::default(),
             tools: ToolHeaders::default(),
             era: tokio::sync::Mutex::new(None),
+            unfound: Mutex::default(),
             is_modern: AtomicBool::new(false),
             has_changed: AtomicBool::new(false),
             looked: tokio::sync::Mutex::default(),

@@ -73,6 +73,26 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it says something of one caller: another may fare otherwise.
+    pub fn is_of_caller(&self) -> bool {
+        match self {
+            Self::Unauthorized(_)
+            | Self::NoCredential
+            | Self::NeedsLinking(_)
+            | Self::StepUp(_)
+            | Self::NotForCaller(_) => true,
+            Self::Unreachable(_)
+            | Self::Lost(_)
+            | Self::Timeout(_)
+            | Self::Protocol(_)
+            | Self::Status(_)
+            | Self::SessionGone
+            | Self::Withheld { .. }
+            | Self::Question { .. }
+            | Self::Limit(_) => false,
+        }
+    }
+
     /// As the client will read it: an error of the gateway's own, never mistaken for the server's (spec.md A-47).
     pub fn refusal(&self, server: &str) -> Refusal {
         let (status, code, reason) = match self {
@@ -152,6 +172,11 @@ impl Answer {
     /// An answer that is here already.
     pub fn given(message: Message) -> Self {
         Self { source: Source::Whole([message].into()), status: 200 }
+    }
+
+    /// The answer to what is not asked, since the client has taken it back.
+    pub fn nothing() -> Self {
+        Self { source: Source::Whole(VecDeque::new()), status: 200 }
     }
 
     /// What words belong to that come on the way of the request of `call`: it is a guess where a process, which says nothing of

@@ -1,6 +1,6 @@
 //! The same path over standard input and output, for clients that launch servers themselves.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, future::Future, pin::pin, sync::Arc};
 
 use bartizan_mcp::{Era, Id, Kind, Message, Refusal, code, era};
 use bartizan_store::sessions::End;
@@ -20,7 +20,7 @@ use crate::{
     upstream::stdio::one_line,
 };
 
-/// Serves one client on `input` and `output` until `input` ends.
+/// Serves one client on `input` and `output` until `input` ends, or `stop` comes, which waits for no answers.
 ///
 /// # Errors
 /// What reading `input` says.
@@ -30,6 +30,7 @@ pub async fn serve(
     target: Target,
     input: impl AsyncRead + Unpin,
     output: impl AsyncWrite + Unpin + Send + 'static,
+    stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let (to, lines) = mpsc::channel(64);
     let writer = tokio::spawn(write(output, lines));
@@ -45,9 +46,25 @@ pub async fn serve(
     };
     let mut reader = BufReader::new(input);
     let mut line = Vec::new();
+    let mut stop = pin!(stop);
+    let (mut ended, mut is_stopped) = (Ok(()), false);
     loop {
         line.clear();
-        let read = read_line(&mut reader, &mut line).await?;
+        let read = tokio::select! {
+            read = read_line(&mut reader, &mut line) => read,
+            () = &mut stop => {
+                is_stopped = true;
+                break;
+            }
+        };
+        let read = match read {
+            Ok(read) => read,
+            // Whoever cannot be read any more is gone, and what was begun for them ends as it would otherwise.
+            Err(error) => {
+                ended = Err(error);
+                break;
+            }
+        };
         while client.tasks.try_join_next().is_some() {}
         match read {
             Line::End => break,
@@ -57,12 +74,25 @@ pub async fn serve(
                 client.say(refusal.to_text(None)).await;
             }
             Line::Whole if line.iter().all(u8::is_ascii_whitespace) => {}
-            Line::Whole => client.take(std::mem::take(&mut line)).await,
+            Line::Whole => {
+                tokio::select! {
+                    () = client.take(std::mem::take(&mut line)) => {}
+                    () = &mut stop => {
+                        is_stopped = true;
+                        break;
+                    }
+                }
+            }
         }
     }
-    // What was asked before the end is still answered, if that takes not too long.
-    let answered = async { while client.tasks.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LAST_ANSWERS, answered).await;
+    if !is_stopped {
+        // What was asked before the end is still answered, if that takes not too long.
+        let answered = async { while client.tasks.join_next().await.is_some() {} };
+        tokio::select! {
+            _ = tokio::time::timeout(LAST_ANSWERS, answered) => {}
+            () = &mut stop => {}
+        }
+    }
     client.tasks.shutdown().await;
     client.telling.shutdown().await;
     if let Some(session) = client.session.take() {
@@ -71,7 +101,7 @@ pub async fn serve(
     drop(client);
     // It ends with the last of those who write to it.
     let _ = tokio::time::timeout(LAST_ANSWERS, writer).await;
-    Ok(())
+    ended
 }
 
 enum Line {

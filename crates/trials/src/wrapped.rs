@@ -8,6 +8,7 @@ use std::{
     thread,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{PATIENCE, eventually, gate};
@@ -27,11 +28,22 @@ impl Wrapped {
 
     /// The same with more `options` of `wrap`.
     pub fn start_with(home: &Path, folder: &Path, options: &[&str], arguments: &[&str]) -> Self {
+        Self::start_command(home, folder, options, &gate::prober_path(), arguments)
+    }
+
+    /// The same in front of another program than the prober.
+    pub fn start_command(
+        home: &Path,
+        folder: &Path,
+        options: &[&str],
+        program: &Path,
+        arguments: &[&str],
+    ) -> Self {
         let mut process = Command::new(gate::binary())
             .arg("wrap")
             .args(options)
             .arg("--")
-            .arg(gate::prober_path())
+            .arg(program)
             .args(arguments)
             .current_dir(folder)
             .env_clear()
@@ -68,6 +80,12 @@ impl Wrapped {
     /// The next line, read.
     pub fn message(&mut self) -> Value {
         serde_json::from_str(&self.line()).expect("it writes messages")
+    }
+
+    /// Sends it `signal` while its input is open, and waits for its end.
+    pub fn end_by(mut self, signal: Signal) -> ExitStatus {
+        gate::kill(self.process.id(), signal);
+        eventually("the wrap ends", || self.process.try_wait().ok().flatten())
     }
 
     /// Closes its input and waits for its end.

@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -70,8 +70,6 @@ pub struct Link {
     /// Bytes of messages that wait for that turn, and of replies that wait to be written (attacks.md PH-22).
     room: Arc<Semaphore>,
     next: AtomicU64,
-    /// Requests that are judged before they are put.
-    entering: AtomicUsize,
     inflight: Mutex<HashMap<Id, Errands>>,
     memory: Mutex<Memory>,
     client_tasks: ClientTasks,
@@ -135,14 +133,13 @@ impl Link {
             turn: tokio::sync::Mutex::default(),
             room: Arc::new(Semaphore::new(ANSWER_BYTES)),
             next: AtomicU64::new(2),
-            entering: AtomicUsize::new(0),
             inflight: Mutex::default(),
             memory: Mutex::default(),
             client_tasks: ClientTasks::default(),
             listening: Mutex::default(),
             unasked: Mutex::default(),
         });
-        link.attach();
+        link.attach(&link.way());
         Ok((link, answer))
     }
 
@@ -151,9 +148,9 @@ impl Link {
         &self.server
     }
 
-    /// Has the process tell us what answers no request.
-    fn attach(self: &Arc<Self>) {
-        match &*lock(&self.way) {
+    /// Has the process of `way` tell us what answers no request.
+    fn attach(self: &Arc<Self>, way: &Way) {
+        match way {
             Way::Process(process) => {
                 let me = Arc::downgrade(self);
                 process.set_sink(Arc::new(move |message| {
@@ -176,7 +173,11 @@ impl Link {
     fn reopen(self: &Arc<Self>, stale: Way) -> BoxFuture<'static, Result<(), Failure>> {
         // Boxed, for asking reopens and reopening asks.
         let me = Arc::clone(self);
-        Box::pin(async move { me.reopen_now(&stale).await })
+        Box::pin(async move {
+            // A task of its own: a client that goes away in the middle must not leave a conversation that is half opened.
+            let reopening = tokio::spawn(async move { me.reopen_now(&stale).await });
+            reopening.await.unwrap_or(Err(Failure::SessionGone))
+        })
     }
 
     async fn reopen_now(self: &Arc<Self>, stale: &Way) -> Result<(), Failure> {
@@ -198,12 +199,20 @@ impl Link {
         // Its next life counts its questions anew: an answer to an old one would answer another.
         self.lives.fetch_add(1, Ordering::Relaxed);
         self.hub.forget_all(self);
-        if matches!(stale, Way::Process(_)) {
-            self.server.note_crash();
+        if let Way::Process(process) = stale {
+            self.server.note_end(process);
         }
         let (way, answer) = shake_hands(&self.server, Some(&self.asker), &self.hello).await?;
         if answer.result().is_none() {
             return Err(Failure::Unreachable("it refuses to open the session again".into()));
+        }
+        self.attach(&way);
+        // Before anybody else speaks in it.
+        if let Err(failure) = tell_by(&way, message::notification("notifications/initialized", None)).await {
+            if let Way::Wire(wire) = &way {
+                wire.delete().await;
+            }
+            return Err(failure);
         }
         *lock(&self.way) = way;
         // It ended meanwhile, when there was only the lost session to end: this one would be nobody's.
@@ -211,15 +220,38 @@ impl Link {
             self.part();
             return Err(Failure::SessionGone);
         }
-        self.attach();
-        self.tell(message::notification("notifications/initialized", None)).await?;
+        // It listened to the session that was lost.
+        let listened = lock(&self.listening).take();
+        if let Some(task) = listened {
+            task.abort();
+            self.listen();
+        }
+        // All within one wait: how much there is to repeat is the client's choice, and how long that takes the server's.
+        match tokio::time::timeout(CONTROL_WAIT, self.repeat()).await {
+            Ok(repeated) => repeated,
+            Err(_) => {
+                tracing::warn!(server = %self.server.name(), "it was not told again all that the client had set");
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets again what the client had set.
+    async fn repeat(self: &Arc<Self>) -> Result<(), Failure> {
         let repeat = lock(&self.memory).requests();
         let is_shared = matches!(self.way(), Way::Shared(_));
         for (method, params) in repeat.into_iter().filter(|(m, _)| !is_shared || *m != "logging/setLevel") {
             let id = self.mint();
-            let mut answer =
-                self.ask(id, message::request(&id.to_string(), method, Some(&params)), method, None).await?;
-            let _ = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;
+            let text = message::request(&id.to_string(), method, Some(&params));
+            let mut answer = match self.way() {
+                // A session that is lost again is for the next request to find: opening it waits for this to end.
+                Way::Wire(wire) => Answer::sending(async move {
+                    wire.post(text, HeaderMap::new()).await.map(|(posted, _)| posted)
+                }),
+                Way::Process(_) | Way::Shared(_) => self.ask(id, text, method, None).await?,
+            };
+            // What it refuses now it refuses.
+            let _ = final_message(&mut answer).await;
         }
         Ok(())
     }
@@ -292,11 +324,12 @@ impl Link {
         asker: &Asker,
         request: &Message,
     ) -> Result<Flow, Refusal> {
-        let _counted = self.entering();
+        // Before it is judged, which may take a while in which it can be cancelled.
+        let errand = self.note(request);
         let opened = stages::enter(gate, asker, &self.server, Era::Legacy, self.is_merged, request)
             .await
             .map_err(|refusal| self.shown(over_legacy(refusal)))?;
-        let putting = self.put(gate, asker, request, opened.call().id());
+        let putting = self.put(gate, asker, request, errand, opened.call().id());
         match putting.instrument(tracing::debug_span!("upstream.send")).await {
             Ok((call, answer, errand)) => Ok(Flow::new(gate, call, opened, answer, Some(errand))),
             Err(refusal) => Err(opened.unsent(gate, refusal).await),
@@ -309,8 +342,10 @@ impl Link {
         gate: &Arc<Gate>,
         asker: &Asker,
         request: &Message,
+        errand: Result<Errand, Refusal>,
         entry: EventId,
     ) -> Result<(Call, Answer, Errand), Refusal> {
+        let mut errand = errand?;
         let failed = |failure: Failure| self.failed(&failure);
         self.live_way().await.map_err(failed)?;
         let id = self.mint();
@@ -324,11 +359,11 @@ impl Link {
             request,
         );
         let text = call.outgoing(request)?;
-        let mut errand = self.note(request, id)?;
         errand.subscribes = self.remember(request)?;
         let here = self.settled_here(request, id);
         let answer = match here.or(call.released().await) {
             Some(answer) => answer,
+            None if !errand.begin(id) => Answer::nothing(),
             None => self.ask(id, text, &call.method, Some(entry)).await.map_err(failed)?,
         };
         Ok((call, answer, errand))
@@ -339,12 +374,7 @@ impl Link {
     /// # Errors
     /// [`Failure`].
     pub async fn tell(&self, text: String) -> Result<(), Failure> {
-        match self.way() {
-            // What one client says of itself is not true of the others.
-            Way::Shared(_) => Ok(()),
-            Way::Process(process) => process.send(text).await,
-            Way::Wire(wire) => wire.post(text, HeaderMap::new()).await.map(|_| ()),
-        }
+        tell_by(&self.way(), text).await
     }
 
     /// Ends the conversation for good (C-27).
@@ -364,10 +394,24 @@ impl Link {
     }
 }
 
+async fn tell_by(way: &Way, text: String) -> Result<(), Failure> {
+    match way {
+        // What one client says of itself is not true of the others.
+        Way::Shared(_) => Ok(()),
+        Way::Process(process) => process.send(text).await,
+        Way::Wire(wire) => wire.clone().post(text, HeaderMap::new()).await.map(|_| ()),
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(task) = lock(&self.listening).take() {
-            task.abort();
+        // A conversation that no session came of, or whose session was not kept, is over too.
+        if self.is_over.load(Ordering::Acquire) || tokio::runtime::Handle::try_current().is_err() {
+            if let Some(task) = lock(&self.listening).take() {
+                task.abort();
+            }
+            return;
         }
+        self.part();
     }
 }

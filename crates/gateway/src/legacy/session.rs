@@ -16,7 +16,7 @@ use bartizan_mcp::{
 };
 use bartizan_policy::limits::Held;
 use bartizan_shield::Inspector;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     link::{Link, NoLink, revision_of},
@@ -153,6 +153,8 @@ struct Streams {
     last: u32,
     kept: VecDeque<Arc<Outbox>>,
     general: Option<Arc<Outbox>>,
+    /// The session is over: whoever found it a moment ago and opens a stream now finds its end.
+    is_over: bool,
 }
 
 impl Streams {
@@ -175,6 +177,15 @@ struct Asked {
     id: String,
     method: String,
     token: Option<String>,
+    /// On the way to whose answer it came, if it came so.
+    within: Option<Weak<Notify>>,
+}
+
+impl Asked {
+    /// Whether the request has its answer on whose way it came: whoever asked waits no more.
+    fn is_late(&self) -> bool {
+        self.within.as_ref().is_some_and(|request| request.strong_count() == 0)
+    }
 }
 
 impl Hub {
@@ -183,6 +194,9 @@ impl Hub {
         let mut streams = lock(&self.streams);
         streams.last += 1;
         let outbox = Outbox::new(streams.last, &self.load);
+        if streams.is_over {
+            outbox.close();
+        }
         streams.kept.push_back(Arc::clone(&outbox));
         streams.evict(&self.load);
         outbox
@@ -202,6 +216,9 @@ impl Hub {
         }
         streams.last += 1;
         let general = Outbox::new(streams.last, &self.load);
+        if streams.is_over {
+            general.close();
+        }
         streams.general = Some(Arc::clone(&general));
         general
     }
@@ -226,7 +243,8 @@ impl Hub {
     }
 
     fn close(&self) {
-        let streams = lock(&self.streams);
+        let mut streams = lock(&self.streams);
+        streams.is_over = true;
         streams.kept.iter().chain(&streams.general).for_each(|o| o.close());
     }
 
@@ -235,11 +253,19 @@ impl Hub {
         self.general().close();
     }
 
-    /// Notes a server's request; answers it as the client gets it, under an id of this session's own (B-40).
-    pub fn ask(&self, link: &Arc<Link>, request: &Message) -> Option<String> {
+    /// Notes a server's request, which came `within` one of the client's if that is known; answers it as the client gets it,
+    /// under an id of this session's own (B-40). One server's questions leave room for another's, and those that nobody answered
+    /// while it mattered for others.
+    pub fn ask(&self, link: &Arc<Link>, request: &Message, within: Option<Weak<Notify>>) -> Option<String> {
         let mut asked = lock(&self.asked);
-        if asked.len() >= SERVER_REQUESTS {
-            return None;
+        let is_full = |asked: &HashMap<u64, Asked>| {
+            asked.values().filter(|a| a.link.as_ptr() == Arc::as_ptr(link)).count() >= SERVER_REQUESTS
+        };
+        if is_full(&asked) {
+            asked.retain(|_, question| !question.is_late());
+            if is_full(&asked) {
+                return None;
+            }
         }
         let ours = self.next.fetch_add(1, Ordering::Relaxed);
         let id = request.id_value()?.text().to_owned();
@@ -255,6 +281,7 @@ impl Hub {
                 id,
                 method: request.method().into_owned(),
                 token: token.map(|t| t.text().to_owned()),
+                within,
             },
         );
         Some(splice.finish())
@@ -532,11 +559,7 @@ async fn notification(
     match method.as_ref() {
         "notifications/cancelled" => {
             if let Some(id) = message.param("requestId").map(Id::of) {
-                for link in &session.links {
-                    if link.cancel(&id, message).await {
-                        break;
-                    }
-                }
+                session.links.iter().for_each(|link| link.cancel(&id, message));
             }
         }
         "notifications/progress" => {
@@ -572,6 +595,13 @@ async fn notification(
 mod tests {
     use super::*;
     use crate::limits::REPLAY_BYTES;
+
+    #[test]
+    fn a_session_that_is_over_opens_no_streams() {
+        let hub = Hub::default();
+        hub.close();
+        assert!(hub.general().is_closed() && hub.open_stream().is_closed());
+    }
 
     #[test]
     fn a_session_keeps_the_last_of_its_finished_streams() {

@@ -10,7 +10,7 @@ use bartizan_mcp::{
 use futures::future::join_all;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::modern_fields;
+use super::{in_time, modern_fields};
 use crate::{
     Asker, Gate,
     call::own_info,
@@ -141,20 +141,27 @@ fn reason(refusal: &Refusal) -> String {
 
 /// `server/discover` for all servers of the modern era.
 pub async fn discover(gate: &Arc<Gate>, asker: &Asker, servers: &[Arc<Server>], message: &Message) -> Reply {
-    let asking = servers.iter().map(|server| async move {
-        let flow = modern::open(gate, asker, server, false, message, None).await?;
-        flow.last().await.ok_or_else(|| Refusal::new(502, code::UPSTREAM_UNAVAILABLE, "no answer"))
+    let asking = servers.iter().map(|server| {
+        let asked = async move {
+            match modern::open(gate, asker, server, false, message, None).await {
+                Ok(flow) => flow.last().await.map(Ok),
+                Err(refusal) => Some(Err(refusal)),
+            }
+        };
+        in_time(server, asked)
     });
     let answers = join_all(asking).await;
     let (mut offers, mut present, mut absent) = (Offers::default(), Vec::new(), Vec::new());
     for (server, answer) in servers.iter().zip(answers) {
         match answer {
-            Ok(answer) if answer.result().is_some() => {
+            Some(Ok(answer)) if answer.result().is_some() => {
                 offers.add(answer.result().and_then(|r| r.get("capabilities")));
                 present.push(server.name().to_string());
             }
-            Ok(_) => absent.push((server.name().to_string(), "it cannot be reached now".into())),
-            Err(refusal) => absent.push((server.name().to_string(), reason(&refusal))),
+            Some(Ok(_)) | None => {
+                absent.push((server.name().to_string(), "it cannot be reached now".into()));
+            }
+            Some(Err(refusal)) => absent.push((server.name().to_string(), reason(&refusal))),
         }
     }
     let result = format!(

@@ -115,11 +115,12 @@ impl Voice {
         );
     }
 
-    /// A process of its wrote this line to its standard error, `within` these calls. Secrets are out of it already.
-    pub fn stderr(&self, pid: Option<u32>, within: Within, line: &str) {
+    /// A process of its wrote this line to its standard error, `within` these calls. Secrets are out of it already. Whether it is
+    /// recorded: of a flood only so much a second is.
+    pub fn stderr(&self, pid: Option<u32>, within: Within, line: &str) -> bool {
         let Within { call, calls } = within;
         let message = Some(Text::new(line));
-        self.word(Kind::ServerStderr, None, Details { pid, call, calls, message, ..Details::default() });
+        self.word(Kind::ServerStderr, None, Details { pid, call, calls, message, ..Details::default() })
     }
 
     /// It sent the log notification `message`, `within` these calls. The shield has judged it.
@@ -133,10 +134,11 @@ impl Voice {
         self.word(Kind::ServerLog, asker, details);
     }
 
-    fn word(&self, kind: Kind, asker: Option<&Asker>, details: Details) {
+    fn word(&self, kind: Kind, asker: Option<&Asker>, details: Details) -> bool {
         let now = self.recorder.clock.now().as_unix();
-        let Some(before) = self.words.admit(now, WORDS_A_SECOND) else { return };
+        let Some(before) = self.words.admit(now, WORDS_A_SECOND) else { return false };
         self.mention(kind, asker, Details { count: (before > 0).then_some(before), ..details });
+        true
     }
 
     /// It asks the client `method`, within `call` if that is known; `refused` if the client does not hear of it.

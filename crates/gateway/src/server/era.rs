@@ -20,7 +20,12 @@ use crate::{
     Asker,
     call::own_modern_request,
     limits::{CONTROL_WAIT, ERA_MEMORY, START_WAIT},
-    upstream::{Answer, Failure, Item, http::Wire, scrub::Scrub, stdio::Process},
+    upstream::{
+        Answer, Failure, Item,
+        http::Wire,
+        scrub::Scrub,
+        stdio::{Process, lock},
+    },
 };
 
 /// A way to a server that speaks the modern era.
@@ -97,26 +102,44 @@ impl Server {
     }
 
     async fn modern_wire(&self, wire: Wire) -> Result<Wire, NotModern> {
+        let asked = Instant::now();
         let mut known = self.era.lock().await;
         match *known {
             Some((Era::Modern, _)) => return Ok(wire),
             Some((Era::Legacy, at)) if at.elapsed() < ERA_MEMORY => return Err(NotModern::Legacy),
             _ => {}
         }
+        // Whoever waited while another asked in vain does not ask in vain again: a line of them would only grow.
+        if let Some((at, failure)) = &*lock(&self.unfound)
+            && *at > asked
+        {
+            return Err(NotModern::Failed(failure.clone()));
+        }
+        let found = Self::find_era(&wire).await;
+        if let Err(NotModern::Failed(failure)) = &found
+            && !failure.is_of_caller()
+        {
+            *lock(&self.unfound) = Some((Instant::now(), failure.clone()));
+        }
+        let found = found?;
+        self.remember(&mut known, found);
+        if found == Era::Modern { Ok(wire) } else { self.legacy_found() }
+    }
+
+    /// Asks a server behind a URL which era it speaks.
+    async fn find_era(wire: &Wire) -> Result<Era, NotModern> {
         let sent = wire.clone().post(own_modern_request(1, "server/discover", None), discover_headers());
         let posted = tokio::time::timeout(CONTROL_WAIT, async {
             let mut answer = Answer::sending(async { sent.await.map(|(posted, _)| posted) });
             answer.next().await
         });
-        let found = match posted.await {
-            Err(_) => return Err(NotModern::Failed(Failure::Timeout(CONTROL_WAIT.as_secs()))),
-            Ok(Ok(Some(Item::Message(answer)))) => era_of(&answer)?,
+        match posted.await {
+            Err(_) => Err(NotModern::Failed(Failure::Timeout(CONTROL_WAIT.as_secs()))),
+            Ok(Ok(Some(Item::Message(answer)))) => era_of(&answer),
             // A refusal without a JSON-RPC body, or an answer that is none: nothing modern (C-45).
-            Ok(Ok(_) | Err(Failure::Status(400..=499) | Failure::Protocol(_))) => Era::Legacy,
-            Ok(Err(failure)) => return Err(NotModern::Failed(failure)),
-        };
-        self.remember(&mut known, found);
-        if found == Era::Modern { Ok(wire) } else { self.legacy_found() }
+            Ok(Ok(_) | Err(Failure::Status(400..=499) | Failure::Protocol(_))) => Ok(Era::Legacy),
+            Ok(Err(failure)) => Err(NotModern::Failed(failure)),
+        }
     }
 
     fn legacy_found<T>(&self) -> Result<T, NotModern> {
@@ -170,8 +193,8 @@ impl Server {
                 now.used = Instant::now();
                 return Ok(Arc::clone(&now.process));
             }
+            self.note_end(&now.process);
             *pooled = None;
-            self.note_crash();
         }
         let known = self.era.lock().await;
         // One finds the era out for all; once it is known, nobody waits until another's process has started.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bartizan_mcp::{code, tool::Mirror};
+use tokio::time::timeout;
 
 use super::{ModernLink, Server, final_message, modern_headers};
 use crate::{
     call::own_modern_request,
-    limits::{CONTROL_WAIT, PAGES},
+    limits::{CONTROL_WAIT, INVENTORY_WAIT, PAGES},
     upstream::{Answer, Failure, http::Posted},
 };
 
@@ -17,9 +18,16 @@ impl Server {
         if let Some(known) = self.tools.of(tool) {
             return known;
         }
-        if let Err(failure) = self.fetch_tools(link).await {
+        match timeout(INVENTORY_WAIT, self.fetch_tools(link)).await {
+            Ok(Ok(())) => {}
             // Never seen: sent without headers, and the server says so if it minds (C-08).
-            tracing::debug!(server = %self.name(), %failure, "its tools could not be listed");
+            Ok(Err(failure)) => {
+                tracing::debug!(server = %self.name(), %failure, "its tools could not be listed");
+            }
+            Err(_) => {
+                tracing::warn!(server = %self.name(), "the list of its tools takes too long");
+                self.tools.complete();
+            }
         }
         self.tools.of(tool).unwrap_or_default()
     }
@@ -44,13 +52,13 @@ impl Server {
                     )
                 }
             };
-            let listed = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer));
+            let listed = timeout(CONTROL_WAIT, final_message(&mut answer));
             let listed = listed.await.map_err(|_| Failure::Timeout(CONTROL_WAIT.as_secs()))??;
             let Some(tools) = listed.result().and_then(|r| r.get("tools")) else { return Ok(()) };
             let next = listed.result().and_then(|r| r.get("nextCursor")).map(|c| c.text().to_owned());
             self.tools.learn(tools, page == 0 && next.is_none(), self.name());
             // A cursor that leads to itself leads nowhere (attacks.md PH-29).
-            if next.is_none() || next == cursor {
+            if next.is_none() || next == cursor || self.tools.is_full() {
                 break;
             }
             cursor = next;

@@ -88,12 +88,27 @@ impl Server {
         lock(&self.crashes).push(Instant::now());
     }
 
+    /// Counts a process that is found dead. Whoever asks again and again for one that cannot be started now, since they have as
+    /// many as they may, must not have the server left alone for everybody.
+    pub fn note_end(&self, process: &Process) {
+        if process.count_end() {
+            self.note_crash();
+        }
+    }
+
     /// The process that all legacy sessions share, and its answer to our handshake: no client's own capabilities
     /// are true of all of them, so it is told of none. `hello` says which version to ask for.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn shared_process(&self, hello: &str) -> Result<(Arc<Process>, Message), Failure> {
+    pub async fn shared_process(self: &Arc<Self>, hello: &str) -> Result<(Arc<Process>, Message), Failure> {
+        let (me, hello) = (Arc::clone(self), hello.to_owned());
+        // A task of its own: a client that gives up early must not stop a slow server from ever starting.
+        let finding = tokio::spawn(async move { me.find_shared_process(&hello).await });
+        finding.await.unwrap_or_else(|_| Err(Failure::Lost("starting it failed".into())))
+    }
+
+    async fn find_shared_process(&self, hello: &str) -> Result<(Arc<Process>, Message), Failure> {
         let Transport::Command { launch, secrets } = &self.settings.transport else {
             return Err(Failure::Limit("only commands can be shared".into()));
         };
@@ -103,8 +118,8 @@ impl Server {
         {
             return Ok((Arc::clone(process), answer.clone()));
         }
-        if common.take().is_some() {
-            self.note_crash();
+        if let Some((process, _)) = common.take() {
+            self.note_end(&process);
         }
         let process = self.start(launch, secrets, Era::Legacy, None).await?;
         process.set_shared();

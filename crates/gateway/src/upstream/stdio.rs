@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bartizan_audit::EventId;
@@ -15,7 +17,7 @@ use bartizan_sandbox::{Child, Ladder, Launch};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{ChildStdin, ChildStdout},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -54,6 +56,8 @@ struct Shared {
     next: AtomicU64,
     /// Bytes of its messages that nobody has fetched yet.
     load: Arc<AtomicUsize>,
+    /// Its end was counted against its server.
+    is_counted: AtomicBool,
 }
 
 /// What waits to be fetched.
@@ -127,13 +131,15 @@ impl Process {
             ended: watch::Sender::new(None),
             next: AtomicU64::new(1),
             load: Arc::default(),
+            is_counted: AtomicBool::new(false),
         });
         if let Some(stderr) = child.take_stderr() {
             let (voice, pid) = (Arc::clone(&voice), child.id());
             tokio::spawn(log_stderr(Arc::downgrade(&shared), server.clone(), stderr, secrets, voice, pid));
         }
-        tokio::spawn(write_lines(stdin, to_write, Arc::downgrade(&shared)));
-        tokio::spawn(supervise(child, stdout, stopped, Arc::clone(&shared), slot, voice));
+        let (deaf, is_deaf) = oneshot::channel();
+        tokio::spawn(write_lines(stdin, to_write, deaf));
+        tokio::spawn(supervise(child, stdout, Ends { stopped, is_deaf }, Arc::clone(&shared), slot, voice));
         Ok(Arc::new(Self { shared, lines, _stop: stop }))
     }
 
@@ -155,6 +161,11 @@ impl Process {
     /// Why the process ended, if it did.
     pub fn ended(&self) -> Option<String> {
         self.shared.ended.borrow().clone()
+    }
+
+    /// Whether its end is yet to be counted against its server: however often it is found dead, it died once.
+    pub fn count_end(&self) -> bool {
+        !self.shared.is_counted.swap(true, Ordering::Relaxed)
     }
 
     /// Requests that wait for an answer.
@@ -246,7 +257,7 @@ impl Pipe {
                 // The supervisor learns why a little after the pipe breaks.
                 let mut ended = self.process.shared.ended.subscribe();
                 let wait = ended.wait_for(Option::is_some);
-                let why = tokio::time::timeout(std::time::Duration::from_secs(2), wait).await;
+                let why = tokio::time::timeout(Duration::from_secs(2), wait).await;
                 let why = why.ok().and_then(Result::ok).and_then(|w| w.clone());
                 // Only now: whoever dropped this future and asks again is still told why.
                 self.done = true;
@@ -265,23 +276,34 @@ impl Drop for Pipe {
         if self.cancel_on_drop && !self.done {
             let params = format!(r#"{{"requestId":{},"reason":"the client went away"}}"#, self.id);
             let text = message::notification("notifications/cancelled", Some(&params));
-            // A full queue means that nobody reads: there is nothing to stop.
-            let _ = self.process.lines.try_send(text);
+            let Err(mpsc::error::TrySendError::Full(text)) = self.process.lines.try_send(text) else {
+                return;
+            };
+            // Many ask it just now; if it reads nothing for so long that this is in vain, it is stopped.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                let process = Arc::clone(&self.process);
+                runtime.spawn(async move { drop(process.send(text).await) });
+            }
         }
     }
 }
 
-async fn write_lines(mut stdin: ChildStdin, mut lines: mpsc::Receiver<String>, shared: Weak<Shared>) {
+/// Writes lines until nobody has any more. A process that does not take one is of no use to anybody: `deaf` tells why.
+async fn write_lines(
+    mut stdin: ChildStdin,
+    mut lines: mpsc::Receiver<String>,
+    deaf: oneshot::Sender<&'static str>,
+) {
     while let Some(line) = lines.recv().await {
         let mut line = one_line(line);
         line.push('\n');
-        let written = tokio::time::timeout(WRITE_WAIT, stdin.write_all(line.as_bytes())).await;
-        if !matches!(written, Ok(Ok(()))) {
-            if let Some(shared) = shared.upgrade() {
-                shared.close();
-            }
-            return;
-        }
+        let why = match tokio::time::timeout(WRITE_WAIT, stdin.write_all(line.as_bytes())).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(_)) => "the process closed its input",
+            Err(_) => "the process does not read its input",
+        };
+        let _ = deaf.send(why);
+        return;
     }
 }
 
@@ -290,25 +312,55 @@ pub fn one_line(text: String) -> String {
     if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text }
 }
 
+/// What ends a process beside itself.
+struct Ends {
+    /// Nobody needs it any more.
+    stopped: mpsc::Receiver<()>,
+    /// It takes nothing more, and why; closed where there is nothing more to take.
+    is_deaf: oneshot::Receiver<&'static str>,
+}
+
+impl Ends {
+    /// Why it is to be stopped, once it is. What one that closed its input wrote before that is still read.
+    async fn come(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.stopped.recv() => "the process was stopped",
+            Ok(why) = &mut self.is_deaf => {
+                let _ = tokio::time::timeout(LAST_WORDS, self.stopped.recv()).await;
+                why
+            }
+        }
+    }
+}
+
+/// How long a process that takes nothing more, or says nothing more, has to end by itself.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 async fn supervise(
     mut child: Child,
     stdout: ChildStdout,
-    mut stop: mpsc::Receiver<()>,
+    ends: Ends,
     shared: Arc<Shared>,
     slot: Slot,
     voice: Arc<Voice>,
 ) {
     let pid = child.id();
+    let mut reading = pin!(read_messages(stdout, &shared, &voice));
     let why = tokio::select! {
-        fault = read_messages(stdout, &shared, &voice) => {
+        fault = &mut reading => {
             shared.close();
             let fault = fault.err();
-            match tokio::time::timeout(std::time::Duration::from_millis(500), child.wait()).await {
+            match tokio::time::timeout(LAST_WORDS, child.wait()).await {
                 Ok(Ok(status)) if fault.is_none() => format!("the process ended ({status})"),
                 _ => fault.unwrap_or_else(|| "the process closed its output".into()),
             }
         }
-        _ = stop.recv() => "the process was stopped".to_owned(),
+        // Another that it started may keep its output open, and would be waited for in vain.
+        Ok(status) = child.wait() => {
+            let fault = tokio::time::timeout(LAST_WORDS, &mut reading).await.ok().and_then(Result::err);
+            fault.unwrap_or_else(|| format!("the process ended ({status})"))
+        }
+        why = ends.come() => why.to_owned(),
     };
     shared.close();
     tracing::info!(server = %shared.server, %why, "server process ended");
@@ -473,9 +525,11 @@ async fn log_stderr(
         reader.consume(used);
         if end {
             let words = sanitise(&line, is_cut, &secrets);
-            tracing::info!(%server, "{words}");
             let within = shared.upgrade().map(|shared| shared.within()).unwrap_or_default();
-            voice.stderr(pid, within, &words);
+            // What is too much for one log is too much for the other.
+            if voice.stderr(pid, within, &words) {
+                tracing::info!(%server, "{words}");
+            }
             (line, is_cut) = (Vec::new(), false);
         }
     }
@@ -534,6 +588,7 @@ mod tests {
             ended: watch::Sender::new(None),
             next,
             load: Arc::default(),
+            is_counted: AtomicBool::new(false),
         };
         (shared, answers)
     }

@@ -12,6 +12,7 @@ mod lossless;
 mod merged;
 mod metrics;
 mod nodes;
+mod partings;
 pub mod records;
 mod recovery;
 mod reports;

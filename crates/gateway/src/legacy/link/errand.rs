@@ -1,6 +1,6 @@
 //! Requests under way in a conversation, by the client's ids.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use bartizan_mcp::{Id, Message, Refusal, code};
 use tokio::sync::Notify;
@@ -12,8 +12,10 @@ use crate::{
 };
 
 pub(super) struct Errands {
-    id: u64,
+    /// Our id for it, once it is put to the server.
+    id: Option<u64>,
     cancelled: Arc<Notify>,
+    is_cancelled: bool,
 }
 
 /// A request's place in its session; dropping it makes its id free.
@@ -31,6 +33,16 @@ impl Errand {
         self.link.failed(failure)
     }
 
+    /// It is put to the server now, as `id`. Whether it may be: not if the client has cancelled it.
+    pub(super) fn begin(&self, id: u64) -> bool {
+        let mut inflight = lock(&self.link.inflight);
+        let mine = inflight.get_mut(&self.key).filter(|e| Arc::ptr_eq(&e.cancelled, &self.cancelled));
+        mine.is_some_and(|errand| {
+            errand.id = Some(id);
+            !errand.is_cancelled
+        })
+    }
+
     /// Told when the client cancels.
     pub fn cancelled(&self) -> Arc<Notify> {
         Arc::clone(&self.cancelled)
@@ -46,23 +58,12 @@ impl Drop for Errand {
     }
 }
 
-/// A request that is judged, before it has a place.
-pub(super) struct Entering<'l>(&'l Link);
-
-impl Drop for Entering<'_> {
-    fn drop(&mut self) {
-        self.0.entering.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Link {
-    /// Counts a request as under way until it has its place, or none.
-    pub(super) fn entering(&self) -> Entering<'_> {
-        self.entering.fetch_add(1, Ordering::AcqRel);
-        Entering(self)
-    }
-
-    pub(super) fn note(self: &Arc<Self>, request: &Message, id: u64) -> Result<Errand, Refusal> {
+    /// Takes a request in, which is under way from now on.
+    ///
+    /// # Errors
+    /// The refusal of one too many, or of an id that is in use.
+    pub(super) fn note(self: &Arc<Self>, request: &Message) -> Result<Errand, Refusal> {
         let refused = |text: &str| Refusal::new(200, code::INVALID_REQUEST, text);
         let key = request.id().ok_or_else(|| refused("a request needs an id"))?;
         let cancelled = Arc::new(Notify::new());
@@ -77,35 +78,49 @@ impl Link {
         if inflight.contains_key(&key) {
             return Err(refused("a request with this id is still under way"));
         }
-        inflight.insert(key.clone(), Errands { id, cancelled: Arc::clone(&cancelled) });
+        let errand = Errands { id: None, cancelled: Arc::clone(&cancelled), is_cancelled: false };
+        inflight.insert(key.clone(), errand);
         Ok(Errand { link: Arc::clone(self), key, cancelled, subscribes: None })
     }
 
     /// Whether requests are under way.
     pub fn is_busy(&self) -> bool {
-        // A request has its place before it is no longer counted.
-        self.entering.load(Ordering::Acquire) > 0 || !lock(&self.inflight).is_empty()
+        !lock(&self.inflight).is_empty()
     }
 
-    /// Cancels the request that the client calls `id` (B-17). Whether there is one.
-    pub async fn cancel(&self, id: &Id, notification: &Message) -> bool {
-        let Some((ours, cancelled)) = lock(&self.inflight).get(id).map(|e| (e.id, Arc::clone(&e.cancelled)))
-        else {
-            return false;
+    /// Cancels the request that the client calls `id` (B-17), if there is one.
+    ///
+    /// The client may be gone a moment later, and the server may take its time to hear of it: neither holds it up.
+    pub fn cancel(self: &Arc<Self>, id: &Id, notification: &Message) {
+        let (ours, cancelled) = match lock(&self.inflight).get_mut(id) {
+            Some(errand) => {
+                errand.is_cancelled = true;
+                (errand.id, Arc::clone(&errand.cancelled))
+            }
+            None => return,
         };
+        cancelled.notify_one();
+        // What the server was not asked it need not leave.
+        let Some(ours) = ours else { return };
         let mut splice = notification.splice();
         if let Some(named) = notification.param("requestId") {
             splice.replace(named, ours.to_string());
         }
         let text = splice.finish();
-        let told = match self.way() {
-            Way::Shared(process) => process.send(text).await,
-            _ => self.tell(text).await,
+        let Some(room) = self.room(text.len()) else {
+            tracing::warn!(server = %self.server.name(), "it does not hear what is cancelled");
+            return;
         };
-        if let Err(failure) = told {
-            tracing::debug!(server = %self.server.name(), %failure, "a cancellation was not delivered");
-        }
-        cancelled.notify_one();
-        true
+        let me = Arc::clone(self);
+        tokio::spawn(async move {
+            let _room = room;
+            let told = match me.way() {
+                Way::Shared(process) => process.send(text).await,
+                _ => me.tell(text).await,
+            };
+            if let Err(failure) = told {
+                tracing::debug!(server = %me.server.name(), %failure, "a cancellation was not delivered");
+            }
+        });
     }
 }

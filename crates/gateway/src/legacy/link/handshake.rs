@@ -8,13 +8,14 @@ use bartizan_mcp::{
     message,
 };
 use http::HeaderMap;
+use tokio::sync::oneshot;
 
 use super::Way;
 use crate::{
     Asker,
     limits::START_WAIT,
     server::{Server, Transport, final_message},
-    upstream::{Answer, Failure, stdio::Process},
+    upstream::{Answer, Failure, http::Wire, stdio::Process},
 };
 
 /// Why no conversation began.
@@ -45,24 +46,18 @@ pub async fn shake_hands(
 ) -> Result<(Way, Message), Failure> {
     match &server.settings().transport {
         Transport::Url(endpoint) => {
-            let mut wire = server.wire(endpoint, asker);
-            let text = message::request("1", "initialize", Some(hello));
-            let posting = async {
-                let (posted, head) = wire.clone().post(text, HeaderMap::new()).await?;
-                let mut answer = Answer::sending(async { Ok(posted) });
-                Ok::<_, Failure>((final_message(&mut answer).await?, head))
-            };
-            let (answer, head) = match tokio::time::timeout(START_WAIT, posting).await {
-                Ok(Ok(answered)) => answered,
-                // Nothing JSON came back: a modern server's plain 4xx, or none at all.
-                Ok(Err(failure)) => return Err(failure),
-                Err(_) => return Err(Failure::Timeout(START_WAIT.as_secs())),
-            };
-            if answer.result().is_some() {
-                wire.revision = Some(revision_of(&answer)?);
-                wire.enter_session(&head);
-            }
-            Ok((Way::Wire(wire), answer))
+            let (wire, hello) = (server.wire(endpoint, asker), hello.to_owned());
+            let (to, from) = oneshot::channel();
+            // A task of its own: whoever goes away meanwhile leaves a session there, which is ended.
+            tokio::spawn(async move {
+                let opened = tokio::time::timeout(START_WAIT, open_session(wire, &hello)).await;
+                let opened = opened.unwrap_or(Err(Failure::Timeout(START_WAIT.as_secs())));
+                if let Err(Ok((wire, _))) = to.send(opened) {
+                    wire.delete().await;
+                }
+            });
+            let opened = from.await.unwrap_or_else(|_| Err(Failure::Lost("the handshake failed".into())));
+            opened.map(|(wire, answer)| (Way::Wire(wire), answer))
         }
         Transport::Command { .. } if server.settings().shared => {
             let (process, answer) = server.shared_process(hello).await?;
@@ -77,6 +72,25 @@ pub async fn shake_hands(
             Ok((Way::Process(process), answer))
         }
     }
+}
+
+/// Sends `initialize` over `wire`, which is in the session that comes of it.
+async fn open_session(mut wire: Wire, hello: &str) -> Result<(Wire, Message), Failure> {
+    let text = message::request("1", "initialize", Some(hello));
+    let (posted, head) = wire.clone().post(text, HeaderMap::new()).await?;
+    let mut answer = Answer::sending(async { Ok(posted) });
+    let answer = final_message(&mut answer).await?;
+    if answer.result().is_some() {
+        wire.enter_session(&head);
+        match revision_of(&answer) {
+            Ok(revision) => wire.revision = Some(revision),
+            Err(failure) => {
+                wire.delete().await;
+                return Err(failure);
+            }
+        }
+    }
+    Ok((wire, answer))
 }
 
 /// Sends `initialize` to a fresh process.

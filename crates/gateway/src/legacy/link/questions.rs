@@ -1,10 +1,11 @@
 //! What a server asks: answered here, put to the client, or refused (C-29).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bartizan_audit::EventId;
 use bartizan_mcp::{Era, Kind, Message, Refusal, Revision, code, era, json::Value, message};
 use bartizan_shield::Inspector;
+use tokio::sync::Notify;
 
 use super::{Errand, Link, Way};
 use crate::{
@@ -33,7 +34,10 @@ impl Errand {
     pub fn take_from_server(&self, message: &Message, call: Option<EventId>) -> Taken {
         let method = message.method();
         match message.kind() {
-            Kind::Request => self.link.ask_client(message, &method, call),
+            Kind::Request => {
+                let within = call.map(|_| Arc::downgrade(&self.cancelled));
+                self.link.ask_client(message, &method, call, within)
+            }
             Kind::Notification if method == "notifications/cancelled" => {
                 match message
                     .param("requestId")
@@ -125,7 +129,13 @@ impl Link {
     }
 
     /// Takes a server's request: pings are answered here, unknown methods refused, the rest put to the client (C-29).
-    fn ask_client(self: &Arc<Self>, message: &Message, method: &str, call: Option<EventId>) -> Taken {
+    fn ask_client(
+        self: &Arc<Self>,
+        message: &Message,
+        method: &str,
+        call: Option<EventId>,
+        within: Option<Weak<Notify>>,
+    ) -> Taken {
         let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
         let refused = match method {
             "ping" => None,
@@ -137,7 +147,7 @@ impl Link {
             _ if !self.may_ask(message) => Some(Unasked::Shield),
             _ => {
                 let named = naming::request(self.server.name(), message);
-                match self.hub.ask(self, named.as_ref().unwrap_or(message)) {
+                match self.hub.ask(self, named.as_ref().unwrap_or(message), within) {
                     Some(text) => {
                         self.server.voice().asked_by_name(&self.asker, call, method);
                         return Taken::Send(text);

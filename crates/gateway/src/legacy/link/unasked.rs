@@ -7,7 +7,7 @@ use std::{
 
 use bartizan_mcp::{Era, Id, Kind, Message};
 use bartizan_shield::Finding;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle, time::Instant};
 
 use super::{Errand, Link, Taken, Way};
 use crate::{
@@ -19,6 +19,12 @@ use crate::{
     record::Ending,
     upstream::{Failure, Item, Within, stdio::lock},
 };
+
+/// How long a server is left alone that hung up on whoever listens; longer each time where it does so at once.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long somebody listens at least where the server means them to.
+const LASTING: Duration = Duration::from_secs(10);
 
 /// What a message that waits takes beside its text.
 const WAITING: usize = 1024;
@@ -115,18 +121,19 @@ impl Link {
         }
     }
 
-    /// Listens to what an HTTP server says unasked, from now until the session ends. Only once.
+    /// Listens to what an HTTP server says unasked, from now until the session ends. Only once at a time: where the server would
+    /// say nothing, it is asked again when the client listens again.
     pub fn listen(self: &Arc<Self>) {
         let Way::Wire(_) = self.way() else { return };
         let mut listening = lock(&self.listening);
-        if listening.is_none() {
+        if listening.as_ref().is_none_or(AbortHandle::is_finished) {
             *listening = Some(tokio::spawn(listen_on(Arc::downgrade(self))).abort_handle());
         }
     }
 }
 
 async fn listen_on(link: Weak<Link>) {
-    let mut pause = Duration::from_millis(500);
+    let mut pause = PAUSE;
     loop {
         let Some(wire) = link.upgrade().and_then(|l| if let Way::Wire(w) = l.way() { Some(w) } else { None })
         else {
@@ -134,12 +141,17 @@ async fn listen_on(link: Weak<Link>) {
         };
         match wire.listen(None).await {
             Ok(mut events) => {
-                pause = Duration::from_millis(500);
+                let (began, mut heard) = (Instant::now(), false);
                 while let Ok(Some(item)) = events.next().await {
+                    heard = true;
                     let Some(link) = link.upgrade() else { return };
                     if let Item::Message(message) = item {
                         link.unasked(&message);
                     }
+                }
+                // One that says nothing and hangs up is asked less and less often.
+                if heard || began.elapsed() >= LASTING {
+                    pause = PAUSE;
                 }
             }
             // It offers none (B-18); or the session ended.

@@ -217,6 +217,106 @@ fn ph_22_a_killed_server_fails_its_own_calls_and_comes_back() {
     assert_eq!(back.said(), r#"{"back":1}"#);
 }
 
+/// Who has as many processes as they may is refused another, which is no crash of the server's.
+///
+/// Also: PH-29.
+#[test]
+fn ph_22_who_may_have_no_more_processes_takes_the_server_from_nobody() {
+    let issuer = Issuer::start(1);
+    let gate = Gate::start(&format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://gate.example\"\n\
+         [identity]\nmode = \"resource-server\"\n{}[policy.roles.people]\ngroups = [\"people\"]\n\
+         [[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{}",
+        issuer.config(),
+        prober("up", &[], ""),
+    ));
+    let person = |name: &str| gate.bearer(issuer.token(name, "https://gate.example/mcp/up", json!({})));
+    let (ann, bob) = (person("ann"), person("bob"));
+    let look = |client: &Client, n: usize| {
+        let set = format!(r#"{{"experimental":{{"n":{n}}}}}"#);
+        client.modern_declaring("/mcp/up", "tools/call", r#""name":"look","arguments":{}"#, &set).send()
+    };
+    let session = ann.session("/mcp/up", "2025-11-25", "{}");
+    let seen: Value = serde_json::from_str(&session.call("1", "look", "{}").send().said()).unwrap();
+    let pid = u32::try_from(seen["pid"].as_u64().unwrap()).unwrap();
+    for n in 0..15 {
+        let answer = look(&ann, n);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    kill(pid, Signal::KILL);
+    // Another of hers takes the place of the one that died.
+    bartizan_trials::eventually("her place is free", || (look(&ann, 15).status == 200).then_some(()));
+    for n in 2..10 {
+        let answer = session.call(&n.to_string(), "look", "{}").send();
+        assert!(answer.error().contains("running for you"), "{}", answer.text());
+    }
+    let other = look(&bob, 0);
+    assert_eq!(other.status, 200, "{}", other.text());
+}
+
+/// `[[servers]]` for a legacy server in `folder`, a script that says `said` to every call; before that it does `before` by `$line`.
+fn scripted(folder: &std::path::Path, before: &str) -> String {
+    let script = folder.join("server.sh");
+    let server = r#"#!/bin/sh
+while read -r line; do
+  id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in
+    *'"initialize"'*) result='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}' ;;
+    *'"tools/call"'*) result='{"content":[{"type":"text","text":"said"}]}' ;;
+    *'"id"'*) result='{}' ;;
+    *) continue ;;
+  esac
+  %BEFORE%
+  printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done
+"#;
+    fs::write(&script, server.replace("%BEFORE%", before)).unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    format!(
+        "[[servers]]\nname = \"up\"\ncommand = [{script:?}]\nera = \"legacy\"\ndangerous_unpinned = true\n"
+    )
+}
+
+#[test]
+fn ph_22_a_server_that_closes_its_input_is_started_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    // It still says that, and nothing more.
+    let server = r#"case "$line" in *'"deaf"'*) printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"; exec 0<&-; exec sleep 1000 ;; esac"#;
+    let gate = Gate::start(&scripted(folder.path(), server));
+    let session = gate.client().session("/mcp/up", "2025-11-25", "{}");
+    assert_eq!(session.call("1", "deaf", "{}").send().said(), "said");
+    let mut id = 1;
+    bartizan_trials::eventually("the session has a process that listens", || {
+        id += 1;
+        (session.call(&id.to_string(), "other", "{}").send().said() == "said").then_some(())
+    });
+}
+
+#[test]
+fn ph_22_a_process_that_another_outlives_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = r#"case "$line" in *'"die"'*) setsid sleep 20 & exit 3 ;; esac"#;
+    let gate = Gate::start(&scripted(folder.path(), server));
+    let session = gate.client().session("/mcp/up", "2025-11-25", "{}");
+    let began = std::time::Instant::now();
+    let answer = session.call("1", "die", "{}").send();
+    assert!(answer.error().contains("exit status: 3"), "{}", answer.text());
+    assert!(began.elapsed().as_secs() < 15, "{:?}", began.elapsed());
+    assert_eq!(session.call("2", "other", "{}").send().said(), "said");
+}
+
+#[test]
+fn ph_22_a_flood_on_standard_error_does_not_fill_the_log() {
+    let gate = Gate::start(&prober("probe", &[], ""));
+    let lines = (0..5000).map(|n| format!("flood-{n}\\n")).collect::<String>();
+    let answer = gate.client().call("/mcp/probe", "blurt", &format!(r#"{{"text":"{lines}"}}"#));
+    assert_eq!(answer.said(), "blurted", "{}", answer.text());
+    gate.wait_for_log("flood-0");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let logged = gate.log().matches("flood-").count();
+    assert!(logged <= 200, "{logged} lines");
+}
+
 #[test]
 fn ph_22_a_server_that_keeps_crashing_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use std::thread;
 
 use bartizan_trials::{Wrapped, modern_text};
+use rustix::process::Signal;
 
 use crate::text;
 
@@ -98,6 +99,34 @@ fn a_wrapped_server_can_be_asked_many_things_at_once_and_cancelled() {
     wrapped.say(&call("4", "echo", "{}"));
     assert_eq!(wrapped.message()["id"], 4, "the cancelled one is never answered");
     assert_eq!(wrapped.finish().code(), Some(0));
+}
+
+/// Some clients end what they started by a signal. Its server stops as it would otherwise: first its input ends.
+#[test]
+fn a_wrap_that_is_told_to_stop_stops_its_server_first() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for signal in [Signal::TERM, Signal::INT] {
+        let (script, said) = (folder.path().join("server.sh"), folder.path().join("said"));
+        // It says so when its input has ended, and not when it is killed.
+        let server = format!(
+            "#!/bin/sh\necho began >> {}\n{} \"$@\"\necho ended >> {}\n",
+            said.display(),
+            bartizan_trials::prober_path().display(),
+            said.display()
+        );
+        std::fs::write(&script, server).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let _ = std::fs::remove_file(&said);
+        let mut wrapped = Wrapped::start_command(home.path(), folder.path(), &[], &script, &[]);
+        wrapped.say(HELLO);
+        assert_eq!(text(&wrapped.message(), "/result/serverInfo/name"), "prober");
+        wrapped
+            .say(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"hang","arguments":{}}}"#);
+        assert_eq!(wrapped.end_by(signal).code(), Some(0));
+        let said = std::fs::read_to_string(&said).unwrap();
+        let count = |word: &str| said.lines().filter(|line| *line == word).count();
+        assert!(count("began") > 0 && count("began") == count("ended"), "{signal:?}: {said}");
+    }
 }
 
 /// What is recorded in clear is said to whoever starts it, and only where it concerns this server.
