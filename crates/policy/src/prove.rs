@@ -17,7 +17,7 @@ use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet, Env, err::Error as
 pub use cedar_policy_symcc::solver::{self, Solver};
 
 use crate::{
-    Bundle, Obligation,
+    Bundle, Obligation, names,
     schema::{CALL, FLEET, uid},
 };
 
@@ -65,6 +65,11 @@ pub enum ProveError {
         /// What the parser or type checker says.
         reason: String,
     },
+    /// No server is known, so nothing is asked of any: whatever is said of it would be proved.
+    #[error(
+        "no server is known, so any claim would hold: name a configuration whose gate has run, or a catalogue"
+    )]
+    NoServer,
     /// The policies cannot be put into formulas.
     #[error("the policies cannot be analysed: {0}")]
     Analysis(String),
@@ -79,6 +84,9 @@ pub enum ProveError {
 /// [`ProveError`].
 pub async fn prove<S: Solver>(bundle: &Bundle, claim: &Claim<'_>, solver: S) -> Result<Verdict, ProveError> {
     let analysis = |error: &dyn fmt::Display| ProveError::Analysis(error.to_string());
+    if bundle.servers.is_empty() {
+        return Err(ProveError::NoServer);
+    }
     let mut compiler = CedarSymCompiler::new(solver).map_err(|e| analysis(&e))?;
     let region = match claim {
         Claim::Never(scope) => Some(region(bundle, scope)?),
@@ -178,8 +186,12 @@ fn region(bundle: &Bundle, scope: &str) -> Result<Policy, ProveError> {
     let set = PolicySet::from_policies([policy.clone()]).map_err(|e| wrong(e.to_string()))?;
     let result = cedar_policy::Validator::new(bundle.schema.clone())
         .validate(&set, cedar_policy::ValidationMode::Strict);
-    match result.validation_errors().next() {
-        Some(error) => Err(wrong(error.to_string())),
+    if let Some(error) = result.validation_errors().next() {
+        return Err(wrong(error.to_string()));
+    }
+    // Of what there is not, anything would be proved.
+    match names::unknown(&policy, (&bundle.catalog, &bundle.roles), &bundle.types).into_iter().next() {
+        Some(unknown) => Err(wrong(unknown)),
         None => Ok(policy),
     }
 }

@@ -172,6 +172,29 @@ fn the_formulas_speak_of_the_small_world() {
     assert!(permitted > 20 && denied > 20, "{permitted} {denied}");
 }
 
+/// A slip of the pen in a claim proves nothing.
+#[test]
+fn a_claim_about_what_there_is_not_is_none() {
+    let bundle = load("permit (principal, action, resource);");
+    for (scope, why) in [
+        ("principal, action in Action::\"call\", resource in Server::\"wbe\"", "there is no server `wbe`"),
+        (
+            "principal, action in Action::\"call\", resource == Tool::\"web/fech\"",
+            "the tool `web/fech` is not pinned",
+        ),
+        (
+            "principal in Role::\"raeder\", action, resource",
+            "nobody has the role `raeder`; it is not configured",
+        ),
+    ] {
+        match region(&bundle, scope) {
+            Err(ProveError::Claim { reason, .. }) => assert_eq!(reason, why),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(region(&bundle, "principal in Role::\"reader\", action, resource in Server::\"web\"").is_ok());
+}
+
 #[test]
 fn the_small_world_tells_bundles_apart() {
     let (wide, narrow) = (
