@@ -130,8 +130,8 @@ impl Config {
         Ok(found)
     }
 
-    /// Roles that go by groups of whichever issuer, where there are several: one may give another's identifiers away.
-    fn confusable_roles(&self) -> Vec<String> {
+    /// Whether several issuers vouch for people: one may give another's identifiers of groups and roles away.
+    pub fn has_issuers(&self) -> bool {
         let identity = &self.identity;
         let mut issuers: BTreeSet<String> =
             identity.resource_server.issuers.iter().map(IssuerConfig::authorization_server).collect();
@@ -141,7 +141,12 @@ impl Config {
             issuers.extend(facade.assertion_issuers.iter().map(|one| one.issuer.clone()));
             issuers.extend(facade.exchange_issuers.iter().map(|one| one.issuer.authorization_server()));
         }
-        if issuers.len() < 2 {
+        issuers.len() > 1
+    }
+
+    /// Roles that go by groups of whichever issuer, where there are several.
+    fn confusable_roles(&self) -> Vec<String> {
+        if !self.has_issuers() {
             return Vec::new();
         }
         let roles = self.policy.roles.0.iter().filter(|(_, members)| members.names_no_issuer());
