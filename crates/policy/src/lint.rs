@@ -263,14 +263,14 @@ mod tests {
     #[test]
     fn finds_what_goes_by_the_groups_of_whoever_vouches() {
         let bundle = load(
-            "@id(\"scope\") permit (principal in Group::\"g\", action, resource);
-             @id(\"when\") permit (principal, action, resource) when { principal in Group::\"g\" };
-             @id(\"groups\") permit (principal, action, resource) when { principal.groups.contains(\"g\") };
-             @id(\"roles\") permit (principal, action, resource) when { principal.roles.contains(\"r\") };
-             @id(\"spared\") forbid (principal, action, resource) unless { principal in Group::\"g\" };
-             @id(\"issuer\") permit (principal in Group::\"g\", action, resource) when { principal.issuer == \"https://idp\" };
+            "@id(\"scope\") permit (principal in Group::\"g\", action in Action::\"use\", resource);
+             @id(\"when\") permit (principal, action in Action::\"use\", resource) when { principal in Group::\"g\" };
+             @id(\"groups\") permit (principal, action in Action::\"use\", resource) when { principal.groups.contains(\"g\") };
+             @id(\"roles\") permit (principal, action in Action::\"use\", resource) when { principal.roles.contains(\"r\") };
+             @id(\"spared\") forbid (principal, action in Action::\"use\", resource) unless { principal in Group::\"g\" };
+             @id(\"issuer\") permit (principal in Group::\"g\", action in Action::\"use\", resource) when { principal.issuer == \"https://idp\" };
              @id(\"role\") permit (principal in Role::\"reader\", action, resource);
-             @id(\"forbidden\") forbid (principal in Group::\"g\", action, resource);",
+             @id(\"forbidden\") forbid (principal in Group::\"g\", action in Action::\"use\", resource);",
         );
         let found: Vec<_> = of_any_issuer(&bundle).into_iter().map(|f| f.policy).collect();
         assert_eq!(found, ["groups", "roles", "scope", "spared", "when"]);
