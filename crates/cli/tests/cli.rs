@@ -371,6 +371,30 @@ fn policies_are_checked_with_what_the_configuration_adds_to_them() {
     assert!(code == Some(1) && words.contains("policy `g`: it goes by groups or roles"), "{words}");
 }
 
+/// One person must not be two callers, one of whom approves what the other asks.
+#[test]
+fn an_issuer_whose_people_are_known_in_two_ways_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenant = "3f2b6a10-0000-4000-8000-000000000001";
+    let check = |provider: &str| {
+        let config = format!(
+            "{GOOD}[server]\npublic_url = \"https://gate.example\"\n[identity]\nmode = \"facade\"\n{provider}client_id = \"gate\"\n\
+             credential = {{ method = \"client_secret_post\", secret = {{ env = \"SECRET\" }} }}\n\
+             [[identity.issuers]]\nkind = \"entra\"\ntenant = \"{tenant}\"\nversions = [\"v2\"]\n"
+        );
+        fs::write(folder.path().join("bartizan.toml"), config).unwrap();
+        let output = bartizan(folder.path(), &["config", "check", "--config", "bartizan.toml"]);
+        said(&[output.stdout, output.stderr].concat())
+    };
+    let told = "so that one person is two callers";
+    let oidc = format!(
+        "[identity.provider]\nkind = \"oidc\"\nissuer = \"https://login.microsoftonline.com/{tenant}/v2.0\"\n"
+    );
+    assert!(check(&oidc).contains(told), "{}", check(&oidc));
+    let entra = format!("[identity.provider]\nkind = \"entra\"\ntenant = \"{tenant}\"\n");
+    assert!(!check(&entra).contains(told), "{}", check(&entra));
+}
+
 #[test]
 fn a_server_that_is_not_there_is_said_to_be_none() {
     let folder = tempfile::tempdir().unwrap();
