@@ -189,7 +189,10 @@ fn region(bundle: &Bundle, scope: &str) -> Result<Policy, ProveError> {
     if let Some(error) = result.validation_errors().next() {
         return Err(wrong(error.to_string()));
     }
-    // Of what there is not, anything would be proved.
+    // Of what there is not, and of what cannot be, anything would be proved.
+    if let Some(warning) = result.validation_warnings().next() {
+        return Err(wrong(warning.to_string()));
+    }
     match names::unknown(&policy, (&bundle.catalog, &bundle.roles), &bundle.types).into_iter().next() {
         Some(unknown) => Err(wrong(unknown)),
         None => Ok(policy),

@@ -189,7 +189,7 @@ mod tests {
     fn however_many_applications_somebody_comes_by_little_is_remembered() {
         let mut recorded = HashMap::new();
         for nth in 0..3 * KNOWN {
-            let key = Caller::new("https://idp", "ann", &format!("https://a.example/{nth}")).key();
+            let key = Caller::new("https://idp", "ann", format!("https://a.example/{nth}")).key();
             make_room(&mut recorded, &key);
             recorded.entry(key).or_default();
         }

@@ -192,6 +192,14 @@ fn a_claim_about_what_there_is_not_is_none() {
             other => panic!("{other:?}"),
         }
     }
+    let impossible =
+        "principal, action == Action::\"call:web.fetch\", resource when { context.args has ulr }";
+    let refused = region(&bundle, impossible);
+    assert!(
+        matches!(&refused, Err(ProveError::Claim { reason, .. }) if reason.contains("impossible")),
+        "{refused:?}"
+    );
+    assert!(region(&bundle, &impossible.replace("ulr", "url")).is_ok());
     assert!(region(&bundle, "principal in Role::\"reader\", action, resource in Server::\"web\"").is_ok());
 }
 

@@ -3,7 +3,6 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
     process::Command,
     time::Duration,
 };
@@ -227,7 +226,7 @@ fn ep_02_a_role_that_is_taken_back_while_a_body_is_on_its_way_does_nothing() {
     admin(&["grant", "--for", "1h"]);
     let (body, token) = (quarantine().to_string(), scene.token("ann", json!({})));
     let address = scene.gate.admin().authority().to_string();
-    let mut stream = TcpStream::connect(&address).unwrap();
+    let mut stream = Client::new(address.parse().unwrap(), None).connect();
     write!(
         stream,
         "POST /api HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
