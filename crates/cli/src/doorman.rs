@@ -375,6 +375,7 @@ impl Doorman {
     /// Ends what an earlier configuration did beside answering, and begins what this one does.
     pub fn adopt(&self, admission: &Admission) {
         self.subjects.keep_for(admission.exchanges.iter().cloned());
+        self.gate.responses().issue_as(admission.facade().map(Facade::issuer));
         let mut current = self.current();
         current.upkeep.iter().for_each(AbortHandle::abort);
         current.facade = admission.facade.as_ref().map(|(facade, _)| Arc::clone(facade));

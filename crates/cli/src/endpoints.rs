@@ -173,7 +173,13 @@ pub fn rules(config: &Config, base: &Path) -> anyhow::Result<Rules> {
         let questions = s.may_ask.iter().map(|word| (*word).into()).collect();
         (s.name.clone(), questions)
     });
-    Ok(Rules { config: config.policy.clone(), policies, servers, may_ask: may_ask.collect() })
+    Ok(Rules {
+        config: config.policy.clone(),
+        policies,
+        servers,
+        may_ask: may_ask.collect(),
+        has_issuers: config.has_issuers(),
+    })
 }
 
 /// The keys that the operator pins a server to, as one value: the pin itself, or SHA-256 over several in order.

@@ -130,8 +130,8 @@ impl Config {
         Ok(found)
     }
 
-    /// Roles that go by groups of whichever issuer, where there are several: one may give another's identifiers away.
-    fn confusable_roles(&self) -> Vec<String> {
+    /// Whether several issuers vouch for people: one may give another's identifiers of groups and roles away.
+    pub fn has_issuers(&self) -> bool {
         let identity = &self.identity;
         let mut issuers: BTreeSet<String> =
             identity.resource_server.issuers.iter().map(IssuerConfig::authorization_server).collect();
@@ -141,7 +141,35 @@ impl Config {
             issuers.extend(facade.assertion_issuers.iter().map(|one| one.issuer.clone()));
             issuers.extend(facade.exchange_issuers.iter().map(|one| one.issuer.authorization_server()));
         }
-        if issuers.len() < 2 {
+        issuers.len() > 1
+    }
+
+    /// Issuers whose people are known in two ways: by `oid` where `kind = "entra"` reads their tokens, and by `sub` elsewhere. One
+    /// person would be two callers, of whom one approves what the other asks, and one is revoked without the other.
+    fn issuers_read_twice(&self) -> Vec<String> {
+        let identity = &self.identity;
+        let of =
+            |issuer: &IssuerConfig| (issuer.authorization_server(), matches!(issuer, IssuerConfig::Entra(_)));
+        let mut read: BTreeSet<(String, bool)> = identity.resource_server.issuers.iter().map(of).collect();
+        if identity.mode == Mode::Facade {
+            let provider = identity.provider.iter();
+            read.extend(provider.map(|one| (one.issuer(), matches!(one, ProviderConfig::Entra(_)))));
+            read.extend(identity.facade.assertion_issuers.iter().map(|one| (one.issuer.clone(), false)));
+            read.extend(identity.facade.exchange_issuers.iter().map(|one| of(&one.issuer)));
+        }
+        let twice = read.iter().filter(|(name, is_entra)| *is_entra && read.contains(&(name.clone(), false)));
+        let twice = twice.map(|(name, _)| {
+            format!(
+                "[identity]: people of `{name}` are known by `oid` where it is `kind = \"entra\"`, and by `sub` elsewhere, so that one \
+                 person is two callers: write `kind = \"entra\"` wherever it is named"
+            )
+        });
+        twice.collect()
+    }
+
+    /// Roles that go by groups of whichever issuer, where there are several.
+    fn confusable_roles(&self) -> Vec<String> {
+        if !self.has_issuers() {
             return Vec::new();
         }
         let roles = self.policy.roles.0.iter().filter(|(_, members)| members.names_no_issuer());
@@ -188,6 +216,7 @@ impl Config {
             }
         }
         found.extend(self.confusable_roles());
+        found.extend(self.issuers_read_twice());
         if let Some(graph) = &identity.graph {
             found.extend(graph.problems().into_iter().map(|p| format!("[identity.graph]: {p}")));
             if graph.app.is_none() && crate::endpoints::provider(self).is_none() {

@@ -1,15 +1,17 @@
 //! `bartizan policy`: look at policies without serving anything. Made for people and for their repositories' CI.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, bail};
-use bartizan_gateway::permit::{Rules, catalog_of};
+use bartizan_gateway::permit::{Question, Rules, catalog_of};
+use bartizan_model::ServerName;
 use bartizan_policy::{
-    Bundle, Catalog, Loaded, PolicyConfig, Source, Sources, explain, lint,
+    Bundle, Catalog, Loaded, PolicyConfig, Source, explain, lint,
     prove::{self, Claim, Verdict, solver::LocalSolver},
     publish_schema,
     record::RecordedQuery,
@@ -20,7 +22,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::{
-    config, endpoints, print,
+    config::{self, MayAsk},
+    endpoints, print,
     state::{NoState, State},
 };
 
@@ -155,8 +158,12 @@ fn check(policies: &Policies) -> anyhow::Result<u8> {
         }
     };
     let lints = lint::lint(&loaded.bundle).into_iter().map(|finding| finding.to_string());
-    let settings = policies.about.settings()?.warnings().into_iter();
-    let found: Vec<String> = settings.chain(loaded.warnings).chain(lints).collect();
+    let part = policies.about.part()?;
+    let settings = part.policy.warnings().into_iter().chain(part.unpinned());
+    let of_any_issuer =
+        lint::of_any_issuer(&loaded.bundle).into_iter().filter(|_| policies.about.has_issuers());
+    let of_any_issuer = of_any_issuer.map(|finding| finding.to_string());
+    let found: Vec<String> = settings.chain(loaded.warnings).chain(lints).chain(of_any_issuer).collect();
     print(&found.iter().map(|f| format!("warning: {f}\n")).collect::<String>())?;
     let count = loaded.bundle.policy_ids().count();
     crate::say_error(&format!(
@@ -207,7 +214,10 @@ fn prove(arguments: &ProveArgs) -> anyhow::Result<u8> {
     match verdict {
         Verdict::Proved { kinds } => {
             print(&format!("proved, over {kinds} kinds of requests\n"))?;
-            Ok(CLEAN)
+            // What is known of no tool is not among them.
+            let unpinned = arguments.policies.about.part()?.unpinned().collect::<Vec<_>>();
+            print(&unpinned.iter().map(|what| format!("but {what}\n")).collect::<String>())?;
+            Ok(if unpinned.is_empty() { CLEAN } else { FOUND })
         }
         Verdict::Refuted(example) => {
             print(&format!("refuted by this request:\n{example}"))?;
@@ -277,17 +287,60 @@ fn key(name: &str) -> String {
     if is_bare && !name.is_empty() { name.to_owned() } else { toml::Value::from(name).to_string() }
 }
 
+/// What of a configuration file policies are about; the rest of the file is `config check`'s business.
+#[derive(Default, Deserialize)]
+struct Part {
+    #[serde(default)]
+    policy: PolicyConfig,
+    #[serde(default)]
+    servers: Vec<PartOfServer>,
+}
+
+#[derive(Deserialize)]
+struct PartOfServer {
+    name: String,
+    #[serde(default)]
+    may_ask: BTreeSet<MayAsk>,
+    #[serde(default)]
+    dangerous_unpinned: bool,
+}
+
+impl Part {
+    /// Where policies on calls say nothing, for nothing is known of the tools.
+    fn unpinned(&self) -> impl Iterator<Item = String> {
+        let unpinned = self.servers.iter().filter(|server| server.dangerous_unpinned);
+        unpinned.map(|server| {
+            format!(
+                "`{}` has `dangerous_unpinned`: whoever may list there may call there, whatever policies say of calls",
+                server.name
+            )
+        })
+    }
+
+    /// What each server may ask its clients for. A name that is none has no server.
+    fn may_ask(&self) -> BTreeMap<ServerName, BTreeSet<Question>> {
+        let asking = self.servers.iter().filter_map(|server| {
+            Some((server.name.parse().ok()?, server.may_ask.iter().map(|word| (*word).into()).collect()))
+        });
+        asking.collect()
+    }
+}
+
 impl CatalogFile {
-    /// `[policy]` of the configuration; the rest of the file is `config check`'s business.
+    fn part(&self) -> anyhow::Result<Part> {
+        let Some(path) = &self.config else { return Ok(Part::default()) };
+        toml::from_str(&text(path)?).with_context(|| path.display().to_string())
+    }
+
+    /// `[policy]` of the configuration.
     fn settings(&self) -> anyhow::Result<PolicyConfig> {
-        #[derive(Deserialize)]
-        struct Part {
-            #[serde(default)]
-            policy: PolicyConfig,
-        }
-        let Some(path) = &self.config else { return Ok(PolicyConfig::default()) };
-        let part: Part = toml::from_str(&text(path)?).with_context(|| path.display().to_string())?;
-        Ok(part.policy)
+        Ok(self.part()?.policy)
+    }
+
+    /// Whether several issuers vouch for people, as far as the configuration can be read.
+    fn has_issuers(&self) -> bool {
+        let loaded = self.config.as_deref().and_then(|path| config::load(Some(path)).ok());
+        loaded.is_some_and(|loaded| loaded.config.has_issuers())
     }
 
     fn catalog(&self, settings: &PolicyConfig) -> anyhow::Result<Catalog> {
@@ -341,9 +394,9 @@ impl Policies {
         &self,
         mut paths: Vec<PathBuf>,
     ) -> anyhow::Result<Result<Loaded, bartizan_policy::Problems>> {
-        let settings = self.about.settings()?;
-        let catalog = self.about.catalog(&settings)?;
-        if let (true, Some(folder)) = (paths.is_empty(), &settings.dir) {
+        let part = self.about.part()?;
+        let catalog = self.about.catalog(&part.policy)?;
+        if let (true, Some(folder)) = (paths.is_empty(), &part.policy.dir) {
             let beside = self.about.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
             paths.push(beside.join(folder));
         }
@@ -351,12 +404,10 @@ impl Policies {
         for path in &paths {
             policies.extend(read_folder(path)?);
         }
-        let sources = Sources {
-            policies,
-            grants: settings.grants.clone(),
-            dangerous_without_flow_rule: settings.flow.dangerous_no_rule,
-        };
-        Ok(Bundle::load(&sources, &catalog, &settings.roles))
+        let may_ask = part.may_ask();
+        // What the gate judges by, `may_ask` among it.
+        let rules = Rules { config: part.policy, policies, may_ask, ..Rules::default() };
+        Ok(Bundle::load(&rules.sources(), &catalog, &rules.config.roles))
     }
 }
 

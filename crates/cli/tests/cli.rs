@@ -338,6 +338,63 @@ fn a_role_that_nobody_has_is_said_wherever_policies_are_checked() {
     }
 }
 
+/// Policies are checked as the gate judges: with what `may_ask` stands for, and with what makes them say less than they seem to.
+#[test]
+fn policies_are_checked_with_what_the_configuration_adds_to_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    let text = "@id(\"g\") permit (principal in Group::\"g\", action, resource);";
+    fs::write(policies.join("a.cedar"), text).unwrap();
+    let check = |config: &str| {
+        let text = format!("{config}[policy]\ndir = \"policies\"\n");
+        fs::write(folder.path().join("bartizan.toml"), text).unwrap();
+        let output = bartizan(folder.path(), &["policy", "check", "--config", "bartizan.toml"]);
+        (output.status.code(), said(&[output.stdout, output.stderr].concat()))
+    };
+    let (code, words) = check(GOOD);
+    assert!(code == Some(0) && words.contains("0 warning"), "{words}");
+    let count = |words: &str| -> u32 {
+        let line = words.lines().find(|line| line.contains(" policies, ")).unwrap();
+        line.split(' ').next().unwrap().parse().unwrap()
+    };
+    let (code, asking) = check(&format!("{GOOD}may_ask = [\"sampling\"]\n"));
+    assert!(code == Some(0) && count(&asking) == count(&words) + 1, "{asking}");
+    let (code, words) = check(&format!("{GOOD}dangerous_unpinned = true\n"));
+    assert!(code == Some(1) && words.contains("whoever may list there may call there"), "{words}");
+    let issuer =
+        |name: &str| format!("[[identity.issuers]]\nkind = \"oidc\"\nissuer = \"https://{name}.example\"\n");
+    let url = "[server]\npublic_url = \"https://gate.example\"\n[identity]\nmode = \"resource-server\"\n";
+    let (code, words) = check(&format!("{url}{}{GOOD}", issuer("a")));
+    assert!(code == Some(0), "{words}");
+    let (code, words) = check(&format!("{url}{}{}{GOOD}", issuer("a"), issuer("b")));
+    assert!(code == Some(1) && words.contains("policy `g`: it goes by groups or roles"), "{words}");
+}
+
+/// One person must not be two callers, one of whom approves what the other asks.
+#[test]
+fn an_issuer_whose_people_are_known_in_two_ways_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenant = "3f2b6a10-0000-4000-8000-000000000001";
+    let check = |provider: &str| {
+        let config = format!(
+            "{GOOD}[server]\npublic_url = \"https://gate.example\"\n[identity]\nmode = \"facade\"\n{provider}client_id = \"gate\"\n\
+             credential = {{ method = \"client_secret_post\", secret = {{ env = \"SECRET\" }} }}\n\
+             [[identity.issuers]]\nkind = \"entra\"\ntenant = \"{tenant}\"\nversions = [\"v2\"]\n"
+        );
+        fs::write(folder.path().join("bartizan.toml"), config).unwrap();
+        let output = bartizan(folder.path(), &["config", "check", "--config", "bartizan.toml"]);
+        said(&[output.stdout, output.stderr].concat())
+    };
+    let told = "so that one person is two callers";
+    let oidc = format!(
+        "[identity.provider]\nkind = \"oidc\"\nissuer = \"https://login.microsoftonline.com/{tenant}/v2.0\"\n"
+    );
+    assert!(check(&oidc).contains(told), "{}", check(&oidc));
+    let entra = format!("[identity.provider]\nkind = \"entra\"\ntenant = \"{tenant}\"\n");
+    assert!(!check(&entra).contains(told), "{}", check(&entra));
+}
+
 #[test]
 fn a_server_that_is_not_there_is_said_to_be_none() {
     let folder = tempfile::tempdir().unwrap();

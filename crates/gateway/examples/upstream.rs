@@ -13,6 +13,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     io::{Read, Write},
     net::TcpStream,
@@ -242,7 +243,8 @@ impl Scene {
             peer: [127, 0, 0, 1].into(),
             is_tls: false,
         };
-        let response = linking.answer(&asked, &self.person).await.ok_or("there is no such page")?;
+        let response =
+            linking.answer(&asked, &self.person, &BTreeSet::new()).await.ok_or("there is no such page")?;
         Ok(response.map(|body| String::from_utf8_lossy(&body).into_owned()))
     }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bartizan_audit::{
     Details, Event, Kind, Text,
     event::{Change, Decision},
@@ -33,6 +33,8 @@ pub struct Responses {
     clock: Arc<dyn Clock>,
     recorder: Arc<Recorder>,
     now: ArcSwap<Snapshot>,
+    /// The gate's own authorization server, if there is one.
+    own_issuer: ArcSwapOption<String>,
     /// One reads, the others wait for it.
     reading: tokio::sync::Mutex<()>,
 }
@@ -49,8 +51,10 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn of(all: Vec<Response>, read: Timestamp) -> Self {
-        let mut snapshot = Self { read: Some(read), ..Self::default() };
+    /// Of `own` issuer, a client is one whoever vouches for the people who use it: they are known by their identity provider's
+    /// name, not by ours.
+    fn of(all: Vec<Response>, read: Option<Timestamp>, own: Option<&String>) -> Self {
+        let mut snapshot = Self { read, ..Self::default() };
         for response in &all {
             match &response.target {
                 Target::Server(server) => {
@@ -58,6 +62,10 @@ impl Snapshot {
                 }
                 Target::Tool { server, tool } => {
                     snapshot.tools.entry(server.clone()).or_default().insert(tool.clone());
+                }
+                Target::Client { issuer, client } if own == Some(issuer) => {
+                    let (issuer, client) = (String::new(), client.clone());
+                    snapshot.callers.push(Target::Client { issuer, client });
                 }
                 caller @ (Target::Person { .. } | Target::Client { .. }) => {
                     snapshot.callers.push(caller.clone())
@@ -72,7 +80,13 @@ impl Responses {
     /// Those in `stored`; what comes into force or ends is told to `recorder`.
     pub fn new(stored: Arc<dyn Stored>, clock: Arc<dyn Clock>, recorder: Arc<Recorder>) -> Self {
         let (now, reading) = (ArcSwap::default(), tokio::sync::Mutex::default());
-        Self { stored, clock, recorder, now, reading }
+        Self { stored, clock, recorder, now, own_issuer: ArcSwapOption::empty(), reading }
+    }
+
+    /// Says what the gate's own authorization server is called, from now on.
+    pub fn issue_as(&self, issuer: Option<&str>) {
+        self.own_issuer.store(issuer.map(|issuer| Arc::new(issuer.to_owned())));
+        self.now.rcu(|now| Snapshot::of(now.all.clone(), now.read, self.own_issuer.load().as_deref()));
     }
 
     /// Where they are kept.
@@ -103,7 +117,7 @@ impl Responses {
                 self.record(response, false);
             }
         }
-        self.now.store(Arc::new(Snapshot::of(all, now)));
+        self.now.store(Arc::new(Snapshot::of(all, Some(now), self.own_issuer.load().as_deref())));
         Ok(has_changed)
     }
 
@@ -374,6 +388,27 @@ mod tests {
         stored.lift(&revocation().target).await.unwrap();
         assert!(responses.refresh().await.unwrap(), "something changed");
         assert!(responses.admit(&owner).await.is_ok());
+    }
+
+    /// Whoever revokes a client of the gate's own authorization server may name that, though the people who use the client are
+    /// known by their identity provider.
+    #[tokio::test]
+    async fn a_client_of_our_own_issuer_is_cut_off_whoever_uses_it() {
+        let Scene { responses, stored, clock, .. } = &scene();
+        let of = |issuer: &str, client: &str| Asker::new(Caller::new(issuer, "ann", client));
+        let target = Target::Client { issuer: "https://gate".to_owned(), client: "editor".to_owned() };
+        stored.enforce(&Response { target, ..revocation() }).await.unwrap();
+        let is_in = async |asker: Asker| responses.admit(&asker).await.is_ok();
+        assert!(is_in(of("https://idp", "editor")).await, "another issuer's client of that id");
+        responses.issue_as(Some("https://gate"));
+        for asker in [of("https://idp", "editor"), of("https://gate", "editor")] {
+            assert!(responses.is_revoked(&asker.caller) && !is_in(asker).await);
+        }
+        assert!(is_in(of("https://idp", "other")).await);
+        clock.advance(RESPONSES_AGE);
+        assert!(!is_in(of("https://idp", "editor")).await, "read anew");
+        responses.issue_as(None);
+        assert!(is_in(of("https://idp", "editor")).await);
     }
 
     #[tokio::test]

@@ -113,9 +113,16 @@ impl Entra {
 
 /// Whether there were too many groups for the token: over 200 they are left to a question at Microsoft Graph. Tokens
 /// that came through a redirect say so in a short form.
+///
+/// # Errors
+/// [`Error::GroupsUnknown`] for roles that are kept elsewhere (groups, where the tenant has them written as roles): nobody
+/// looks those up, and whoever is let in without them escapes what is forbidden by them.
 pub(crate) fn groups_elsewhere(claims: &Object) -> Result<bool, Error> {
-    let is_named = claims.object("_claim_names")?.is_some_and(|names| names.has("groups"));
-    Ok(is_named || claims.has("hasgroups"))
+    let names = claims.object("_claim_names")?;
+    if names.is_some_and(|names| names.has("roles")) {
+        return Err(Error::GroupsUnknown);
+    }
+    Ok(names.is_some_and(|names| names.has("groups")) || claims.has("hasgroups"))
 }
 
 /// An answer that is under way.

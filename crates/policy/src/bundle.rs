@@ -178,7 +178,7 @@ impl Bundle {
         roles: &Roles,
     ) -> Result<Loaded, Problems> {
         compilation.validate(&schema);
-        compilation.check_roles(roles, &types);
+        compilation.check_names(roles, catalog, &types);
         let policies: BTreeMap<String, Compiled> =
             compilation.policies.into_iter().map(|p| (p.id().to_owned(), p)).collect();
         let index = Index::new(policies.values());

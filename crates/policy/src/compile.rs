@@ -10,11 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    claims::{OWNER, Roles},
+    catalog::Catalog,
+    claims::Roles,
     decision::Obligation,
+    names,
     reads::{self, Reads},
     schema::{CALL, FLEET, Types, uid},
 };
+
+/// Whoever asks, in `@approval("self")`.
+const SELF: &str = "self";
 
 /// What a policy's text may say about itself beside the obligations.
 const WORDS: [&str; 4] = ["id", "description", "owner", "ticket"];
@@ -201,18 +206,19 @@ impl Compilation {
         }
     }
 
-    /// Warns of roles that nobody can have.
-    pub fn check_roles(&mut self, roles: &Roles, types: &Types) {
+    /// Warns of names that stand for nothing, and of approvals that nobody's role gives.
+    pub fn check_names(&mut self, roles: &Roles, catalog: &Catalog, types: &Types) {
         for compiled in &self.policies {
-            for literal in compiled.policy.entity_literals() {
-                let name: &str = literal.id().unescaped();
-                if *literal.type_name() == types.role && name != OWNER && !roles.0.contains_key(name) {
-                    self.warnings.push(format!(
-                        "policy `{}`: nobody has the role `{name}`; it is not configured",
-                        compiled.id()
-                    ));
-                }
-            }
+            let mut unknown = names::unknown(&compiled.policy, (catalog, roles), types);
+            let asked = compiled.obligations.iter().filter_map(|obligation| match obligation {
+                Obligation::Approval(role) if role != SELF && !roles.0.contains_key(role) => Some(role),
+                _ => None,
+            });
+            unknown.extend(asked.map(|role| {
+                format!("nobody has the role `{role}` that is to approve, so only commands on the gate's machine can")
+            }));
+            self.warnings
+                .extend(unknown.into_iter().map(|what| format!("policy `{}`: {what}", compiled.id())));
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod flow;
 mod index;
 pub mod limits;
 pub mod lint;
+mod names;
 #[cfg(feature = "prove")]
 pub mod prove;
 mod query;

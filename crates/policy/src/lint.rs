@@ -23,6 +23,8 @@ pub struct Finding {
 /// What can be wrong with a policy that is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// It goes by groups or roles of whichever issuer, where there are several: one may give another's identifiers away.
+    AnyIssuer,
     /// A forbid without conditions covers all that this permits.
     ForbiddenAnyway(String),
     /// A forbid on a list argument asks what *all* elements are, so one harmless element lifts it.
@@ -37,6 +39,10 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "policy `{}`: ", self.policy)?;
         match &self.kind {
+            Kind::AnyIssuer => f.write_str(
+                "it goes by groups or roles, and there are several issuers: have it look at `principal.issuer` too, or go by a role \
+                 that says whose by `issuers`, for two may give one identifier to two groups",
+            ),
             Kind::ForbiddenAnyway(by) => {
                 write!(f, "it never permits anything, since `{by}` forbids all of it")
             }
@@ -87,6 +93,31 @@ pub fn lint(bundle: &Bundle) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// The policies that go by groups or roles of whichever issuer. To be looked at where there are several.
+///
+/// A forbid of a whole group forbids at most too much; one that spares a group is like a permit.
+pub fn of_any_issuer(bundle: &Bundle) -> Vec<Finding> {
+    let goes_by_any = |policy: &&Compiled| {
+        let is_group = |literal: &EntityUid| *literal.type_name() == bundle.types.group;
+        let in_scope = matches!(
+            policy.policy.principal_constraint(),
+            PrincipalConstraint::In(of) | PrincipalConstraint::IsIn(_, of) if is_group(&of)
+        );
+        let groups = policy.policy.entity_literals().into_iter().filter(is_group).count();
+        let is_permit = policy.policy.effect() == Effect::Permit;
+        let by_group = groups > usize::from(in_scope && !is_permit);
+        (by_group || reads_user(policy, "groups") || reads_user(policy, "roles"))
+            && !reads_user(policy, "issuer")
+    };
+    let found = bundle.policies.values().filter(goes_by_any);
+    found.map(|policy| Finding { policy: policy.id().to_owned(), kind: Kind::AnyIssuer }).collect()
+}
+
+/// Whether a policy looks at this attribute of whoever asks.
+fn reads_user(policy: &Compiled, attribute: &str) -> bool {
+    contains(&policy.json, &json!({ ".": { "left": { "Var": "principal" }, "attr": attribute } }))
 }
 
 /// Whether every question in the scope of `narrow` is in the scope of `wide`.
@@ -177,16 +208,13 @@ fn list_argument(bundle: &Bundle, policy: &Compiled) -> Option<String> {
 }
 
 fn is_unliftable(policy: &Compiled) -> bool {
-    let reads_user = |attribute: &str| {
-        contains(&policy.json, &json!({ ".": { "left": { "Var": "principal" }, "attr": attribute } }))
-    };
     let reads_age =
         contains(&policy.json, &json!({ ".": { "left": { "Var": "context" }, "attr": "auth_age_s" } }));
     policy.obligations.iter().any(|obligation| match obligation {
         Obligation::Approval(_) => false,
         Obligation::MaxAge(_) => !reads_age,
-        Obligation::Mfa => !reads_user("amr") && !reads_user("acr"),
-        Obligation::StepUp(_) => !reads_user("scopes"),
+        Obligation::Mfa => !reads_user(policy, "amr") && !reads_user(policy, "acr"),
+        Obligation::StepUp(_) => !reads_user(policy, "scopes"),
     })
 }
 
@@ -230,6 +258,23 @@ mod tests {
                 ("narrow".to_owned(), Kind::Shadowed("wide".into())),
             ]
         );
+    }
+
+    #[test]
+    fn finds_what_goes_by_the_groups_of_whoever_vouches() {
+        let bundle = load(
+            "@id(\"scope\") permit (principal in Group::\"g\", action in Action::\"use\", resource);
+             @id(\"when\") permit (principal, action in Action::\"use\", resource) when { principal in Group::\"g\" };
+             @id(\"groups\") permit (principal, action in Action::\"use\", resource) when { principal.groups.contains(\"g\") };
+             @id(\"roles\") permit (principal, action in Action::\"use\", resource) when { principal.roles.contains(\"r\") };
+             @id(\"spared\") forbid (principal, action in Action::\"use\", resource) unless { principal in Group::\"g\" };
+             @id(\"issuer\") permit (principal in Group::\"g\", action in Action::\"use\", resource) when { principal.issuer == \"https://idp\" };
+             @id(\"role\") permit (principal in Role::\"reader\", action, resource);
+             @id(\"forbidden\") forbid (principal in Group::\"g\", action in Action::\"use\", resource);",
+        );
+        let found: Vec<_> = of_any_issuer(&bundle).into_iter().map(|f| f.policy).collect();
+        assert_eq!(found, ["groups", "roles", "scope", "spared", "when"]);
+        assert!(of_any_issuer(&bundle).iter().all(|f| f.kind == Kind::AnyIssuer));
     }
 
     #[test]

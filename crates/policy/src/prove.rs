@@ -6,7 +6,10 @@
 //! are, where they belong and which labels they carry. Who is in which group is left open, so a counterexample may name
 //! anybody.
 
-use std::fmt::{self, Write};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write},
+};
 
 use cedar_policy::{EntityUid, Policy, PolicyId, PolicySet, RequestEnv};
 use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet, Env, err::Error as SymbolicError};
@@ -14,18 +17,18 @@ use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet, Env, err::Error as
 pub use cedar_policy_symcc::solver::{self, Solver};
 
 use crate::{
-    Bundle, Obligation,
+    Bundle, Obligation, names,
     schema::{CALL, FLEET, uid},
 };
 
 /// What is to be proved of a bundle.
 pub enum Claim<'a> {
-    /// Another bundle permits exactly the same.
+    /// Another bundle permits exactly the same, whoever has approved a request.
     Equivalent(&'a Bundle),
     /// Nothing in this scope is ever permitted, whatever a person approves: a policy's scope and conditions, such as
     /// `principal in Role::"contractor", action in Action::"call", resource in Server::"payments"`.
     Never(&'a str),
-    /// Whatever another bundle permits, this one does.
+    /// Whatever another bundle permits, this one does, and by no other approvals than that one.
     Subsumes(&'a Bundle),
 }
 
@@ -45,7 +48,11 @@ pub enum Verdict {
 
 /// A request that a claim is wrong about.
 #[derive(Debug)]
-pub struct Counterexample(Env);
+pub struct Counterexample {
+    env: Env,
+    /// The roles whose approval it has.
+    approved: BTreeSet<String>,
+}
 
 /// Why a claim cannot be judged.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +65,11 @@ pub enum ProveError {
         /// What the parser or type checker says.
         reason: String,
     },
+    /// No server is known, so nothing is asked of any: whatever is said of it would be proved.
+    #[error(
+        "no server is known, so any claim would hold: name a configuration whose gate has run, or a catalogue"
+    )]
+    NoServer,
     /// The policies cannot be put into formulas.
     #[error("the policies cannot be analysed: {0}")]
     Analysis(String),
@@ -72,6 +84,9 @@ pub enum ProveError {
 /// [`ProveError`].
 pub async fn prove<S: Solver>(bundle: &Bundle, claim: &Claim<'_>, solver: S) -> Result<Verdict, ProveError> {
     let analysis = |error: &dyn fmt::Display| ProveError::Analysis(error.to_string());
+    if bundle.servers.is_empty() {
+        return Err(ProveError::NoServer);
+    }
     let mut compiler = CedarSymCompiler::new(solver).map_err(|e| analysis(&e))?;
     let region = match claim {
         Claim::Never(scope) => Some(region(bundle, scope)?),
@@ -84,44 +99,74 @@ pub async fn prove<S: Solver>(bundle: &Bundle, claim: &Claim<'_>, solver: S) -> 
     // The group of all calls is an action only for the type checker; nobody asks for it.
     let kinds: Vec<RequestEnv> =
         kinds.into_iter().filter(|kind| *kind.action() != bundle.types.action(CALL)).collect();
-    let mut unknown = Vec::new();
+    let approvals = approvals(bundle, claim);
+    let mut unknown = BTreeSet::new();
     for kind in &kinds {
         let compile =
             |set: &PolicySet| CompiledPolicySet::compile(set, kind, &bundle.schema).map_err(|e| explain(&e));
         let facts = fact_policy(bundle, kind)?;
-        let found = match (claim, &region) {
-            (Claim::Never(_), Some(region)) => {
-                let ours = compile(&with(bundle, &facts, Lifted::ByApproval)?)?;
-                let theirs = compile(&PolicySet::from_policies([region.clone()]).map_err(|e| analysis(&e))?)?;
-                compiler.check_disjoint_with_counterexample_opt(&ours, &theirs).await
+        for approved in &approvals {
+            let ours = compile(&with(bundle, &facts, approved)?)?;
+            let found = match (claim, &region) {
+                (Claim::Never(_), Some(region)) => {
+                    let theirs =
+                        compile(&PolicySet::from_policies([region.clone()]).map_err(|e| analysis(&e))?)?;
+                    compiler.check_disjoint_with_counterexample_opt(&ours, &theirs).await
+                }
+                (Claim::Equivalent(other), _) => {
+                    let theirs = compile(&with(other, &facts, approved)?)?;
+                    compiler.check_equivalent_with_counterexample_opt(&ours, &theirs).await
+                }
+                (Claim::Subsumes(other), _) => {
+                    let theirs = compile(&with(other, &facts, approved)?)?;
+                    compiler.check_implies_with_counterexample_opt(&theirs, &ours).await
+                }
+                (Claim::Never(_), None) => continue,
+            };
+            match found {
+                Ok(None) => {}
+                Ok(Some(env)) => {
+                    return Ok(Verdict::Refuted(Box::new(Counterexample {
+                        env,
+                        approved: approved.clone(),
+                    })));
+                }
+                Err(SymbolicError::SolverUnknown) => {
+                    unknown.insert(format!("{} on {}", kind.action(), kind.resource()));
+                }
+                Err(SymbolicError::SolverError(error)) => return Err(ProveError::Solver(error.to_string())),
+                Err(error) => return Err(explain(&error)),
             }
-            (Claim::Equivalent(other), _) => {
-                let (ours, theirs) = (
-                    compile(&with(bundle, &facts, Lifted::Never)?)?,
-                    compile(&with(other, &facts, Lifted::Never)?)?,
-                );
-                compiler.check_equivalent_with_counterexample_opt(&ours, &theirs).await
-            }
-            (Claim::Subsumes(other), _) => {
-                let (ours, theirs) = (
-                    compile(&with(bundle, &facts, Lifted::Never)?)?,
-                    compile(&with(other, &facts, Lifted::Never)?)?,
-                );
-                compiler.check_implies_with_counterexample_opt(&theirs, &ours).await
-            }
-            (Claim::Never(_), None) => continue,
-        };
-        match found {
-            Ok(None) => {}
-            Ok(Some(env)) => return Ok(Verdict::Refuted(Box::new(Counterexample(env)))),
-            Err(SymbolicError::SolverUnknown) => {
-                unknown.push(format!("{} on {}", kind.action(), kind.resource()))
-            }
-            Err(SymbolicError::SolverError(error)) => return Err(ProveError::Solver(error.to_string())),
-            Err(error) => return Err(explain(&error)),
         }
     }
-    Ok(if unknown.is_empty() { Verdict::Proved { kinds: kinds.len() } } else { Verdict::Unknown(unknown) })
+    Ok(if unknown.is_empty() {
+        Verdict::Proved { kinds: kinds.len() }
+    } else {
+        Verdict::Unknown(unknown.into_iter().collect())
+    })
+}
+
+/// The approvals under which `claim` has to hold, by role, so that it holds under any.
+///
+/// What somebody may approve, everybody might. So nothing ever happens that does not happen after all have approved. Two
+/// bundles permit the same under whatever approvals if they do when all have approved, and when all but one have, whichever
+/// that is: a request that needs other approvals here than there is permitted by one of them alone while one of those is
+/// lacking.
+fn approvals(bundle: &Bundle, claim: &Claim<'_>) -> Vec<BTreeSet<String>> {
+    let other = match claim {
+        Claim::Equivalent(other) | Claim::Subsumes(other) => Some(*other),
+        Claim::Never(_) => None,
+    };
+    let policies = [Some(bundle), other].into_iter().flatten().flat_map(|bundle| bundle.policies.values());
+    let role = |obligation: &Obligation| match obligation {
+        Obligation::Approval(role) => Some(role.clone()),
+        Obligation::MaxAge(_) | Obligation::Mfa | Obligation::StepUp(_) => None,
+    };
+    let all: BTreeSet<String> =
+        policies.flat_map(|policy| policy.obligations.iter().filter_map(role)).collect();
+    let but_one = all.iter().map(|role| all.iter().filter(|one| *one != role).cloned().collect());
+    let but_one: Vec<BTreeSet<String>> = but_one.filter(|_| other.is_some()).collect();
+    [vec![all], but_one].concat()
 }
 
 fn explain(error: &SymbolicError) -> ProveError {
@@ -141,25 +186,23 @@ fn region(bundle: &Bundle, scope: &str) -> Result<Policy, ProveError> {
     let set = PolicySet::from_policies([policy.clone()]).map_err(|e| wrong(e.to_string()))?;
     let result = cedar_policy::Validator::new(bundle.schema.clone())
         .validate(&set, cedar_policy::ValidationMode::Strict);
-    match result.validation_errors().next() {
-        Some(error) => Err(wrong(error.to_string())),
+    if let Some(error) = result.validation_errors().next() {
+        return Err(wrong(error.to_string()));
+    }
+    // Of what there is not, and of what cannot be, anything would be proved.
+    if let Some(warning) = result.validation_warnings().next() {
+        return Err(wrong(warning.to_string()));
+    }
+    match names::unknown(&policy, (&bundle.catalog, &bundle.roles), &bundle.types).into_iter().next() {
+        Some(unknown) => Err(wrong(unknown)),
         None => Ok(policy),
     }
 }
 
-/// Which forbids an approval takes away.
-#[derive(Clone, Copy, PartialEq)]
-enum Lifted {
-    Never,
-    ByApproval,
-}
-
-fn with(bundle: &Bundle, facts: &Policy, lifted: Lifted) -> Result<PolicySet, ProveError> {
-    let is_lifted = |obligations: &[Obligation]| {
-        lifted == Lifted::ByApproval
-            && !obligations.is_empty()
-            && obligations.iter().all(|o| matches!(o, Obligation::Approval(_)))
-    };
+/// The policies that are left of `bundle` once all of these roles have approved a request, and what is known.
+fn with(bundle: &Bundle, facts: &Policy, approved: &BTreeSet<String>) -> Result<PolicySet, ProveError> {
+    let is_met = |o: &Obligation| matches!(o, Obligation::Approval(role) if approved.contains(role));
+    let is_lifted = |obligations: &[Obligation]| !obligations.is_empty() && obligations.iter().all(is_met);
     let kept = bundle.policies.values().filter(|p| !is_lifted(&p.obligations)).map(|p| p.policy.clone());
     PolicySet::from_policies(kept.chain([facts.clone()])).map_err(|e| ProveError::Analysis(e.to_string()))
 }
@@ -232,7 +275,7 @@ fn belongs(bundle: &Bundle, name: &str) -> String {
 
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Env { request, entities } = &self.0;
+        let Env { request, entities } = &self.env;
         let show = |of: Option<&EntityUid>| of.map_or_else(|| "?".to_owned(), ToString::to_string);
         writeln!(
             f,
@@ -243,6 +286,10 @@ impl fmt::Display for Counterexample {
         )?;
         if let Some(context) = request.context() {
             writeln!(f, "context   {context}")?;
+        }
+        if !self.approved.is_empty() {
+            let roles: Vec<_> = self.approved.iter().map(String::as_str).collect();
+            writeln!(f, "approved  by {}", roles.join(", "))?;
         }
         // The solver fills in everything the schema knows; of interest is whom and what the request is about.
         let both = [request.principal(), request.resource()];

@@ -142,7 +142,7 @@ impl Api {
         admin: &Arc<Admin>,
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        let admitted = match self.admit(&path, &request, admin).await {
+        let mut admitted = match self.admit(&path, &request, admin).await {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let (refused, caller) = *refusal;
@@ -152,6 +152,11 @@ impl Api {
         let act = match self.read(request).await.and_then(Act::whole) {
             Ok(act) => act,
             Err(refused) => return self.refuse(admin, Some(&admitted.caller), "", refused),
+        };
+        // A body may be long in coming. What counts is who he is when it is there.
+        admitted.roles = match self.standing(&admitted.token, admin).await {
+            Ok(roles) => roles,
+            Err(refused) => return self.refuse(admin, Some(&admitted.caller), act.name(), refused),
         };
         let (name, caller) = (act.name(), admitted.caller.clone());
         let (me, on) = (Arc::clone(self), Arc::clone(admin));
@@ -180,24 +185,30 @@ impl Api {
             Box::new((refused, None))
         })?;
         let caller = token.caller().clone();
-        let refuse = |status, reason: &str, words: &str| {
-            Err(Box::new((Refused::new(status, reason, words), Some(caller.clone()))))
-        };
+        match self.standing(&token, admin).await {
+            Ok(roles) => Ok(Admitted { caller, token, roles }),
+            Err(refused) => Err(Box::new((refused, Some(caller)))),
+        }
+    }
+
+    /// The roles that whoever `token` speaks for has now, if he may come in at all.
+    async fn standing(&self, token: &VerifiedToken, admin: &Admin) -> Result<Vec<Role>, Refused> {
+        let refuse = |status, reason: &str, words: &str| Err(Refused::new(status, reason, words));
         if token.principal() != Principal::User {
             return refuse(403, "admin.application", "only people administer this gate");
         }
-        if admin.gate.responses().is_revoked(&caller) {
-            return refuse(403, "response.revoked", "your access to this gate is revoked");
+        if self.server.denied().denies(token) {
+            return Err(self.by_error(&Error::Denied, Vec::new()));
         }
-        let now = SystemClock.now();
-        let roles = match self.roles_of(&token, now).await {
-            Ok(roles) => roles,
-            Err(error) => {
-                tracing::error!(%error, "admin roles cannot be read");
-                return refuse(503, "admin.unreadable", "the roles cannot be read; try again later");
-            }
-        };
-        Ok(Admitted { caller, token, roles })
+        match admin.gate.responses().has_cut_off(token.caller()).await {
+            Ok(false) => {}
+            Ok(true) => return refuse(403, "response.revoked", "your access to this gate is revoked"),
+            Err(refusal) => return refuse(503, "response.unreadable", &refusal.message),
+        }
+        self.roles_of(token, SystemClock.now()).await.or_else(|error| {
+            tracing::error!(%error, "admin roles cannot be read");
+            refuse(503, "admin.unreadable", "the roles cannot be read; try again later")
+        })
     }
 
     /// The roles of whoever the token speaks for, that have not ended.

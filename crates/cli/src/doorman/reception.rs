@@ -1,10 +1,10 @@
 //! What is served beside the MCP endpoints.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use bartizan_gateway::pages::Pages;
-use bartizan_model::Caller;
+use bartizan_model::{Caller, ServerName};
 use bartizan_oauth::{
     Facade,
     facade::{Asked, Person},
@@ -24,16 +24,24 @@ pub(super) struct Reception {
 }
 
 impl Reception {
-    /// Whether this is where accounts at a server in quarantine are linked, or `person` was cut off: what is granted there now
-    /// would have to be revoked again. What cannot be found out is taken for so.
-    async fn is_cut_off(&self, path: &str, person: Option<&Person>) -> bool {
+    /// The servers in quarantine. `None` if this is where accounts at one of those are linked, or `person` was cut off: what is
+    /// granted there now would have to be revoked again. What cannot be found out is taken for so.
+    async fn closed(&self, path: &str, person: Option<&Person>) -> Option<BTreeSet<ServerName>> {
         let name = path.rsplit('/').next().unwrap_or_default();
         let caller = person.map(|person| Caller::new(&person.issuer, &person.subject, ""));
-        let Ok(in_force) = self.responses.all().await else { return true };
-        in_force.iter().any(|response| match &response.target {
-            Target::Server(server) => server.as_str() == name,
-            target => caller.as_ref().is_some_and(|caller| target.is(caller)),
-        })
+        let in_force = self.responses.all().await.ok()?;
+        let is_he = |target: &Target| caller.as_ref().is_some_and(|caller| target.is(caller));
+        if in_force.iter().any(|response| is_he(&response.target)) {
+            return None;
+        }
+        let closed: BTreeSet<_> = in_force
+            .into_iter()
+            .filter_map(|response| match response.target {
+                Target::Server(server) => Some(server),
+                _ => None,
+            })
+            .collect();
+        (!closed.contains(name)).then_some(closed)
     }
 }
 
@@ -64,11 +72,9 @@ impl Pages for Reception {
             return None;
         }
         let person = self.sign_in.person(asked).await;
-        if self.is_cut_off(asked.path, person.as_ref()).await {
-            return Some(cut_off());
-        }
+        let Some(closed) = self.closed(asked.path, person.as_ref()).await else { return Some(cut_off()) };
         match person {
-            Some(person) => self.linking.answer(asked, &person).await,
+            Some(person) => self.linking.answer(asked, &person, &closed).await,
             None => Some(sign_in_first()),
         }
     }

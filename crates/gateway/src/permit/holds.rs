@@ -2,7 +2,7 @@
 //!
 //! A hold becomes a request like those that policies make, for that very call, once; see [`super::approvals`]. Nothing that
 //! policy asks for is skipped by it, nor the other way round: what an approval is bound to names what was found, and which
-//! policies asked besides.
+//! policies asked.
 
 use bartizan_mcp::{Message, Refusal};
 use bartizan_model::Caller;
@@ -165,13 +165,12 @@ pub(super) fn role(ready: &Ready, asker: &Asker) -> String {
     named.cloned().unwrap_or_else(|| OPERATOR.to_owned())
 }
 
-/// What asks for an approval, in the words it is bound to: the policies' version, and where the shield holds the call what it
-/// found and which policies ask too.
+/// What asks for an approval, in the words it is bound to: the policies' version, where the shield holds the call what it
+/// found, and which policies ask. Who said yes to some has not heard of others that ask the same role later, since more has
+/// entered the caller's window.
 pub(super) fn asked_by(version: &str, hold: Option<&Hold>, policies: &[String]) -> String {
-    match hold {
-        None => version.to_owned(),
-        Some(hold) => format!("{version} shield:{} policies:{}", hold.rules, policies.join(" ")),
-    }
+    let held = hold.map_or(String::new(), |hold| format!(" shield:{}", hold.rules));
+    format!("{version}{held} policies:{}", policies.join(" "))
 }
 
 /// Whether what asked for an approval did so under the policies of `version`.
@@ -284,6 +283,8 @@ mod tests {
         assert_eq!(asked_by("v", Some(&one), &[]), asked_by("v", Some(&of(&["a", "b"])), &[]));
         let all = [
             asked_by("v", None, &[]),
+            asked_by("v", None, &["ask".to_owned()]),
+            asked_by("v", None, &["ask".to_owned(), "leak".to_owned()]),
             asked_by("v", Some(&one), &[]),
             asked_by("v", Some(&one), &["ask".to_owned()]),
             asked_by("v", Some(&of(&["a"])), &[]),

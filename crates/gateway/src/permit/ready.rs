@@ -7,7 +7,7 @@ use std::{
 };
 
 use bartizan_model::ServerName;
-use bartizan_policy::{Bundle, Catalog, Hints, PolicyConfig, Prompt, Source, Sources, Tool, Trust};
+use bartizan_policy::{Bundle, Catalog, Hints, PolicyConfig, Prompt, Source, Sources, Tool, Trust, lint};
 use bartizan_store::{
     Digest,
     pins::{Kind, PinSet},
@@ -27,6 +27,20 @@ pub struct Rules {
     pub servers: BTreeMap<ServerName, Trust>,
     /// What each server may ask its clients for.
     pub may_ask: BTreeMap<ServerName, BTreeSet<Question>>,
+    /// Whether several issuers vouch for people, so that a group or role is nobody's without its issuer.
+    pub has_issuers: bool,
+}
+
+impl Rules {
+    /// What bundles are made from: the operator's policies, and those that `may_ask` stands for.
+    pub fn sources(&self) -> Sources {
+        let asking = questions::as_policies(self.may_ask.iter());
+        Sources {
+            policies: self.policies.iter().cloned().chain(asking).collect(),
+            grants: self.config.grants.clone(),
+            dangerous_without_flow_rule: self.config.flow.dangerous_no_rule,
+        }
+    }
 }
 
 /// Rules that can be adopted: they were read, and fit the tools.
@@ -161,14 +175,12 @@ impl Ready {
 
 fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>), String> {
     let catalog = catalog_of(rules, set);
-    let asking = questions::as_policies(rules.may_ask.iter());
-    let sources = Sources {
-        policies: rules.policies.iter().cloned().chain(asking).collect(),
-        grants: rules.config.grants.clone(),
-        dangerous_without_flow_rule: rules.config.flow.dangerous_no_rule,
-    };
-    let loaded =
-        Bundle::load(&sources, &catalog, &rules.config.roles).map_err(|problems| problems.0.join("\n"))?;
+    let loaded = Bundle::load(&rules.sources(), &catalog, &rules.config.roles)
+        .map_err(|problems| problems.0.join("\n"))?;
+    let mut warnings = loaded.warnings;
+    if rules.has_issuers {
+        warnings.extend(lint::of_any_issuer(&loaded.bundle).iter().map(ToString::to_string));
+    }
     let speaks_of_flow = rules.policies.iter().any(|source| source.text.contains("flow"));
     let ready = Ready {
         pins: set.version(),
@@ -184,7 +196,7 @@ fn make(rules: &Rules, edition: u64, set: &PinSet) -> Result<(Ready, Vec<String>
         hold_role: rules.config.hold_role.clone(),
         relevant: Arc::new(attributes::Relevant::of(&rules.config, &rules.policies)),
     };
-    Ok((ready, loaded.warnings))
+    Ok((ready, warnings))
 }
 
 /// What policies are about: the servers of `rules` with the tools that are approved in `set`, labelled by the operator.

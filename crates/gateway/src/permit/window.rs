@@ -1,9 +1,13 @@
 //! What has entered a caller's window, and what a call brings into it (attacks.md II-14).
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
+    time::Duration,
+};
 
 use bartizan_mcp::Refusal;
-use bartizan_model::Timestamp;
+use bartizan_model::{CallerKey, Timestamp};
 use bartizan_policy::{
     Decision, FlowLabels,
     flow::{FlowContext, Label},
@@ -15,6 +19,10 @@ use crate::{Asker, server::Server, upstream::stdio::lock};
 
 /// For how long a label that this process recorded is not recorded again.
 const RECORD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Callers of whom something is known to be on record. Who signs in through one application after the other is another caller
+/// each time.
+const KNOWN: usize = 4096;
 
 /// What of a caller's window this process knows to be on record.
 #[derive(Default)]
@@ -87,6 +95,7 @@ impl Policy {
 
     pub(super) fn remember(&self, asker: &Asker, labels: FlowLabels, resets: i64, now: Timestamp) {
         let mut recorded = lock(&self.recorded);
+        make_room(&mut recorded, &asker.key);
         let mine = recorded.entry(asker.key.clone()).or_default();
         if mine.resets != resets {
             *mine = Recorded { resets, labels: BTreeMap::new() };
@@ -108,6 +117,13 @@ impl Policy {
             private: has(Label::Private),
             destructive: has(Label::Destructive),
         }
+    }
+}
+
+/// Forgets everybody where there is no room for one more: what is known of nobody is asked of the store again.
+fn make_room(recorded: &mut HashMap<CallerKey, Recorded>, newcomer: &CallerKey) {
+    if recorded.len() >= KNOWN && !recorded.contains_key(newcomer) {
+        recorded.clear();
     }
 }
 
@@ -161,4 +177,26 @@ pub(super) fn because(past: &[Flow]) -> String {
         latest(Label::Private, "returned private data"),
     ];
     found.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_model::Caller;
+
+    use super::*;
+
+    #[test]
+    fn however_many_applications_somebody_comes_by_little_is_remembered() {
+        let mut recorded = HashMap::new();
+        for nth in 0..3 * KNOWN {
+            let key = Caller::new("https://idp", "ann", format!("https://a.example/{nth}")).key();
+            make_room(&mut recorded, &key);
+            recorded.entry(key).or_default();
+        }
+        assert!(recorded.len() <= KNOWN, "{}", recorded.len());
+        let known = recorded.keys().next().unwrap().clone();
+        let before = recorded.len();
+        make_room(&mut recorded, &known);
+        assert_eq!(recorded.len(), before, "who is known needs no room");
+    }
 }

@@ -8,7 +8,11 @@
 mod accounts;
 mod browser;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use askama::Template;
 use aws_lc_rs::digest;
@@ -51,6 +55,8 @@ enum Stuck {
     Forged,
     #[error("This way back is over: it was used before, or took more than ten minutes. Start again.")]
     Over,
+    #[error("This server is in quarantine. No account is linked until an operator releases it.")]
+    Closed,
     #[error("You were sent away from another browser, or as somebody else. Start again in this one.")]
     OtherBrowser,
     #[error(
@@ -68,7 +74,7 @@ enum Stuck {
 impl Stuck {
     fn status(&self) -> StatusCode {
         match self {
-            Self::OtherPerson | Self::Forged | Self::OtherBrowser => StatusCode::FORBIDDEN,
+            Self::OtherPerson | Self::Forged | Self::OtherBrowser | Self::Closed => StatusCode::FORBIDDEN,
             Self::Over | Self::MixedUp | Self::NotAllowed => StatusCode::BAD_REQUEST,
             Self::Failed(_) => StatusCode::BAD_GATEWAY,
             Self::Unrecorded => StatusCode::SERVICE_UNAVAILABLE,
@@ -81,6 +87,7 @@ impl Stuck {
             Self::OtherPerson => "link.other-person",
             Self::Forged => "link.forged",
             Self::Over => "link.over",
+            Self::Closed => "link.closed",
             Self::OtherBrowser => "link.other-browser",
             Self::MixedUp => "link.mixed-up",
             Self::NotAllowed => "link.not-allowed",
@@ -142,13 +149,19 @@ impl Linking {
         Some(response)
     }
 
-    /// Answers a browser in which `person` is signed in; `None` for requests that are not about linking.
-    pub async fn answer(&self, asked: &Asked<'_>, person: &Person) -> Option<Response<Bytes>> {
+    /// Answers a browser in which `person` is signed in; `None` for requests that are not about linking. Nobody who comes back
+    /// links an account at one of the servers that are `closed` by now.
+    pub async fn answer(
+        &self,
+        asked: &Asked<'_>,
+        person: &Person,
+        closed: &BTreeSet<ServerName>,
+    ) -> Option<Response<Bytes>> {
         let rest = asked.path.strip_prefix(self.means.base.path().trim_end_matches('/'))?;
         let name = rest.strip_prefix("/connect/")?;
         let is_callback = name == "callback" || name.starts_with("callback/");
         let answered = match (name, asked.method) {
-            (_, &Method::GET) if is_callback => self.back(asked, person).await,
+            (_, &Method::GET) if is_callback => self.back(asked, person, closed).await,
             _ if is_callback => return None,
             (name, &Method::GET) => self.show(self.servers.get(name)?, asked, person).await,
             (name, &Method::POST) => self.act(self.servers.get(name)?, asked, person).await,
@@ -303,7 +316,12 @@ impl Linking {
     }
 
     /// Takes a person back (RFC 6749 §4.1.2, RFC 9207).
-    async fn back(&self, asked: &Asked<'_>, person: &Person) -> Result<Response<Bytes>, Stuck> {
+    async fn back(
+        &self,
+        asked: &Asked<'_>,
+        person: &Person,
+        closed: &BTreeSet<ServerName>,
+    ) -> Result<Response<Bytes>, Stuck> {
         let query = Query::read(asked.query.unwrap_or_default());
         let state = query.one("state").ok_or(Stuck::Over)?;
         let taken = self.means.links.take(Digest::of(state.as_bytes()), self.means.clock.now()).await;
@@ -316,6 +334,9 @@ impl Linking {
         }
         if errand.callback.path() != asked.path {
             return Err(Stuck::MixedUp);
+        }
+        if closed.contains(errand.server.as_str()) {
+            return Err(Stuck::Closed);
         }
         let credential = self.servers.get(errand.server.as_str()).ok_or(Stuck::Over)?;
         let tokens = self.redeem(credential, &errand, &query).await?;

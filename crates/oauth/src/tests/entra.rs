@@ -216,6 +216,10 @@ async fn too_many_groups_are_looked_up_or_refused_and_never_none() {
         assert_eq!(show(&knows(None), &claims).await.unwrap_err(), Error::GroupsUnknown);
         assert!(show(&knows(Some("ops")), &claims).await.unwrap().groups().contains("ops"));
     }
+    // Groups that are written as roles are looked up by nobody, however many groups are known.
+    let as_roles = merge(user(2), json!({ "_claim_names": { "roles": "src1", "groups": "src1" } }));
+    let knows = scene_of("", AuthenticationRequired::default(), Some(Arc::new(Directory(Some("ops")))));
+    assert_eq!(show(&knows, &as_roles).await.unwrap_err(), Error::GroupsUnknown);
     let few = show(&scene(""), &merge(user(2), json!({ "groups": ["g1"] }))).await.unwrap();
     assert!(few.groups().contains("g1"));
 }

@@ -6,9 +6,12 @@ mod people;
 mod records;
 mod revoking;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -178,11 +181,13 @@ impl Scene {
 struct Browser {
     person: Person,
     cookie: Option<String>,
+    /// Servers at which nobody links an account now.
+    closed: BTreeSet<ServerName>,
 }
 
 impl Browser {
     fn of(subject: &str) -> Self {
-        Self { person: person(subject), cookie: None }
+        Self { person: person(subject), cookie: None, closed: BTreeSet::new() }
     }
 
     async fn ask(
@@ -211,7 +216,7 @@ impl Browser {
             peer: [192, 0, 2, 1].into(),
             is_tls: true,
         };
-        scene.linking().answer(&asked, &self.person).await.unwrap()
+        scene.linking().answer(&asked, &self.person, &self.closed).await.unwrap()
     }
 
     async fn open(&self, scene: &Scene, url: &str) -> Response<Bytes> {

@@ -18,9 +18,9 @@ use crate::{
     scene::{load, owner, person, query, surroundings},
 };
 
-/// Whether the formulas for `lifted` permit this request; `None` for arguments that do not fit their schema, of which the formulas
+/// Whether the formulas after these approvals permit this request; `None` for arguments that do not fit their schema, of which the formulas
 /// say nothing. Where the gate permits such a call, no policy that matters reads them, and one that fits is permitted as well.
-fn formulas_permit(bundle: &Bundle, query: &Query<'_>, lifted: Lifted) -> Option<bool> {
+fn formulas_permit(bundle: &Bundle, query: &Query<'_>) -> Option<bool> {
     let (request, entities) = asked_plainly(bundle, query)?;
     let (principal, action, resource) = (request.principal()?, request.action()?, request.resource()?);
     let kind = bundle.schema.request_envs().find(|kind| {
@@ -29,7 +29,8 @@ fn formulas_permit(bundle: &Bundle, query: &Query<'_>, lifted: Lifted) -> Option
             && kind.resource() == resource.type_name()
     });
     let facts = fact_policy(bundle, &kind?).unwrap();
-    let set = with(bundle, &facts, lifted).unwrap();
+    let approved = query.approved.iter().cloned().collect();
+    let set = with(bundle, &facts, &approved).unwrap();
     Some(Authorizer::new().is_authorized(&request, &set, &entities).decision() == Decision::Allow)
 }
 
@@ -43,11 +44,11 @@ proptest! {
         for ((server, action), surroundings) in all {
             let plain = Query { surroundings, ..query(&principal, server, action) };
             if bundle.authorize(&plain).is_permit() {
-                prop_assert_ne!(formulas_permit(&bundle, &plain, Lifted::Never), Some(false), "{:?}", action);
+                prop_assert_ne!(formulas_permit(&bundle, &plain), Some(false), "{:?}", action);
             }
             let approved = Query { approved: &approved, ..plain };
             if bundle.authorize(&approved).is_permit() {
-                prop_assert_ne!(formulas_permit(&bundle, &approved, Lifted::ByApproval), Some(false), "{:?}", action);
+                prop_assert_ne!(formulas_permit(&bundle, &approved), Some(false), "{:?}", action);
             }
         }
     }
@@ -94,16 +95,63 @@ fn is_ever_permitted(bundle: &Bundle, fits: impl Fn(&Claims, &str, Action<'_>) -
     is_permitted
 }
 
+/// Whether two bundles permit the same, whoever of those whom the drawn policies ask has approved it.
 fn agree(one: &Bundle, other: &Bundle) -> bool {
     let mut agree = true;
-    small_world(|claims, server, action, surroundings| {
-        let (ours, theirs) = (one.identify(claims.clone()), other.identify(claims.clone()));
-        let permits = |bundle: &Bundle, principal| {
-            bundle.authorize(&Query { surroundings, ..query(principal, server, action) }).is_permit()
-        };
-        agree &= permits(one, &ours) == permits(other, &theirs);
-    });
+    for approved in [&[][..], &["boss"], &["self"], &["boss", "self"]] {
+        let approved: Vec<String> = approved.iter().map(|role| (*role).to_owned()).collect();
+        small_world(|claims, server, action, surroundings| {
+            let (ours, theirs) = (one.identify(claims.clone()), other.identify(claims.clone()));
+            let permits = |bundle: &Bundle, principal| {
+                let plain = query(principal, server, action);
+                bundle.authorize(&Query { surroundings, approved: &approved, ..plain }).is_permit()
+            };
+            agree &= permits(one, &ours) == permits(other, &theirs);
+        });
+    }
     agree
+}
+
+/// Who may lift a forbid is part of what policies permit: a claim about two bundles is judged under approvals that tell them
+/// apart.
+#[test]
+fn what_only_an_approval_makes_different_is_judged_too() {
+    let asking = |annotation: &str| {
+        load(&format!(
+            "permit (principal in Role::\"reader\", action in Action::\"call\", resource);
+             {annotation} forbid (principal, action in Action::\"call\", resource in Server::\"web\");",
+        ))
+    };
+    let hard = asking("");
+    let (boss, intern) = (asking("@approval(\"boss\")"), asking("@approval(\"intern\")"));
+    let both = load(
+        "permit (principal in Role::\"reader\", action in Action::\"call\", resource);
+         @approval(\"boss\") forbid (principal, action in Action::\"call\", resource in Server::\"web\");
+         @approval(\"intern\") forbid (principal, action in Action::\"call\", resource in Server::\"web\");",
+    );
+    let is_told_apart = |one: &Bundle, other: &Bundle| {
+        approvals(one, &Claim::Equivalent(other)).into_iter().any(|approved| {
+            let approved: Vec<String> = approved.into_iter().collect();
+            let mut differ = false;
+            small_world(|claims, server, action, surroundings| {
+                let principal = one.identify(claims.clone());
+                let plain = query(&principal, server, action);
+                let asked = Query { surroundings, approved: &approved, ..plain };
+                differ |= formulas_permit(one, &asked) != formulas_permit(other, &asked);
+            });
+            differ
+        })
+    };
+    let all = [&hard, &boss, &intern, &both];
+    for (nth, one) in all.iter().enumerate() {
+        assert!(!is_told_apart(one, one));
+        for other in all.iter().skip(nth + 1) {
+            assert!(is_told_apart(one, other) && is_told_apart(other, one), "{one:?} {other:?}");
+        }
+    }
+    let never = approvals(&both, &Claim::Never("principal"));
+    let everybody: BTreeSet<String> = ["boss", "intern", "self"].map(str::to_owned).into();
+    assert_eq!(never, [everybody], "whoever is asked may say yes");
 }
 
 /// The property above is about something: most of the small world has formulas, and they tell permits from denials.
@@ -116,12 +164,43 @@ fn the_formulas_speak_of_the_small_world() {
     small_world(|claims, server, action, surroundings| {
         let principal = bundle.identify(claims.clone());
         let query = Query { surroundings, ..query(&principal, server, action) };
-        match formulas_permit(&bundle, &query, Lifted::Never).unwrap() {
+        match formulas_permit(&bundle, &query).unwrap() {
             true => permitted += 1,
             false => denied += 1,
         }
     });
     assert!(permitted > 20 && denied > 20, "{permitted} {denied}");
+}
+
+/// A slip of the pen in a claim proves nothing.
+#[test]
+fn a_claim_about_what_there_is_not_is_none() {
+    let bundle = load("permit (principal, action, resource);");
+    for (scope, why) in [
+        ("principal, action in Action::\"call\", resource in Server::\"wbe\"", "there is no server `wbe`"),
+        (
+            "principal, action in Action::\"call\", resource == Tool::\"web/fech\"",
+            "the tool `web/fech` is not pinned",
+        ),
+        (
+            "principal in Role::\"raeder\", action, resource",
+            "nobody has the role `raeder`; it is not configured",
+        ),
+    ] {
+        match region(&bundle, scope) {
+            Err(ProveError::Claim { reason, .. }) => assert_eq!(reason, why),
+            other => panic!("{other:?}"),
+        }
+    }
+    let impossible =
+        "principal, action == Action::\"call:web.fetch\", resource when { context.args has ulr }";
+    let refused = region(&bundle, impossible);
+    assert!(
+        matches!(&refused, Err(ProveError::Claim { reason, .. }) if reason.contains("impossible")),
+        "{refused:?}"
+    );
+    assert!(region(&bundle, &impossible.replace("ulr", "url")).is_ok());
+    assert!(region(&bundle, "principal in Role::\"reader\", action, resource in Server::\"web\"").is_ok());
 }
 
 #[test]

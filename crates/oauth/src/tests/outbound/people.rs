@@ -98,6 +98,21 @@ async fn an_account_is_linked_by_its_person_and_shown_for_nobody_else() {
     assert!(scene.folder.path().join("store.db").exists());
 }
 
+/// What is granted at a server after it was put in quarantine would have to be revoked again.
+#[tokio::test]
+async fn nobody_comes_back_to_a_server_that_was_put_in_quarantine_meanwhile() {
+    let scene = Scene::personal().await;
+    let mut browser = Browser::of("ann");
+    let away = browser.leave(&scene).await;
+    browser.closed.insert(name());
+    let back = browser.back(&scene, &away, GOOD).await;
+    assert!(back.status() == 403 && text(&back).contains("in quarantine"), "{}", text(&back));
+    assert!(scene.forms().is_empty(), "the code is not redeemed");
+    browser.closed.clear();
+    assert_eq!(browser.back(&scene, &away, GOOD).await.status(), 400, "and that way back is over");
+    browser.link(&scene).await;
+}
+
 /// CD-01, CD-08, A-98: whoever links is whoever was asked, in the same browser, once.
 #[tokio::test]
 async fn nobody_completes_what_somebody_else_began() {
@@ -111,7 +126,7 @@ async fn nobody_completes_what_somebody_else_began() {
     assert_eq!(ann_there.back(&scene, &away, GOOD).await.status(), 400, "the state is used up");
 
     let away = ann_there.leave(&scene).await;
-    let thief = Browser { person: person("bob"), cookie: ann_there.cookie.clone() };
+    let thief = Browser { cookie: ann_there.cookie.clone(), ..Browser::of("bob") };
     assert_eq!(thief.back(&scene, &away, GOOD).await.status(), 403, "the cookie alone is not the person");
     let away = ann_there.leave(&scene).await;
     let elsewhere = Browser::of("ann");

@@ -1,7 +1,11 @@
 //! The admin plane is for administrators: its own audience, a fresh second factor, a role that ends (attacks.md EP-02; RFC
 //! 9470).
 
-use std::{io::Write, process::Command, time::Duration};
+use std::{
+    io::{Read, Write},
+    process::Command,
+    time::Duration,
+};
 
 use bartizan_model::{Clock, SystemClock};
 use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, binary, eventually};
@@ -229,6 +233,45 @@ fn ep_02_an_administrator_with_a_fresh_second_factor_and_a_role_acts_and_is_reco
     let responses = of_kind(&found, "response.acted");
     assert!(responses.iter().any(|e| e["person"] == rita && e["change"]["to"] == "quarantined"));
     assert!(scene.up.heard_of("tools/call").iter().all(|h| h.line("authorization").is_none()));
+}
+
+/// A request is judged when it is there, not when it began: who was let in and sends the rest later acts by what he may then.
+#[test]
+fn ep_02_a_role_that_is_taken_back_while_a_body_is_on_its_way_does_nothing() {
+    let scene = Scene::start();
+    let config = scene.gate.folder().join("bartizan.toml");
+    let name = scene.issuer.name();
+    let admin = |words: &[&str]| {
+        let whose = ["--role", "responder", "--person", "ann", "--issuer", name.as_str()];
+        let done = Command::new(binary())
+            .arg("admin")
+            .args(words)
+            .args(whose)
+            .arg("--config")
+            .arg(&config)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    admin(&["grant", "--for", "1h"]);
+    let (body, token) = (quarantine().to_string(), scene.token("ann", json!({})));
+    let address = scene.gate.admin().authority().to_string();
+    let mut stream = Client::new(address.parse().unwrap(), None).connect();
+    write!(
+        stream,
+        "POST /api HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    // She is let in, and the body is waited for.
+    std::thread::sleep(Duration::from_millis(500));
+    admin(&["revoke"]);
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("admin.role"), "{answer}");
+    assert_eq!(scene.reason(), Value::Null, "nothing was done");
 }
 
 #[test]

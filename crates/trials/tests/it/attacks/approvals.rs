@@ -160,6 +160,47 @@ fn ep_08_nobody_is_tired_out_by_requests() {
     assert!(more.line("retry-after").is_some());
 }
 
+/// Who approved for one policy has not heard of another that asks the same role later, since more has entered the window.
+#[test]
+fn ep_08_an_approval_says_nothing_to_a_policy_that_asks_later() {
+    let up = Upstream::modern(|heard, pen| {
+        if heard.rpc() != "tools/list" {
+            return false;
+        }
+        let tool = |name: &str| json!({ "name": name, "inputSchema": { "type": "object", "properties": { "thing": { "type": "string" } } } });
+        let result = json!({
+            "resultType": "complete", "tools": [tool("delete"), tool("look")], "ttlMs": 0, "cacheScope": "private",
+        });
+        pen.result(&heard.id(), &result.to_string());
+        true
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let policy = r#"
+        @id("ask") @approval("boss") forbid (principal, action == Action::"call:s.delete", resource);
+        @id("stranger") @approval("boss") forbid (principal, action == Action::"call:s.delete", resource) when { context.flow.untrusted };"#;
+    fs::write(folder.path().join("a.cedar"), policy).unwrap();
+    let gate = Gate::start(&format!(
+        "[policy]\ndir = {:?}\n[[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\n",
+        folder.path(),
+        up.url()
+    ));
+    eventually("the tools are pinned", || {
+        let listed = gate.client().modern("/mcp/s", "tools/list", "").send();
+        listed.text().contains("\"delete\"").then_some(())
+    });
+    let id = waits(&delete(&gate, "a"), "waiting");
+    assert_eq!(approvals(&gate, &["grant", &id, "--yes"]).0, Some(0));
+    // A stranger's text enters the window after the boss has looked.
+    assert_eq!(gate.client().call("/mcp/s", "look", "{}").status, 200);
+    let other = waits(&delete(&gate, "a"), "waiting");
+    assert_ne!(other, id, "what the boss was told is not what asks now");
+    assert_eq!(up.heard_of("tools/call").len(), 1, "only the look");
+    let (_, listed, _) = approvals(&gate, &["list", "--format", "json"]);
+    assert!(listed.contains("returned untrusted text"), "the boss is told what has entered: {listed}");
+    assert_eq!(approvals(&gate, &["grant", &other, "--yes"]).0, Some(0));
+    assert_eq!(delete(&gate, "a").status, 200);
+}
+
 /// What a caller wrote cannot pass for the gate's own words on the approver's terminal.
 #[test]
 fn ep_08_a_request_cannot_dress_up() {
