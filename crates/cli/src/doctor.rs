@@ -14,10 +14,11 @@ use serde::Serialize;
 
 use crate::{
     ConfigFile,
-    config::{self, Config},
+    config::{self, Config, Loaded},
     identity::Mode,
     print,
     run::dangers,
+    startable::{self, Found},
     state::State,
 };
 
@@ -104,7 +105,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     let loaded = config::load(path)?;
     let base = crate::run::base_of(path);
     let config = &loaded.config;
-    let mut checks = vec![Check::pass("config", format!("{} is good", loaded.shown()))];
+    let mut checks = starting(&loaded).await;
     checks.extend(listener(config));
     checks.extend(identity(config));
     checks.push(release(config));
@@ -126,6 +127,19 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
         Format::Text => print(&shown(&checks))?,
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Whether a gate would start, as far as the configuration and the files it names tell.
+async fn starting(loaded: &Loaded) -> Vec<Check> {
+    let id = "config";
+    let Found { problems, warnings } = startable::look(loaded).await;
+    let failed =
+        problems.into_iter().map(|problem| Check::fail(id, problem, "a gate does not start with it"));
+    let warned = warnings
+        .into_iter()
+        .map(|warning| Check::warn(id, warning, "put it there, or say this where and as whom the gate runs"));
+    let found: Vec<_> = failed.chain(warned).collect();
+    if found.is_empty() { vec![Check::pass(id, format!("{} is good", loaded.shown()))] } else { found }
 }
 
 fn shown(checks: &[Check]) -> String {

@@ -26,6 +26,7 @@ mod run;
 mod sample;
 mod secrets;
 mod shield;
+mod startable;
 mod state;
 mod token_endpoint;
 mod tools;
@@ -167,16 +168,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => policy::run(command),
         Command::Config(ConfigCommand::Check(file)) => {
             let loaded = config::load(file.config.as_deref())?;
-            let base = run::base_of(file.config.as_deref());
-            let tried = runtime()?.block_on(opinions::try_models(&loaded.config, &base));
-            let unusable = |(name, tried): (String, anyhow::Result<_>)| {
-                tried.err().map(|error| format!("[shield.second_opinion.{name}]: {error:#}"))
-            };
-            let found: Vec<_> = tried.into_iter().filter_map(unusable).collect();
-            if !found.is_empty() {
-                return Err(config::Problems::new(loaded.shown(), found).into());
+            let runtime = runtime()?;
+            let startable::Found { mut problems, warnings } = runtime.block_on(startable::look(&loaded));
+            problems.extend(runtime.block_on(startable::unusable_models(&loaded)));
+            if !problems.is_empty() {
+                return Err(config::Problems::new(loaded.shown(), problems).into());
             }
-            for warning in loaded.config.warnings() {
+            for warning in loaded.config.warnings().into_iter().chain(warnings) {
                 say_error(&format!("warning: {warning}\n"));
             }
             say_error(&format!("{}: good, {} server(s)\n", loaded.shown(), loaded.config.servers.len()));

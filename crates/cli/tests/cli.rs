@@ -437,3 +437,82 @@ fn the_shield_is_measured_by_the_configuration_that_is_named() {
     let output = eval(&["--config", "other.toml"]);
     assert!(said(&output.stderr).contains("other.toml"), "{}", said(&output.stderr));
 }
+
+/// `config check` and `doctor` hear of what `run` would not start with, also where it stands in another file.
+#[test]
+fn what_keeps_a_gate_from_starting_is_found_before_it_is_started() {
+    for (config, words) in [
+        (
+            "[policy]\ndir = \"nowhere\"\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "[policy] dir: ./nowhere",
+        ),
+        (
+            "[policy]\ndir = \"policies\"\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "policies/a.cedar:1",
+        ),
+        (
+            "[server]\ntls = { cert = \"no.pem\", key = \"no.key\" }\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "[server] tls.cert: ./no.pem",
+        ),
+        ("[[servers]]\nname = \"a\"\nurl = \"http://a.example.com/mcp\"\n", "server `a`: plain http://"),
+        (
+            "[[servers]]\nname = \"a\"\nurl = \"https://a.example.com/mcp\"\ntls = { ca = \"no.pem\" }\n",
+            "no.pem",
+        ),
+        (
+            "[[policy.grants]]\ntemplate = \"raeder\"\nrole = \"all\"\nserver = \"a\"\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "there is no template `raeder`",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        fs::write(folder.path().join("policies/a.cedar"), "permit (principal").unwrap();
+        fs::write(folder.path().join("bartizan.toml"), config).unwrap();
+        for (command, code) in [("config check", 2), ("doctor --offline", 1)] {
+            let arguments: Vec<_> = command.split(' ').chain(["--config", "bartizan.toml"]).collect();
+            let output = bartizan(folder.path(), &arguments);
+            let said = said(&[output.stdout, output.stderr].concat());
+            assert_eq!(output.status.code(), Some(code), "{command}: {said}");
+            assert!(said.contains(words) && !said.contains("is good"), "{command}: {said}");
+        }
+        assert!(!folder.path().join(".bartizan").exists(), "nothing is made");
+    }
+}
+
+/// Secrets and programs may be where the gate runs, and not where its configuration is checked.
+#[test]
+fn what_is_not_on_this_machine_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = "[[servers]]\nname = \"a\"\ncommand = [\"/no/such/program\"]\n\
+                   [[servers]]\nname = \"b\"\ncommand = [\"true\"]\nset_env = { KEY = { env = \"NO_SUCH_KEY\" } }\n\
+                   [[servers]]\nname = \"c\"\nurl = \"https://c.example.com/mcp\"\n\
+                   credential = { kind = \"secret\", value = { file = \"c.key\" } }\n\
+                   [[servers]]\nname = \"d\"\ncommand = [\"true\"]\nset_env = { KEY = { vault = \"KEPT\" } }\n";
+    fs::write(folder.path().join("bartizan.toml"), servers).unwrap();
+    for command in ["config check", "doctor --offline"] {
+        let arguments: Vec<_> = command.split(' ').chain(["--config", "bartizan.toml"]).collect();
+        let output = bartizan(folder.path(), &arguments);
+        let words = said(&[output.stdout, output.stderr].concat());
+        assert_eq!(output.status.code(), Some(0), "{command}: {words}");
+        for word in [
+            "server `a`: there is no program `/no/such/program`",
+            "server `b`: the environment variable NO_SUCH_KEY is not set",
+            "without it the gate does not start",
+            "server `c`: cannot read ./c.key",
+            "without it its calls fail",
+        ] {
+            assert!(words.contains(word), "{command}: `{word}`: {words}");
+        }
+        assert!(!words.contains("server `d`"), "{command}: a vault is not asked: {words}");
+    }
+}
+
+/// The policy commands know the gate of this folder without being told its configuration, as all others do.
+#[test]
+fn a_catalogue_is_that_of_the_gate_that_runs_here() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(said(&bartizan(folder.path(), &["policy", "catalog"]).stdout), "{}\n");
+    begin(folder.path());
+    let output = bartizan(folder.path(), &["policy", "catalog"]);
+    assert!(said(&output.stdout).contains("\"sample\""), "{}", said(&output.stderr));
+}
