@@ -516,3 +516,32 @@ fn a_catalogue_is_that_of_the_gate_that_runs_here() {
     let output = bartizan(folder.path(), &["policy", "catalog"]);
     assert!(said(&output.stdout).contains("\"sample\""), "{}", said(&output.stderr));
 }
+
+/// The log is found as everything else is: beside the configuration, or where `wrap` keeps it.
+#[test]
+fn an_audit_log_is_found_by_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("gate")).unwrap();
+    fs::write(folder.path().join("gate/bartizan.toml"), GOOD).unwrap();
+    begin(&folder.path().join("gate"));
+    let output = bartizan(folder.path(), &["audit", "tail", "--config", "gate/bartizan.toml"]);
+    let words = said(&output.stdout);
+    assert!(words.contains("secret.changed"), "{words}{}", said(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["audit", "verify"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("BARTIZAN_CONFIG", "gate/bartizan.toml")
+        .output()
+        .unwrap();
+    assert!(said(&output.stdout).contains("good"), "{}", said(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["audit", "tail", "--wrapped"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("XDG_STATE_HOME", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output.stderr).contains("no `bartizan wrap` has run here"), "{}", said(&output.stderr));
+}
