@@ -43,8 +43,13 @@ const ABOUT: &str = "A security gateway for the Model Context Protocol.
 Start here: `bartizan run` in an empty folder serves a sample server behind the gate and prints how to reach it.
 Then write bartizan.toml (see `bartizan config schema`) and run `bartizan run --config bartizan.toml`.";
 
+/// Words behind every command's own.
+const AFTER: &str = "Exit codes: 0 as hoped; 1 something is found, waits or is not there, as each command's help says; 2 the command line or the \
+configuration is wrong, or no gate has run here; 3 it could not be done. What is wrong stands on standard error.
+BARTIZAN_CONFIG is --config for all commands, BARTIZAN_LOG which lines are logged (info, debug, …).";
+
 #[derive(Parser)]
-#[command(name = "bartizan", version, about = ABOUT, propagate_version = true, max_term_width = 100)]
+#[command(name = "bartizan", version, about = ABOUT, after_help = AFTER, propagate_version = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -135,6 +140,8 @@ fn main() -> ExitCode {
     }
     match dispatch(Cli::parse()) {
         Ok(code) => code,
+        // Whoever reads us has read enough. It is not "all is well", which some commands say by 0.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(CUT_SHORT),
         Err(error) => {
             let is_configuration = error.downcast_ref::<config::Problems>().is_some()
                 || error.downcast_ref::<opinions::Unusable>().is_some()
@@ -145,6 +152,13 @@ fn main() -> ExitCode {
             ExitCode::from(if is_configuration { 2 } else { 3 })
         }
     }
+}
+
+/// What a shell says of a program that wrote to a pipe which nobody reads any more.
+const CUT_SHORT: u8 = 128 + 13;
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -545,3 +545,20 @@ fn an_audit_log_is_found_by_its_configuration() {
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output.stderr).contains("no `bartizan wrap` has run here"), "{}", said(&output.stderr));
 }
+
+/// Whoever closes the pipe is told nothing; but what was cut short is not said to be well.
+#[test]
+fn a_pipe_that_is_closed_is_no_error_and_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["config", "schema"])
+        .current_dir(folder.path())
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(process.stdout.take());
+    let output = process.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), said(&output.stderr).as_str()), (Some(141), ""));
+}
