@@ -35,7 +35,8 @@ mod wrap;
 
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 /// Words in front of every command's own.
 const ABOUT: &str = "A security gateway for the Model Context Protocol.
@@ -127,6 +128,40 @@ pub struct ConfigFile {
     /// The configuration file (TOML); without one, the embedded default.
     #[arg(long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Words.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// Whose list, and for whom.
+#[derive(Args)]
+pub struct Listing {
+    #[command(flatten)]
+    place: ConfigFile,
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Listing {
+    /// Prints `rows`, for people in the words of `line`.
+    ///
+    /// # Errors
+    /// Standard output's.
+    pub fn print<T: Serialize>(&self, rows: &[T], line: impl Fn(&T) -> String) -> anyhow::Result<()> {
+        let text = match self.format {
+            Format::Text => rows.iter().map(line).collect(),
+            Format::Json => format!("{}\n", serde_json::to_string_pretty(rows)?),
+        };
+        Ok(print(&text)?)
+    }
 }
 
 fn main() -> ExitCode {

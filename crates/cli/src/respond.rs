@@ -13,14 +13,16 @@ use anyhow::{Context, bail};
 use bartizan_gateway::responses::event_of;
 use bartizan_model::{Caller, Clock, ServerName, SystemClock};
 use bartizan_store::{
-    OsEntropy, Plans, Responses, StoredPlans, StoredResponses,
+    OsEntropy, Pins, Plans, Responses, StoredPlans, StoredResponses,
+    pins::Kind,
     responses::{Response, Target},
 };
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 pub use held::unrotated;
 
-use crate::{ConfigFile, print, say_error, state::State};
+use crate::{ConfigFile, Listing, config::Config, say_error, state::State};
 
 /// `bartizan respond …`
 #[derive(Subcommand)]
@@ -76,10 +78,7 @@ pub enum RespondCommand {
         dangerous_keep_secrets: bool,
     },
     /// List what is in force. Exit code 1 if anything is.
-    List {
-        #[command(flatten)]
-        place: ConfigFile,
-    },
+    List(Listing),
 }
 
 /// A person or a client.
@@ -120,25 +119,70 @@ pub async fn respond(command: RespondCommand) -> anyhow::Result<ExitCode> {
             };
             release(target, doing, dangerous_keep_secrets).await
         }
-        RespondCommand::List { place } => {
-            let database = State::look(place.config.as_deref())?.database().await?;
-            let all = StoredResponses::new(database).all().await?;
-            for response in &all {
-                let time = bartizan_audit::event::rfc3339::text(response.at);
-                print(&format!(
-                    "{time}  {}  by {}: {}\n",
-                    response.target,
-                    response.by,
-                    shown(&response.why)
-                ))?;
-            }
+        RespondCommand::List(listing) => {
+            let database = State::look(listing.place.config.as_deref())?.database().await?;
+            let all: Vec<_> =
+                StoredResponses::new(database).all().await?.into_iter().map(Listed::of).collect();
+            listing.print(&all, |one| {
+                format!("{}  {}  by {}: {}\n", one.since, one.target, one.by, shown(&one.why))
+            })?;
             Ok(ExitCode::from(u8::from(!all.is_empty())))
         }
     }
 }
 
+/// A response for programs.
+#[derive(Serialize)]
+struct Listed {
+    /// In words, as everywhere.
+    target: String,
+    /// `server`, `tool`, `person` or `client`.
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    person: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    since: String,
+    by: String,
+    why: String,
+}
+
+impl Listed {
+    fn of(response: Response) -> Self {
+        let target = response.target.to_string();
+        let [mut server, mut tool, mut person, mut client, mut issuer] = [const { None }; 5];
+        let kind = match response.target {
+            Target::Server(name) => {
+                server = Some(name.to_string());
+                "server"
+            }
+            Target::Tool { server: name, tool: of_it } => {
+                (server, tool) = (Some(name.to_string()), Some(of_it));
+                "tool"
+            }
+            Target::Person { issuer: by, subject } => {
+                (person, issuer) = (Some(subject), Some(by));
+                "person"
+            }
+            Target::Client { issuer: by, client: id } => {
+                (client, issuer) = (Some(id), Some(by).filter(|by| !by.is_empty()));
+                "client"
+            }
+        };
+        let since = bartizan_audit::event::rfc3339::text(response.at);
+        Self { target, kind, server, tool, person, client, issuer, since, by: response.by, why: response.why }
+    }
+}
+
 async fn enforce(target: Target, doing: Doing) -> anyhow::Result<ExitCode> {
     let (state, stored) = responses(&doing.place).await?;
+    let unknown = unknown(&target, &doing.place, &state).await;
     let by = Caller::local_owner();
     let response = Response { target, why: doing.why, by: "owner".to_owned(), at: SystemClock.now() };
     // Recorded first: what is done and not recorded cannot be explained afterwards.
@@ -148,7 +192,42 @@ async fn enforce(target: Target, doing: Doing) -> anyhow::Result<ExitCode> {
     } else {
         say_error(&format!("{}: was in force already\n", response.target));
     }
+    if let Some(unknown) = unknown {
+        say_error(&unknown);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A note about a server or tool that nobody here has heard of. It is cut off all the same, for another gate of the database may
+/// have it; but in a hurry a name is soon misspelt, and then what was meant goes on.
+async fn unknown(target: &Target, place: &ConfigFile, state: &State) -> Option<String> {
+    let (server, tool) = match target {
+        Target::Server(server) => (server, None),
+        Target::Tool { server, tool } => (server, Some(tool)),
+        Target::Person { .. } | Target::Client { .. } => return None,
+    };
+    // Nothing is known where the configuration or the pins cannot be read, and nothing is said.
+    let config = crate::config::load(place.config.as_deref()).ok()?.config;
+    let unknown = unknown_server(server, &config);
+    let (None, Some(tool)) = (&unknown, tool) else { return unknown };
+    let database = state.database().await.ok()?;
+    let pins = state.pins(database).await.ok()?.list(Some(server)).await.ok()?;
+    let is_known = pins.iter().any(|pin| pin.key.kind == Kind::Tool && pin.key.name == *tool);
+    (!is_known).then(|| {
+        format!(
+            "note: no tool {} of the server `{server}` was seen here: `bartizan tools list --server {server}` has those that were\n",
+            shown(tool)
+        )
+    })
+}
+
+/// The same about a server alone.
+fn unknown_server(server: &ServerName, config: &Config) -> Option<String> {
+    if config.servers.iter().any(|known| known.name == *server) {
+        return None;
+    }
+    let names: Vec<_> = config.servers.iter().map(|known| known.name.as_str()).collect();
+    Some(format!("note: this configuration has no server `{server}`, only {}\n", names.join(", ")))
 }
 
 async fn release(target: Target, doing: Doing, keeps_secrets: bool) -> anyhow::Result<ExitCode> {

@@ -562,3 +562,63 @@ fn a_pipe_that_is_closed_is_no_error_and_no_success() {
     let output = process.wait_with_output().unwrap();
     assert_eq!((output.status.code(), said(&output.stderr).as_str()), (Some(141), ""));
 }
+
+#[test]
+fn a_server_nobody_has_heard_of_is_cut_off_with_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    begin(folder.path());
+    for (command, note) in [
+        ("respond quarantine sampel", Some("this configuration has no server `sampel`, only sample")),
+        ("respond quarantine sample/raets", Some("no tool raets of the server `sample` was seen here")),
+        ("respond quarantine sample", None),
+        (
+            "respond compromise sampel --dry-run",
+            Some("this configuration has no server `sampel`, only sample"),
+        ),
+        ("respond revoke --client anybody", None),
+    ] {
+        let output = bartizan(folder.path(), &command.split(' ').collect::<Vec<_>>());
+        let words = said(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{command}: {words}");
+        assert_eq!(words.contains("note: "), note.is_some(), "{command}: {words}");
+        assert!(words.contains(note.unwrap_or_default()), "{command}: {words}");
+    }
+    let listed = said(&bartizan(folder.path(), &["respond", "list"]).stdout);
+    assert_eq!(listed.lines().count(), 4, "it is in force all the same: {listed}");
+}
+
+/// A secret without a value is none, and leaves nothing behind that looks as if a gate had run.
+#[test]
+fn a_secret_without_a_value_begins_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["secrets", "set", "EMPTY"])
+        .current_dir(folder.path())
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output.stderr));
+    assert!(!folder.path().join(".bartizan").exists());
+}
+
+/// Programs read lists, too: an array, also where it is empty.
+#[test]
+fn lists_are_json_for_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    begin(folder.path());
+    let list = |command: &str| -> serde_json::Value {
+        let output = bartizan(folder.path(), &[command, "list", "--format", "json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output.stderr)))
+    };
+    assert_eq!(list("secrets")[0]["name"], "FIRST");
+    assert_eq!([list("respond"), list("admin")], [serde_json::json!([]), serde_json::json!([])]);
+    bartizan(folder.path(), &["respond", "quarantine", "sample/rates", "--why", "it changes"]);
+    let grant = "admin grant --role viewer --person foo --issuer https://issuer.example --for 1h";
+    bartizan(folder.path(), &grant.split(' ').collect::<Vec<_>>());
+    let cut = &list("respond")[0];
+    let fields =
+        ["target", "kind", "server", "tool", "why"].map(|field| cut[field].as_str().unwrap_or_default());
+    assert_eq!(fields, ["tool sample/rates", "tool", "sample", "rates", "it changes"]);
+    assert_eq!(list("admin")[0]["role"], "viewer");
+}
