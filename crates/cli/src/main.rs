@@ -35,7 +35,7 @@ mod wrap;
 
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 /// Words in front of every command's own.
@@ -107,6 +107,15 @@ enum Command {
     /// Grant, take back and list roles at the admin listener. Each ends.
     #[command(subcommand)]
     Admin(admin::command::AdminCommand),
+    /// Print a script that completes commands and options in your shell.
+    #[command(after_help = "Examples:
+  bartizan completions bash > ~/.local/share/bash-completion/completions/bartizan
+  bartizan completions zsh > ~/.zfunc/_bartizan             # with ~/.zfunc in fpath
+  bartizan completions fish > ~/.config/fish/completions/bartizan.fish")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     /// The built-in sample server, on standard input and output.
     #[command(name = sample::ARGUMENT, hide = true)]
     Sample,
@@ -244,6 +253,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secrets(command) => runtime()?.block_on(secrets::secrets(command)),
         Command::Respond(command) => runtime()?.block_on(respond::respond(command)),
         Command::Admin(command) => runtime()?.block_on(admin::command::admin(command)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bartizan", &mut script);
+            std::io::stdout().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Sample => {
             sample::serve(std::io::stdin().lock(), std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)

@@ -622,3 +622,14 @@ fn lists_are_json_for_programs() {
     assert_eq!(fields, ["tool sample/rates", "tool", "sample", "rates", "it changes"]);
     assert_eq!(list("admin")[0]["role"], "viewer");
 }
+
+#[test]
+fn every_shell_gets_its_completions() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = bartizan(folder.path(), &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}: {}", said(&output.stderr));
+        assert!(said(&output.stdout).contains("quarantine"), "{shell}");
+    }
+    assert_eq!(bartizan(folder.path(), &["completions", "csh"]).status.code(), Some(2));
+}
