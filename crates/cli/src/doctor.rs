@@ -131,15 +131,17 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
 
 /// Whether a gate would start, as far as the configuration and the files it names tell.
 async fn starting(loaded: &Loaded) -> Vec<Check> {
-    let id = "config";
     let Found { problems, warnings } = startable::look(loaded).await;
-    let failed =
-        problems.into_iter().map(|problem| Check::fail(id, problem, "a gate does not start with it"));
-    let warned = warnings
-        .into_iter()
-        .map(|warning| Check::warn(id, warning, "put it there, or say this where and as whom the gate runs"));
-    let found: Vec<_> = failed.chain(warned).collect();
-    if found.is_empty() { vec![Check::pass(id, format!("{} is good", loaded.shown()))] } else { found }
+    let mut checks = vec![if problems.is_empty() {
+        Check::pass("config", format!("{} is good", loaded.shown()))
+    } else {
+        Check::fail("config", problems.join("; "), "a gate does not start before that is mended")
+    }];
+    if !warnings.is_empty() {
+        let remedy = "put there what is missing, or say this where the gate runs, and as its user";
+        checks.push(Check::warn("config.here", warnings.join("; "), remedy));
+    }
+    checks
 }
 
 fn shown(checks: &[Check]) -> String {
