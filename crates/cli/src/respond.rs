@@ -17,7 +17,7 @@ use bartizan_store::{
     pins::Kind,
     responses::{Response, Target},
 };
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 pub use held::unrotated;
@@ -36,7 +36,8 @@ pub enum RespondCommand {
   bartizan respond quarantine files/read_file --why 'reads what it should not'")]
     Quarantine {
         /// SERVER or SERVER/TOOL.
-        what: String,
+        #[arg(value_parser = target)]
+        what: Target,
         #[command(flatten)]
         doing: Doing,
     },
@@ -44,6 +45,7 @@ pub enum RespondCommand {
     #[command(after_help = "Examples:
   bartizan respond revoke --person 9f3c… --issuer https://login.microsoftonline.com/…/v2.0
   bartizan respond revoke --client vscode")]
+    #[command(group = ArgGroup::new("whom").args(["person", "client"]).required(true))]
     Revoke {
         #[command(flatten)]
         who: Who,
@@ -67,8 +69,12 @@ pub enum RespondCommand {
     /// A server stays in quarantine while secrets that it held are marked by `compromise` and not rotated.
     Release {
         /// SERVER or SERVER/TOOL; or name a person or client.
-        #[arg(conflicts_with_all = ["person", "client"], required_unless_present_any = ["person", "client"])]
-        what: Option<String>,
+        #[arg(
+            value_parser = target,
+            conflicts_with_all = ["person", "client"],
+            required_unless_present_any = ["person", "client"]
+        )]
+        what: Option<Target>,
         #[command(flatten)]
         who: Who,
         #[command(flatten)]
@@ -109,12 +115,12 @@ pub struct Doing {
 /// Runs it.
 pub async fn respond(command: RespondCommand) -> anyhow::Result<ExitCode> {
     match command {
-        RespondCommand::Quarantine { what, doing } => enforce(target(&what)?, doing).await,
+        RespondCommand::Quarantine { what, doing } => enforce(what, doing).await,
         RespondCommand::Revoke { who, doing } => enforce(who.target()?, doing).await,
         RespondCommand::Compromise(arguments) => compromise::compromise(*arguments).await,
         RespondCommand::Release { what, who, doing, dangerous_keep_secrets } => {
             let target = match what {
-                Some(what) => target(&what)?,
+                Some(what) => what,
                 None => who.target()?,
             };
             release(target, doing, dangerous_keep_secrets).await
@@ -284,12 +290,11 @@ async fn record(state: &State, response: &Response, begins: bool, by: &Caller) -
     log.note(event).await.map(drop).context("it is not done, for it cannot be recorded")
 }
 
-fn target(what: &str) -> anyhow::Result<Target> {
-    let server =
-        |name: &str| name.parse::<ServerName>().with_context(|| format!("`{name}` is no server's name"));
+fn target(what: &str) -> Result<Target, String> {
+    let server = |name: &str| name.parse::<ServerName>().map_err(|error| error.to_string());
     match what.split_once('/') {
         None => Ok(Target::Server(server(what)?)),
-        Some((_, "")) => bail!("`{what}` names no tool; write SERVER or SERVER/TOOL"),
+        Some((_, "")) => Err("it names no tool; write SERVER or SERVER/TOOL".to_owned()),
         Some((name, tool)) => Ok(Target::Tool { server: server(name)?, tool: tool.to_owned() }),
     }
 }

@@ -546,6 +546,24 @@ fn an_audit_log_is_found_by_its_configuration() {
     assert!(said(&output.stderr).contains("no `bartizan wrap` has run here"), "{}", said(&output.stderr));
 }
 
+/// What is wrong on the command line is told before anything is looked at, with the usage.
+#[test]
+fn whom_to_cut_off_is_said_on_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, words) in [
+        (&["respond", "revoke"][..], "<--person <SUBJECT>|--client <ID>>"),
+        (&["respond", "revoke", "--person", "foo"], "--issuer <ISSUER>"),
+        (&["respond", "quarantine", "Files"], "a server name is"),
+        (&["respond", "quarantine", "files/"], "names no tool"),
+        (&["respond", "release"], "required"),
+        (&["respond", "release", "Files"], "a server name is"),
+    ] {
+        let output = bartizan(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output.stderr));
+        assert!(said(&output.stderr).contains(words), "{arguments:?}: {}", said(&output.stderr));
+    }
+}
+
 /// Whoever closes the pipe is told nothing; but what was cut short is not said to be well.
 #[test]
 fn a_pipe_that_is_closed_is_no_error_and_no_success() {
