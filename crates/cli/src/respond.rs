@@ -130,7 +130,9 @@ pub async fn respond(command: RespondCommand) -> anyhow::Result<ExitCode> {
             let all: Vec<_> =
                 StoredResponses::new(database).all().await?.into_iter().map(Listed::of).collect();
             listing.print(&all, |one| {
-                format!("{}  {}  by {}: {}\n", one.since, one.target, one.by, shown(&one.why))
+                // Names are those of people, clients and tools, whoever gave them.
+                let line = format!("{}  {}  by {}", one.since, one.target, one.by);
+                format!("{}: {}\n", bartizan_audit::harmless(&line), shown(&one.why))
             })?;
             Ok(ExitCode::from(u8::from(!all.is_empty())))
         }

@@ -1,6 +1,6 @@
 //! Reading a configuration file, so that whoever made several mistakes hears of them together.
 
-use super::Config;
+use super::{Config, misread};
 
 /// Mistakes of form that are named at most.
 const MOST: usize = 20;
@@ -26,10 +26,11 @@ pub fn read(text: &str) -> Result<Config, Vec<String>> {
             // It was there, with the mistake that was named.
             break;
         }
-        let start = error.span().map(|span| span.start);
-        found.push((start, error.to_string().trim_end().replace('\n', "\n    ")));
-        let Some((key, rest)) = error.span().and_then(|span| without(&left, span)) else { break };
-        if missing.is_some() || toml::from_str::<toml::Table>(&rest).is_err() {
+        let is_missing = missing.is_some();
+        let span = error.span();
+        found.push((span.as_ref().map(|span| span.start), misread(error, &left)));
+        let Some((key, rest)) = span.and_then(|span| without(&left, span)) else { break };
+        if is_missing || toml::from_str::<toml::Table>(&rest).is_err() {
             break;
         }
         gone.push(key);
@@ -69,13 +70,17 @@ mod tests {
              [[servers]]\nname = \"a\"\ncommand = \"true\"\n[shield]\nspotlight = [\n  \"x\",\n  \"y\"]\n",
         );
         assert_eq!(found.len(), 5, "{found:#?}");
-        let expected = [("here", 2), ("lisen", 3), ("locl", 5), ("command", 8), ("spotlight", 10)];
+        let expected = [("listen", 2), ("lisen", 3), ("mode", 5), ("command", 8), ("spotlight", 10)];
         for (mistake, (word, line)) in found.iter().zip(expected) {
             assert!(
                 mistake.contains(word) && mistake.contains(&format!("line {line},")),
                 "{word}: {found:#?}"
             );
         }
+        assert!(
+            !found.iter().any(|mistake| mistake.contains("= ")),
+            "no line of the file is told: {found:#?}"
+        );
     }
 
     #[test]
