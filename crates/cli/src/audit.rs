@@ -23,7 +23,10 @@ use bartizan_audit::{
 };
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::{print, say_error, state};
+use crate::{
+    ConfigFile, print, say_error,
+    state::{self, State},
+};
 use filter::FilterArgs;
 pub use filter::time as when;
 use show::{Reader, Shape};
@@ -83,15 +86,18 @@ Examples:
     Witness(Box<witness::WitnessArgs>),
 }
 
-/// Where the logs of a gate are that was started in this folder.
-const HERE: &str = ".bartizan/audit";
-
 /// Where the logs are.
 #[derive(Args)]
 pub struct Place {
-    /// The audit folder, or one log in it. `bartizan wrap` keeps its own in ~/.local/state/bartizan/audit.
-    #[arg(long, value_name = "DIR", env = "BARTIZAN_AUDIT_DIR", default_value = HERE)]
-    dir: PathBuf,
+    /// The audit folder, or one log in it; by default that of the gate that runs from --config, or without one from this
+    /// folder.
+    #[arg(long, value_name = "DIR", env = "BARTIZAN_AUDIT_DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    of: ConfigFile,
+    /// The log of `bartizan wrap`, instead of that of `bartizan run`.
+    #[arg(long)]
+    wrapped: bool,
 }
 
 /// For people or for programs.
@@ -214,22 +220,13 @@ pub struct ProveArgs {
 }
 
 pub fn audit(command: AuditCommand) -> anyhow::Result<ExitCode> {
-    let done = match command {
+    match command {
         AuditCommand::Tail(arguments) => tail(&arguments),
         AuditCommand::Search(arguments) => find(&arguments),
         AuditCommand::Verify(arguments) => verify(&arguments),
         AuditCommand::Export(arguments) => export(&arguments),
         AuditCommand::Prove(arguments) => proof(&arguments),
         AuditCommand::Witness(arguments) => witness::witness(*arguments),
-    };
-    match done {
-        // Whoever reads us has read enough.
-        Err(error)
-            if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            Ok(ExitCode::SUCCESS)
-        }
-        done => done,
     }
 }
 
@@ -239,7 +236,7 @@ fn tail(arguments: &TailArgs) -> anyhow::Result<ExitCode> {
     let mut seen = std::collections::HashMap::new();
     let (mut limit, mut heading) = (arguments.lines, true);
     loop {
-        let found = search(&arguments.place.dir, &filter, limit)?;
+        let found = search(&arguments.place.folder()?, &filter, limit)?;
         let lines = found.lines.into_iter().filter_map(|(log, line)| reader.record(&log, &line));
         let mut rows: Vec<_> =
             lines.filter(|row| seen.get(&row.log).is_none_or(|last| row.record.entry.seq > *last)).collect();
@@ -264,7 +261,7 @@ fn tail(arguments: &TailArgs) -> anyhow::Result<ExitCode> {
 fn find(arguments: &SearchArgs) -> anyhow::Result<ExitCode> {
     let reader = Reader::of(&arguments.place.logs()?)?;
     let Some(filter) = arguments.filter.resolve(&reader)? else { return Ok(ExitCode::SUCCESS) };
-    let found = search(&arguments.place.dir, &filter, arguments.limit)?;
+    let found = search(&arguments.place.folder()?, &filter, arguments.limit)?;
     let rows: Vec<_> = found.lines.iter().filter_map(|(log, line)| reader.record(log, line)).collect();
     show::rows(&rows, Shape { output: arguments.format, heading: true, logs: reader.logs() > 1 })?;
     let shown = rows.len() as u64;
@@ -285,7 +282,8 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<ExitCode> {
         None => Vec::new(),
     };
     expected.extend(witnesses.iter().filter_map(|(_, signed)| Some(signed.as_ref()?.checkpoint.clone())));
-    let (reports, missing) = Verification { key: &key, expected: &expected }.all(&arguments.place.dir)?;
+    let (reports, missing) =
+        Verification { key: &key, expected: &expected }.all(&arguments.place.folder()?)?;
     for report in &reports {
         print(&verdict(report, arguments.format)?)?;
     }
@@ -436,7 +434,7 @@ fn export(arguments: &ExportArgs) -> anyhow::Result<ExitCode> {
     let reader = Reader::of(&arguments.place.logs()?)?;
     let Some(filter) = arguments.filter.resolve(&reader)? else { return Ok(ExitCode::SUCCESS) };
     let mut out = io::BufWriter::new(io::stdout().lock());
-    walk(&arguments.place.dir, &filter, |log, line| {
+    walk(&arguments.place.folder()?, &filter, |log, line| {
         let row =
             if arguments.content { reader.record(log, line) } else { reader.record_for_export(log, line) };
         let Some(row) = row else { return Ok(true) };
@@ -472,7 +470,7 @@ fn proof(arguments: &ProveArgs) -> anyhow::Result<ExitCode> {
     let (log, seq) = match (&arguments.id, arguments.seq) {
         (Some(id), _) => {
             let filter = Filter { terms: vec![Term::new("id", id)], ..Filter::default() };
-            let found = search(&arguments.place.dir, &filter, 1)?;
+            let found = search(&arguments.place.folder()?, &filter, 1)?;
             let (log, line) = found.lines.into_iter().next().context("there is no entry with this id")?;
             (log, serde_json::from_str::<bartizan_audit::Entry>(&line)?.seq)
         }
@@ -516,20 +514,30 @@ fn check(arguments: &ProveArgs, file: &Path) -> anyhow::Result<ExitCode> {
 }
 
 impl Place {
+    fn folder(&self) -> anyhow::Result<PathBuf> {
+        Ok(match (&self.dir, self.wrapped) {
+            (_, true) => State::folder_of_user()?.join(state::AUDIT),
+            (Some(folder), false) => folder.clone(),
+            (None, false) => State::folder_for(self.of.config.as_deref()).join(state::AUDIT),
+        })
+    }
+
     fn logs(&self) -> anyhow::Result<Vec<PathBuf>> {
-        if self.dir == Path::new(HERE) {
-            state::recorded(&self.dir)?;
+        let folder = self.folder()?;
+        if self.wrapped || self.dir.is_none() {
+            state::recorded(&folder, self.wrapped)?;
         }
-        let found = logs(&self.dir).with_context(|| format!("cannot read {}", self.dir.display()))?;
+        let found = logs(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
         if found.is_empty() {
-            bail!("there is no audit log in {}", self.dir.display());
+            bail!("there is no audit log in {}", folder.display());
         }
         Ok(found)
     }
 
     /// The key in `file`, or the one beside the logs.
     fn key(&self, file: Option<&Path>, logs: &[PathBuf]) -> anyhow::Result<PublicKey> {
-        let beside = [Some(self.dir.as_path()), logs.first().and_then(|log| log.parent())];
+        let folder = self.folder()?;
+        let beside = [Some(folder.as_path()), logs.first().and_then(|log| log.parent())];
         let beside = beside.into_iter().flatten().map(|folder| folder.join("audit.pub"));
         let path = match file {
             Some(file) => file.to_owned(),

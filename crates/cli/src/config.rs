@@ -6,6 +6,7 @@ pub mod audit;
 pub mod content;
 pub mod keys;
 mod part;
+mod reading;
 pub mod respond;
 mod secret;
 mod servers;
@@ -200,7 +201,7 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
     let shown = path.display().to_string();
     let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
     let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
-    let config: Config = toml::from_str(&text).map_err(|error| one(misread(error, &text)))?;
+    let config = reading::read(&text).map_err(|found| Problems::new(&shown, found))?;
     let found = config.problems();
     if found.is_empty() {
         Ok(Loaded { config, path: Some(path.to_owned()) })

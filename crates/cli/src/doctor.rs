@@ -14,10 +14,11 @@ use serde::Serialize;
 
 use crate::{
     ConfigFile,
-    config::{self, Config},
+    config::{self, Config, Loaded},
     identity::Mode,
     print,
     run::dangers,
+    startable::{self, Found},
     state::State,
 };
 
@@ -104,7 +105,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     let loaded = config::load(path)?;
     let base = crate::run::base_of(path);
     let config = &loaded.config;
-    let mut checks = vec![Check::pass("config", format!("{} is good", loaded.shown()))];
+    let mut checks = starting(&loaded).await;
     checks.extend(listener(config));
     checks.extend(identity(config));
     checks.push(release(config));
@@ -126,6 +127,21 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
         Format::Text => print(&shown(&checks))?,
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Whether a gate would start, as far as the configuration and the files it names tell.
+async fn starting(loaded: &Loaded) -> Vec<Check> {
+    let Found { problems, warnings } = startable::look(loaded).await;
+    let mut checks = vec![if problems.is_empty() {
+        Check::pass("config", format!("{} is good", loaded.shown()))
+    } else {
+        Check::fail("config", problems.join("; "), "a gate does not start before that is mended")
+    }];
+    if !warnings.is_empty() {
+        let remedy = "put there what is missing, or say this where the gate runs, and as its user";
+        checks.push(Check::warn("config.here", warnings.join("; "), remedy));
+    }
+    checks
 }
 
 fn shown(checks: &[Check]) -> String {

@@ -104,13 +104,12 @@ fn settings(
             Transport::Command { launch, secrets }
         }
         (None, Some(url)) => {
-            let tls = tls(server, base);
-            for file in [&tls.client_cert, &tls.key, &tls.ca].into_iter().flatten() {
+            let peer = peer(server, url, base);
+            for file in [&peer.tls.client_cert, &peer.tls.key, &peer.tls.ca].into_iter().flatten() {
                 // A renewed certificate is another server configuration.
                 fingerprint
                     .push_str(&format!("{:?}", std::fs::metadata(file).and_then(|m| m.modified()).ok()));
             }
-            let peer = Peer { url: url.clone(), tls, dangerous_plaintext: server.dangerous_plaintext };
             Transport::Url(egress.endpoint(&peer)?)
         }
         (None, None) => bail!("it has neither `command` nor `url`"),
@@ -152,6 +151,26 @@ fn settings(
     })
 }
 
+fn peer(server: &Upstream, url: &Url, base: &Path) -> Peer {
+    Peer { url: url.clone(), tls: tls(server, base), dangerous_plaintext: server.dangerous_plaintext }
+}
+
+/// Whether `server` can be started or connected to by its settings and the files they name. Nothing is started and nobody is
+/// asked.
+///
+/// # Errors
+/// Why not.
+pub fn reachable(server: &Upstream, config: &Config, base: &Path) -> anyhow::Result<()> {
+    match (&server.command, &server.url) {
+        (Some(command), _) => Ok(launch(command, server, base)?.0.check()?),
+        (None, Some(url)) => {
+            let _ = egress(config).endpoint(&peer(server, url, base))?;
+            authority(server, base).map(drop)
+        }
+        (None, None) => bail!("it has neither `command` nor `url`"),
+    }
+}
+
 /// How far each server is trusted, in the policy's words.
 pub fn trusts(config: &Config) -> BTreeMap<ServerName, bartizan_policy::Trust> {
     let trust = |t: bartizan_shield::Trust| match t {
@@ -165,7 +184,7 @@ pub fn trusts(config: &Config) -> BTreeMap<ServerName, bartizan_policy::Trust> {
 /// The policies, and what they are about.
 pub fn rules(config: &Config, base: &Path) -> anyhow::Result<Rules> {
     let policies = match &config.policy.dir {
-        Some(dir) => crate::policy::read_folder(&base.join(dir))?,
+        Some(dir) => crate::policy::read_folder(&base.join(dir)).context("[policy] dir")?,
         None => Vec::new(),
     };
     let servers = trusts(config);

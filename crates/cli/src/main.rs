@@ -26,6 +26,7 @@ mod run;
 mod sample;
 mod secrets;
 mod shield;
+mod startable;
 mod state;
 mod token_endpoint;
 mod tools;
@@ -34,7 +35,8 @@ mod wrap;
 
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 /// Words in front of every command's own.
 const ABOUT: &str = "A security gateway for the Model Context Protocol.
@@ -42,8 +44,13 @@ const ABOUT: &str = "A security gateway for the Model Context Protocol.
 Start here: `bartizan run` in an empty folder serves a sample server behind the gate and prints how to reach it.
 Then write bartizan.toml (see `bartizan config schema`) and run `bartizan run --config bartizan.toml`.";
 
+/// Words behind every command's own.
+const AFTER: &str = "Exit codes: 0 as hoped; 1 something is found, waits or is not there, as each command's help says; 2 the command line or the \
+configuration is wrong, or no gate has run here; 3 it could not be done. What is wrong stands on standard error.
+BARTIZAN_CONFIG is --config for all commands, BARTIZAN_LOG which lines are logged (info, debug, …).";
+
 #[derive(Parser)]
-#[command(name = "bartizan", version, about = ABOUT, propagate_version = true, max_term_width = 100)]
+#[command(name = "bartizan", version, about = ABOUT, after_help = AFTER, propagate_version = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -100,6 +107,15 @@ enum Command {
     /// Grant, take back and list roles at the admin listener. Each ends.
     #[command(subcommand)]
     Admin(admin::command::AdminCommand),
+    /// Print a script that completes commands and options in your shell.
+    #[command(after_help = "Examples:
+  bartizan completions bash > ~/.local/share/bash-completion/completions/bartizan
+  bartizan completions zsh > ~/.zfunc/_bartizan             # with ~/.zfunc in fpath
+  bartizan completions fish > ~/.config/fish/completions/bartizan.fish")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
     /// The built-in sample server, on standard input and output.
     #[command(name = sample::ARGUMENT, hide = true)]
     Sample,
@@ -123,6 +139,40 @@ pub struct ConfigFile {
     pub config: Option<PathBuf>,
 }
 
+/// For people or for programs.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Words.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// Whose list, and for whom.
+#[derive(Args)]
+pub struct Listing {
+    #[command(flatten)]
+    place: ConfigFile,
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Listing {
+    /// Prints `rows`, for people in the words of `line`.
+    ///
+    /// # Errors
+    /// Standard output's.
+    pub fn print<T: Serialize>(&self, rows: &[T], line: impl Fn(&T) -> String) -> anyhow::Result<()> {
+        let text = match self.format {
+            Format::Text => rows.iter().map(line).collect(),
+            Format::Json => format!("{}\n", serde_json::to_string_pretty(rows)?),
+        };
+        Ok(print(&text)?)
+    }
+}
+
 fn main() -> ExitCode {
     // Before anything else: the launcher of stdio servers and the reader of documents are this binary too, and must stay
     // small.
@@ -134,6 +184,8 @@ fn main() -> ExitCode {
     }
     match dispatch(Cli::parse()) {
         Ok(code) => code,
+        // Whoever reads us has read enough. It is not "all is well", which some commands say by 0.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(CUT_SHORT),
         Err(error) => {
             let is_configuration = error.downcast_ref::<config::Problems>().is_some()
                 || error.downcast_ref::<opinions::Unusable>().is_some()
@@ -144,6 +196,13 @@ fn main() -> ExitCode {
             ExitCode::from(if is_configuration { 2 } else { 3 })
         }
     }
+}
+
+/// What a shell says of a program that wrote to a pipe which nobody reads any more.
+const CUT_SHORT: u8 = 128 + 13;
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -170,16 +229,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => policy::run(command),
         Command::Config(ConfigCommand::Check(file)) => {
             let loaded = config::load(file.config.as_deref())?;
-            let base = run::base_of(file.config.as_deref());
-            let tried = runtime()?.block_on(opinions::try_models(&loaded.config, &base));
-            let unusable = |(name, tried): (String, anyhow::Result<_>)| {
-                tried.err().map(|error| format!("[shield.second_opinion.{name}]: {error:#}"))
-            };
-            let found: Vec<_> = tried.into_iter().filter_map(unusable).collect();
-            if !found.is_empty() {
-                return Err(config::Problems::new(loaded.shown(), found).into());
+            let runtime = runtime()?;
+            let startable::Found { mut problems, warnings } = runtime.block_on(startable::look(&loaded));
+            problems.extend(runtime.block_on(startable::unusable_models(&loaded)));
+            if !problems.is_empty() {
+                return Err(config::Problems::new(loaded.shown(), problems).into());
             }
-            for warning in loaded.config.warnings() {
+            for warning in loaded.config.warnings().into_iter().chain(warnings) {
                 say_error(&format!("warning: {warning}\n"));
             }
             say_error(&format!("{}: good, {} server(s)\n", loaded.shown(), loaded.config.servers.len()));
@@ -200,6 +256,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secrets(command) => runtime()?.block_on(secrets::secrets(command)),
         Command::Respond(command) => runtime()?.block_on(respond::respond(command)),
         Command::Admin(command) => runtime()?.block_on(admin::command::admin(command)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bartizan", &mut script);
+            std::io::stdout().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Sample => {
             sample::serve(std::io::stdin().lock(), std::io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use bartizan_policy::{
     record::RecordedQuery,
     suggest,
 };
-use bartizan_store::Pins;
+use bartizan_store::{PinSet, Pins};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 
@@ -344,10 +344,9 @@ impl CatalogFile {
     }
 
     fn catalog(&self, settings: &PolicyConfig) -> anyhow::Result<Catalog> {
-        let mut catalog: Catalog = match (&self.catalog, &self.config) {
-            (Some(file), _) => json(file)?,
-            (None, Some(config)) => pinned(config)?,
-            (None, None) => Catalog::default(),
+        let mut catalog: Catalog = match &self.catalog {
+            Some(file) => json(file)?,
+            None => pinned(self.config.as_deref())?,
         };
         settings.label(&mut catalog);
         Ok(catalog)
@@ -355,10 +354,18 @@ impl CatalogFile {
 }
 
 /// What the gate that runs from `config` has pinned; nothing where none has run.
-fn pinned(config: &Path) -> anyhow::Result<Catalog> {
-    let state = State::look(Some(config))?;
+fn pinned(config: Option<&Path>) -> anyhow::Result<Catalog> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let set = runtime.block_on(async {
+    let Some(set) = runtime.block_on(approved(config))? else { return Ok(Catalog::default()) };
+    let loaded = config::load(config)?;
+    let servers = endpoints::trusts(&loaded.config);
+    Ok(catalog_of(&Rules { config: loaded.config.policy, servers, ..Rules::default() }, &set))
+}
+
+/// What is approved at the gate that runs from `config`; `None` where none has run.
+async fn approved(config: Option<&Path>) -> anyhow::Result<Option<PinSet>> {
+    let state = State::look(config)?;
+    let read = async {
         let database = state.database().await?;
         let set = match state.pins(database.clone()).await {
             Ok(pins) => pins.snapshot().await.map_err(Into::into),
@@ -366,14 +373,31 @@ fn pinned(config: &Path) -> anyhow::Result<Catalog> {
         };
         database.close().await;
         set
-    });
-    let set = match set {
-        Err(error) if error.is::<NoState>() => return Ok(Catalog::default()),
-        set => set?,
     };
-    let loaded = config::load(Some(config))?;
-    let servers = endpoints::trusts(&loaded.config);
-    Ok(catalog_of(&Rules { config: loaded.config.policy, servers, ..Rules::default() }, &set))
+    match read.await {
+        Err(error) if error.is::<NoState>() => Ok(None),
+        set => set.map(Some),
+    }
+}
+
+/// What keeps a gate from taking up the policies of `loaded`: what they say, and what is approved where one has run.
+pub async fn problems(loaded: &config::Loaded, base: &Path) -> Vec<String> {
+    let rules = match endpoints::rules(&loaded.config, base) {
+        Ok(rules) => rules,
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    // A store that cannot be read is `doctor`'s business: policies are checked as before the first run.
+    let set = approved(loaded.path.as_deref()).await.ok().flatten().unwrap_or_default();
+    let catalog = catalog_of(&rules, &set);
+    let sources = Sources {
+        policies: rules.policies,
+        grants: rules.config.grants,
+        dangerous_without_flow_rule: rules.config.flow.dangerous_no_rule,
+    };
+    match Bundle::load(&sources, &catalog, &rules.config.roles) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.0.into_iter().map(|problem| format!("[policy]: {problem}")).collect(),
+    }
 }
 
 impl Policies {

@@ -13,14 +13,16 @@ use anyhow::{Context, bail};
 use bartizan_gateway::responses::event_of;
 use bartizan_model::{Caller, Clock, ServerName, SystemClock};
 use bartizan_store::{
-    OsEntropy, Plans, Responses, StoredPlans, StoredResponses,
+    OsEntropy, Pins, Plans, Responses, StoredPlans, StoredResponses,
+    pins::Kind,
     responses::{Response, Target},
 };
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
 
 pub use held::unrotated;
 
-use crate::{ConfigFile, print, say_error, state::State};
+use crate::{ConfigFile, Listing, config::Config, say_error, state::State};
 
 /// `bartizan respond …`
 #[derive(Subcommand)]
@@ -34,7 +36,8 @@ pub enum RespondCommand {
   bartizan respond quarantine files/read_file --why 'reads what it should not'")]
     Quarantine {
         /// SERVER or SERVER/TOOL.
-        what: String,
+        #[arg(value_parser = target)]
+        what: Target,
         #[command(flatten)]
         doing: Doing,
     },
@@ -42,6 +45,7 @@ pub enum RespondCommand {
     #[command(after_help = "Examples:
   bartizan respond revoke --person 9f3c… --issuer https://login.microsoftonline.com/…/v2.0
   bartizan respond revoke --client vscode")]
+    #[command(group = ArgGroup::new("whom").args(["person", "client"]).required(true))]
     Revoke {
         #[command(flatten)]
         who: Who,
@@ -65,8 +69,12 @@ pub enum RespondCommand {
     /// A server stays in quarantine while secrets that it held are marked by `compromise` and not rotated.
     Release {
         /// SERVER or SERVER/TOOL; or name a person or client.
-        #[arg(conflicts_with_all = ["person", "client"], required_unless_present_any = ["person", "client"])]
-        what: Option<String>,
+        #[arg(
+            value_parser = target,
+            conflicts_with_all = ["person", "client"],
+            required_unless_present_any = ["person", "client"]
+        )]
+        what: Option<Target>,
         #[command(flatten)]
         who: Who,
         #[command(flatten)]
@@ -76,10 +84,7 @@ pub enum RespondCommand {
         dangerous_keep_secrets: bool,
     },
     /// List what is in force. Exit code 1 if anything is.
-    List {
-        #[command(flatten)]
-        place: ConfigFile,
-    },
+    List(Listing),
 }
 
 /// A person or a client.
@@ -110,32 +115,82 @@ pub struct Doing {
 /// Runs it.
 pub async fn respond(command: RespondCommand) -> anyhow::Result<ExitCode> {
     match command {
-        RespondCommand::Quarantine { what, doing } => enforce(target(&what)?, doing).await,
+        RespondCommand::Quarantine { what, doing } => enforce(what, doing).await,
         RespondCommand::Revoke { who, doing } => enforce(who.target()?, doing).await,
         RespondCommand::Compromise(arguments) => compromise::compromise(*arguments).await,
         RespondCommand::Release { what, who, doing, dangerous_keep_secrets } => {
             let target = match what {
-                Some(what) => target(&what)?,
+                Some(what) => what,
                 None => who.target()?,
             };
             release(target, doing, dangerous_keep_secrets).await
         }
-        RespondCommand::List { place } => {
-            let database = State::look(place.config.as_deref())?.database().await?;
-            let all = StoredResponses::new(database).all().await?;
-            for response in &all {
-                let time = bartizan_audit::event::rfc3339::text(response.at);
+        RespondCommand::List(listing) => {
+            let database = State::look(listing.place.config.as_deref())?.database().await?;
+            let all: Vec<_> =
+                StoredResponses::new(database).all().await?.into_iter().map(Listed::of).collect();
+            listing.print(&all, |one| {
                 // Names are those of people, clients and tools, whoever gave them.
-                let line = format!("{time}  {}  by {}", response.target, response.by);
-                print(&format!("{}: {}\n", bartizan_audit::harmless(&line), shown(&response.why)))?;
-            }
+                let line = format!("{}  {}  by {}", one.since, one.target, one.by);
+                format!("{}: {}\n", bartizan_audit::harmless(&line), shown(&one.why))
+            })?;
             Ok(ExitCode::from(u8::from(!all.is_empty())))
         }
     }
 }
 
+/// A response for programs.
+#[derive(Serialize)]
+struct Listed {
+    /// In words, as everywhere.
+    target: String,
+    /// `server`, `tool`, `person` or `client`.
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    person: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    since: String,
+    by: String,
+    why: String,
+}
+
+impl Listed {
+    fn of(response: Response) -> Self {
+        let target = response.target.to_string();
+        let [mut server, mut tool, mut person, mut client, mut issuer] = [const { None }; 5];
+        let kind = match response.target {
+            Target::Server(name) => {
+                server = Some(name.to_string());
+                "server"
+            }
+            Target::Tool { server: name, tool: of_it } => {
+                (server, tool) = (Some(name.to_string()), Some(of_it));
+                "tool"
+            }
+            Target::Person { issuer: by, subject } => {
+                (person, issuer) = (Some(subject), Some(by));
+                "person"
+            }
+            Target::Client { issuer: by, client: id } => {
+                (client, issuer) = (Some(id), Some(by).filter(|by| !by.is_empty()));
+                "client"
+            }
+        };
+        let since = bartizan_audit::event::rfc3339::text(response.at);
+        Self { target, kind, server, tool, person, client, issuer, since, by: response.by, why: response.why }
+    }
+}
+
 async fn enforce(target: Target, doing: Doing) -> anyhow::Result<ExitCode> {
     let (state, stored) = responses(&doing.place).await?;
+    let unknown = unknown(&target, &doing.place, &state).await;
     let by = Caller::local_owner();
     let response = Response { target, why: doing.why, by: "owner".to_owned(), at: SystemClock.now() };
     // Recorded first: what is done and not recorded cannot be explained afterwards.
@@ -145,7 +200,42 @@ async fn enforce(target: Target, doing: Doing) -> anyhow::Result<ExitCode> {
     } else {
         say_error(&format!("{}: was in force already\n", response.target));
     }
+    if let Some(unknown) = unknown {
+        say_error(&unknown);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A note about a server or tool that nobody here has heard of. It is cut off all the same, for another gate of the database may
+/// have it; but in a hurry a name is soon misspelt, and then what was meant goes on.
+async fn unknown(target: &Target, place: &ConfigFile, state: &State) -> Option<String> {
+    let (server, tool) = match target {
+        Target::Server(server) => (server, None),
+        Target::Tool { server, tool } => (server, Some(tool)),
+        Target::Person { .. } | Target::Client { .. } => return None,
+    };
+    // Nothing is known where the configuration or the pins cannot be read, and nothing is said.
+    let config = crate::config::load(place.config.as_deref()).ok()?.config;
+    let unknown = unknown_server(server, &config);
+    let (None, Some(tool)) = (&unknown, tool) else { return unknown };
+    let database = state.database().await.ok()?;
+    let pins = state.pins(database).await.ok()?.list(Some(server)).await.ok()?;
+    let is_known = pins.iter().any(|pin| pin.key.kind == Kind::Tool && pin.key.name == *tool);
+    (!is_known).then(|| {
+        format!(
+            "note: no tool {} of the server `{server}` was seen here: `bartizan tools list --server {server}` has those that were\n",
+            shown(tool)
+        )
+    })
+}
+
+/// The same about a server alone.
+fn unknown_server(server: &ServerName, config: &Config) -> Option<String> {
+    if config.servers.iter().any(|known| known.name == *server) {
+        return None;
+    }
+    let names: Vec<_> = config.servers.iter().map(|known| known.name.as_str()).collect();
+    Some(format!("note: this configuration has no server `{server}`, only {}\n", names.join(", ")))
 }
 
 async fn release(target: Target, doing: Doing, keeps_secrets: bool) -> anyhow::Result<ExitCode> {
@@ -202,12 +292,11 @@ async fn record(state: &State, response: &Response, begins: bool, by: &Caller) -
     log.note(event).await.map(drop).context("it is not done, for it cannot be recorded")
 }
 
-fn target(what: &str) -> anyhow::Result<Target> {
-    let server =
-        |name: &str| name.parse::<ServerName>().with_context(|| format!("`{name}` is no server's name"));
+fn target(what: &str) -> Result<Target, String> {
+    let server = |name: &str| name.parse::<ServerName>().map_err(|error| error.to_string());
     match what.split_once('/') {
         None => Ok(Target::Server(server(what)?)),
-        Some((_, "")) => bail!("`{what}` names no tool; write SERVER or SERVER/TOOL"),
+        Some((_, "")) => Err("it names no tool; write SERVER or SERVER/TOOL".to_owned()),
         Some((name, tool)) => Ok(Target::Tool { server: server(name)?, tool: tool.to_owned() }),
     }
 }

@@ -478,10 +478,16 @@ fn banner(
     let curl = token.map(|t| format!(" -H \"Authorization: Bearer {t}\"")).unwrap_or_default();
     writeln!(
         text,
-        "curl:\n  curl -s {url}{curl} -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\\n    \
+        "curl, for servers that speak 2026-07-28:\n  curl -s {url}{curl} -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\\n    \
          -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/list' \\\n    \
          -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{{\"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}'\n"
     )?;
+    if config.servers.iter().any(|server| !server.trust_on_first_use && !server.dangerous_unpinned) {
+        writeln!(
+            text,
+            "What waits for your approval, and is not shown before:\n  bartizan tools list{option}\n"
+        )?;
+    }
     for danger in dangers(config) {
         writeln!(text, "WARNING: {danger}")?;
     }

@@ -41,7 +41,7 @@ const STORE: &str = "store.db";
 /// The file beside the database that notices when an older one is put in its place.
 const SEEN: &str = "pins.seen";
 /// The folder of the audit logs.
-const AUDIT: &str = "audit";
+pub const AUDIT: &str = "audit";
 
 /// A state folder: one that exists, mode 0700, or one that is only looked at.
 #[derive(Clone)]

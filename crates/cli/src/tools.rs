@@ -21,10 +21,10 @@ use bartizan_store::{
     pins::{Kind, Pin, PinError, Record, Ruling, State as Standing},
     quarantine::QuarantineError,
 };
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use crate::{
-    ConfigFile,
+    ConfigFile, Format,
     journal::{Deed, Journal, OwnLog, uid},
     print, say_error,
     state::{NoState, State},
@@ -192,15 +192,6 @@ pub struct Output {
     /// For people or for programs.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Words.
-    #[default]
-    Text,
-    /// JSON.
-    Json,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

@@ -494,3 +494,217 @@ fn the_shield_is_measured_by_the_configuration_that_is_named() {
     let output = eval(&["--config", "other.toml"]);
     assert!(said(&output.stderr).contains("other.toml"), "{}", said(&output.stderr));
 }
+
+/// `config check` and `doctor` hear of what `run` would not start with, also where it stands in another file.
+#[test]
+fn what_keeps_a_gate_from_starting_is_found_before_it_is_started() {
+    for (config, words) in [
+        (
+            "[policy]\ndir = \"nowhere\"\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "[policy] dir: ./nowhere",
+        ),
+        (
+            "[policy]\ndir = \"policies\"\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "policies/a.cedar:1",
+        ),
+        (
+            "[server]\ntls = { cert = \"no.pem\", key = \"no.key\" }\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "[server] tls.cert: ./no.pem",
+        ),
+        ("[[servers]]\nname = \"a\"\nurl = \"http://a.example.com/mcp\"\n", "server `a`: plain http://"),
+        (
+            "[[servers]]\nname = \"a\"\nurl = \"https://a.example.com/mcp\"\ntls = { ca = \"no.pem\" }\n",
+            "no.pem",
+        ),
+        (
+            "[[policy.grants]]\ntemplate = \"raeder\"\nrole = \"all\"\nserver = \"a\"\n[[servers]]\nname = \"a\"\ncommand = [\"true\"]\n",
+            "there is no template `raeder`",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        fs::write(folder.path().join("policies/a.cedar"), "permit (principal").unwrap();
+        fs::write(folder.path().join("bartizan.toml"), config).unwrap();
+        for (command, code) in [("config check", 2), ("doctor --offline", 1)] {
+            let arguments: Vec<_> = command.split(' ').chain(["--config", "bartizan.toml"]).collect();
+            let output = bartizan(folder.path(), &arguments);
+            let said = said(&[output.stdout, output.stderr].concat());
+            assert_eq!(output.status.code(), Some(code), "{command}: {said}");
+            assert!(said.contains(words) && !said.contains("is good"), "{command}: {said}");
+        }
+        assert!(!folder.path().join(".bartizan").exists(), "nothing is made");
+    }
+}
+
+/// Secrets and programs may be where the gate runs, and not where its configuration is checked.
+#[test]
+fn what_is_not_on_this_machine_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = "[[servers]]\nname = \"a\"\ncommand = [\"/no/such/program\"]\n\
+                   [[servers]]\nname = \"b\"\ncommand = [\"true\"]\nset_env = { KEY = { env = \"NO_SUCH_KEY\" } }\n\
+                   [[servers]]\nname = \"c\"\nurl = \"https://c.example.com/mcp\"\n\
+                   credential = { kind = \"secret\", value = { file = \"c.key\" } }\n\
+                   [[servers]]\nname = \"d\"\ncommand = [\"true\"]\nset_env = { KEY = { vault = \"KEPT\" } }\n";
+    fs::write(folder.path().join("bartizan.toml"), servers).unwrap();
+    for command in ["config check", "doctor --offline"] {
+        let arguments: Vec<_> = command.split(' ').chain(["--config", "bartizan.toml"]).collect();
+        let output = bartizan(folder.path(), &arguments);
+        let words = said(&[output.stdout, output.stderr].concat());
+        assert_eq!(output.status.code(), Some(0), "{command}: {words}");
+        for word in [
+            "server `a`: there is no program `/no/such/program`",
+            "server `b`: the environment variable NO_SUCH_KEY is not set",
+            "without it the gate does not start",
+            "server `c`: cannot read ./c.key",
+            "without it its calls fail",
+        ] {
+            assert!(words.contains(word), "{command}: `{word}`: {words}");
+        }
+        assert!(!words.contains("server `d`"), "{command}: a vault is not asked: {words}");
+    }
+}
+
+/// The policy commands know the gate of this folder without being told its configuration, as all others do.
+#[test]
+fn a_catalogue_is_that_of_the_gate_that_runs_here() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(said(&bartizan(folder.path(), &["policy", "catalog"]).stdout), "{}\n");
+    begin(folder.path());
+    let output = bartizan(folder.path(), &["policy", "catalog"]);
+    assert!(said(&output.stdout).contains("\"sample\""), "{}", said(&output.stderr));
+}
+
+/// The log is found as everything else is: beside the configuration, or where `wrap` keeps it.
+#[test]
+fn an_audit_log_is_found_by_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("gate")).unwrap();
+    fs::write(folder.path().join("gate/bartizan.toml"), GOOD).unwrap();
+    begin(&folder.path().join("gate"));
+    let output = bartizan(folder.path(), &["audit", "tail", "--config", "gate/bartizan.toml"]);
+    let words = said(&output.stdout);
+    assert!(words.contains("secret.changed"), "{words}{}", said(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["audit", "verify"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("BARTIZAN_CONFIG", "gate/bartizan.toml")
+        .output()
+        .unwrap();
+    assert!(said(&output.stdout).contains("good"), "{}", said(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["audit", "tail", "--wrapped"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("XDG_STATE_HOME", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output.stderr).contains("no `bartizan wrap` has run here"), "{}", said(&output.stderr));
+}
+
+/// What is wrong on the command line is told before anything is looked at, with the usage.
+#[test]
+fn whom_to_cut_off_is_said_on_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, words) in [
+        (&["respond", "revoke"][..], "<--person <SUBJECT>|--client <ID>>"),
+        (&["respond", "revoke", "--person", "foo"], "--issuer <ISSUER>"),
+        (&["respond", "quarantine", "Files"], "a server name is"),
+        (&["respond", "quarantine", "files/"], "names no tool"),
+        (&["respond", "release"], "required"),
+        (&["respond", "release", "Files"], "a server name is"),
+    ] {
+        let output = bartizan(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", said(&output.stderr));
+        assert!(said(&output.stderr).contains(words), "{arguments:?}: {}", said(&output.stderr));
+    }
+}
+
+/// Whoever closes the pipe is told nothing; but what was cut short is not said to be well.
+#[test]
+fn a_pipe_that_is_closed_is_no_error_and_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["config", "schema"])
+        .current_dir(folder.path())
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(process.stdout.take());
+    let output = process.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), said(&output.stderr).as_str()), (Some(141), ""));
+}
+
+#[test]
+fn a_server_nobody_has_heard_of_is_cut_off_with_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    begin(folder.path());
+    for (command, note) in [
+        ("respond quarantine sampel", Some("this configuration has no server `sampel`, only sample")),
+        ("respond quarantine sample/raets", Some("no tool raets of the server `sample` was seen here")),
+        ("respond quarantine sample", None),
+        (
+            "respond compromise sampel --dry-run",
+            Some("this configuration has no server `sampel`, only sample"),
+        ),
+        ("respond revoke --client anybody", None),
+    ] {
+        let output = bartizan(folder.path(), &command.split(' ').collect::<Vec<_>>());
+        let words = said(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{command}: {words}");
+        assert_eq!(words.contains("note: "), note.is_some(), "{command}: {words}");
+        assert!(words.contains(note.unwrap_or_default()), "{command}: {words}");
+    }
+    let listed = said(&bartizan(folder.path(), &["respond", "list"]).stdout);
+    assert_eq!(listed.lines().count(), 4, "it is in force all the same: {listed}");
+}
+
+/// A secret without a value is none, and leaves nothing behind that looks as if a gate had run.
+#[test]
+fn a_secret_without_a_value_begins_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["secrets", "set", "EMPTY"])
+        .current_dir(folder.path())
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output.stderr));
+    assert!(!folder.path().join(".bartizan").exists());
+}
+
+/// Programs read lists, too: an array, also where it is empty.
+#[test]
+fn lists_are_json_for_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    begin(folder.path());
+    let list = |command: &str| -> serde_json::Value {
+        let output = bartizan(folder.path(), &[command, "list", "--format", "json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output.stderr)))
+    };
+    assert_eq!(list("secrets")[0]["name"], "FIRST");
+    assert_eq!([list("respond"), list("admin")], [serde_json::json!([]), serde_json::json!([])]);
+    bartizan(folder.path(), &["respond", "quarantine", "sample/rates", "--why", "it changes"]);
+    let grant = "admin grant --role viewer --person foo --issuer https://issuer.example --for 1h";
+    bartizan(folder.path(), &grant.split(' ').collect::<Vec<_>>());
+    let cut = &list("respond")[0];
+    let fields =
+        ["target", "kind", "server", "tool", "why"].map(|field| cut[field].as_str().unwrap_or_default());
+    assert_eq!(fields, ["tool sample/rates", "tool", "sample", "rates", "it changes"]);
+    assert_eq!(list("admin")[0]["role"], "viewer");
+}
+
+#[test]
+fn every_shell_gets_its_completions() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = bartizan(folder.path(), &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}: {}", said(&output.stderr));
+        assert!(said(&output.stdout).contains("quarantine"), "{shell}");
+    }
+    assert_eq!(bartizan(folder.path(), &["completions", "csh"]).status.code(), Some(2));
+}

@@ -92,14 +92,7 @@ impl Launch {
     /// # Errors
     /// [`Error`] if there is nothing to start.
     pub fn start(&self) -> Result<Child, Error> {
-        let shown = || self.program.to_string_lossy().into_owned();
-        let found = self.find_program().ok_or_else(|| Error::NoProgram(shown()))?;
-        if is_text_without_interpreter(&found) {
-            return Err(Error::NoInterpreter(shown()));
-        }
-        if let Some(folder) = self.folder.as_ref().filter(|f| !f.is_dir()) {
-            return Err(Error::NoFolder(folder.clone()));
-        }
+        self.check()?;
         let mut command = tokio::process::Command::new(&self.helper);
         command
             .arg(HELPER_ARGUMENT)
@@ -119,6 +112,22 @@ impl Launch {
         launcher::spawn(command)
             .map(Child::new)
             .map_err(|source| Error::Helper { path: self.helper.clone(), source })
+    }
+
+    /// Whether there is something to start.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&self) -> Result<(), Error> {
+        let shown = || self.program.to_string_lossy().into_owned();
+        let found = self.find_program().ok_or_else(|| Error::NoProgram(shown()))?;
+        if is_text_without_interpreter(&found) {
+            return Err(Error::NoInterpreter(shown()));
+        }
+        match self.folder.as_ref().filter(|folder| !folder.is_dir()) {
+            Some(folder) => Err(Error::NoFolder(folder.clone())),
+            None => Ok(()),
+        }
     }
 
     /// A path as the child has it, from the folder it starts in.

@@ -10,11 +10,12 @@ use bartizan_audit::{
 use bartizan_model::{Caller, Clock, SystemClock};
 use bartizan_store::{Admins, OsEntropy, admins::Held};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::{
-    ConfigFile,
+    ConfigFile, Listing,
     config::{self, admin::Role},
-    print, say_error,
+    say_error,
     state::{NoState, State},
 };
 
@@ -37,10 +38,7 @@ pub enum AdminCommand {
         whose: Whose,
     },
     /// List who holds what now, by grant or by configuration.
-    List {
-        #[command(flatten)]
-        place: ConfigFile,
-    },
+    List(Listing),
 }
 
 /// Which role, and whose.
@@ -77,7 +75,7 @@ pub async fn admin(command: AdminCommand) -> anyhow::Result<ExitCode> {
     match command {
         AdminCommand::Grant { whose, length } => grant(whose, length).await,
         AdminCommand::Revoke { whose } => revoke(whose).await,
-        AdminCommand::List { place } => list(place).await,
+        AdminCommand::List(listing) => list(listing).await,
     }
 }
 
@@ -128,16 +126,34 @@ async fn revoke(whose: Whose) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!was_held)))
 }
 
-async fn list(place: ConfigFile) -> anyhow::Result<ExitCode> {
-    let path = place.config.as_deref();
+/// A role for programs.
+#[derive(Serialize)]
+struct Listed {
+    role: String,
+    /// The subject, or `group` and the group's id.
+    who: String,
+    issuer: String,
+    until: String,
+    by: String,
+}
+
+async fn list(listing: Listing) -> anyhow::Result<ExitCode> {
+    let path = listing.place.config.as_deref();
     let config = config::load(path)?.config;
     let now = SystemClock.now();
+    let mut all = Vec::new();
     for role in config.admin.roles.iter().filter(|role| role.end().is_some_and(|end| now < end)) {
         let who = match (&role.person, &role.group) {
             (Some(person), _) => person.clone(),
             (None, group) => format!("group {}", group.as_deref().unwrap_or_default()),
         };
-        print(&line(role.role.as_str(), &who, &role.issuer, &role.until, "the configuration"))?;
+        all.push(Listed {
+            role: role.role.as_str().to_owned(),
+            who,
+            issuer: role.issuer.to_string(),
+            until: role.until.to_string(),
+            by: "the configuration".to_owned(),
+        });
     }
     let state = State::look(path)?;
     let granted = async { anyhow::Ok(state.admins(state.database().await?).await?.all(now).await?) };
@@ -148,15 +164,18 @@ async fn list(place: ConfigFile) -> anyhow::Result<ExitCode> {
         }
         granted => granted?,
     };
-    for held in granted {
-        print(&line(&held.role, &held.subject, &held.issuer, &rfc3339::text(held.until), &held.by))?;
-    }
+    all.extend(granted.into_iter().map(|held| Listed {
+        role: held.role,
+        who: held.subject,
+        issuer: held.issuer,
+        until: rfc3339::text(held.until),
+        by: held.by,
+    }));
+    listing.print(&all, |Listed { role, who, issuer, until, by }| {
+        let text = format!("{role:<9}  {who} of {issuer}, until {until}, by {by}");
+        format!("{}\n", bartizan_audit::harmless(&text))
+    })?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn line(role: &str, who: &str, issuer: &str, until: &str, by: &str) -> String {
-    let text = format!("{role:<9}  {who} of {issuer}, until {until}, by {by}");
-    format!("{}\n", bartizan_audit::harmless(&text))
 }
 
 /// The person goes by the pseudonym.

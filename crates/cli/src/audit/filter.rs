@@ -13,6 +13,65 @@ use clap::Args;
 use super::show::Reader;
 use crate::say_error;
 
+/// The fields of an entry. A field that no entry has fits none, and a slip of the pen must not look like a quiet log.
+const FIELDS: [&str; 48] = [
+    "address",
+    "alterations",
+    "arguments",
+    "arguments_digest",
+    "attributes",
+    "base",
+    "call",
+    "caller_trace",
+    "calls",
+    "change",
+    "checkpoint",
+    "client",
+    "code",
+    "count",
+    "decision",
+    "duration_us",
+    "findings",
+    "grant",
+    "id",
+    "kind",
+    "labels",
+    "message",
+    "method",
+    "open_calls",
+    "outcome",
+    "owasp",
+    "person",
+    "pid",
+    "policies",
+    "protocol",
+    "reason",
+    "redirect_uri",
+    "request_bytes",
+    "resource",
+    "response_bytes",
+    "result",
+    "result_digest",
+    "scopes",
+    "sealed_arguments",
+    "sealed_result",
+    "seq",
+    "server",
+    "session",
+    "span",
+    "stranger_address",
+    "time",
+    "tool",
+    "trace",
+];
+
+/// The fields of those that hold objects.
+const INNER: [(&str, &[&str]); 3] = [
+    ("alterations", &["count", "place", "what"]),
+    ("change", &["entity", "from", "name", "to"]),
+    ("findings", &["action", "place", "rule", "severity"]),
+];
+
 /// Which entries. All that are given must fit; one that is given twice must fit twice.
 #[derive(Args)]
 pub struct FilterArgs {
@@ -127,8 +186,26 @@ impl FilterArgs {
 
 fn term(text: &str) -> Result<Term, String> {
     match text.split_once('=') {
-        Some((field, value)) if !field.is_empty() => Ok(Term::new(field, value)),
+        Some((field, value)) if !field.is_empty() => {
+            known(field)?;
+            Ok(Term::new(field, value))
+        }
         _ => Err("expected FIELD=VALUE".to_owned()),
+    }
+}
+
+/// Whether an entry can have `field`.
+fn known(field: &str) -> Result<(), String> {
+    let (outer, inner) = field.split_once('.').unwrap_or((field, ""));
+    if !FIELDS.contains(&outer) {
+        return Err(format!("an entry has no `{outer}`, only {}", FIELDS.join(", ")));
+    }
+    match INNER.iter().find(|(name, _)| *name == outer) {
+        Some((_, fields)) if !fields.contains(&inner) => {
+            let fields: Vec<_> = fields.iter().map(|field| format!("{outer}.{field}")).collect();
+            Err(format!("a term can be about {}, not about `{field}`", fields.join(", ")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -180,5 +257,31 @@ mod tests {
         ] {
             assert_eq!(time_at(text, now).ok().map(Timestamp::as_unix), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_term_is_about_a_field_that_entries_have() {
+        for good in ["trace=1", "findings.severity=high", "change.entity=pin", "address.key=x"] {
+            assert!(term(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["finding.severity=high", "findings.severty=high", "findings=high", "nosuch=1", "=1", "trace"]
+        {
+            assert!(term(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// The documentation's tables are generated from the types.
+    #[test]
+    fn the_fields_are_those_of_the_documentation() {
+        let text = include_str!("../../../../docs/audit-log.md");
+        let of = |what: &str| -> Vec<&str> {
+            let (_, rest) = text.split_once(&format!("### `{what}`")).unwrap();
+            let table = rest.split("### ").next().unwrap();
+            table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+        };
+        assert_eq!(of("Entry"), FIELDS);
+        let inner = ["Alteration", "Change", "Finding"].map(of);
+        assert_eq!(inner.iter().map(Vec::as_slice).collect::<Vec<_>>(), INNER.map(|(_, fields)| fields));
     }
 }

@@ -71,8 +71,9 @@ async fn pins(state: &State) -> Check {
         Err(nobody) if nobody.is::<NoState>() => Check::pass(id, "nothing was offered yet"),
         Err(error) => Check::fail(id, format!("they cannot be read: {error:#}"), "see `bartizan tools list`"),
         Ok(pins) => {
-            let waiting = pins.iter().filter(|pin| pin.state == Standing::Pending).count();
-            let approved = pins.iter().filter(|pin| pin.state == Standing::Approved).count();
+            // As `tools list` counts them: what changed after its approval waits like what is new.
+            let waiting = pins.iter().filter(|pin| pin.waiting.is_some()).count();
+            let approved = pins.iter().filter(|pin| pin.state == Standing::Approved && pin.is_open()).count();
             if waiting == 0 {
                 Check::pass(id, format!("{approved} definitions are approved, none waits"))
             } else {
@@ -90,7 +91,7 @@ fn audit(state: &State) -> Check {
     let id = "audit.verify";
     let folder = state.folder().join("audit");
     let key = folder.join("audit.pub");
-    match state::recorded(&folder) {
+    match state::recorded(&folder, false) {
         Ok(()) => {}
         Err(nobody) if nobody.is::<NoState>() => return Check::pass(id, "nothing has been recorded yet"),
         Err(lost) => {

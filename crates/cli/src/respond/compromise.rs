@@ -11,7 +11,7 @@ use bartizan_store::{
 };
 use clap::Args;
 
-use super::{Doing, exposure, grants, held, pins, show};
+use super::{Doing, exposure, grants, held, pins, show, unknown_server};
 use crate::{
     audit::when,
     config::{self, Loaded, Upstream},
@@ -171,6 +171,9 @@ pub async fn compromise(arguments: CompromiseArgs) -> anyhow::Result<ExitCode> {
 impl Scene {
     async fn answer(mut self, arguments: &CompromiseArgs) -> anyhow::Result<ExitCode> {
         let plans = StoredPlans::new(self.database.clone());
+        if let Some(unknown) = unknown_server(&self.server, &self.loaded.config) {
+            say_error(&unknown);
+        }
         if arguments.dry_run {
             let items = self.intentions().await?;
             show::intentions(&self, &items, arguments.json)?;

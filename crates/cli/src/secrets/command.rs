@@ -14,13 +14,14 @@ use bartizan_store::{
 };
 use clap::{Args, Subcommand};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::erase::erase;
 use crate::{
-    ConfigFile,
+    ConfigFile, Listing,
     journal::{Deed, Journal, OwnLog},
-    print, say_error,
+    say_error,
     state::State,
     tools::who,
 };
@@ -38,7 +39,7 @@ pub enum SecretsCommand {
     /// Give a secret a new value; a running gate uses it within seconds.
     Rotate(Named),
     /// List the vault's secrets, without their values.
-    List(ConfigFile),
+    List(Listing),
     /// Remove a secret; a running gate cannot use it within seconds. Exit code 1 if there was none.
     Remove(Named),
     /// Forget a person: destroy their data key and their name in the audit log, and delete their grants, linked accounts,
@@ -68,10 +69,11 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
     crate::start_log("warn");
     match command {
         SecretsCommand::Set(Named { name, place }) => {
-            // The first start of a gate may need it already.
-            let (state, vault) = vault(State::for_config(place.config.as_deref())?).await?;
+            // Before a state is made where there was none: whoever stands in the wrong folder is told so by every other command.
             let value = value(&name)?;
             check(&name, &value)?;
+            // The first start of a gate may need it already.
+            let (state, vault) = vault(State::for_config(place.config.as_deref())?).await?;
             record(&state, &vault, &name, "set").await?;
             vault.add(&name, &value, SystemClock.now()).await?;
             say_error(&format!("{name} is set; name it by {{ vault = \"{name}\" }}\n"));
@@ -93,13 +95,17 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
             ));
             Ok(ExitCode::SUCCESS)
         }
-        SecretsCommand::List(place) => {
-            let state = State::look(place.config.as_deref())?;
+        SecretsCommand::List(listing) => {
+            let state = State::look(listing.place.config.as_deref())?;
             let vault = Vault::new(state.database().await?, state.sealer().await?);
-            for secret in vault.list().await? {
-                let time = bartizan_audit::event::rfc3339::text(secret.changed_at);
-                print(&format!("{}  value {}  of {time}\n", secret.name, secret.revision))?;
-            }
+            let kept = vault.list().await?.into_iter().map(|secret| Kept {
+                name: secret.name.to_string(),
+                value: secret.revision,
+                changed_at: bartizan_audit::event::rfc3339::text(secret.changed_at),
+            });
+            listing.print(&kept.collect::<Vec<_>>(), |secret| {
+                format!("{}  value {}  of {}\n", secret.name, secret.value, secret.changed_at)
+            })?;
             Ok(ExitCode::SUCCESS)
         }
         SecretsCommand::Remove(Named { name, place }) => {
@@ -115,6 +121,15 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
             erase(&state, issuer, subject).await
         }
     }
+}
+
+/// A secret of the vault for programs.
+#[derive(Serialize)]
+struct Kept {
+    name: String,
+    /// Which value it is, counted from 1: never the value itself.
+    value: u64,
+    changed_at: String,
 }
 
 async fn vault(state: State) -> anyhow::Result<(State, Vault)> {

@@ -57,22 +57,23 @@ impl Folder {
                 "Say this in the folder where `bartizan run` was started, and with the same --config if it had one"
             }
             Self::Log => {
-                "Say this in the folder of the configuration that `bartizan run` was started with, or name the audit folder with --dir"
+                "Say this in the folder where `bartizan run` was started, and with the same --config if it had one, or name the audit folder with --dir"
             }
             Self::User => "Say this as the user whose client starts it, and with the same XDG_STATE_HOME",
         }
     }
 }
 
-/// That the audit folder `audit` is there, in the state folder of a gate.
+/// That the audit folder `audit` is there, in the state folder of a gate, or of the user if it `is_wrapped`.
 ///
 /// # Errors
 /// [`NoState`] where no gate has run, [`Incomplete`] where one has.
-pub fn recorded(audit: &Path) -> anyhow::Result<()> {
+pub fn recorded(audit: &Path, is_wrapped: bool) -> anyhow::Result<()> {
     if audit.exists() {
         return Ok(());
     }
-    Err(missing(audit.parent().unwrap_or(Path::new("")), audit, Folder::Log))
+    let whose = if is_wrapped { Folder::User } else { Folder::Log };
+    Err(missing(audit.parent().unwrap_or(Path::new("")), audit, whose))
 }
 
 /// What to say of `path` in the state folder `folder`, where it is not: nobody has begun there, or it was lost.
