@@ -22,7 +22,7 @@ pub fn normal(bytes: &[u8]) {
     }
     let all = views(&text, normalize::Limits::for_text(&text));
     for undone in all.tricks().as_slice() {
-        leads_back(undone.first.clone());
+        undone.places.iter().cloned().for_each(leads_back);
     }
     for view in all.others() {
         for (at, c) in view.text().char_indices() {

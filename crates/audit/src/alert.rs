@@ -218,7 +218,8 @@ impl Watch {
             When::FirstSeen { .. } => None,
             When::Flow { meet, within, attempt } => memory.flow(meet, *within, *attempt, entry, now),
         };
-        let is_quiet = memory.met.is_some_and(|met| now.since(met) < rule.quiet);
+        // Not until a clock that was set back has caught up.
+        let is_quiet = memory.met.is_some_and(|met| met <= now && now.since(met) < rule.quiet);
         match count {
             Some(count) if !is_quiet => {
                 memory.met = Some(now);

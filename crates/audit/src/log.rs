@@ -61,6 +61,9 @@ pub struct Options {
     pub keep_for: Option<Duration>,
     /// The oldest segments are dropped while all together are longer than this, in bytes, whoever holds them.
     pub keep_bytes: Option<u64>,
+    /// Who holds all of it from the start, until they say themselves what they need ([`Log::hold`]): opening a log may already
+    /// close a segment.
+    pub needed_by: Vec<String>,
     /// The last checkpoint is told in an entry of its own this often, while there is something to record.
     pub tell_checkpoint_every: Duration,
     /// Lets calls go on when they cannot be recorded; what was lost is counted and recorded when writing works again.
@@ -74,6 +77,7 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             keep_for: None,
             keep_bytes: None,
+            needed_by: Vec::new(),
             tell_checkpoint_every: Duration::from_secs(300),
             dangerous_best_effort: false,
         }
@@ -207,7 +211,8 @@ impl Log {
     /// [`OpenError`]; a log that does not verify is not touched.
     pub fn start(storage: impl Storage + 'static, setup: Setup) -> Result<Self, OpenError> {
         let Setup { origin, signer, persons, clock, entropy, options } = setup;
-        let state = Arc::new(State::default());
+        let holds = options.needed_by.iter().map(|who| (who.clone(), 0)).collect();
+        let state = Arc::new(State { holds: Mutex::new(holds), ..State::default() });
         let recovered = recover::recover(&storage, &signer.public_key(), &origin)?;
         let best_effort = options.dangerous_best_effort;
         let mut writer = Writer::new(
@@ -304,14 +309,18 @@ impl Log {
     /// # Errors
     /// [`Lost`]: he may not be forgotten; ask again.
     pub async fn erase(&self, person: &Caller, by: &Caller) -> Result<bool, Lost> {
-        let Some(known) = self.0.persons.find(person) else { return Ok(false) };
-        let change = Change {
-            entity: Text::new("person"),
-            name: Text::new(&known.pseudonym().to_string()),
-            from: None,
-            to: None,
+        let change = match self.0.persons.find(person) {
+            Some(known) => Some(Change {
+                entity: Text::new("person"),
+                name: Text::new(&known.pseudonym().to_string()),
+                from: None,
+                to: None,
+            }),
+            // What an erasure left that was cut short, or what others could read: it does not say who it is, and is to go all the same.
+            None if self.0.persons.has_file(person) => None,
+            None => return Ok(false),
         };
-        let details = Details { change: Some(change), ..Details::default() };
+        let details = Details { change, ..Details::default() };
         let _ = self.note(Event::new(Kind::PersonErased).by(by).with(details)).await?;
         self.0.persons.erase(person).map_err(|error| Lost::Person(Arc::new(error)))
     }

@@ -181,6 +181,11 @@ impl Persons {
         Ok(true)
     }
 
+    /// Whether there is a file of the person behind `caller`, readable or not.
+    pub(crate) fn has_file(&self, caller: &Caller) -> bool {
+        fs::symlink_metadata(self.path(caller)).is_ok()
+    }
+
     fn path(&self, caller: &Caller) -> PathBuf {
         let mut mac = hmac::Context::with_key(&self.naming);
         mac.update(&(caller.issuer().len() as u64).to_be_bytes());

@@ -149,7 +149,7 @@ impl Listening {
         let _ = serving.await;
     }
 
-    async fn answer(&self, request: Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, admin: &Arc<Admin>) -> Response<Full<Bytes>> {
         if let Err((status, words)) = self.admit_host(request.headers()) {
             return plain(status, words);
         }

@@ -200,14 +200,29 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
     let shown = path.display().to_string();
     let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
     let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
-    let config: Config =
-        toml::from_str(&text).map_err(|error| one(error.to_string().trim_end().replace('\n', "\n    ")))?;
+    let config: Config = toml::from_str(&text).map_err(|error| one(misread(error, &text)))?;
     let found = config.problems();
     if found.is_empty() {
         Ok(Loaded { config, path: Some(path.to_owned()) })
     } else {
         Err(Problems { shown, found })
     }
+}
+
+/// Where in `text` what is wrong, without what stands there: it may be a secret that belongs elsewhere, and a gate that reads its
+/// configuration again says this in its log.
+fn misread(mut error: toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before.map(|before| {
+        let (line, column) = before
+            .rsplit_once('\n')
+            .map_or((1, before), |(lines, rest)| (lines.matches('\n').count() + 2, rest));
+        format!("line {line}, column {}: ", column.chars().count() + 1)
+    });
+    // It would print the line otherwise; without it, it names the field.
+    error.set_input(None);
+    let words = error.to_string();
+    format!("{}{}", place.unwrap_or_default(), words.trim_end().replace('\n', "\n    "))
 }
 
 /// What `bartizan run` serves without a file: the sample server, on loopback.
@@ -376,7 +391,20 @@ impl Config {
                  own"
             )
         });
-        shared.chain(self.audit.warnings(&self.servers)).chain(self.policy.warnings()).collect()
+        let of_parts = self.audit.warnings(&self.servers).into_iter().chain(self.policy.warnings());
+        shared.chain(of_parts).chain(self.review_warning()).collect()
+    }
+
+    /// That reviews of rights look further back than the log is kept, if they do.
+    fn review_warning(&self) -> Option<String> {
+        let (review, keeps) = self.policy.review.as_ref().zip(self.audit.keeps())?;
+        (review.since.0 > keeps).then(|| {
+            format!(
+                "[policy.review] looks {} back, and [audit] keep_days keeps less: rights that were used before that look \
+                 unused; set `since` to no more than `keep_days`",
+                review.since
+            )
+        })
     }
 }
 
@@ -412,6 +440,46 @@ mod tests {
         assert!(found("shared = \"redis://redis.example\"")[0].contains("rediss://"));
         assert!(found("dangerous_fail_open = true")[0].contains("are for `shared`"));
         assert!(found("tool = { per_minute = 0 }")[0].contains("nonzero"));
+    }
+
+    #[test]
+    fn the_log_is_kept_as_long_as_is_said() {
+        let found = problems(&format!("[audit]\nkeep_days = 0\n{GOOD}"));
+        assert!(found[0].contains("nonzero"), "{found:?}");
+        let of = |audit: &str| toml::from_str::<Config>(&format!("{audit}{GOOD}")).unwrap();
+        let options = of("").audit.options();
+        assert_eq!((options.keep_for, options.keep_bytes), (None, None));
+
+        let config = of("[audit]\nkeep_days = 30\nkeep_mib = 512\n\
+             [[audit.export]]\nname = \"siem\"\nkind = \"file\"\npath = \"out.jsonl\"\n\
+             [policy.review]\nevery = \"30d\"\n");
+        let options = config.audit.options();
+        assert_eq!(options.keep_for, Some(std::time::Duration::from_secs(30 * 86_400)));
+        assert_eq!(options.keep_bytes, Some(512 * 1024 * 1024));
+        assert_eq!(options.needed_by, ["siem"]);
+        let warnings = config.warnings();
+        assert!(warnings.iter().any(|warning| warning.contains("look unused")), "{warnings:?}");
+    }
+
+    /// Whoever writes a secret where it does not belong is told so, and does not find it in a log.
+    #[test]
+    fn what_is_wrong_is_told_by_its_place_and_not_by_what_stands_there() {
+        let opinion = "[shield.second_opinion.azure]\nkind = \"azure-prompt-shields\"\nendpoint = \"https://x.example\"\n";
+        let server = "[[servers]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/\"\n";
+        for (text, said) in [
+            (format!("{opinion}key = \"hunter2\"\n{GOOD}"), "a secret does not stand here"),
+            (
+                format!("{server}credential = {{ kind = \"secret\", value = \"hunter2\" }}\n"),
+                "a secret does not stand here",
+            ),
+            (format!("{GOOD}\u{fc} = \"hunter2\n"), "line 4, column"),
+            (format!("{GOOD}password = \"hunter2\"\n"), "password"),
+            (format!("{GOOD}shared = \"hunter2"), "line 4, column"),
+        ] {
+            let found = problems(&text);
+            assert!(found.len() == 1 && found[0].contains(said), "{found:?}");
+            assert!(!found[0].contains("hunter2"), "{found:?}");
+        }
     }
 
     #[test]

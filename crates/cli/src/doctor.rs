@@ -304,6 +304,11 @@ mod tests {
         let open = config("[identity]\ndangerous_open = true\n");
         assert_eq!(worst(&identity(&open)), Verdict::Fail);
         assert_eq!(worst(&relaxations(&open)), Verdict::Warn);
+        let untyped = config(
+            "[identity]\nmode = \"facade\"\n[[identity.exchange_issuers]]\naudience = \"a\"\n\
+             issuer = { kind = \"oidc\", issuer = \"https://id.example\", dangerous_untyped_tokens = true }\n",
+        );
+        assert_eq!(worst(&relaxations(&untyped)), Verdict::Warn);
         let world = config("[server]\ntrusted_proxies = [\"0.0.0.0/0\"]\n");
         assert_eq!(worst(&listener(&world)), Verdict::Fail);
         let role = config("[policy]\nrelease_role = \"raeders\"\n[policy.roles.readers]\ngroups = [\"g\"]\n");

@@ -125,12 +125,9 @@ pub async fn respond(command: RespondCommand) -> anyhow::Result<ExitCode> {
             let all = StoredResponses::new(database).all().await?;
             for response in &all {
                 let time = bartizan_audit::event::rfc3339::text(response.at);
-                print(&format!(
-                    "{time}  {}  by {}: {}\n",
-                    response.target,
-                    response.by,
-                    shown(&response.why)
-                ))?;
+                // Names are those of people, clients and tools, whoever gave them.
+                let line = format!("{time}  {}  by {}", response.target, response.by);
+                print(&format!("{}: {}\n", bartizan_audit::harmless(&line), shown(&response.why)))?;
             }
             Ok(ExitCode::from(u8::from(!all.is_empty())))
         }

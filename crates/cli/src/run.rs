@@ -1,5 +1,7 @@
 //! `bartizan run`
 
+mod files;
+
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
@@ -16,7 +18,7 @@ use bartizan_gateway::{
 };
 use bartizan_model::{Caller, Clock, Secret, SystemClock};
 use bartizan_oauth::{
-    DenyList, SubjectTokens,
+    DenyList, IssuerConfig, SubjectTokens,
     outbound::{Assertions, CredentialConfig},
 };
 use notify::Watcher;
@@ -44,6 +46,7 @@ use crate::{
     state::State,
     witness::{self, Witnessing},
 };
+use files::Files;
 
 /// How often idle sessions and processes are looked for.
 const TIDY: Duration = Duration::from_secs(30);
@@ -58,10 +61,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     if let Err(error) = bartizan_sandbox::make_non_dumpable() {
         tracing::warn!(%error, "other processes of this user can read this one's memory");
     }
-    let state = Arc::new(State::for_config(path)?.recording(bartizan_audit::Options {
-        dangerous_best_effort: loaded.config.audit.dangerous_audit_best_effort,
-        ..bartizan_audit::Options::default()
-    }));
+    let state = Arc::new(State::for_config(path)?.recording(loaded.config.audit.options()));
     let base = base_of(path);
     secrets::prepare(&loaded.config, &base, &state).await?.adopt();
     let gate = state.gate("gate").await?;
@@ -337,21 +337,20 @@ impl Reload {
             && let Some(tls) = loaded.config.server.tls
         {
             files.extend([self.base.join(tls.cert), self.base.join(tls.key)]);
+            files.extend(tls.client_ca.map(|ca| self.base.join(ca)));
         }
-        let names: Vec<_> = files.iter().filter_map(|f| f.file_name().map(ToOwned::to_owned)).collect();
+        let mut files = Files::new(files);
+        let folders = files.folders();
         let tell = move |event: notify::Result<notify::Event>| {
-            let is_ours = event.is_ok_and(|e| {
-                !e.kind.is_access()
-                    && e.paths.iter().any(|p| p.file_name().is_some_and(|n| names.iter().any(|m| m == n)))
-            });
-            if is_ours {
+            // Of what was lost on the way nobody knows what it was about.
+            let event = event.unwrap_or_default();
+            if !event.kind.is_access() && files.are_touched(&event.paths) {
                 // A full channel already says it.
                 let _ = to.try_send(());
             }
         };
         let mut watcher = notify::recommended_watcher(tell).ok()?;
-        for file in &files {
-            let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for folder in &folders {
             if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
                 tracing::warn!(%error, folder = %folder.display(), "changes are not noticed here; send SIGHUP after a change");
             }
@@ -505,6 +504,15 @@ pub fn dangers(config: &Config) -> Vec<String> {
     }
     if config.identity.mode != Mode::Local {
         found.extend(config.identity.resource_server.dangers());
+    }
+    if config.identity.mode == Mode::Facade {
+        let exchanged = config.identity.facade.exchange_issuers.iter();
+        found.extend(exchanged.filter_map(|exchanged| match &exchanged.issuer {
+            IssuerConfig::Oidc(oidc) if oidc.dangerous_untyped_tokens => {
+                Some(format!("[[identity.exchange_issuers]] `{}`: dangerous_untyped_tokens", oidc.issuer))
+            }
+            IssuerConfig::Oidc(_) | IssuerConfig::Entra(_) => None,
+        }));
     }
     if config.policy.flow.dangerous_no_rule {
         found.push(

@@ -21,12 +21,15 @@ use bartizan_audit::{
     witness::{Refusal, Standing, Witnessed},
 };
 use bartizan_model::{Clock, Timestamp};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     config::{Config, witness::WitnessConfig},
     exports,
 };
+
+/// By what name the log is held for the witness; no exporter can be called so.
+pub const HOLD: &str = "the witness";
 
 /// After how many questions in a row without an answer there is an alarm: one may be lost on the way.
 const PATIENCE: u32 = 2;
@@ -104,9 +107,11 @@ impl Witnessing {
         }
         let Some(setting) = setting else {
             self.log.bar(None);
-            self.log.hold("witness", u64::MAX);
+            self.log.hold(HOLD, u64::MAX);
             return;
         };
+        // Nobody knows yet up to where it signed.
+        self.log.hold(HOLD, 0);
         // From the first call on: nobody knows yet what the witness thinks.
         self.log.bar(setting.config.required.then_some("the audit log's witness has not signed it yet"));
         let (stop, stopped) = watch::channel(false);
@@ -120,6 +125,8 @@ impl Witnessing {
             progress: Arc::clone(&progress),
             began: self.clock.now(),
             troubles: BTreeMap::new(),
+            signed: None,
+            refusal: None,
         };
         let task = tokio::spawn(asking.run(stopped));
         *running = Some(Running { fingerprint, progress, stop, task });
@@ -142,6 +149,10 @@ struct Asking {
     began: Timestamp,
     /// By log: what is wrong, and how often in a row.
     troubles: BTreeMap<String, (Refusal, u32)>,
+    /// When the gate's own log was signed last: on a clock that nobody sets, and on the one that goes on while the machine sleeps.
+    signed: Option<(Instant, Timestamp)>,
+    /// What the last round found to speak against some log.
+    refusal: Option<String>,
 }
 
 impl Asking {
@@ -159,6 +170,9 @@ impl Asking {
             Ok(all) => all,
             Err(error) => {
                 tracing::error!(%error, "the audit folder cannot be read");
+                self.progress.is_failing.store(true, Ordering::Relaxed);
+                // Nothing is shown to anybody, and what was signed last grows old all the same.
+                self.judge();
                 return;
             }
         };
@@ -174,43 +188,60 @@ impl Asking {
                     }
                     if folder == own {
                         // What a proof begins with must not be dropped before the next one.
-                        self.log.hold("witness", cosigned.checkpoint.size);
+                        self.log.hold(HOLD, cosigned.checkpoint.size);
                         self.progress.entries.store(cosigned.checkpoint.size, Ordering::Relaxed);
-                        self.progress.at.store(self.clock.now().as_unix(), Ordering::Relaxed);
+                        let now = self.clock.now();
+                        self.signed = Some((Instant::now(), now));
+                        self.progress.at.store(now.as_unix(), Ordering::Relaxed);
                     }
                 }
                 Err(refused) => {
                     self.trouble(&name, &refused).await;
                     if refused.against() == Standing::Log {
                         refusal = Some(format!("{name}: {refused}"));
+                        self.refusal.clone_from(&refusal);
                     } else if folder == own {
                         // Whoever does not answer for one will not for the others.
                         break;
                     }
                 }
             }
+            // A round over many logs can take long. What is wrong already counts at once; that all is well, when all were asked.
+            if let Some(why) = self.why_not() {
+                self.bar(Some(&why));
+            }
         }
         self.progress.is_failing.store(!self.troubles.is_empty(), Ordering::Relaxed);
         let refuses = self.troubles.values().any(|(refusal, _)| refusal.against() == Standing::Log);
         self.progress.refuses.store(refuses, Ordering::Relaxed);
-        if self.setting.config.required {
-            self.judge(refusal);
-        }
+        self.refusal = refusal;
+        self.judge();
     }
 
     /// Whether calls may be made.
-    fn judge(&self, refusal: Option<String>) {
-        let (now, signed) = (self.clock.now(), self.progress.at.load(Ordering::Relaxed));
-        let max_age = Duration::from_secs(self.setting.config.max_age_s);
-        let why = match refusal {
-            Some(refusal) => Some(format!("the audit log's witness refuses: {refusal}")),
-            None if signed == 0 => Some("the audit log's witness has not signed it yet".to_owned()),
-            None if now.since(Timestamp::from_unix(signed)) > max_age => {
-                Some(format!("the audit log's witness has not signed it for {} s", max_age.as_secs()))
-            }
-            None => None,
+    fn judge(&self) {
+        self.bar(self.why_not().as_deref());
+    }
+
+    fn bar(&self, why: Option<&str>) {
+        if self.setting.config.required {
+            self.log.bar(why);
+        }
+    }
+
+    /// Why calls may not be made, if a witness is required.
+    fn why_not(&self) -> Option<String> {
+        if let Some(refusal) = &self.refusal {
+            return Some(format!("the audit log's witness refuses: {refusal}"));
+        }
+        let Some((at, clock)) = self.signed else {
+            return Some("the audit log's witness has not signed it yet".to_owned());
         };
-        self.log.bar(why.as_deref());
+        // A clock that was set back makes nothing younger.
+        let age = at.elapsed().max(self.clock.now().since(clock));
+        let max_age = Duration::from_secs(self.setting.config.max_age_s);
+        (age > max_age)
+            .then(|| format!("the audit log's witness has not signed it for {} s", max_age.as_secs()))
     }
 
     /// Raises an alarm when something begins to be wrong, or is wrong in another way; not at every question.
@@ -243,3 +274,6 @@ impl Asking {
 fn node(log: &Log) -> &str {
     log.origin().as_str().rsplit('/').next().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

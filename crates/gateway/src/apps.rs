@@ -10,7 +10,7 @@ use bartizan_mcp::{
 };
 use bartizan_shield::{Finding, Kind};
 
-use crate::server::Server;
+use crate::{documents, server::Server};
 
 /// The profile that makes HTML an app.
 const PROFILE: &str = "profile=mcp-app";
@@ -36,19 +36,12 @@ pub fn may_ask(server: &Server, message: &Message) -> Result<(), Refusal> {
 
 /// The apps in an answer of `server` that must not be shown.
 pub fn found(server: &Server, message: &Message, kind: Kind) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if message.result().is_none() {
-        return found;
-    }
-    for (member, holder) in [("contents", None), ("content", Some("resource"))] {
-        for (number, block) in message.field(member).into_iter().flat_map(Value::elements).enumerate() {
-            let Some(resource) = holder.map_or(Some(block), |holder| block.get(holder)) else { continue };
-            if let Some((rule, title)) = wrong(resource, server.settings().app_hosts.as_deref()) {
-                found.push(Finding::unjudged(rule, title, kind, format!("/{member}/{number}")));
-            }
-        }
-    }
-    found
+    let resources = documents::resources(message).into_iter();
+    let wrong = resources.filter_map(|(at, resource)| {
+        let (rule, title) = wrong(resource, server.settings().app_hosts.as_deref())?;
+        Some(Finding::unjudged(rule, title, kind, at))
+    });
+    wrong.collect()
 }
 
 /// Why `resource` must not be shown, if it is an app.

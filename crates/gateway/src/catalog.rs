@@ -20,10 +20,7 @@ use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     digest,
 };
-use bartizan_mcp::{
-    Splice,
-    json::{Value, quote},
-};
+use bartizan_mcp::json::{Kind as Json, Member, Value, quote};
 use bartizan_model::{CallerKey, Entropy};
 use bartizan_shield::{Catalogue, Shield, Verdict, drift::Definition};
 use bartizan_store::{
@@ -45,6 +42,9 @@ use crate::{
 
 /// Lists whose judgement is remembered.
 const REMEMBERED: usize = 1024;
+
+/// How long the schemas of one list may take to be read; of the definitions left then, none is approved unseen (attacks.md PO-07).
+const READING: Duration = Duration::from_secs(2);
 
 /// For how long. The keeper's own memory is as short, so that "last seen" stays true.
 const REMEMBER: Duration = Duration::from_secs(60);
@@ -199,6 +199,7 @@ impl Catalog {
     ) -> Result<Vec<Withheld>, PinError> {
         let (shield, others) = (self.shield.load_full(), self.offered());
         let mut withheld = Vec::new();
+        let mut reading = Duration::ZERO;
         let (mut offered, mut places) = (Vec::new(), Vec::new());
         for (at, raw) in entries.iter().enumerate() {
             match Definition::read(kind.as_str(), &lasting(kind, raw)) {
@@ -206,8 +207,14 @@ impl Catalog {
                     places.push(at);
                     let mut findings = findings(inspect::definition(&shield, server, &others, raw));
                     if kind == Kind::Tool && server.settings().validates {
-                        let contract = self.contracts.of(Digest(definition.hash()), definition.text());
-                        findings.extend(contract::findings(&contract));
+                        let began = Instant::now();
+                        let hash = Digest(definition.hash());
+                        findings.extend(if reading > READING && !self.contracts.has(hash) {
+                            vec![contract::unread()]
+                        } else {
+                            contract::findings(&self.contracts.of(hash, definition.text()))
+                        });
+                        reading += began.elapsed();
                     }
                     offered.push(offer(kind, definition, findings));
                 }
@@ -339,36 +346,45 @@ fn pinned_kind(server: &Server, kind: DefinitionKind) -> Option<Kind> {
 }
 
 /// What of a definition its server wrote once: how large a resource is and when it changed is news of its content
-/// (26/resources).
+/// (26/resources), if that is what is said there. Anything else in its place is part of the definition.
 fn lasting(kind: Kind, raw: &str) -> Cow<'_, str> {
     if kind != Kind::Resource {
         return raw.into();
     }
     let resource = Value::of(raw);
-    let mut splice = Splice::new(raw);
-    match resource.get("annotations").filter(|a| a.get("lastModified").is_some()) {
-        None => splice.retain(resource, |key| key != "size"),
-        Some(annotations) => {
-            let others = annotations.members().filter(|m| !m.is("lastModified"));
-            let others: Vec<_> = others.map(|m| format!("\"{}\":{}", m.raw_key(), m.value.text())).collect();
-            let kept = resource.members().filter(|m| !m.is("size")).map(|m| {
-                let value = if m.is("annotations") {
-                    format!("{{{}}}", others.join(","))
-                } else {
-                    m.value.text().to_owned()
-                };
-                format!("\"{}\":{value}", m.raw_key())
-            });
-            let kept: Vec<_> = kept.collect();
-            splice.replace(resource, format!("{{{}}}", kept.join(",")));
+    let is_size = |member: &Member<'_>| member.is("size") && member.value.kind() == Json::Number;
+    let is_change =
+        |member: &Member<'_>| member.is("lastModified") && member.value.as_str().is_some_and(|t| is_time(&t));
+    let kept = resource.members().filter(|member| !is_size(member)).map(|member| {
+        if !member.is("annotations") || !member.value.members().any(|inner| is_change(&inner)) {
+            return written(&member, member.value.text());
         }
+        let others = member.value.members().filter(|inner| !is_change(inner));
+        let others: Vec<_> = others.map(|inner| written(&inner, inner.value.text())).collect();
+        written(&member, &format!("{{{}}}", others.join(",")))
+    });
+    match resource.kind() {
+        Json::Object => format!("{{{}}}", kept.collect::<Vec<_>>().join(",")).into(),
+        _ => raw.into(),
     }
-    splice.finish().into()
+}
+
+/// A member of an object with another value, a JSON text.
+fn written(member: &Member<'_>, value: &str) -> String {
+    format!("\"{}\":{value}", member.raw_key())
+}
+
+/// Whether `text` may be a point in time (ISO 8601), and nothing that says more.
+fn is_time(text: &str) -> bool {
+    text.len() <= 40
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'+' | b'T' | b'Z' | b' '))
 }
 
 /// What lists that were judged are recognised by: GMAC (NIST SP 800-38D), under a key that only this process has and with one
-/// nonce for all. Its tags are kept and shown to nobody, so that nobody can make two lists that share one; and it reads ten bytes in
-/// the time in which a digest reads one.
+/// nonce for all. Its tags are kept and shown to nobody, so that nobody can make two lists that share one; and it is far quicker than a
+/// digest.
 struct Recognition(LessSafeKey);
 
 /// Whose list it is and how it was asked for, by digest, and what it says, by tag.

@@ -28,6 +28,8 @@ const KEPT: usize = 4096;
 const LONG: usize = 64 * 1024;
 /// The rule under which a schema nobody can use is found.
 pub const UNUSABLE: &str = "schema.unusable";
+/// The rule under which a schema is found that nobody has read.
+const UNREAD: &str = "schema.unread";
 
 /// Contracts by the hash of the definition they stand in.
 #[derive(Default)]
@@ -46,6 +48,21 @@ impl Contracts {
         }
         kept.insert(hash, Arc::clone(&read));
         read
+    }
+
+    /// Whether the contract in the definition with this `hash` is read.
+    pub fn has(&self, hash: Digest) -> bool {
+        lock(&self.0).contains_key(&hash)
+    }
+}
+
+/// What a person who approves a definition must know whose contract was not read, for the others of its list took too long.
+pub fn unread() -> Finding {
+    Finding {
+        rule: UNREAD.to_owned(),
+        severity: "high".to_owned(),
+        words: "the schemas of its list take too long to read, and this one was not read".to_owned(),
+        blocks: true,
     }
 }
 

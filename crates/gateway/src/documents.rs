@@ -7,7 +7,10 @@ mod turns;
 
 use std::sync::Arc;
 
-use bartizan_mcp::{Message, json::Value};
+use bartizan_mcp::{
+    Message,
+    json::{Kind as Json, Value},
+};
 use bartizan_model::ServerName;
 use bartizan_shield::{
     Finding, Fragment, Kind, Role,
@@ -118,31 +121,59 @@ pub fn unread(message: &Message) -> Read {
     Read(documents(message).into_iter().map(unread).collect())
 }
 
-/// The documents of `message`: in `contents` of `resources/read`, and in `content` as embedded resources.
+/// The documents of `message`.
 fn documents(message: &Message) -> Vec<Document> {
     let mut found = Vec::new();
-    if message.result().is_none() {
-        return found;
-    }
-    for (member, holder) in [("contents", None), ("content", Some("resource"))] {
-        for (number, block) in message.field(member).into_iter().flat_map(Value::elements).enumerate() {
-            let at = match holder {
-                None => format!("/{member}/{number}"),
-                Some(holder) => format!("/{member}/{number}/{holder}"),
-            };
-            let Some(resource) = holder.map_or(Some(block), |holder| block.get(holder)) else { continue };
-            let media_type = resource.get("mimeType").and_then(Value::as_str).unwrap_or_default();
-            let blob = resource.get("blob").and_then(Value::as_str);
-            let text = resource.get("text").and_then(Value::as_str).filter(|_| is_mail(&media_type));
-            let (at, bytes) = match (blob, text) {
-                (Some(blob), _) => (format!("{at}/blob"), STANDARD.decode(blob.as_ref()).ok()),
-                (None, Some(text)) => (format!("{at}/text"), Some(text.as_bytes().to_vec())),
-                (None, None) => continue,
-            };
-            found.push(Document { at, media_type: media_type.into_owned(), bytes });
-        }
+    for (at, resource) in resources(message) {
+        let media_type = resource.get("mimeType").and_then(Value::as_str).unwrap_or_default();
+        let blob = resource.get("blob").and_then(Value::as_str);
+        let text = resource.get("text").and_then(Value::as_str).filter(|_| is_mail(&media_type));
+        let (at, bytes) = match (blob, text) {
+            (Some(blob), _) => (format!("{at}/blob"), STANDARD.decode(blob.as_ref()).ok()),
+            (None, Some(text)) => (format!("{at}/text"), Some(text.as_bytes().to_vec())),
+            (None, None) => continue,
+        };
+        found.push(Document { at, media_type: media_type.into_owned(), bytes });
     }
     found
+}
+
+/// Members that hold no resources of the protocol: structure is its tool's own.
+const NO_RESOURCES: [&str; 4] = ["_meta", "inputSchema", "outputSchema", "structuredContent"];
+
+/// Everything that a server's `message` may embed, each with its place: what holds a `blob`, or a `text` beside a media type or an
+/// address. In results it stands in `contents` and `content`, in prompts in messages, and in what is told of a task one result
+/// further in.
+pub fn resources(message: &Message) -> Vec<(String, Value<'_>)> {
+    let mut found = Vec::new();
+    if let Some(body) = message.result().or(message.params()) {
+        embedded(body, String::new(), &mut found);
+    }
+    found
+}
+
+fn embedded<'m>(value: Value<'m>, at: String, to: &mut Vec<(String, Value<'m>)>) {
+    match value.kind() {
+        Json::Object => {
+            let has = |name: &str| value.get(name).is_some_and(|member| member.kind() == Json::String);
+            if has("blob") || has("text") && (has("mimeType") || has("uri")) {
+                to.push((at.clone(), value));
+            }
+            for member in value.members().filter(|m| !NO_RESOURCES.iter().any(|name| m.is(name))) {
+                if matches!(member.value.kind(), Json::Array | Json::Object) {
+                    // As in a JSON pointer (RFC 6901).
+                    let key = member.key().replace('~', "~0").replace('/', "~1");
+                    embedded(member.value, format!("{at}/{key}"), to);
+                }
+            }
+        }
+        Json::Array => {
+            let inside = value.elements().enumerate();
+            let inside = inside.filter(|(_, value)| matches!(value.kind(), Json::Array | Json::Object));
+            inside.for_each(|(nth, value)| embedded(value, format!("{at}/{nth}"), to));
+        }
+        _ => {}
+    }
 }
 
 /// Mail is text whose words are in other words.

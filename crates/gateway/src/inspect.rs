@@ -33,8 +33,12 @@ const LONG: usize = 64 * 1024;
 /// What a server says in a message, `but` for one member.
 fn said<'m>(message: &'m Message, but: Option<&str>) -> Result<(Kind, Vec<Fragment<'m>>), Failure> {
     let kind = kind_of(message);
-    let Some(body) = body(message) else { return Ok((kind, Vec::new())) };
     let mut fragments = Vec::new();
+    // What stands beside is passed on like all else.
+    if beside(message, kind, &mut fragments).is_err() {
+        return Err(unreadable());
+    }
+    let Some(body) = body(message) else { return Ok((kind, fragments)) };
     // What a modern server asks stands in its answer, or in what it says of a task, and is a question all the same (26/mrtr).
     let may_ask = message.result().is_some() || message.method() == "notifications/tasks";
     let asks = may_ask && message.field("inputRequests").is_some();
@@ -50,8 +54,20 @@ fn said<'m>(message: &'m Message, but: Option<&str>) -> Result<(Kind, Vec<Fragme
     };
     match read_all {
         Ok(()) => Ok((kind, fragments)),
-        Err(()) => Err(Failure::Protocol("its answer could not be read for judging".into())),
+        Err(()) => Err(unreadable()),
     }
+}
+
+fn unreadable() -> Failure {
+    Failure::Protocol("its answer could not be read for judging".into())
+}
+
+/// Adds what a message says in members that JSON-RPC does not know.
+fn beside<'m>(message: &'m Message, kind: Kind, to: &mut Vec<Fragment<'m>>) -> Result<(), ()> {
+    message.beside().try_for_each(|(key, value)| {
+        to.push(Fragment { role: Role::Key, ..Fragment::new(kind, "/", key) });
+        read(value.text(), key, value.span_in(message.text()).start, kind, to)
+    })
 }
 
 /// What the words of a server's message are.
@@ -103,6 +119,20 @@ pub fn said_words(
         Some(shown) => text.and(&shown),
         None => text,
     })
+}
+
+/// Whether the instructions in a result, if there are any, are a text: what is something else is compared with no pin, and some
+/// client reads it all the same.
+///
+/// # Errors
+/// [`Failure::Protocol`], if they are not.
+pub fn has_proper_instructions(message: &Message) -> Result<(), Failure> {
+    match message.field("instructions") {
+        Some(given) if given.as_str().is_none() && !given.is_null() => {
+            Err(Failure::Protocol("its `instructions` are no text".into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A message that we wrote.

@@ -4,6 +4,6 @@ mod link;
 mod session;
 mod sessions;
 
-pub use link::{Errand, Link, Taken, Way, audience, greet, shake_hands};
-pub use session::{Hub, Session, exchange, initialize, refusal_of};
+pub use link::{Errand, Link, NoLink, Taken, Way, audience, greet, shake_hands};
+pub use session::{Hub, Session, exchange, greeting, initialize, refusal_of};
 pub use sessions::{Manner, Sessions, keep};

@@ -123,8 +123,10 @@ impl Responses {
 
     /// What they are now, read anew if they are old.
     async fn fresh(&self) -> Result<Arc<Snapshot>, Refusal> {
+        // Nor is it fresh what was read at a time that is still to come, after the clock was set back.
         let is_fresh = |snapshot: &Snapshot| {
-            snapshot.read.is_some_and(|read| self.clock.now().since(read) < RESPONSES_AGE)
+            let now = self.clock.now();
+            snapshot.read.is_some_and(|read| read <= now && now.since(read) < RESPONSES_AGE)
         };
         let now = self.now.load_full();
         if is_fresh(&now) {
@@ -421,5 +423,18 @@ mod tests {
         assert!(responses.admit(&owner).await.is_ok(), "what was read a moment ago still holds");
         clock.advance(RESPONSES_AGE);
         assert_eq!(responses.admit(&owner).await.unwrap_err().status, 503);
+    }
+
+    /// A clock that was ahead when they were read, and is set right while the database is away.
+    #[tokio::test]
+    async fn what_was_read_does_not_count_for_longer_because_the_clock_was_set_back() {
+        let Scene { responses, stored, clock, .. } = &scene();
+        let owner = Asker::new(Caller::local_owner());
+        let ahead = clock.now().plus(std::time::Duration::from_secs(3600));
+        responses.now.store(Arc::new(Snapshot::of(Vec::new(), Some(ahead), None)));
+        stored.is_gone.store(true, Ordering::Relaxed);
+        assert_eq!(responses.admit(&owner).await.unwrap_err().status, 503);
+        stored.is_gone.store(false, Ordering::Relaxed);
+        assert!(responses.admit(&owner).await.is_ok(), "it is read anew");
     }
 }

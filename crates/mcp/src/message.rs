@@ -36,6 +36,8 @@ pub struct Message {
     outcome: Option<(bool, Range<usize>)>,
     /// Key (between its quotes) and value of each member of `params` or `result`.
     fields: Vec<(Range<usize>, Range<usize>)>,
+    /// Key and value of each member of the message that is none of JSON-RPC's.
+    beside: Vec<(String, Range<usize>)>,
 }
 
 /// Why a text is not believed.
@@ -136,6 +138,7 @@ impl Message {
         }
         let (mut version, mut id, mut method, mut params, mut result, mut error) =
             (None, None, None, None, None, None);
+        let mut beside = Vec::new();
         for member in members_at(&outline, &text, 1, 0..text.len()) {
             let key = member.key();
             match key.as_ref() {
@@ -145,7 +148,7 @@ impl Message {
                 "params" => params = Some(member.value),
                 "result" => result = Some(member.value),
                 "error" => error = Some(member.value),
-                _ => {}
+                _ => beside.push((key.into_owned(), member.value.span_in(&text))),
             }
         }
         if version.and_then(Value::as_str).as_deref() != Some("2.0") {
@@ -202,7 +205,7 @@ impl Message {
                 .collect(),
             None => Vec::new(),
         };
-        Ok(Self { kind, id, method, params, outcome, fields, text })
+        Ok(Self { kind, id, method, params, outcome, fields, beside, text })
     }
 
     fn piece(&self, span: Option<&Range<usize>>) -> Option<Value<'_>> {
@@ -265,6 +268,11 @@ impl Message {
         self.fields.iter().filter_map(|(key, value)| {
             Some(Member::new(self.text.get(key.clone())?, self.piece(Some(value))?))
         })
+    }
+
+    /// Members that JSON-RPC does not know, each by its key: they travel with the message, and some readers see them.
+    pub fn beside(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
+        self.beside.iter().filter_map(|(key, value)| Some((key.as_str(), self.piece(Some(value))?)))
     }
 
     /// The member `key` of `params._meta`.
@@ -406,6 +414,15 @@ mod tests {
 
     fn parse(text: &str) -> Result<Message, Fault> {
         Message::parse(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn what_stands_beside_is_known() {
+        let message =
+            parse(r#"{"note":"a","jsonrpc":"2.0","id":1,"result":{"x":1},"m\u006fre":{"y":[2]}}"#).unwrap();
+        let beside: Vec<_> = message.beside().map(|(key, value)| (key, value.text())).collect();
+        assert_eq!(beside, [("note", r#""a""#), ("more", r#"{"y":[2]}"#)]);
+        assert_eq!(parse(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).unwrap().beside().count(), 0);
     }
 
     #[test]

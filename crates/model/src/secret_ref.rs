@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 
 /// Where a secret is kept. It never stands in the configuration itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "a secret does not stand here: write { env = \"NAME\" }, { file = \"PATH\" } or { vault = \"NAME\" }"
+)]
 pub enum SecretRef {
     /// In one of our environment variables.
     Env {

@@ -73,14 +73,6 @@ impl Launch {
         self.environment.get(OsStr::new(name)).map(Path::new).filter(|path| path.is_absolute())
     }
 
-    /// An argument as a path, from the folder it starts in.
-    fn at(&self, argument: &OsStr) -> PathBuf {
-        match &self.folder {
-            Some(folder) => folder.join(argument),
-            None => PathBuf::from(argument),
-        }
-    }
-
     /// Whether our own binary is run: it is who asks.
     fn is_own(&self) -> bool {
         Path::new(&self.program) == self.helper
@@ -184,7 +176,7 @@ impl Found<'_> {
         let mut words = line.split_ascii_whitespace();
         let program = words.next()?;
         if !program.ends_with("/env") {
-            return Some(PathBuf::from(program));
+            return Some(self.launch.at(program));
         }
         let named = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
         Launch { program: named.into(), ..self.launch.clone() }.find_program()

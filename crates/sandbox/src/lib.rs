@@ -12,7 +12,13 @@ mod helper;
 mod installed;
 mod launcher;
 
-use std::{collections::BTreeMap, ffi::OsString, io, path::PathBuf, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 pub use child::{Child, Ladder};
 pub use helper::{EXIT_NO_PROGRAM, EXIT_NOT_RUNNABLE, HELPER_ARGUMENT, helper_main};
@@ -115,6 +121,14 @@ impl Launch {
             .map_err(|source| Error::Helper { path: self.helper.clone(), source })
     }
 
+    /// A path as the child has it, from the folder it starts in.
+    fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        match &self.folder {
+            Some(folder) => folder.join(path),
+            None => path.as_ref().to_owned(),
+        }
+    }
+
     /// Where the program is, as `exec` will find it.
     fn find_program(&self) -> Option<PathBuf> {
         use std::os::unix::fs::PermissionsExt;
@@ -123,17 +137,17 @@ impl Launch {
         };
         let program = PathBuf::from(&self.program);
         if program.components().count() > 1 {
-            let path = self.folder.as_ref().map_or(program.clone(), |f| f.join(&program));
-            return Some(path).filter(runs);
+            return Some(self.at(&program)).filter(runs);
         }
         let path = self.environment.get(std::ffi::OsStr::new("PATH"))?;
-        std::env::split_paths(path).map(|folder| folder.join(&program)).find(runs)
+        // A part that is relative, or empty, is looked up where the child starts, not where we are.
+        std::env::split_paths(path).map(|folder| self.at(folder.join(&program))).find(runs)
     }
 }
 
 /// Whether a file is neither a binary the kernel knows nor a script that names its interpreter. A file we may run but
 /// not read is left to the kernel.
-fn is_text_without_interpreter(path: &std::path::Path) -> bool {
+fn is_text_without_interpreter(path: &Path) -> bool {
     use std::io::Read;
     let mut head = [0; 4];
     let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut head));

@@ -36,9 +36,13 @@ impl Place {
     }
 
     fn look(&self, command: &[&str]) -> Installed {
+        self.look_by(command, &format!("{}:/usr/bin:/bin", self.at("bin").display()))
+    }
+
+    /// The same with another `PATH`.
+    fn look_by(&self, command: &[&str], path: &str) -> Installed {
         let (program, arguments) = command.split_first().unwrap();
-        let path = format!("{}:/usr/bin:/bin", self.at("bin").display());
-        let environment = [("PATH", path), ("HOME", self.at("home").display().to_string())];
+        let environment = [("PATH", path.to_owned()), ("HOME", self.at("home").display().to_string())];
         let launch = Launch {
             program: program.into(),
             arguments: arguments.iter().map(Into::into).collect(),
@@ -80,6 +84,33 @@ fn a_program_its_interpreter_and_the_target_of_a_link_are_known_by_content() {
     symlink(&two, place.at("bin/linked")).unwrap();
     assert_eq!(place.paths(&["linked"]), [two], "the same content elsewhere is another file");
     assert_eq!(place.look(&["no-such-program"]), Installed::default());
+}
+
+/// Attack SC-13 by a `PATH` like `/usr/bin:`: what `exec` finds in the folder the child starts in is what must be known, not what lies
+/// in the gateway's, or further along.
+#[test]
+fn relative_parts_of_the_path_are_looked_up_where_the_child_starts() {
+    let place = Place::new();
+    let (here, tools) = (place.program("server", "1"), place.program("tools/server", "2"));
+    let sh = Path::new("/bin/sh").canonicalize().unwrap();
+    for (path, expected) in [
+        (":/usr/bin:/bin", &here),
+        (".:/usr/bin:/bin", &here),
+        ("/usr/bin:", &here),
+        ("tools:.", &tools),
+        ("nowhere:tools", &tools),
+    ] {
+        let found = place.look_by(&["server"], path);
+        assert_eq!(&found.files[0].path, expected, "{path}");
+    }
+    // It comes before the system's.
+    let shadow = place.program("sh", "3");
+    assert_eq!(place.look_by(&["sh", "-c", "true"], ":/bin").files[0].path, shadow);
+    assert_eq!(place.look_by(&["sh", "-c", "true"], "/bin:").files[0].path, sh);
+    // So the kernel has it with the interpreter of a script.
+    let interpreter = place.program("tools/run", "4");
+    let script = place.program("bin/script", "#!tools/run\n");
+    assert_eq!(place.paths(&["script"]), [script, interpreter]);
 }
 
 #[test]

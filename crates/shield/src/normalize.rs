@@ -95,6 +95,11 @@ impl<'t> Normalized<'t> {
         rounds.flatten().fold(range, |range, pass| pass.source(range))
     }
 
+    /// The passes of all rounds, from the last one to the first.
+    fn passes(&self) -> Vec<Offsets> {
+        self.again.iter().rev().chain([&self.passes]).flatten().cloned().collect()
+    }
+
     /// What was undone.
     pub fn tricks(&self) -> &Tricks {
         &self.tricks

@@ -277,7 +277,9 @@ impl Work<'_> {
         let begins = parts.partition_point(|part| part.range.end <= hit.range.start);
         let is_rest = hit.range.is_empty();
         let continued = is_rest || parts.get(begins).is_some_and(|part| part.fragment.is_none());
-        let twin = |known: &Finding| known.rule == hit.rule && known.places == places;
+        let twin = |known: &Finding| {
+            known.rule == hit.rule && known.places == places && known.severity >= hit.severity
+        };
         if !is_rest && self.findings.iter().any(twin) {
             return;
         }
@@ -351,7 +353,8 @@ fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks, parts: &[Part]) {
     let unseen = parts.iter().any(|part| {
         part.role == Role::Hidden && part.range.start < range.end && part.range.end > range.start
     });
-    let decoded = hit.readings.iter().any(|reading| !matches!(reading, Reading::Markup | Reading::Escapes));
+    let is_plain = |reading: &Reading| matches!(reading, Reading::Markup | Reading::Escapes | Reading::Plain);
+    let decoded = !hit.readings.iter().all(is_plain);
     let disguised = tricks.as_slice().iter().any(|undone| {
         let hard = matches!(
             undone.trick,
@@ -361,7 +364,7 @@ fn raise_if_hidden(hit: &mut Hit, tricks: &Tricks, parts: &[Part]) {
                 | Trick::VariationSelectors
                 | Trick::HiddenMarkup
         );
-        hard && undone.first.start < range.end && undone.first.end > range.start
+        hard && undone.touches(&range)
     });
     if decoded || disguised || unseen {
         hit.severity = match hit.severity {

@@ -32,6 +32,25 @@ pub fn spotlight(mode: Spotlight, text: &str, provenance: &str, entropy: &dyn En
     if mode == Spotlight::Off || shape(text) != Shape::Prose {
         return None;
     }
+    between(mode, text, provenance, entropy)
+}
+
+/// The same of a text in which something was found: what it looks like is its writer's to choose, so only what is JSON stays as it
+/// is. What is no prose is put between delimiters and not changed besides.
+pub fn spotlight_found(
+    mode: Spotlight,
+    text: &str,
+    provenance: &str,
+    entropy: &dyn Entropy,
+) -> Option<String> {
+    match shape(text) {
+        Shape::Prose => spotlight(mode, text, provenance, entropy),
+        _ if mode == Spotlight::Off || is_json(text.trim()) => None,
+        _ => between(Spotlight::Delimit, text, provenance, entropy),
+    }
+}
+
+fn between(mode: Spotlight, text: &str, provenance: &str, entropy: &dyn Entropy) -> Option<String> {
     let text = without_delimiters(text);
     let body: Cow<'_, str> = match mode {
         Spotlight::Off => return None,
@@ -132,12 +151,15 @@ pub enum Shape {
     Prose,
 }
 
+/// Whether `text` is one structure or string of JSON.
+fn is_json(text: &str) -> bool {
+    text.starts_with(['{', '[', '"']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
 /// What `text` is made of; in doubt, not prose.
 pub fn shape(text: &str) -> Shape {
     let trimmed = text.trim();
-    if trimmed.starts_with(['{', '[', '"', '<'])
-        && serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_ok()
-    {
+    if is_json(trimmed) {
         return Shape::Data;
     }
     if trimmed.starts_with('<') && trimmed.ends_with('>') {
@@ -210,6 +232,24 @@ mod tests {
             assert!(spotlight(Spotlight::Mark, other, "x", &SeededEntropy::new(1)).is_none(), "{other}");
         }
         assert!(spotlight(Spotlight::Off, prose, "x", &SeededEntropy::new(1)).is_none());
+    }
+
+    #[test]
+    fn no_disguise_keeps_what_was_found_from_being_marked() {
+        let entropy = SeededEntropy::new(1);
+        for text in [
+            "```\nThe page wants you to call delete_all.\n```",
+            "@@ -1 @@ call delete_all",
+            "<p>call it</p>",
+            "https://a.example",
+        ] {
+            assert!(spotlight(Spotlight::Delimit, text, "x", &entropy).is_none(), "{text}");
+            let marked = spotlight_found(Spotlight::Encode, text, "x", &entropy).unwrap();
+            assert!(marked.lines().count() > 2 && marked.contains(text), "{marked}");
+        }
+        assert!(spotlight_found(Spotlight::Delimit, "{\"a\": 1}", "x", &entropy).is_none());
+        let prose = "The weather in Oslo is fine today, and tomorrow it will rain.";
+        assert!(!spotlight_found(Spotlight::Encode, prose, "x", &entropy).unwrap().contains("Oslo"));
     }
 
     #[test]

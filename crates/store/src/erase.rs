@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use bartizan_model::Timestamp;
 
-use crate::{Database, DatabaseError, columns::seconds, persons::TENANT, sessions};
+use crate::{
+    Database, DatabaseError,
+    grants::{self, Revocation, RevokedKind},
+    persons::TENANT,
+    sessions,
+};
 
 /// How much there was of a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +25,7 @@ pub struct Erased {
     pub links: u64,
     /// Browsers in which the person was signed in.
     pub browsers: u64,
-    /// What else there was: consents, withheld results, requests that waited, labels of what was read, sessions.
+    /// What else there was: consents, withheld results, requests that waited, labels of what was read, admin roles, sessions.
     pub other: u64,
 }
 
@@ -41,8 +46,9 @@ pub async fn keys_of(database: &Database, issuer: &str, subject: &str) -> Result
     Ok(ids.bind(TENANT).bind(issuer).bind(subject).fetch_all(database.pool()).await?)
 }
 
-/// Deletes every row of a person (a session's stays without them until its node has closed it), and revokes every token that speaks for them and was issued until `now`, for as long as
-/// `remembered`: gates that run know within seconds.
+/// Deletes every row of a person (a session's stays without them until its node has closed it), and revokes every token that speaks
+/// for them and was issued until `now`, for as long as `remembered`, or as long as it was revoked already: gates that run know within
+/// seconds.
 ///
 /// # Errors
 /// [`DatabaseError`]; nothing changed then.
@@ -54,26 +60,18 @@ pub async fn erase(
     remembered: Duration,
 ) -> Result<Erased, DatabaseError> {
     let mut transaction = database.write().await?;
-    let until = seconds(now.plus(remembered));
+    let until = now.plus(remembered);
     let grants: Vec<String> =
         sqlx::query_scalar("SELECT id FROM grants WHERE issuer = $1 AND subject = $2 AND ended_at IS NULL")
             .bind(issuer)
             .bind(subject)
             .fetch_all(&mut *transaction)
             .await?;
-    let person = ("subject", issuer, subject);
-    for (kind, issuer, name) in grants.iter().map(|id| ("grant", "", id.as_str())).chain([person]) {
-        sqlx::query(
-            "INSERT INTO revocations (kind, issuer, name, at, until) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (kind, issuer, name) DO UPDATE SET at = excluded.at, until = excluded.until",
-        )
-        .bind(kind)
-        .bind(issuer)
-        .bind(name)
-        .bind(seconds(now))
-        .bind(until)
-        .execute(&mut *transaction)
-        .await?;
+    let person = (RevokedKind::Subject, issuer, subject);
+    for (kind, issuer, name) in grants.iter().map(|id| (RevokedKind::Grant, "", id.as_str())).chain([person])
+    {
+        let (issuer, name) = (issuer.to_owned(), name.to_owned());
+        grants::revoke(&mut transaction, &Revocation { kind, issuer, name, at: now, until }).await?;
     }
     let mut erased = Erased::default();
     for (statement, count) in [
@@ -92,6 +90,8 @@ pub async fn erase(
         "DELETE FROM approvals WHERE issuer = $1 AND subject = $2",
         "DELETE FROM flows WHERE issuer = $1 AND subject = $2",
         "DELETE FROM flow_owners WHERE issuer = $1 AND subject = $2",
+        // Whoever comes by this name later is somebody else.
+        "DELETE FROM admin_roles WHERE issuer = $1 AND subject = $2",
     ] {
         let gone = sqlx::query(statement).bind(issuer).bind(subject).execute(&mut *transaction).await?;
         erased.other += gone.rows_affected();

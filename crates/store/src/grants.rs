@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bartizan_model::Timestamp;
 
 pub use stored::StoredGrants;
-pub(crate) use stored::{end, parts, with_mark, write};
+pub(crate) use stored::{end, parts, revoke, with_mark};
 
 use crate::{DatabaseError, Digest};
 

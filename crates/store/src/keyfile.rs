@@ -26,7 +26,8 @@ use crate::{
     seal::read_private,
 };
 
-/// How long a key of the gate's that was replaced still opens what went out into other hands: cursors, session ids.
+/// How long a key of the gate's that was replaced still opens what went out into other hands: cursors, session ids. Longer where the
+/// rotation that replaced it has not ended by then.
 pub const RETIRED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the keys cannot be used.
@@ -126,13 +127,17 @@ impl Contents {
         self.erased += 1;
     }
 
-    /// Whether a key of the gate's has been retired for long enough.
+    /// Whether a key of the gate's has been retired for long enough. While a rotation has not ended none has: rows may be under
+    /// it still, which only it opens, however long ago somebody stopped in the middle.
     pub fn has_expired(&self, now: Timestamp) -> bool {
-        self.gate.iter().any(|key| key.retired_at.is_some_and(|at| now.since(at) >= RETIRED))
+        let is_over = |key: &GateKey| key.retired_at.is_some_and(|at| now.since(at) >= RETIRED);
+        self.rotating.is_none() && self.gate.iter().any(is_over)
     }
 
     fn drop_expired(&mut self, now: Timestamp) {
-        self.gate.retain(|key| key.retired_at.is_none_or(|at| now.since(at) < RETIRED));
+        if self.rotating.is_none() {
+            self.gate.retain(|key| key.retired_at.is_none_or(|at| now.since(at) < RETIRED));
+        }
     }
 
     /// Puts new keys behind those that seal: everybody learns to open what they will seal before anybody seals by them.

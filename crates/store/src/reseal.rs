@@ -178,35 +178,56 @@ impl Rotation<'_> {
 
     async fn reseal(&self, say: &mut dyn FnMut(Progress)) -> Result<(), RotationError> {
         for table in TABLES {
-            let (mut done, mut lost) = (0, 0);
+            let mut pass = Pass::default();
             loop {
-                let rows = self.stale(table, lost).await?;
-                if rows.is_empty() {
+                self.pass(table, &mut pass, say).await?;
+                if pass.missed == 0 {
                     break;
                 }
-                for row in &rows {
-                    match self.again(table, row).await {
-                        Ok(Some(count)) => done += count,
-                        Ok(None) => lost += 1,
-                        // One row that somebody spoilt must not keep the others under a key that got out.
-                        Err(error) if self.is_of_row(&error) => {
-                            lost += 1;
-                            say(Progress::Malformed { what: table.what, row: table.name_of(row) });
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                if i64::try_from(rows.len()).is_ok_and(|read| read == PAGE) {
-                    say(Progress::Resealed { what: table.what, done, lost });
-                }
+                pass = Pass { done: pass.done, is_told: true, ..Pass::default() };
             }
-            say(Progress::Resealed { what: table.what, done, lost });
+            say(pass.progress(table));
         }
         for outside in self.outside {
             let (done, lost) = outside.reseal().await?;
             say(Progress::Resealed { what: outside.what(), done, lost });
         }
         Ok(())
+    }
+
+    /// Goes through a table once, by the keys of its rows: rows that come and go meanwhile hide no other.
+    async fn pass(
+        &self,
+        table: &Table,
+        pass: &mut Pass,
+        say: &mut dyn FnMut(Progress),
+    ) -> Result<(), DatabaseError> {
+        let mut after: Option<Vec<String>> = None;
+        loop {
+            let rows = self.stale(table, after.as_deref()).await?;
+            for row in &rows {
+                match self.again(table, row).await {
+                    Ok(Some(0)) => pass.missed += 1,
+                    Ok(Some(count)) => pass.done += count,
+                    Ok(None) => pass.lost += 1,
+                    // One row that somebody spoilt must not keep the others under a key that got out.
+                    Err(error) if self.is_of_row(&error) => {
+                        pass.lost += 1;
+                        if !pass.is_told {
+                            say(Progress::Malformed { what: table.what, row: table.name_of(row) });
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if i64::try_from(rows.len()).is_ok_and(|read| read < PAGE) {
+                return Ok(());
+            }
+            say(pass.progress(table));
+            // A page of rows that nothing names cannot be gone on from, and what follows it must not be lost.
+            let last = rows.iter().rev().find_map(|row| table.key_of(row));
+            after = Some(last.ok_or(DatabaseError::Value(table.name))?);
+        }
     }
 
     /// Seals a row again; how many were changed, `None` if it does not open.
@@ -228,8 +249,8 @@ impl Rotation<'_> {
         }
     }
 
-    /// Rows that older keys sealed; the first `skip` of them do not open.
-    async fn stale(&self, table: &Table, skip: u64) -> Result<Vec<AnyRow>, DatabaseError> {
+    /// The next rows that older keys sealed, in the order of what names them, behind the row that `after` names.
+    async fn stale(&self, table: &Table, after: Option<&[String]>) -> Result<Vec<AnyRow>, DatabaseError> {
         let Table { name, column, keys, .. } = table;
         let (condition, id) = if table.is_personal() {
             let root = self.sealer.persons_id().ok_or(DatabaseError::Locked)?;
@@ -243,16 +264,16 @@ impl Rotation<'_> {
             (format!("t.{column} NOT LIKE $1"), format!("_.{id}.%"))
         };
         let order = keys.join(", ");
+        let numbers: Vec<_> = (3..).take(keys.len()).map(|n| format!("${n}")).collect();
+        let behind = after.map(|_| format!("AND ({order}) > ({})", numbers.join(", "))).unwrap_or_default();
         let statement = format!(
-            "SELECT * FROM {name} t WHERE t.{column} IS NOT NULL AND {condition} ORDER BY {order} LIMIT $2 OFFSET $3"
+            "SELECT * FROM {name} t WHERE t.{column} IS NOT NULL AND {condition} {behind} ORDER BY {order} LIMIT $2"
         );
-        let rows = sqlx::query(AssertSqlSafe(statement))
-            .bind(id)
-            .bind(PAGE)
-            .bind(i64::try_from(skip).unwrap_or(i64::MAX))
-            .fetch_all(self.database.pool())
-            .await?;
-        Ok(rows)
+        let mut query = sqlx::query(AssertSqlSafe(statement)).bind(id).bind(PAGE);
+        for key in after.unwrap_or_default() {
+            query = query.bind(key.clone());
+        }
+        Ok(query.fetch_all(self.database.pool()).await?)
     }
 
     /// Puts `text` in the place of what was read; nothing if somebody else did meanwhile.
@@ -398,6 +419,25 @@ impl Rotation<'_> {
     }
 }
 
+/// What came of going through a table.
+#[derive(Default)]
+struct Pass {
+    /// How many rows were sealed again, by this pass and those before it.
+    done: u64,
+    /// How many do not open.
+    lost: u64,
+    /// How many somebody else changed meanwhile: they may be under an older key still, and are looked at once more.
+    missed: u64,
+    /// Whether those that cannot be read were named by a pass before.
+    is_told: bool,
+}
+
+impl Pass {
+    fn progress(&self, table: &Table) -> Progress {
+        Progress::Resealed { what: table.what, done: self.done, lost: self.lost }
+    }
+}
+
 /// One column.
 struct Table {
     what: &'static str,
@@ -436,6 +476,11 @@ impl Table {
         let value = |key: &&str| row.try_get::<String, _>(*key).unwrap_or_else(|_| "?".to_owned());
         let named = self.keys.iter().map(|key| format!("{key} {:?}", value(key)));
         named.collect::<Vec<_>>().join(", ")
+    }
+
+    /// What names a row, to go on behind it.
+    fn key_of(&self, row: &AnyRow) -> Option<Vec<String>> {
+        self.keys.iter().map(|key| row.try_get::<String, _>(*key).ok()).collect()
     }
 
     fn is_personal(&self) -> bool {

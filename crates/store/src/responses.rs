@@ -195,7 +195,7 @@ async fn take_back(database: &mut AnyConnection, response: &Response) -> Result<
     };
     let (at, until) = (response.at, response.at.plus(LONGEST_TOKEN));
     let revocation = Revocation { kind, issuer: issuer.clone(), name: name.clone(), at, until };
-    grants::write(database, &revocation).await?;
+    grants::revoke(database, &revocation).await?;
     if kind == RevokedKind::Client {
         // Clients that have grants and registrations here are ours, whoever else knows one of that id.
         grants::end(database, &Which::Client(name), until, at).await?;

@@ -126,9 +126,14 @@ impl FileRoot {
 
     /// The keys that are there. One that is lost is not made anew: it would only be in the way of the right one.
     fn read(&self) -> Result<Vec<KeyBytes>, KeyError> {
-        let bytes = read_private(&self.path)?;
+        let mut bytes = read_private(&self.path)?;
+        if is_wiped(&bytes) {
+            // Opened just before it was replaced, and read after it was overwritten: by now another is in its place.
+            bytes = read_private(&self.path)?;
+        }
         let (keys, rest) = bytes.as_chunks::<KEY>();
-        if keys.is_empty() || !rest.is_empty() {
+        // Zeros are no key: whatever was wrapped by them would be open to everybody, and to us no more.
+        if keys.is_empty() || !rest.is_empty() || is_wiped(&bytes) {
             return Err(KeyError::Length(self.path.clone()));
         }
         Ok(keys.iter().map(|key| Zeroizing::new(*key)).collect())
@@ -166,6 +171,11 @@ impl RootKey for FileRoot {
         let keys = self.keys()?;
         Ok(self.write(keys.get(..1).unwrap_or_default())?)
     }
+}
+
+/// Whether any key in these bytes was overwritten with zeros, as [`replace`] does.
+fn is_wiped(bytes: &[u8]) -> bool {
+    bytes.as_chunks::<KEY>().0.contains(&[0; KEY])
 }
 
 /// Wraps `key` under `root`, for providers that give us the root key itself.
@@ -306,6 +316,26 @@ mod file_tests {
             assert_eq!(said(body), None, "{body}");
         }
         assert_eq!(said(&format!(r#"{{"errors":["{}"]}}"#, "a b ".repeat(60))), None);
+    }
+
+    /// Another process replaces the file between our opening and our reading it, and overwrites what was there.
+    #[tokio::test]
+    async fn nothing_is_wrapped_by_a_key_that_was_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seal.key");
+        let root = FileRoot::new(&path, Arc::new(SeededEntropy::new(1)));
+        let key = [9; KEY];
+        let wrapped = root.wrap(&key).await.unwrap();
+        let good = fs::read(&path).unwrap();
+        for wiped in [vec![0; KEY], vec![0; 2 * KEY], [good.as_slice(), &[0; KEY]].concat()] {
+            fs::write(&path, &wiped).unwrap();
+            assert!(matches!(root.wrap(&key).await, Err(RootError::File(_))), "{} bytes", wiped.len());
+            assert!(matches!(root.unwrap(&wrapped).await, Err(RootError::File(_))));
+            assert!(root.renew().await.is_err() && root.forget_older().await.is_err());
+            assert_eq!(fs::read(&path).unwrap(), wiped, "it is left for whoever looks");
+        }
+        fs::write(&path, good).unwrap();
+        assert_eq!(*root.unwrap(&wrapped).await.unwrap(), key);
     }
 
     #[tokio::test]

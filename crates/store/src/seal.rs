@@ -59,8 +59,10 @@ pub enum KeyError {
     /// Others can read the file.
     #[error("the key file {0} must belong to you and be readable by you alone; run `chmod 600` on it")]
     Permissions(PathBuf),
-    /// The file does not hold 32 bytes.
-    #[error("the key file {0} does not hold a key of 32 bytes; remove it to have a new one made")]
+    /// The file does not hold 32 bytes, or nothing but zeros.
+    #[error(
+        "the key file {0} does not hold a key of 32 bytes; put a copy of it back: another key opens nothing of what this one sealed"
+    )]
     Length(PathBuf),
     /// The operating system gave no randomness, or the cipher refused.
     #[error("the cryptographic library refused the key")]
@@ -170,6 +172,11 @@ impl Sealer {
             Some(_) => false,
             None => ring.gate.iter().any(|key| key.is_marked(&framed, mark)),
         }
+    }
+
+    /// Whether the key that made `mark` is at hand. Without it nobody can tell whether the mark is over these parts or others.
+    pub fn knows(&self, mark: &str) -> bool {
+        Stored::parse(mark).is_some_and(|stored| self.ring.load().gate(stored.key).is_some())
     }
 
     /// What `sealed` holds, if it was sealed under a key of the gate and `context`.
@@ -340,7 +347,9 @@ mod tests {
         assert!(!sealer.is_marked(&[b"pinr", b"ead"], &mark));
         assert!(!sealer.is_marked(&[b"pin", b"read", b""], &mark));
         assert!(!sealer.is_marked(&[b"pin", b"read"], ""));
-        assert!(!Sealer::new(&[8; KEY]).unwrap().is_marked(&[b"pin", b"read"], &mark));
+        let other = Sealer::new(&[8; KEY]).unwrap();
+        assert!(!other.is_marked(&[b"pin", b"read"], &mark));
+        assert!(sealer.knows(&mark) && !other.knows(&mark) && !sealer.knows(""));
     }
 
     #[test]

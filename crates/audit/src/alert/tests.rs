@@ -55,6 +55,14 @@ fn a_threshold_counts_each_person_apart_and_forgets_what_is_old() {
 }
 
 #[test]
+fn a_rule_is_not_silenced_by_a_clock_that_is_set_back() {
+    let mut watch = watch(When::Threshold { count: 1, within: Duration::from_secs(1) }, &[Field::Person]);
+    assert_eq!(counts(&mut watch, 1, &[86_400, 86_401]), [Some(1), None]);
+    let told = counts(&mut watch, 1, &[10, 11]);
+    assert!(told[0].is_some() && told[1].is_none(), "{told:?}");
+}
+
+#[test]
 fn the_first_of_its_kind_is_told_once_and_not_while_the_rule_learns() {
     let when = When::FirstSeen { learn: Duration::from_secs(50) };
     let mut first = watch(when.clone(), &[Field::Person, Field::Tool]);

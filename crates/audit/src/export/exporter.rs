@@ -130,7 +130,7 @@ pub enum Step {
 }
 
 /// How far a receiver has taken the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Cursor {
     /// The next entry.
     next: u64,
@@ -180,8 +180,9 @@ impl Exporter {
         }
         let path = folder.join(format!("export-{name}.cursor"));
         let cursor = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Cursor { next: 0 }),
+            // What a crash left empty or torn is no cursor: rather everything once more than nothing ever again.
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Cursor::default()),
             Err(error) => Err(error),
         };
         let cursor = cursor.map_err(|source| ExportError::Io { name: name.to_owned(), source })?;
@@ -403,9 +404,10 @@ impl Exporter {
         }
         while self.cursor.next + (records.len() as u64) < durable && records.len() < self.width {
             let wanted = self.cursor.next + records.len() as u64;
-            let Some(at) = self.locate(&all, wanted) else { break };
             let before = records.len();
-            self.read_segment(log, at, wanted..durable, &mut records)?;
+            if let Some(at) = self.locate(&all, wanted) {
+                self.read_segment(log, at, wanted..durable, &mut records)?;
+            }
             if records.len() == before {
                 return Err(self.io(io::Error::other(format!("entry {wanted} is not where it should be"))));
             }
@@ -516,7 +518,8 @@ impl Exporter {
 
 impl People {
     fn find(&mut self, persons: &Persons, pseudonym: Pseudonym, now: Timestamp) -> Option<Arc<Person>> {
-        let stale = self.read.is_none_or(|read| now.since(read) >= MEMORY);
+        // Nor is what was read at a time that is still to come, after the clock was set back.
+        let stale = self.read.is_none_or(|read| now.since(read) >= MEMORY || read > now);
         if stale || (!self.known.contains_key(&pseudonym) && self.read != Some(now)) {
             // Who cannot be looked up goes by his pseudonym.
             self.known = persons.everybody().unwrap_or_default();

@@ -133,7 +133,8 @@ fn read_older(
     for (&first, &next) in segments.iter().zip(next) {
         Checker::new(key, Some(origin.clone()))
             .start(first, Lines::new(storage.read(first)?).next()?.as_ref())?;
-        let at = began(storage, next)?.unwrap_or(Timestamp::from_unix(0));
+        // Of an age that nobody can tell: no retention may take what somebody damaged.
+        let at = began(storage, next)?.unwrap_or(Timestamp::from_unix(u64::MAX));
         older.push(Closed { first, bytes: storage.length(first)?, at });
     }
     Ok(older)

@@ -1,6 +1,6 @@
 //! Evidence before the act; no evidence, no act.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, fs, time::Duration};
 
 use bartizan_audit::{
     Details, Disk, DiskError, Event, Kind, Lost, Text,
@@ -35,7 +35,7 @@ fn a_call_is_a_pair_of_entries_that_say_who_called_what_and_verify() {
     assert_eq!(closed.id, receipt.id());
     assert_eq!((closed.person, &closed.client), (opened.person, &opened.client));
     assert_eq!(closed.details.tool, Some(Text::new("read_file")));
-    let on_disk = std::fs::read_to_string(&crate::scene::files(&scene.log_folder())[0]).unwrap();
+    let on_disk = fs::read_to_string(&crate::scene::files(&scene.log_folder())[0]).unwrap();
     assert!(!on_disk.contains("alice"), "the log holds a pseudonym, never the subject");
     let expected = crate::scene::key().open(&checkpoint).unwrap();
     let report = scene.verify_against(&[expected]);
@@ -58,7 +58,7 @@ fn nothing_an_outsider_says_makes_a_second_line() {
     let caller = bartizan_model::Caller::new(attack, attack, attack);
     let _ = block_on(log.note(Event::new(Kind::ServerStderr).by(&caller).with(details))).unwrap();
     drop(log);
-    let raw = std::fs::read_to_string(&crate::scene::files(&scene.log_folder())[0]).unwrap();
+    let raw = fs::read_to_string(&crate::scene::files(&scene.log_folder())[0]).unwrap();
     assert_eq!(raw.lines().count(), 1 + 3 + 3, "a start, three entries, three checkpoints");
     assert!(!raw.contains(['\r', '\u{1b}', '\u{2028}']) && !raw.contains("${"));
     assert_eq!(scene.verify().problem, None);
@@ -170,10 +170,10 @@ fn a_person_who_cannot_be_recorded_stops_the_call() {
     let scene = Scene::new();
     let log = scene.start();
     let _ = block_on(call(&log, "before")).unwrap();
-    for entry in std::fs::read_dir(scene.folder.path().join("people")).unwrap() {
+    for entry in fs::read_dir(scene.folder.path().join("people")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "person") {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         }
     }
     assert!(matches!(block_on(log.open(event("during"))), Err(Lost::Person(_))));
@@ -192,9 +192,9 @@ fn a_call_nobody_closes_is_recorded_as_abandoned_or_interrupted() {
     // As a crash would: neither closed nor dropped, and the log with it.
     let copy = scene.folder.path().join("copy");
     let _ = block_on(log.note(Event::new(Kind::ConfigChanged))).unwrap();
-    std::fs::create_dir(&copy).unwrap();
+    fs::create_dir(&copy).unwrap();
     for file in crate::scene::files(&scene.log_folder()) {
-        std::fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+        fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
     }
     let restarted = scene.start_on(Disk::take(&copy).unwrap()).unwrap();
     drop(restarted);
@@ -220,9 +220,9 @@ fn calls_that_stay_open_over_a_rotation_are_still_closed_after_a_crash() {
     });
     assert!(crate::scene::files(&scene.log_folder()).len() > 3);
     let copy = scene.folder.path().join("copy");
-    std::fs::create_dir(&copy).unwrap();
+    fs::create_dir(&copy).unwrap();
     for file in crate::scene::files(&scene.log_folder()) {
-        std::fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+        fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
     }
     drop(scene.start_on(Disk::take(&copy).unwrap()).unwrap());
     let interrupted: Vec<_> =
@@ -307,6 +307,43 @@ fn what_an_exporter_has_not_delivered_is_kept_unless_the_disk_would_overflow() {
     assert_eq!(scene.verify().problem, None);
 }
 
+/// Opening a log writes to it, and so may already close a segment and take what is too old.
+#[test]
+fn what_an_exporter_needs_is_kept_from_the_moment_the_log_is_opened() {
+    let mut scene = Scene::with_small_segments();
+    scene.record(60);
+    scene.clock.advance(Duration::from_secs(1000));
+    scene.options.keep_for = Some(Duration::from_secs(60));
+    scene.options.needed_by = vec!["siem".to_owned()];
+    scene.record(20);
+    assert_eq!(scene.verify().first, 0);
+
+    let log = scene.start();
+    log.hold("siem", u64::MAX);
+    block_on(async {
+        for _ in 0..20 {
+            let _ = call(&log, "t").await.unwrap();
+        }
+    });
+    drop(log);
+    assert!(scene.verify().first > 0);
+}
+
+/// Whatever damaged it wants it gone.
+#[test]
+fn no_retention_takes_a_segment_whose_age_somebody_made_unreadable() {
+    let mut scene = Scene::with_small_segments();
+    scene.record(60);
+    let damaged = crate::scene::files(&scene.log_folder()).remove(1);
+    let text = fs::read_to_string(&damaged).unwrap();
+    fs::write(&damaged, text.replacen("\n{\"seq\"", "\n[\"seq\"", 1)).unwrap();
+    scene.options.keep_for = Some(Duration::from_secs(3600));
+    scene.record(60);
+    assert!(damaged.exists());
+    let first = crate::scene::files(&scene.log_folder()).remove(0);
+    assert!(first.ends_with(format!("{:020}.jsonl", 0)), "{}", first.display());
+}
+
 #[test]
 fn a_caller_who_gives_up_while_his_call_is_opened_leaves_no_open_call() {
     let scene = Scene::new();
@@ -386,5 +423,42 @@ fn erasing_a_person_is_recorded_and_leaves_only_a_pseudonym() {
     let called = entries.iter().find(|entry| entry.kind == Kind::CallOpened).unwrap().person.unwrap();
     assert_eq!(erased[0].details.change.as_ref().unwrap().name.as_str(), called.to_string());
     assert_ne!(erased[0].person, Some(called));
+    assert_eq!(scene.verify().problem, None);
+}
+
+/// Stopped after the file was overwritten and before it was removed, as by a crash; or made readable by others, whom it would tell who
+/// is in the log.
+#[test]
+fn an_erasure_that_was_cut_short_is_finished_by_asking_again() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+    let scene = Scene::new();
+    let log = scene.start();
+    let admin = bartizan_model::Caller::new("local", "owner", "");
+    block_on(async {
+        for is_torn in [true, false] {
+            let _ = call(&log, "t").await.unwrap();
+            let before = log.persons().of(&alice()).unwrap().pseudonym();
+            let people = fs::read_dir(scene.folder.path().join("people")).unwrap();
+            let holds_alice = |path: &std::path::PathBuf| {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                path.extension().is_some_and(|e| e == "person") && text.contains("alice")
+            };
+            let file = people.map(|entry| entry.unwrap().path()).find(holds_alice).unwrap();
+            if is_torn {
+                fs::write(&file, vec![0; fs::read(&file).unwrap().len()]).unwrap();
+            } else {
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+            }
+            let refused = log.open(event("t")).await;
+            assert!(matches!(refused, Err(Lost::Person(_))), "rather not recorded than as nobody's");
+            assert!(log.erase(&alice(), &admin).await.unwrap());
+            assert!(!file.exists() && !log.erase(&alice(), &admin).await.unwrap());
+            let _ = call(&log, "t").await.unwrap();
+            assert_ne!(log.persons().of(&alice()).unwrap().pseudonym(), before, "a stranger again");
+        }
+    });
+    drop(log);
+    let entries = entries(&scene.log_folder());
+    assert_eq!(entries.iter().filter(|entry| entry.kind == Kind::PersonErased).count(), 2);
     assert_eq!(scene.verify().problem, None);
 }

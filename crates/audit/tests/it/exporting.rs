@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use bartizan_audit::{
     Details, Event, Kind, Log,
     export::{Answer, Exporter, Shipment, Source, Step, Transport, Unreachable, splunk::Splunk},
 };
-use bartizan_model::Secret;
+use bartizan_model::{Clock, Secret, Timestamp};
 use serde_json::Value;
 
 use crate::scene::{Scene, alice, block_on, call, entries};
@@ -97,6 +100,72 @@ fn everything_arrives_once_in_order_over_segments_and_restarts() {
     });
     assert_eq!(sequence(&receiver), (0..log.durable()).collect::<Vec<_>>());
     assert_eq!(receiver.taken.lock().unwrap()[1]["event"]["identity"]["subject"], "alice");
+}
+
+/// The cursor is not worth a sync for each shipment, so a crash may leave any beginning of it.
+#[test]
+fn a_cursor_that_a_crash_tore_stops_no_delivery() {
+    let scene = Scene::new();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        let _ = call(&log, "t").await.unwrap();
+        for torn in ["", "{\"ne", "\0\0\0\0", "{}"] {
+            deliver(&mut exporter(&scene, &receiver), &log).await;
+            std::fs::write(scene.log_folder().join("export-siem.cursor"), torn).unwrap();
+            receiver.taken.lock().unwrap().clear();
+            deliver(&mut exporter(&scene, &receiver), &log).await;
+            assert_eq!(sequence(&receiver), [0, 1, 2], "{torn:?}");
+        }
+    });
+}
+
+/// Whoever moves the files away while the gate runs gets an error, not a processor that turns for ever.
+#[test]
+fn a_log_whose_files_are_gone_is_an_error() {
+    let scene = Scene::new();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    block_on(async {
+        let _ = call(&log, "t").await.unwrap();
+        for file in crate::scene::files(&scene.log_folder()) {
+            std::fs::remove_file(file).unwrap();
+        }
+        assert!(exporter(&scene, &receiver).step(&log).await.is_err());
+    });
+}
+
+/// A clock that can be set back.
+struct Settable(AtomicU64);
+
+impl Clock for Settable {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Whoever was erased is not named until a clock that was set back has caught up.
+#[test]
+fn what_is_known_of_people_is_not_believed_for_longer_after_the_clock_was_set_back() {
+    let scene = Scene::new();
+    let receiver = Arc::new(Receiver::default());
+    let log = scene.start();
+    let clock = Arc::new(Settable(2_000_000_000.into()));
+    let transport = Arc::clone(&receiver) as Arc<dyn Transport>;
+    let mut exporter =
+        Exporter::new("siem", &scene.log_folder(), format(), transport, clock.clone()).unwrap();
+    block_on(async {
+        let _ = call(&log, "t").await.unwrap();
+        deliver(&mut exporter, &log).await;
+        assert_eq!(receiver.taken.lock().unwrap()[1]["event"]["identity"]["subject"], "alice");
+        receiver.taken.lock().unwrap().clear();
+        assert!(log.erase(&alice(), &alice()).await.unwrap());
+        clock.0.store(1_900_000_000, Ordering::SeqCst);
+        deliver(&mut exporter, &log).await;
+    });
+    let taken = receiver.taken.lock().unwrap();
+    assert!(!taken.is_empty());
+    assert!(taken.iter().all(|event| event["event"].get("identity").is_none()), "{taken:?}");
 }
 
 #[test]

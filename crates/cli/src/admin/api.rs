@@ -136,7 +136,11 @@ impl Api {
     }
 
     /// Answers a request for the API.
-    pub async fn answer(&self, request: Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
+    pub async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        admin: &Arc<Admin>,
+    ) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         let mut admitted = match self.admit(&path, &request, admin).await {
             Ok(admitted) => admitted,
@@ -154,9 +158,14 @@ impl Api {
             Ok(roles) => roles,
             Err(refused) => return self.refuse(admin, Some(&admitted.caller), act.name(), refused),
         };
-        match self.carry_out(&act, &admitted, admin).await {
+        let (name, caller) = (act.name(), admitted.caller.clone());
+        let (me, on) = (Arc::clone(self), Arc::clone(admin));
+        // To its end, whether anybody waits for the answer or not: what is on record is done.
+        let acting = tokio::spawn(async move { me.carry_out(&act, &admitted, &on).await });
+        let broken = |_| Err(Refused::new(500, "admin.broken", "it was not done, or not all of it"));
+        match acting.await.unwrap_or_else(broken) {
             Ok(done) => json_answer(200, &done),
-            Err(refused) => self.refuse(admin, Some(&admitted.caller), act.name(), refused),
+            Err(refused) => self.refuse(admin, Some(&caller), name, refused),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `[audit]`
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use bartizan_audit::Kind;
 use bartizan_model::ServerName;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{Given, UpstreamTls, content::ContentConfig};
+use crate::witness::HOLD;
 
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -17,6 +18,14 @@ pub struct AuditConfig {
     /// What this machine is called in what is exported; its own name by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Drop what is older than this many days from the gate's log, in whole segments of 64 MiB: whenever one is full, once every
+    /// exporter has delivered what is dropped. Without, it is kept for ever. A change needs a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_days: Option<NonZeroU32>,
+    /// Drop the oldest segments while the gate's log is longer than this many MiB, delivered or not, whenever one is full. A change
+    /// needs a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_mib: Option<NonZeroU32>,
     /// Who remembers how far the log was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witness: Option<super::witness::WitnessConfig>,
@@ -448,7 +457,27 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// How long a day is.
+const DAY: Duration = Duration::from_secs(86_400);
+
 impl AuditConfig {
+    /// How long what is recorded is kept; `None` for ever.
+    pub fn keeps(&self) -> Option<Duration> {
+        self.keep_days.map(|days| DAY.saturating_mul(days.get()))
+    }
+
+    /// How the gate keeps its log.
+    pub fn options(&self) -> bartizan_audit::Options {
+        let exporters = self.export.iter().map(|export| export.name().to_owned());
+        bartizan_audit::Options {
+            keep_for: self.keeps(),
+            keep_bytes: self.keep_mib.map(|mib| u64::from(mib.get()) << 20),
+            needed_by: exporters.chain(self.witness.iter().map(|_| HOLD.to_owned())).collect(),
+            dangerous_best_effort: self.dangerous_audit_best_effort,
+            ..bartizan_audit::Options::default()
+        }
+    }
+
     /// What works and is still not as it should be, before these servers.
     pub fn warnings(&self, servers: &[super::Upstream]) -> Vec<String> {
         let mut found = Vec::new();

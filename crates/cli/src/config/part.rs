@@ -4,7 +4,7 @@ use std::path::Path;
 
 use url::Url;
 
-use super::{Config, Problems, alerts};
+use super::{Config, Problems, alerts, misread};
 
 /// Reads and checks what of a configuration is about the audit log, for `bartizan wrap`, which has its server from elsewhere.
 ///
@@ -30,8 +30,7 @@ fn load_part(path: &Path, problems: impl Fn(&Config) -> Vec<String>) -> Result<C
     let shown = path.display().to_string();
     let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
     let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
-    let config: Config =
-        toml::from_str(&text).map_err(|error| one(error.to_string().trim_end().replace('\n', "\n    ")))?;
+    let config: Config = toml::from_str(&text).map_err(|error| one(misread(error, &text)))?;
     let found = problems(&config);
     if found.is_empty() { Ok(config) } else { Err(Problems { shown, found }) }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use bartizan_egress::{Egress, Peer, TlsOptions};
+use bartizan_egress::{Egress, Error, Peer, TlsOptions};
 use bartizan_oauth::IssuerConfig;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -78,7 +78,7 @@ async fn issuer_answers(egress: &Egress, issuer: &IssuerConfig, base: &Path) -> 
     Check::fail(id, last, "until it answers, nobody whose keys are not known yet comes in")
 }
 
-async fn get(egress: &Egress, url: &Url, tls: &TlsOptions) -> Result<(u16, Vec<u8>), bartizan_egress::Error> {
+async fn get(egress: &Egress, url: &Url, tls: &TlsOptions) -> Result<(u16, Vec<u8>), Error> {
     let peer = Peer { url: url.clone(), tls: tls.clone(), dangerous_plaintext: false };
     let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
     let response = egress.endpoint(&peer)?.send(Method::GET, headers, Bytes::new(), WITHIN).await?;
@@ -102,7 +102,7 @@ async fn guarded(egress: &Egress, server: &Upstream, url: &Url, base: &Path) -> 
         endpoint.send(Method::POST, headers, Bytes::from_static(body), WITHIN).await
     };
     match asked.await {
-        Err(error) => Check::pass(id, format!("a stranger gets nowhere: {error}")),
+        Err(error) => not_answered(id, &error),
         Ok(response) if matches!(response.status().as_u16(), 401 | 403) => {
             Check::pass(id, format!("a stranger is turned away ({})", response.status().as_u16()))
         }
@@ -119,11 +119,67 @@ async fn guarded(egress: &Egress, server: &Upstream, url: &Url, base: &Path) -> 
     }
 }
 
+/// What no answer says: that a stranger was turned away, or nothing. A server that is down, or that we cannot find, guards nothing.
+fn not_answered(id: String, error: &Error) -> Check {
+    let is_turned_away = match error {
+        // It wants a certificate: it says so in the handshake, or by ending it (RFC 8446 §4.4.2.4).
+        Error::Tls(words) => words.contains("received fatal alert"),
+        Error::Broken(_) | Error::Redirected | Error::Redirects => true,
+        Error::Url(_)
+        | Error::Plaintext
+        | Error::Resolve(_)
+        | Error::ForbiddenAddress
+        | Error::Connect(_)
+        | Error::ConnectTimeout
+        | Error::Proxy(_)
+        | Error::Timeout
+        | Error::TooLong => false,
+    };
+    if is_turned_away {
+        Check::pass(id, format!("a stranger gets nowhere: {error}"))
+    } else {
+        Check::unknown(
+            id,
+            format!("nobody knows what a stranger would get: {error}"),
+            "ask again from this machine while the server runs, and where the gate reaches it",
+        )
+    }
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn a_server_that_is_down_is_not_said_to_be_guarded() {
+        let verdict = |error| not_answered("server a".to_owned(), &error).verdict;
+        for error in [
+            Error::Connect(ErrorKind::ConnectionRefused),
+            Error::Resolve(ErrorKind::NotFound),
+            Error::ConnectTimeout,
+            Error::Timeout,
+            Error::ForbiddenAddress,
+            Error::Tls("invalid peer certificate: UnknownIssuer".to_owned()),
+        ] {
+            assert_eq!(verdict(error), Verdict::Unknown);
+        }
+        for error in [
+            Error::Tls("received fatal alert: HandshakeFailure".to_owned()),
+            Error::Broken("received fatal alert: CertificateRequired".to_owned()),
+        ] {
+            assert_eq!(verdict(error), Verdict::Pass);
+        }
     }
 }

@@ -89,12 +89,23 @@ fn shown(upstream: &Upstream) -> Vec<(String, Option<SecretRef>, String)> {
 
 /// A keyed digest of the value as it is now; empty if it cannot be read from here.
 fn fingerprint(scene: &Scene, sealer: &Sealer, held: &Held) -> String {
-    let value = held.from.as_ref().and_then(|from| secrets::read(from, &scene.base).ok());
-    value.map_or_else(String::new, |value| digest(sealer, &held.place, &value))
+    value(scene, held).map_or_else(String::new, |value| sealer.mark(&parts(&held.place, &value)))
 }
 
-fn digest(sealer: &Sealer, place: &str, value: &Secret) -> String {
-    sealer.mark(&[b"rotated secret", place.as_bytes(), value.reveal().as_bytes()])
+/// Whether the value is known to be another than the one `fingerprint` was made of. Where keys changed since, and the one that made it is
+/// gone, nothing is known: the same value has another fingerprint then.
+fn is_another(scene: &Scene, sealer: &Sealer, held: &Held, fingerprint: &str) -> bool {
+    value(scene, held).is_some_and(|value| {
+        sealer.knows(fingerprint) && !sealer.is_marked(&parts(&held.place, &value), fingerprint)
+    })
+}
+
+fn value(scene: &Scene, held: &Held) -> Option<Secret> {
+    held.from.as_ref().and_then(|from| secrets::read(from, &scene.base).ok())
+}
+
+fn parts<'a>(place: &'a str, value: &'a Secret) -> [&'a [u8]; 3] {
+    [b"rotated secret", place.as_bytes(), value.reveal().as_bytes()]
 }
 
 /// Marks every secret, and has rotated what can be.
@@ -191,14 +202,25 @@ async fn rotate(
         return Ok((Standing::ByHand, words));
     }
     let marks = run.plans().marks(&scene.server).await?;
-    let old = marks.iter().find(|mark| mark.place == held.place).map(|mark| mark.fingerprint.as_str());
-    let now = fingerprint(scene, sealer, held);
-    if now.is_empty() || old == Some(&now) {
-        return Ok((Standing::Failed, "[respond] rotate succeeded, and the value is what it was".to_owned()));
+    let mark = marks.iter().find(|mark| mark.place == held.place);
+    let fingerprint = mark.map_or("", |mark| mark.fingerprint.as_str());
+    // One that could not be read when it was marked is another once it can be.
+    let is_new = fingerprint.is_empty() && value(scene, held).is_some();
+    if !is_new && !is_another(scene, sealer, held, fingerprint) {
+        let words = match fingerprint.is_empty() || sealer.knows(fingerprint) {
+            true => "[respond] rotate succeeded, and the value is what it was".to_owned(),
+            false => format!("[respond] rotate succeeded; {}", incomparable(&held.place)),
+        };
+        return Ok((Standing::Failed, words));
     }
     run.plans().rotated(&scene.server, &held.place, SystemClock.now()).await?;
     run.record(Kind::SecretChanged, "secret", &held.place, "rotated").await?;
     Ok((Standing::Done, "rotated".to_owned()))
+}
+
+/// What to do about a secret whose value then and now cannot be compared.
+pub fn incomparable(place: &str) -> String {
+    format!("its value cannot be compared with what it was: say that it is another by --rotated {place}")
 }
 
 fn by_hand(place: &str) -> String {
@@ -214,13 +236,8 @@ pub async fn look_again(scene: &Scene, plans: &StoredPlans) -> anyhow::Result<()
     let sealer = scene.state.sealer().await?;
     for mark in plans.marks(&scene.server).await?.into_iter().filter(|m| m.rotated_at.is_none()) {
         let Some(held) = held.iter().find(|held| held.place == mark.place) else { continue };
-        let now = fingerprint(scene, &sealer, held);
         // An environment variable is this shell's, which need not be the gate's.
-        if mark.place.starts_with("file:")
-            && !now.is_empty()
-            && !mark.fingerprint.is_empty()
-            && now != mark.fingerprint
-        {
+        if mark.place.starts_with("file:") && is_another(scene, &sealer, held, &mark.fingerprint) {
             plans.rotated(&scene.server, &mark.place, SystemClock.now()).await?;
         }
     }

@@ -14,7 +14,7 @@ use bartizan_store::{
 };
 use serde_json::{Value, json};
 
-use super::{compromise::Scene, exposure::Seen};
+use super::{compromise::Scene, exposure::Seen, held};
 use crate::print;
 
 /// Whom the pseudonyms stand for, as far as they are not erased.
@@ -94,10 +94,16 @@ pub async fn status(
         let indent = if item.name.is_empty() { "  " } else { "    " };
         print(&format!("{indent}{:<8} {}\n", item.standing, line(item, &people)))?;
     }
+    let sealer = scene.state.sealer().await?;
     for mark in &marks {
-        let state =
-            mark.rotated_at.map_or_else(|| "to be rotated".to_owned(), |at| format!("rotated {}", time(at)));
-        print(&format!("  secret {}: {state}\n", harmless(&mark.place)))?;
+        let state = match mark.rotated_at {
+            Some(at) => format!("rotated {}", time(at)),
+            None if mark.place.starts_with("file:") && !sealer.knows(&mark.fingerprint) => {
+                format!("to be rotated; {}", held::incomparable(&mark.place))
+            }
+            None => "to be rotated".to_owned(),
+        };
+        print(&format!("  secret {}: {}\n", harmless(&mark.place), harmless(&state)))?;
     }
     Ok(code)
 }

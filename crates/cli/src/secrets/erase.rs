@@ -1,20 +1,17 @@
 //! `bartizan secrets erase`: a person is forgotten, in every copy of the database too.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use bartizan_audit::{Event, event::Kind};
 use bartizan_model::{Caller, Clock, SystemClock};
-use bartizan_store::erase;
+use bartizan_store::{erase, responses::LONGEST_TOKEN};
 
 use crate::{
     say_error,
     shield::kept::{Reports, Whose},
     state::State,
 };
-
-/// How long tokens that speak for the person are refused: none lives longer.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
 /// Erases `subject` of `issuer`. Exit code 1 if nothing of them was there.
 pub async fn erase(state: &State, issuer: &str, subject: &str) -> anyhow::Result<ExitCode> {
@@ -35,7 +32,7 @@ pub async fn erase(state: &State, issuer: &str, subject: &str) -> anyhow::Result
         keys.context("the person's key is not destroyed").context(again)?;
     }
     let erased =
-        erase::erase(&database, issuer, subject, SystemClock.now(), REMEMBERED).await.context(again)?;
+        erase::erase(&database, issuer, subject, SystemClock.now(), LONGEST_TOKEN).await.context(again)?;
     let whose = Whose { issuer: issuer.to_owned(), subject: subject.to_owned() };
     let reports = Reports::of(state).await?.forget(&whose).context(again)?;
     database.close().await;

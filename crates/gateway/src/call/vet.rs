@@ -83,6 +83,7 @@ impl Call {
             judged = Some(kind.member());
         }
         if message.result().is_some() && self.method == "server/discover" {
+            inspect::has_proper_instructions(message)?;
             // A definition, judged with the pins below.
             judged = Some("instructions");
         }

@@ -22,6 +22,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// How long after a look the next one may begin, whatever a server announces (attacks.md PO-16).
 const REST: Duration = Duration::from_secs(1);
 
+/// How many times as long as judging what it defines took, besides.
+const RESTS: u32 = 8;
+
 /// How long a server that could not be looked at is left alone.
 const FAILED_REST: Duration = Duration::from_secs(5);
 
@@ -67,6 +70,7 @@ impl Catalog {
                 return Err(failure.into());
             }
         };
+        let began = Instant::now();
         if let Some(instructions) = &found.instructions {
             self.shows_instructions(server, &nobody, instructions).await;
         }
@@ -76,7 +80,9 @@ impl Catalog {
                 found.definitions.iter().filter(|(k, _)| *k == kind).map(|(_, raw)| raw.as_str()).collect();
             self.look(server, &nobody, pinned, &entries, Extent::Whole(vec![pinned])).await?;
         }
-        *looked = Some((Instant::now(), Ok(())));
+        // Whoever has much to be judged rests for longer: however often a server announces another list, most of the time is for
+        // others.
+        *looked = Some((Instant::now() + began.elapsed() * RESTS, Ok(())));
         Ok(())
     }
 

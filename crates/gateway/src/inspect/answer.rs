@@ -12,7 +12,7 @@ use super::{
     as_read, body, controls, kind_of,
     marks::mark,
     on_any_thread, read_again,
-    report::{annotate, data, rules, titles},
+    report::{annotate, data_unseen, rules, titles},
     said, scene,
 };
 use crate::{apps, documents, naming, record::Ending, server::Server, upstream::Failure};
@@ -53,12 +53,16 @@ pub fn answer(
     entropy: &dyn Entropy,
     ending: &mut Ending,
 ) -> Result<Passed, Failure> {
-    let Some(body) = body(message) else { return Ok(Passed::AsItIs) };
+    let long = body(message).map_or(0, |body| body.text().len());
+    if long == 0 && message.beside().next().is_none() {
+        return Ok(Passed::AsItIs);
+    }
     // An app is a program, and whether one may be shown is no question of what it says.
     if !server.settings().inspects && apps::found(server, message, Kind::Result).is_empty() {
         return Ok(Passed::AsItIs);
     }
-    let (kind, long) = (kind_of(message), body.text().len());
+    let kind = kind_of(message);
+    let long = long.max(message.beside().map(|(_, value)| value.text().len()).sum());
     let case = Case { shield, server, message, known, kind, long };
     let cleaned = case.clean()?;
     let found = case.judge(inspector, &cleaned)?;
@@ -250,7 +254,7 @@ impl Case<'_> {
         let suspect = (told.decision == Decision::Server(Action::Quarantine)).then_some(rules);
         Err(Failure::Withheld {
             words: titles(told),
-            data: data("shield_answer", self.server, told),
+            data: data_unseen("shield_answer", self.server, told),
             suspect,
         })
     }
@@ -281,22 +285,24 @@ impl Case<'_> {
         entropy: &dyn Entropy,
         ending: &mut Ending,
     ) -> Option<String> {
-        if is_redacted {
-            return None;
-        }
         let mut splice = now.splice();
         let says = found
             .all
             .findings
             .iter()
             .any(|j| matches!(j.decision, Decision::Server(action) if action >= Action::Annotate));
-        if says && now.result().is_some() {
+        // What was cut out says so itself.
+        if says && !is_redacted && now.result().is_some() {
             annotate(now, &found.all, &mut splice);
         }
-        let asks_for_marks = |verdict: &Verdict| verdict.action_but(Category::Control) == Action::Spotlight;
+        let asks_for_marks = |verdict: &Verdict| {
+            let others = verdict.findings.iter().filter(|j| j.finding.category != Category::Control);
+            others.map(|j| j.decision).any(|decision| decision == Decision::Server(Action::Spotlight))
+        };
         let mode = self.shield.config().spotlight;
-        let marks = asks_for_marks(&found.shown) || asks_for_marks(&found.all) || mode != Spotlight::Off;
-        if marks && mark(mode, self.server, now, entropy, &mut splice) {
+        let is_found = asks_for_marks(&found.shown) || asks_for_marks(&found.all);
+        let marks = is_found || mode != Spotlight::Off;
+        if marks && mark(mode, is_found, self.server, now, entropy, &mut splice) {
             ending.altered("spotlighted");
         }
         (!splice.is_empty()).then(|| splice.finish())

@@ -4,7 +4,7 @@ use bartizan_mcp::{Message, Refusal, code};
 use bartizan_shield::{ClientAction, Decision, Finding, Fragment, Kind, Shield, Text};
 
 use super::{
-    on_any_thread, read,
+    beside, on_any_thread, read,
     report::{data, found, rules, titles},
     scene,
 };
@@ -57,6 +57,7 @@ fn sent(message: &Message) -> Result<Vec<Fragment<'_>>, ()> {
         let base = error.span_in(message.text()).start;
         read(error.text(), "error", base, Kind::ClientText, &mut fragments)?;
     }
+    beside(message, Kind::ClientText, &mut fragments)?;
     Ok(fragments)
 }
 

@@ -324,12 +324,12 @@ pub async fn initialize(
             let opened = Link::open(gate, server, asker.clone(), false, Arc::clone(&hub), hello).await;
             let (link, answer) = match opened {
                 Ok(opened) => opened,
-                Err(no_link) => {
-                    if let NoLink::Refused(answer) = &no_link {
-                        greeting(gate, server, answer)?;
-                    }
-                    return Err(refusal_of(no_link, server.name().as_str()));
+                Err(NoLink::Refused(answer)) => {
+                    let changed = greeting(gate, server, &answer)?;
+                    let refused = NoLink::Refused(changed.unwrap_or(answer));
+                    return Err(refusal_of(refused, server.name().as_str()));
                 }
+                Err(no_link) => return Err(refusal_of(no_link, server.name().as_str())),
             };
             let changed = greeting(gate, server, &answer)?;
             let answer = changed.unwrap_or(answer);
@@ -357,7 +357,10 @@ pub async fn initialize(
 }
 
 /// Judges what a server says when it is greeted; answers what goes on in its place, if it was changed.
-fn greeting(
+///
+/// # Errors
+/// The refusal, if it must not be seen.
+pub fn greeting(
     gate: &Gate,
     server: &Arc<crate::server::Server>,
     answer: &Message,
@@ -365,8 +368,14 @@ fn greeting(
     let (shield, entropy) = (gate.shield.load(), gate.entropy.as_ref());
     let (inspector, ending) = (&mut Inspector::default(), &mut Ending::default());
     // The instructions are a definition, judged with the pins. An error has none.
-    let known = Known { judged: answer.result().map(|_| "instructions"), ..Known::default() };
-    match inspect::answer(&shield, inspector, server, answer, known, entropy, ending) {
+    let inspected = match (answer.result(), inspect::has_proper_instructions(answer)) {
+        (Some(_), Err(failure)) => Err(failure),
+        (result, _) => {
+            let known = Known { judged: result.map(|_| "instructions"), ..Known::default() };
+            inspect::answer(&shield, inspector, server, answer, known, entropy, ending)
+        }
+    };
+    match inspected {
         Ok(Passed::AsItIs | Passed::Dropped) => Ok(None),
         Ok(Passed::Changed(changed)) => Ok(Some(*changed)),
         Err(failure) => Err(Refusal { status: 200, ..failure.refusal(server.name().as_str()) }),

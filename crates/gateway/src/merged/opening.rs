@@ -15,7 +15,7 @@ use crate::{
     Asker, Gate,
     call::own_info,
     flow::{Flow, Out, Replies, Reply},
-    legacy::{Hub, Link},
+    legacy::{Hub, Link, NoLink, greeting, refusal_of},
     modern,
     server::Server,
 };
@@ -70,10 +70,7 @@ pub async fn initialize(
     hello: &str,
     id: &str,
 ) -> Result<(Vec<Arc<Link>>, Revision, String), Refusal> {
-    let opening = servers.iter().map(|server| async move {
-        let opened = Link::open(gate, server, asker.clone(), true, Arc::clone(hub), hello.to_owned()).await;
-        opened.map_err(|why| crate::legacy::refusal_of(why, server.name().as_str()))
-    });
+    let opening = servers.iter().map(|server| greet(gate, asker, server, hub, hello));
     let opened = join_all(opening).await;
     let (mut links, mut offers, mut present, mut absent) =
         (Vec::new(), Offers::default(), Vec::new(), Vec::new());
@@ -105,6 +102,33 @@ pub async fn initialize(
         quote(&instructions(&present, &absent)),
     );
     Ok((links, revision, message::result(id, &result)))
+}
+
+/// Opens a session with one of the servers. Answers what it said of itself, judged, for its capabilities are told to the client.
+///
+/// # Errors
+/// The refusal, in our words: they become part of the instructions.
+async fn greet(
+    gate: &Arc<Gate>,
+    asker: &Asker,
+    server: &Arc<Server>,
+    hub: &Arc<Hub>,
+    hello: &str,
+) -> Result<(Arc<Link>, Message), Refusal> {
+    match Link::open(gate, server, asker.clone(), true, Arc::clone(hub), hello.to_owned()).await {
+        Ok((link, answer)) => match greeting(gate, server, &answer) {
+            Ok(changed) => Ok((link, changed.unwrap_or(answer))),
+            Err(refusal) => {
+                link.end();
+                Err(Refusal::new(502, code::UPSTREAM_UNAVAILABLE, refusal.message))
+            }
+        },
+        // Code and words are its own.
+        Err(NoLink::Refused(_)) => {
+            Err(Refusal::new(502, code::UPSTREAM_UNAVAILABLE, "it refuses the handshake"))
+        }
+        Err(why) => Err(refusal_of(why, server.name().as_str())),
+    }
 }
 
 fn reason(refusal: &Refusal) -> String {

@@ -89,7 +89,7 @@ pub fn of_npx(launch: &Launch, npx: &Path, arguments: &[OsString]) -> Option<Ins
     }
     let first = packages.first()?;
     if first.starts_with(['.', '/']) {
-        return at(&launch.at(first.as_ref()).canonicalize().ok()?);
+        return at(&launch.at(first).canonicalize().ok()?);
     }
     let specs: Vec<Spec> = packages.iter().filter_map(|text| Spec::read(text)).collect();
     let spec = specs.first()?;

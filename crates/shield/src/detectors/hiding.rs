@@ -31,9 +31,9 @@ impl Detector for Hiding {
                 category: Category::Hiding,
                 severity: severity(undone, passage.kind()),
                 owasp: Vec::new(),
-                range: undone.first.clone(),
+                range: undone.first(),
                 readings: Vec::new(),
-                excerpt: visible(&excerpt(passage.text(), undone.first.clone())),
+                excerpt: visible(&excerpt(passage.text(), undone.first())),
                 score: None,
             });
         }
@@ -53,6 +53,7 @@ fn severity(undone: &Undone, kind: Kind) -> Severity {
             | Trick::MixedScript
             | Trick::PrivateUse
             | Trick::Tags
+            | Trick::TooMuchEncoded
             | Trick::VariationSelectors,
             Kind::Definition | Kind::Question,
         ) => High,

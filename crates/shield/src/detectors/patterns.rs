@@ -85,8 +85,8 @@ impl Detector for Patterns {
     }
 
     fn inspect(&self, passage: &Passage<'_>, _: &Scene<'_>, hits: &mut Vec<Hit>) -> Result<(), Lost> {
-        // Each rule's hits, by where they begin; none overlaps another.
-        let mut known: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
+        // Each rule's hits, by where they begin: where they end, and how bad they are.
+        let mut known: BTreeMap<usize, BTreeMap<usize, (usize, Severity)>> = BTreeMap::new();
         for sight in passage.sights() {
             for (index, windows) in self.windows(sight.text(), passage.kind()) {
                 let Some(ready) = self.rules.rules.get(index) else { continue };
@@ -94,19 +94,33 @@ impl Detector for Patterns {
                 let known = known.entry(index).or_default();
                 let compiled = ready.compiled()?;
                 let most = if is_private(ready.rule.category) { PRIVATE_HITS } else { HITS };
-                let of_window = |window| matches(ready, compiled, sight.text(), window, most);
+                let of_window = |window: Window| {
+                    let plain = matches(ready, compiled, sight.text(), window.range.clone(), most);
+                    let joined = if window.is_joined && is_speech(ready.rule.category) {
+                        joined_matches(ready, compiled, sight.text(), window.range, most)
+                    } else {
+                        Vec::new()
+                    };
+                    let with =
+                        |found: Vec<Range<usize>>, is_joined| found.into_iter().map(move |r| (r, is_joined));
+                    with(plain, false).chain(with(joined, true))
+                };
                 let mut ranges = windows.into_iter().flat_map(of_window);
-                for range in ranges.by_ref().take(most) {
+                for (range, is_joined) in ranges.by_ref().take(most) {
+                    let severity = if is_joined { of_joined(severity, passage.kind()) } else { severity };
                     let hit = hit(ready, severity, passage.kind(), sight, range);
                     let Range { start, end } = hit.range;
-                    // Seen in an easier view already.
-                    let is_known = known.range(..end).next_back().is_some_and(|(_, &until)| until > start);
+                    // Seen in an easier view already. What is worse is something else: of some views all is in one place.
+                    let is_known = known
+                        .range(..end)
+                        .next_back()
+                        .is_some_and(|(_, &(until, severity))| until > start && severity >= hit.severity);
                     if !is_known {
-                        known.insert(start, end);
+                        known.insert(start, (end, hit.severity));
                         hits.push(hit);
                     }
                 }
-                if let Some(range) = ranges.next() {
+                if let Some((range, _)) = ranges.next() {
                     // What is left may be worse than what was seen: no quoted example, say.
                     let mut rest = hit(ready, severity, passage.kind(), sight, range);
                     (rest.severity, rest.range) = (severity, 0..0);
@@ -120,15 +134,19 @@ impl Detector for Patterns {
 
 impl Patterns {
     /// Where each rule's expressions are worth trying.
-    fn windows(&self, text: &str, kind: Kind) -> BTreeMap<usize, Vec<Range<usize>>> {
-        let mut windows: BTreeMap<usize, Vec<Range<usize>>> = BTreeMap::new();
+    fn windows(&self, text: &str, kind: Kind) -> BTreeMap<usize, Vec<Window>> {
+        let mut windows: BTreeMap<usize, Vec<Window>> = BTreeMap::new();
         let mut note = |rule: usize, at: Range<usize>| {
+            let is_joined = is_joined(text.as_bytes(), &at);
             let start = text.floor_char_boundary(at.start.saturating_sub(BEFORE));
             let end = text.ceil_char_boundary((at.end + BEHIND).min(text.len()));
             let of_rule = windows.entry(rule).or_default();
             match of_rule.last_mut() {
-                Some(last) if last.end >= start => last.end = last.end.max(end),
-                _ => of_rule.push(start..end),
+                Some(Window { range, is_joined: joined }) if range.end >= start => {
+                    range.end = range.end.max(end);
+                    *joined |= is_joined;
+                }
+                _ => of_rule.push(Window { range: start..end, is_joined }),
             }
         };
         let applies =
@@ -152,6 +170,63 @@ impl Patterns {
         }
         windows
     }
+}
+
+/// Where a rule's expressions are worth trying.
+struct Window {
+    /// Bytes of the text.
+    range: Range<usize>,
+    /// A keyword in it is joined to another word: `ignore_all_…`.
+    is_joined: bool,
+}
+
+/// Joints between words that a match through them must have: names of parameters have two, sentences more.
+const JOINTS: usize = 3;
+
+/// Whether `byte` may join two words as a blank does.
+const fn joins(byte: u8) -> bool {
+    matches!(byte, b'_' | b'-' | b'.' | b'/' | b'+' | b'|' | b',' | b':' | b'~')
+}
+
+/// Whether a letter is joined to either end of `word`.
+fn is_joined(text: &[u8], word: &Range<usize>) -> bool {
+    let is = |at: Option<usize>, is: fn(u8) -> bool| at.and_then(|at| text.get(at)).is_some_and(|b| is(*b));
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic();
+    is(word.start.checked_sub(1), joins) && is(word.start.checked_sub(2), is_letter)
+        || is(Some(word.end), joins) && is(Some(word.end + 1), is_letter)
+}
+
+/// Where the rule's expressions match in `window` if what joins two words there is a blank.
+fn joined_matches(
+    ready: &Ready,
+    compiled: &Compiled,
+    text: &str,
+    window: Range<usize>,
+    most: usize,
+) -> Vec<Range<usize>> {
+    let mut bytes = text.get(window.clone()).unwrap_or_default().as_bytes().to_vec();
+    let joints: Vec<usize> = bytes
+        .windows(3)
+        .enumerate()
+        .filter(|(_, three)| {
+            matches!(three, [a, b, c] if a.is_ascii_alphabetic() && joins(*b) && c.is_ascii_alphabetic())
+        })
+        .map(|(at, _)| at + 1)
+        .collect();
+    for &at in &joints {
+        if let Some(joint) = bytes.get_mut(at) {
+            *joint = b' ';
+        }
+    }
+    // ASCII in the place of ASCII: it stays what it was.
+    let apart = String::from_utf8(bytes).unwrap_or_default();
+    let found = matches(ready, compiled, &apart, 0..apart.len(), most);
+    let has_joints = |range: &Range<usize>| joints.iter().filter(|at| range.contains(at)).count() >= JOINTS;
+    found
+        .into_iter()
+        .filter(has_joints)
+        .map(|range| range.start + window.start..range.end + window.start)
+        .collect()
 }
 
 /// Groups of eight or more digits with at most one blank, hyphen or dot between two of them, and how many digits.
@@ -211,6 +286,17 @@ fn matches(
         }
     }
     found
+}
+
+/// Whether a rule is about what is said to a model, which reads words that are joined as others.
+fn is_speech(category: Category) -> bool {
+    matches!(category, Category::Injection | Category::Shadowing)
+}
+
+/// How bad it is if the words are joined: in what is pinned there is no reason for it, and elsewhere addresses of articles about the
+/// attack are so.
+fn of_joined(severity: Severity, kind: Kind) -> Severity {
+    if matches!(kind, Kind::Definition | Kind::Question) { severity } else { severity.lowered() }
 }
 
 /// Whether what is found of this category is shown to nobody.

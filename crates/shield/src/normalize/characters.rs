@@ -110,20 +110,31 @@ impl Pass<'_, '_> {
         self.put(start..end, with);
     }
 
+    /// Whether the tags from `at` on are a region's code, of three to six letters and digits, and its end: with 🏴 before them they
+    /// are a flag (UTS #51 §C.1). Any others are words.
+    fn is_region(&self, at: usize) -> bool {
+        let tags = self.text.get(at..).unwrap_or_default();
+        let is_code =
+            |c: &char| tag_as_ascii(*c).is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let code = tags.chars().take(7).take_while(is_code).count();
+        (3..=6).contains(&code) && tags.chars().nth(code) == Some(FLAG_END)
+    }
+
     /// A run of characters that show nothing, which ends at the returned offset.
     fn hidden(&mut self, start: usize) -> usize {
         let mut at = start;
-        let (mut private, mut selectors, mut in_word) = (0, 0, false);
+        let (mut private, mut selectors, mut supplementary, mut in_word) = (0, 0, 0, false);
         let mut visible_tags = false;
-        // 🏴 and the tags of a region's code are a flag (UTS #51 §C.1).
-        let flag = self.before == '\u{1f3f4}';
+        let mut flag = self.before == '\u{1f3f4}' && self.is_region(start);
         while let Some(c) = self.peek(at) {
             let end = at + c.len_utf8();
             let mut with = "";
             let mut buffer = [0; 4];
             match class(c) {
                 Class::Tag => {
-                    if !flag {
+                    if flag {
+                        flag = c != FLAG_END;
+                    } else {
                         self.tricks.note(Trick::Tags, at..end);
                         if let Some(shown) = tag_as_ascii(c) {
                             with = shown.encode_utf8(&mut buffer);
@@ -131,7 +142,10 @@ impl Pass<'_, '_> {
                         }
                     }
                 }
-                Class::Selector => selectors += 1,
+                Class::Selector => {
+                    selectors += 1;
+                    supplementary += usize::from(c >= '\u{e0100}');
+                }
                 Class::PrivateUse => private += 1,
                 Class::Bidi => self.tricks.note(Trick::Bidi, at..end),
                 Class::Invisible => in_word |= c != '\u{feff}' || at != 0,
@@ -147,7 +161,8 @@ impl Pass<'_, '_> {
             self.tricks.note(Trick::PrivateUse, start..at);
         }
         // One selector after an emoji or an ideograph chooses how it looks; a row of them says something else.
-        if selectors >= 2 || (selectors == 1 && self.before.is_ascii_alphabetic()) {
+        let is_odd = self.before.is_ascii_alphabetic() || supplementary > 0 && !is_ideograph(self.before);
+        if selectors >= 2 || (selectors == 1 && is_odd) {
             self.tricks.note(Trick::VariationSelectors, start..at);
         }
         let between_letters =
@@ -157,6 +172,12 @@ impl Pass<'_, '_> {
         }
         at
     }
+}
+
+/// Whether `c` is of the scripts that have variants by the supplementary selectors (UTS #37).
+fn is_ideograph(c: char) -> bool {
+    matches!(c, '\u{2e80}'..='\u{2fdf}' | '\u{3005}'..='\u{3007}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'
+        | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
 /// What a byte of a text is worth looking at for: everything but printable ASCII, tab and line feed.
@@ -201,6 +222,7 @@ pub(super) fn class(c: char) -> Class {
         | '\u{feff}'
         | '\u{ffa0}'
         | '\u{fff0}'..='\u{fff8}'
+        | '\u{fffc}'
         | '\u{1bca0}'..='\u{1bca3}'
         | '\u{1d159}'
         | '\u{1d173}'..='\u{1d17a}'
@@ -214,6 +236,9 @@ pub(super) fn class(c: char) -> Class {
         _ => Class::Visible,
     }
 }
+
+/// The tag that ends a flag's code.
+const FLAG_END: char = '\u{e007f}';
 
 /// U+E0020 … U+E007E mirror printable ASCII.
 fn tag_as_ascii(c: char) -> Option<char> {

@@ -1,4 +1,4 @@
-//! Ciphers a model reads at sight: ROT13, right to left, leet, a gap after every letter.
+//! Ciphers a model reads at sight: ROT13, right to left, leet, marks on letters, a gap after every letter.
 //!
 //! Any text can be read in these ways, so each needs a sign first: two different words that instructions to a model
 //! are made of, or a run of single letters.
@@ -6,6 +6,7 @@
 use std::{ops::Range, sync::LazyLock};
 
 use aho_corasick::{AhoCorasick, packed};
+use unicode_normalization::UnicodeNormalization;
 
 use super::{
     offsets::{Offsets, Rewriter},
@@ -72,14 +73,19 @@ pub(super) fn read(text: &str) -> Vec<Candidate> {
         found.push(candidate(Reading::Reversed, plain, range));
     }
     found.extend(leet(text));
+    found.extend(unmarked(text));
     found.extend(spaced(text));
     found
 }
 
 fn candidate(reading: Reading, text: String, range: Range<usize>) -> Candidate {
     let offsets = Offsets::whole(text.len(), range);
-    let trick = if reading == Reading::Spaced { Trick::SpacedLetters } else { Trick::Encoded };
-    Candidate { reading, text, offsets, trick: Some(trick) }
+    let trick = match reading {
+        Reading::Plain => None,
+        Reading::Spaced => Some(Trick::SpacedLetters),
+        _ => Some(Trick::Encoded),
+    };
+    Candidate { reading, text, offsets, trick, at: Vec::new() }
 }
 
 /// Whether any sign stands in `text` in a cipher. Nearly every text is done with this, many bytes at a step; an automaton takes
@@ -182,13 +188,85 @@ fn leet(text: &str) -> Option<Candidate> {
         start += word.len() + 1;
     }
     let (read, _) = out.finish();
-    let (mut hits, mut before) = (Hits::default(), Hits::default());
-    PLAIN.find_iter(read.as_ref()).for_each(|hit| hits.note(hit.pattern().as_usize(), hit.range()));
-    PLAIN.find_iter(text).for_each(|hit| before.note(hit.pattern().as_usize(), hit.range()));
-    hits.words &= !before.words;
     // Every replacement is one byte for one byte, so the ranges agree.
-    let range = hits.around(&read)?;
+    let range = newly_read(text, &read, false).around(&read)?;
     Some(candidate(Reading::Leet, read.get(range.clone())?.to_owned(), range))
+}
+
+/// The signs that `read` has more often than `text` has. That a text has a word anyway does not keep it from being a sign in
+/// another place. If they must be `whole` words, part of a longer one is none.
+fn newly_read(text: &str, read: &str, whole: bool) -> Hits {
+    let mut counts = [0_i64; SIGNS.len()];
+    let is_letter = |text: &str, at: Option<usize>| {
+        at.and_then(|at| text.as_bytes().get(at)).is_some_and(|b| b.is_ascii_alphanumeric() || *b >= 0x80)
+    };
+    let is_sign = |text: &str, at: &Range<usize>| {
+        let plural = usize::from(text.as_bytes().get(at.end) == Some(&b's'));
+        !whole || !is_letter(text, at.start.checked_sub(1)) && !is_letter(text, Some(at.end + plural))
+    };
+    for hit in PLAIN.find_iter(read).filter(|hit| is_sign(read, &hit.range())) {
+        counts.get_mut(hit.pattern().as_usize()).into_iter().for_each(|count| *count += 1);
+    }
+    for hit in PLAIN.find_iter(text).filter(|hit| is_sign(text, &hit.range())) {
+        counts.get_mut(hit.pattern().as_usize()).into_iter().for_each(|count| *count -= 1);
+    }
+    let mut hits = Hits::default();
+    for hit in PLAIN.find_iter(read).filter(|hit| is_sign(read, &hit.range())) {
+        let word = hit.pattern().as_usize();
+        if counts.get(word).is_some_and(|more| *more > 0) {
+            hits.note(word, hit.range());
+        }
+    }
+    hits
+}
+
+/// Latin letters without the marks on them, if that gives two of the signs that were not there: `ìgnóré`. Words of other languages
+/// that become English ones are few.
+fn unmarked(text: &str) -> Option<Candidate> {
+    // Of these letters none begins with another byte.
+    let is_lead = |b: u8| matches!(b, 0xc3..=0xc9 | 0xe1);
+    let mut from = 0;
+    let marked = std::iter::from_fn(|| {
+        let at = from + first(text.as_bytes().get(from..)?, is_lead)?;
+        let c = text.get(at..)?.chars().next()?;
+        from = at + c.len_utf8();
+        Some(bare(c).is_some())
+    });
+    if marked.filter(|is_marked| *is_marked).take(3).count() < 3 {
+        return None;
+    }
+    let mut out = Rewriter::new(text);
+    for (at, c) in text.char_indices().filter(|(_, c)| !c.is_ascii()) {
+        if let Some(letter) = bare(c) {
+            out.replace(at..at + c.len_utf8(), letter.encode_utf8(&mut [0; 4]));
+        }
+    }
+    let (read, offsets) = out.finish();
+    newly_read(text, &read, true).around(&read)?;
+    Some(Candidate { reading: Reading::Plain, text: read.into_owned(), offsets, trick: None, at: Vec::new() })
+}
+
+/// The ASCII letter under the marks of `c`.
+fn bare(c: char) -> Option<char> {
+    if !matches!(c, '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}') {
+        return None;
+    }
+    match c {
+        'Ø' => Some('O'),
+        'ø' => Some('o'),
+        'Ł' => Some('L'),
+        'ł' => Some('l'),
+        'Đ' => Some('D'),
+        'đ' => Some('d'),
+        'Ħ' => Some('H'),
+        'ħ' => Some('h'),
+        'Ŧ' => Some('T'),
+        'ŧ' => Some('t'),
+        'Ɨ' => Some('I'),
+        'Ǥ' => Some('G'),
+        'ǥ' => Some('g'),
+        _ => c.nfd().next().filter(char::is_ascii_alphabetic),
+    }
 }
 
 fn leet_letter(byte: u8) -> Option<&'static str> {

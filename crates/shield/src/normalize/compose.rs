@@ -3,7 +3,9 @@
 use std::{borrow::Cow, ops::Range};
 
 use unicode_normalization::{
-    IsNormalized, UnicodeNormalization, char::canonical_combining_class, is_nfkc_quick,
+    IsNormalized, UnicodeNormalization,
+    char::{canonical_combining_class, is_combining_mark},
+    is_nfkc_quick,
 };
 
 use super::{
@@ -24,7 +26,10 @@ pub(super) fn compose<'t>(
     while let Some((start, base)) = chars.next() {
         let mut end = start + base.len_utf8();
         let mut marks = 0;
-        while let Some((at, mark)) = chars.next_if(|(_, next)| extends(*next)) {
+        // Marks of another script belong to no Latin letter or sign.
+        let is_latin = base.is_ascii_graphic();
+        let joins = |next: char| extends(next) || is_latin && next >= '\u{300}' && is_combining_mark(next);
+        while let Some((at, mark)) = chars.next_if(|(_, next)| joins(*next)) {
             marks += usize::from(is_stacking(mark));
             end = at + mark.len_utf8();
         }
@@ -38,7 +43,7 @@ pub(super) fn compose<'t>(
             tricks.note(Trick::StackedMarks, original(start..end));
             let bare: String = std::iter::once(base)
                 .nfkd()
-                .filter(|&c| !extends(c) && class(c) == Class::Visible)
+                .filter(|&c| !joins(c) && class(c) == Class::Visible)
                 .nfkc()
                 .collect();
             out.replace(start..end, &bare);
@@ -48,8 +53,9 @@ pub(super) fn compose<'t>(
             continue;
         }
         // A mark that is dropped may have stood between two that compose.
-        let composed: String =
-            cluster.nfkc().filter(|&c| !is_stacking(c) && class(c) == Class::Visible).nfkc().collect();
+        let is_kept =
+            |&c: &char| !is_stacking(c) && class(c) == Class::Visible && !(is_latin && is_combining_mark(c));
+        let composed: String = cluster.nfkc().filter(is_kept).nfkc().collect();
         if composed != cluster {
             out.replace(start..end, &composed);
         }
@@ -65,7 +71,7 @@ fn extends(c: char) -> bool {
 
 /// A mark that writing puts on a letter only in forms that compose; left over, it is decoration.
 fn is_stacking(c: char) -> bool {
-    matches!(c, '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
+    matches!(c, '\u{300}'..='\u{36f}' | '\u{488}' | '\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{a670}'..='\u{a672}' | '\u{fe20}'..='\u{fe2f}')
 }
 
 /// Letters of the large scripts that are their own NFKC form.

@@ -11,7 +11,8 @@ use super::{
 
 /// Rewrites look-alike letters (UTS #39 §4) as ASCII ones, in words that also have Latin letters and, on lines that
 /// are mostly Latin, in words that are nothing but look-alikes. Russian or Greek text stays as it is, and so does a
-/// unit such as `μs`.
+/// unit such as `μs`. Small capitals are Latin letters, and so are look-alikes of scripts that next to nobody writes: whole
+/// lines are written in them to be read as Latin.
 pub(super) fn fold<'t>(
     text: &'t str,
     original: impl Fn(Range<usize>) -> Range<usize>,
@@ -50,13 +51,16 @@ fn is_mostly_latin(line: &str) -> bool {
     let mut latin = 0_usize;
     let mut other = 0_usize;
     for word in line.split(|c: char| !c.is_alphanumeric() && !is_alike(c)) {
-        let mixed = word.bytes().any(|b| b.is_ascii_alphabetic());
+        let mut mixed = word.bytes().any(|b| b.is_ascii_alphabetic());
         let mut alike = 0;
         let mut foreign = 0;
         for c in word.chars().filter(|c| !c.is_ascii()) {
             // As many as it will be written with, so that the count stays what it is.
             match alike_letters(c) {
-                Some(letters) => alike += letters.1,
+                Some(letters) => {
+                    alike += letters.1;
+                    mixed |= !is_much_written(c);
+                }
                 None => foreign += 1,
             }
         }
@@ -79,12 +83,14 @@ fn fold_word(
     out: &mut Rewriter<'_>,
     tricks: &mut Tricks,
 ) {
-    let has_latin = word.bytes().any(|b| b.is_ascii_alphabetic());
+    let has_ascii = word.bytes().any(|b| b.is_ascii_alphabetic());
+    let is_latin = |c: char| !c.is_ascii() && !is_much_written(c) && alike_letters(c).is_some();
+    let has_latin = has_ascii || word.chars().any(is_latin);
     let all_alike = || word.chars().all(|c| c.is_ascii() || alike_letters(c).is_some());
     if !(has_latin || (latin_line && all_alike())) {
         return;
     }
-    if has_latin && is_disguise(word) {
+    if has_ascii && is_disguise(word) {
         tricks.note(Trick::MixedScript, original(start..start + word.len()));
     }
     for (at, c) in word.char_indices() {
@@ -114,6 +120,11 @@ fn is_other_alphabet(c: char) -> bool {
     matches!(c, '\u{370}'..='\u{3ff}' | '\u{400}'..='\u{52f}' | '\u{530}'..='\u{58f}' | '\u{13a0}'..='\u{13ff}')
 }
 
+/// Whether `c` is Greek, Cyrillic or Armenian, in which people write of all things.
+fn is_much_written(c: char) -> bool {
+    matches!(c, '\u{370}'..='\u{58f}')
+}
+
 /// Symbols that stand for letters without being alphanumeric to Unicode.
 fn is_alike(c: char) -> bool {
     !c.is_ascii() && !c.is_alphanumeric() && is_candidate(c) && alike_letters(c).is_some()
@@ -121,7 +132,7 @@ fn is_alike(c: char) -> bool {
 
 /// Blocks that have look-alikes at all.
 fn is_candidate(c: char) -> bool {
-    matches!(c, '\u{131}' | '\u{180}'..='\u{2af}' | '\u{370}'..='\u{58f}' | '\u{13a0}'..='\u{13ff}' | '\u{1d00}'..='\u{1dbf}'
+    matches!(c, '\u{131}' | '\u{180}'..='\u{2af}' | '\u{370}'..='\u{58f}' | '\u{13a0}'..='\u{13ff}' | '\u{1400}'..='\u{167f}' | '\u{1d00}'..='\u{1dbf}'
         | '\u{1e00}'..='\u{1eff}' | '\u{2c60}'..='\u{2cff}' | '\u{a4d0}'..='\u{a4ff}' | '\u{a640}'..='\u{a69f}' | '\u{a720}'..='\u{a7ff}'
         | '\u{ab30}'..='\u{abbf}' | '\u{10280}'..='\u{1032f}' | '\u{10400}'..='\u{1044f}' | '\u{118a0}'..='\u{118df}' | '\u{1f130}'..='\u{1f189}')
 }
@@ -172,7 +183,8 @@ fn look_up(c: char) -> Option<Letters> {
         found.1 += 1;
     }
     // UTS #39 takes capital I, digit 1 and l for one shape and picks l; so does a capital of another script.
-    if found.as_str() == "l" && c.is_uppercase() {
+    // Lisu has no others.
+    if found.as_str() == "l" && (c.is_uppercase() || matches!(c, '\u{a4d0}'..='\u{a4ff}')) {
         return Some(Letters::one(b'I'));
     }
     (found.1 > 0).then_some(found)

@@ -20,6 +20,8 @@ pub(crate) const ALL: &[Disguise] = &[
     ("bidi override", |t| format!("\u{202e}{t}\u{202c}")),
     ("stacked marks", |t| each(t, |c| format!("{c}\u{336}\u{30a}\u{332}\u{359}"))),
     ("HTML entities", |t| each(t, |c| format!("&#{};", u32::from(c)))),
+    ("HTML entities that do not end", |t| each(t, |c| format!("&#{}", u32::from(c)))),
+    ("spaces without width by name", |t| each(t, |c| format!("{c}&ZeroWidthSpace;"))),
     ("HTML tags in words", |t| {
         t.replace("re", "r<b></b>e").replace("st", "s<wbr>t").replace("no", "n<i></i>o")
     }),
@@ -43,6 +45,34 @@ pub(crate) const ALL: &[Disguise] = &[
     }),
     ("hex", |t| t.bytes().map(|b| format!("{b:02x}")).collect()),
     ("hex in pairs", |t| t.bytes().map(|b| format!("{b:02x} ")).collect()),
+    ("base64 behind noise", |t| {
+        STANDARD.encode([&[0, 159, 146, 150, 7, 7, 7, 255, 1, 2], format!("{t}. {t}").as_bytes()].concat())
+    }),
+    ("base64 of signs and words", |t| STANDARD.encode(format!("{}{t}", "-".repeat(150)))),
+    ("UTF-16 of the other order in base64", |t| {
+        STANDARD.encode(t.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>())
+    }),
+    ("base32", |t| base32(t.as_bytes())),
+    ("numbers", |t| t.bytes().map(|b| format!("{b} ")).collect()),
+    ("numbers in a list", |t| t.bytes().map(|b| format!("{b}, ")).collect()),
+    ("binary", |t| t.bytes().map(|b| format!("{b:08b} ")).collect()),
+    ("octal", |t| t.bytes().map(|b| format!("\\{b:03o}")).collect()),
+    ("quoted-printable", |t| t.bytes().map(|b| format!("={b:02X}")).collect()),
+    ("lines of mail that go on", |t| t.replace("re", "r=\ne").replace("st", "s=\r\nt")),
+    ("accents", |t| each(t, |c| accented(c).to_string())),
+    ("small capitals", |t| each(t, |c| small_capital(c).to_string())),
+    ("marks of another script", |t| {
+        each(t, |c| if c == ' ' { " ".to_owned() } else { format!("{c}\u{5b0}\u{941}") })
+    }),
+    ("Cyrillic rings", |t| each(t, |c| format!("{c}\u{488}"))),
+    ("objects that are not there", |t| each(t, |c| format!("{c}\u{fffc}"))),
+    ("tags behind a flag", |t| {
+        format!(
+            "\u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}{}",
+            each(t, |c| moved(c, 0xe_0000).to_string())
+        )
+    }),
+    ("tags that pass for a flag", |t| format!("\u{1f3f4}{}", each(t, |c| moved(c, 0xe_0000).to_string()))),
     ("JSON \\u", |t| each(t, |c| format!("\\u{:04x}", u32::from(c)))),
     ("\\x", |t| each(t, |c| format!("\\x{:02x}", u32::from(c)))),
     ("gzip in base64", |t| {
@@ -80,6 +110,25 @@ fn homoglyph(c: char) -> char {
         .chunks(2)
         .find(|pair| pair[0] == c)
         .map_or(c, |pair| pair[1])
+}
+
+fn accented(c: char) -> char {
+    let plain = "aeiouncsAEIOU".find(c);
+    plain.and_then(|at| "àéïöûñçšÂÊÎÔÛ".chars().nth(at)).unwrap_or(c)
+}
+
+fn small_capital(c: char) -> char {
+    let plain = "abcdefghijklmnoprstuvwyz".find(c.to_ascii_lowercase());
+    plain.and_then(|at| "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ".chars().nth(at)).unwrap_or(c)
+}
+
+fn base32(bytes: &[u8]) -> String {
+    let bits: String = bytes.iter().map(|b| format!("{b:08b}")).collect();
+    let digit = |chunk: &[char]| {
+        let bits: String = chunk.iter().chain(&['0'; 5]).take(5).collect();
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[usize::from_str_radix(&bits, 2).unwrap()])
+    };
+    bits.chars().collect::<Vec<_>>().chunks(5).map(digit).collect()
 }
 
 fn rot13(c: char) -> char {

@@ -1,4 +1,6 @@
-//! Runs of Base64 and hexadecimal digits that hold text.
+//! Runs of Base64, Base32 and hexadecimal digits, and of numbers of characters, that hold text.
+
+mod numbers;
 
 use std::{borrow::Cow, io::Read, ops::Range};
 
@@ -18,8 +20,8 @@ use super::{
 const BASE64: usize = 24;
 /// Hexadecimal digits.
 const HEX: usize = 32;
-/// Bytes decoded first, to see whether the rest is worth it.
-const SAMPLE: usize = 192;
+/// Bytes that can be read, in a row, of what cannot be read as a whole. By chance there are no so many.
+const WORDS: usize = 40;
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -27,34 +29,79 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const STANDARD_LENIENT: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
 const URL_LENIENT: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
 
+/// From so many runs on they are read together: what there are many of are names more often than texts, and of no number of decoys
+/// is one text the last.
+const TOGETHER: usize = 8;
+/// Between two that are read together. It ends a run, whatever is encoded once more.
+const APART: &str = "\n\n";
+
 /// Every run in `text` that decodes to readable text, until there is more than `limit` bytes of it.
 pub(super) fn segments(text: &str, limit: usize) -> Vec<Candidate> {
     let mut found = Vec::new();
     let mut total = 0;
-    for range in runs(text) {
+    let numbered = numbers::runs(text).into_iter().map(|(range, said)| (range, Some(said)));
+    for (range, said) in runs(text).into_iter().map(|range| (range, None)).chain(numbered) {
         let run = text.get(range.clone()).unwrap_or_default();
-        let decoded = if let Some(bytes) = hexadecimal(run) {
-            Some((Reading::Hex, bytes))
-        } else {
-            base64(run, limit).map(|bytes| (Reading::Base64, bytes))
+        let decoded = match said {
+            Some(said) => Some((Reading::Numbers, said, Some(Trick::Encoded))),
+            None => decoded(run, limit),
         };
-        let Some((reading, bytes)) = decoded else { continue };
-        let (reading, text) = match inflate(&bytes, limit) {
-            Some(text) => (Reading::Gzip, text),
-            None => match readable(&bytes) {
-                Some(text) => (reading, text),
-                None => continue,
-            },
-        };
-        total += text.len();
-        let offsets = Offsets::whole(text.len(), range);
-        found.push(Candidate { reading, text, offsets, trick: Some(Trick::Encoded) });
+        let Some((reading, said, trick)) = decoded else { continue };
+        total += said.len();
+        found.push((reading, said, range, trick));
         if total > limit {
             // More than the caller takes, who says so.
             break;
         }
     }
-    found
+    found.sort_by_key(|(reading, _, range, _)| (*reading, range.start));
+    let mut candidates = Vec::new();
+    for same in found.chunk_by(|a, b| a.0 == b.0) {
+        if same.len() < TOGETHER {
+            candidates.extend(same.iter().map(|(reading, said, range, trick)| Candidate {
+                reading: *reading,
+                text: said.clone(),
+                offsets: Offsets::whole(said.len(), range.clone()),
+                trick: *trick,
+                at: Vec::new(),
+            }));
+            continue;
+        }
+        let pieces = same.iter().map(|(_, said, range, _)| (said.len() + APART.len(), range.clone()));
+        candidates.extend(same.first().map(|(reading, ..)| Candidate {
+            reading: *reading,
+            text: same.iter().flat_map(|(_, said, ..)| [said.as_str(), APART]).collect(),
+            offsets: Offsets::pieces(pieces),
+            trick: same.iter().find_map(|(.., trick)| *trick),
+            at: Vec::new(),
+        }));
+    }
+    candidates
+}
+
+/// What a run of digits says, in which encoding, and whether saying it so is a trick.
+fn decoded(run: &str, limit: usize) -> Option<(Reading, String, Option<Trick>)> {
+    let (reading, bytes) = if let Some(bytes) = hexadecimal(run) {
+        (Reading::Hex, bytes)
+    } else if let Some(bytes) = base64(run, limit) {
+        (Reading::Base64, bytes)
+    } else {
+        (Reading::Base32, base32(run)?)
+    };
+    if let Some(text) = inflate(&bytes, limit) {
+        return Some((Reading::Gzip, text, Some(Trick::Encoded)));
+    }
+    if let Some(text) = readable(&bytes) {
+        return Some((reading, text, Some(Trick::Encoded)));
+    }
+    if reading == Reading::Base64
+        && let Some(bytes) = base32(run)
+        && let Some(text) = readable(&bytes)
+    {
+        return Some((Reading::Base32, text, Some(Trick::Encoded)));
+    }
+    // Pictures say of themselves what made them.
+    Some((reading, words(&bytes)?, None))
 }
 
 /// Runs of the characters of either encoding, which may be broken into lines or (hexadecimal) pairs.
@@ -162,16 +209,53 @@ fn base64(run: &str, limit: usize) -> Option<Vec<u8>> {
     }
     // One digit too many holds no byte.
     let usable = |digits: &'_ [u8]| digits.len() - usize::from(digits.len() % 4 == 1);
-    // Four digits hold three bytes.
-    let mut sample = [0; SAMPLE / 4 * 3];
-    let start = digits.get(..SAMPLE.min(digits.len()))?;
-    let length = engine.decode_slice(start.get(..usable(start))?, &mut sample).ok()?;
-    let sample = sample.get(..length)?;
-    if !is_compressed(sample) && readable_start(sample).is_none() {
-        return None;
-    }
     let whole = digits.get(..digits.len().min(limit / 3 * 4 + 4))?;
     engine.decode(whole.get(..usable(whole))?).ok()
+}
+
+/// Digits of Base32 (RFC 4648 §6), as bytes.
+fn base32(run: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(run.len() * 5 / 8);
+    let (mut held, mut bits) = (0_u32, 0_u32);
+    for digit in run.trim_end_matches('=').bytes() {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'2'..=b'7' => digit - b'2' + 26,
+            b'\r' | b'\n' => continue,
+            _ => return None,
+        };
+        held = held << 5 & 0xfff | u32::from(value);
+        bits += 5;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push(u8::try_from(held >> bits & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+/// What can be read of bytes that are no text as a whole: whoever decodes it by eye finds it behind whatever noise.
+fn words(bytes: &[u8]) -> Option<String> {
+    let is_plain = |b: &&u8| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+    let mut found = String::new();
+    let mut at = 0;
+    // A long row covers one of every WORDS bytes, so most bytes are never looked at.
+    while let Some(probe) = bytes.get(at + WORDS - 1) {
+        if !is_plain(&probe) {
+            at += WORDS;
+            continue;
+        }
+        let back =
+            bytes.get(at..at + WORDS - 1).unwrap_or_default().iter().rev().take_while(is_plain).count();
+        let start = at + WORDS - 1 - back;
+        let length = bytes.get(start..).unwrap_or_default().iter().take_while(is_plain).count();
+        if length >= WORDS {
+            found.extend(bytes.get(start..start + length).unwrap_or_default().iter().map(|b| char::from(*b)));
+            found.push_str(APART);
+        }
+        at = start + length;
+    }
+    (!found.is_empty()).then_some(found)
 }
 
 /// The decoded bytes as text, if that is what they are.
@@ -200,13 +284,19 @@ fn readable_start(bytes: &[u8]) -> Option<()> {
     (characters >= 8 && odd * 20 <= characters && letters * 5 >= characters * 3).then_some(())
 }
 
-/// Little-endian UTF-16 of mostly ASCII.
+/// UTF-16 of mostly ASCII, in either order.
 fn utf16(bytes: &[u8]) -> Option<String> {
     let pairs = bytes.chunks_exact(2);
-    if pairs.len() < 12 || pairs.clone().any(|pair| matches!(pair, [_, high] if *high != 0)) {
+    let is_zero = |of: fn(&[u8]) -> Option<&u8>| pairs.clone().all(|pair| of(pair) == Some(&0));
+    if pairs.len() < 12 {
         return None;
     }
-    let text: String = pairs.filter_map(|pair| pair.first().map(|b| char::from(*b))).collect();
+    let letter: fn(&[u8]) -> Option<&u8> = match (is_zero(<[u8]>::last), is_zero(<[u8]>::first)) {
+        (true, false) => <[u8]>::first,
+        (false, true) => <[u8]>::last,
+        _ => return None,
+    };
+    let text: String = pairs.filter_map(|pair| letter(pair).map(|b| char::from(*b))).collect();
     text.is_ascii().then_some(text)
 }
 
@@ -254,7 +344,7 @@ pub(super) fn selectors(text: &str) -> Vec<Candidate> {
             {
                 let offsets = Offsets::whole(text.len(), run.clone());
                 let trick = Some(Trick::VariationSelectors);
-                found.push(Candidate { reading: Reading::Selectors, text, offsets, trick });
+                found.push(Candidate { reading: Reading::Selectors, text, offsets, trick, at: Vec::new() });
             }
             bytes.clear();
         }

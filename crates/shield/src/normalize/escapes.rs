@@ -1,18 +1,18 @@
-//! Backslash and percent escapes, read in place.
+//! Backslash and percent escapes, and those of mail, read in place.
 
-use memchr::{memchr2, memchr2_iter};
+use memchr::{memchr_iter, memchr2, memchr2_iter};
 
 use super::{
     offsets::Rewriter,
     views::{Candidate, Reading},
 };
 
-/// The text with `\uXXXX`, `\u{X…}`, `\xXX` and `%XX` as the characters they stand for; nothing if there are none.
+/// The text with `\uXXXX`, `\u{X…}`, `\xXX`, `\OOO` and `%XX` as the characters they stand for; nothing if there are none.
 pub(super) fn read(text: &str) -> Option<Candidate> {
     let bytes = text.as_bytes();
     let escape_like = |at: usize| match (bytes.get(at), bytes.get(at + 1)) {
         (Some(b'%'), Some(b)) => b.is_ascii_hexdigit(),
-        (Some(b'\\'), Some(b)) => matches!(b, b'u' | b'x' | b'U' | b'"' | b'n'),
+        (Some(b'\\'), Some(b)) => matches!(b, b'u' | b'x' | b'U' | b'"' | b'n' | b'0'..=b'3'),
         _ => false,
     };
     if !memchr2_iter(b'%', b'\\', bytes).any(escape_like) {
@@ -45,7 +45,13 @@ pub(super) fn read(text: &str) -> Option<Candidate> {
         at = start + length;
     }
     let (text, offsets) = out.finish();
-    (read > 0).then(|| Candidate { reading: Reading::Escapes, text: text.into_owned(), offsets, trick: None })
+    (read > 0).then(|| Candidate {
+        reading: Reading::Escapes,
+        text: text.into_owned(),
+        offsets,
+        trick: None,
+        at: Vec::new(),
+    })
 }
 
 /// A run of `%XX` that together are UTF-8, and its length; a run that is not counts as one character of its own.
@@ -70,6 +76,11 @@ fn backslash(rest: &str) -> Option<(usize, Option<String>)> {
         b'"' => Some((2, Some("\"".to_owned()))),
         // A backslash that is itself escaped hides what follows from one reader and not from the next.
         b'\\' => Some((1, None)),
+        // Three octal digits, as C has them.
+        b'0'..=b'3' => {
+            let digits = rest.get(1..4).filter(|digits| digits.bytes().all(|b| matches!(b, b'0'..=b'7')))?;
+            Some((4, Some(char::from(u8::from_str_radix(digits, 8).ok()?).into())))
+        }
         b'x' => Some((4, Some(char::from(u8::try_from(number(rest.get(2..4)?)?).ok()?).into()))),
         b'u' if bytes.get(2) == Some(&b'{') => {
             let end = bytes.iter().take(10).position(|&b| b == b'}')?;
@@ -90,6 +101,68 @@ fn backslash(rest: &str) -> Option<(usize, Option<String>)> {
         _ => None,
     }
 }
+
+/// The text as mail that is quoted-printable says it (RFC 2045 §6.7): `=XX` as bytes, and without the line ends behind a `=`; nothing
+/// if too little shows that it is that.
+pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
+    let bytes = text.as_bytes();
+    let pair = |at: usize| match bytes.get(at + 1..at + 3) {
+        Some([high, low]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
+        _ => None,
+    };
+    // A line that goes on: words on either side of its end.
+    let soft = |at: usize| {
+        let length = match bytes.get(at + 1..) {
+            Some([b'\n', ..]) => 2,
+            Some([b'\r', b'\n', ..]) => 3,
+            _ => return None,
+        };
+        let before = at.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(b'=');
+        let is_word = |b: u8| b.is_ascii_alphanumeric() || b >= 0x80 || b == b'=';
+        let goes_on = bytes.get(at + length).copied().is_some_and(is_word);
+        (goes_on && before != b'=').then_some(length)
+    };
+    let letters = memchr_iter(b'=', bytes)
+        .filter(|at| pair(*at).is_some_and(|b| b.is_ascii_alphabetic()) && bytes.get(at + 3) == Some(&b'='));
+    let is_it =
+        memchr_iter(b'=', bytes).any(|at| soft(at).is_some()) || letters.take(LETTERS).count() == LETTERS;
+    if !is_it {
+        return None;
+    }
+    let mut out = Rewriter::new(text);
+    let (mut done, mut read) = (0, 0_usize);
+    for start in memchr_iter(b'=', bytes) {
+        if start < done {
+            continue;
+        }
+        if let Some(length) = soft(start) {
+            out.replace(start..start + length, "");
+            (done, read) = (start + length, read + 1);
+            continue;
+        }
+        let run: Vec<u8> = (0..)
+            .map_while(|nth| pair(start + nth * 3).filter(|_| bytes.get(start + nth * 3) == Some(&b'=')))
+            .collect();
+        if let Ok(decoded) = String::from_utf8(run.clone())
+            && !run.is_empty()
+        {
+            out.replace(start..start + run.len() * 3, &decoded);
+            read += 1;
+        }
+        done = start + (run.len() * 3).max(1);
+    }
+    let (text, offsets) = out.finish();
+    (read > 0).then(|| Candidate {
+        reading: Reading::Escapes,
+        text: text.into_owned(),
+        offsets,
+        trick: None,
+        at: Vec::new(),
+    })
+}
+
+/// So many letters are written as `=XX` only by those who hide them.
+const LETTERS: usize = 6;
 
 fn number(digits: &str) -> Option<u32> {
     if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {

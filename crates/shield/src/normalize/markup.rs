@@ -19,7 +19,7 @@ pub(super) fn shown(text: &str) -> Option<Candidate> {
     }
     let bytes = text.as_bytes();
     let mut out = Rewriter::new(text);
-    let (mut at, mut changed, mut hidden) = (0, false, false);
+    let (mut at, mut changed, mut hidden) = (0, false, Vec::new());
     // Bytes looked at for ends that are not there: what opens and never closes must not cost the square of its length.
     let mut wasted = 0;
     let allowed = text.len().saturating_mul(4).saturating_add(64 * 1024);
@@ -36,22 +36,22 @@ pub(super) fn shown(text: &str) -> Option<Candidate> {
                     // The words of a comment stay: a model reads them.
                     out.replace(start..start + 4, " ");
                     out.replace(start + length - 3..start + length, " ");
-                    hidden |= length > 40;
+                    hidden.extend((length > 40).then_some(start..start + length));
                     changed = true;
                     at = start + length;
                     continue;
                 }
                 Some(Tag::Element { length, block, hides }) => {
-                    hidden |= hides;
+                    // Where what it holds ends is for a parser of whole pages to say.
+                    hidden.extend(hides.then_some(start..text.len()));
                     (length, if block { "\n" } else { "" })
                 }
                 Some(Tag::Unread { length }) => (length, "\n"),
                 None => (0, ""),
             },
             Some(b'&') => match entity(rest) {
-                Some((length, c)) => {
-                    let mut buffer = [0; 4];
-                    out.replace(start..start + length, c.encode_utf8(&mut buffer));
+                Some((length, shown)) => {
+                    out.replace(start..start + length, &shown);
                     changed = true;
                     at = start + length;
                     continue;
@@ -67,13 +67,17 @@ pub(super) fn shown(text: &str) -> Option<Candidate> {
         at = start + length.max(1);
     }
     let (text, offsets) = out.finish();
-    let trick =
-        if wasted > allowed { Some(Trick::TooMuchEncoded) } else { hidden.then_some(Trick::HiddenMarkup) };
+    let (trick, at) = match (wasted > allowed, hidden.is_empty()) {
+        (true, _) => (Some(Trick::TooMuchEncoded), Vec::new()),
+        (false, true) => (None, hidden),
+        (false, false) => (Some(Trick::HiddenMarkup), hidden),
+    };
     (changed || wasted > allowed).then(|| Candidate {
         reading: Reading::Markup,
         text: text.into_owned(),
         offsets,
         trick,
+        at,
     })
 }
 
@@ -84,8 +88,10 @@ fn has_markup(text: &str) -> bool {
         memchr_iter(b'<', bytes).any(|at| matches!(after(at), b'/' | b'!' | b'a'..=b'z' | b'A'..=b'Z'));
     let entities = || {
         memchr_iter(b'&', bytes).any(|at| {
-            (after(at) == b'#' || after(at).is_ascii_alphabetic())
-                && bytes.get(at..).and_then(|rest| memchr2(b';', b' ', rest)).is_some_and(|end| end <= 32)
+            let is_closed =
+                || bytes.get(at..).and_then(|rest| memchr2(b';', b' ', rest)).is_some_and(|end| end <= 32);
+            after(at) == b'#' && is_number_sign(bytes.get(at + 2..).unwrap_or_default())
+                || after(at).is_ascii_alphabetic() && is_closed()
         })
     };
     let emphasis = || {
@@ -97,6 +103,15 @@ fn has_markup(text: &str) -> bool {
         })
     };
     tags || entities() || emphasis()
+}
+
+/// Whether a number begins here, in either notation.
+fn is_number_sign(rest: &[u8]) -> bool {
+    match rest {
+        [b'x' | b'X', digit, ..] => digit.is_ascii_hexdigit(),
+        [digit, ..] => digit.is_ascii_digit(),
+        [] => false,
+    }
 }
 
 fn is_emphasis(byte: u8) -> bool {
@@ -199,44 +214,101 @@ fn find_ignoring_case(text: &str, needle: &str) -> Option<usize> {
 /// Whether an element's attributes say not to show it.
 fn hides(inside: &str) -> bool {
     let packed: String = inside.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    [
-        "display:none",
-        "visibility:hidden",
-        "font-size:0",
-        "font-size:1px",
-        "opacity:0;",
-        "opacity:0\"",
-        "opacity:0'",
-        "text-indent:-9",
-        "left:-9999",
-        "color:transparent",
-        "width:0;",
-        "height:0;",
-    ]
-    .iter()
-    .any(|style| packed.contains(style))
+    // What is a twentieth or less of something is nothing.
+    let is_nothing = |of: &str| {
+        packed.match_indices(of).any(|(at, _)| {
+            let value = packed.get(at + of.len()..).unwrap_or_default();
+            let digits = value.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+            let (number, unit) = value.split_at_checked(digits).unwrap_or_default();
+            let number = number.parse::<f32>().unwrap_or(1.0);
+            number <= if unit.starts_with("px") || unit.starts_with("pt") { 1.0 } else { 0.05 }
+        })
+    };
+    is_nothing("opacity:")
+        || is_nothing("font-size:")
+        || [
+            "display:none",
+            "visibility:hidden",
+            "visibility:collapse",
+            "clip:rect(0",
+            "clip-path:inset(100%",
+            "clip-path:inset(50%",
+            "transform:scale(0)",
+            "text-indent:-9",
+            "left:-9999",
+            "color:transparent",
+            "width:0;",
+            "height:0;",
+        ]
+        .iter()
+        .any(|style| packed.contains(style))
         || inside.split_ascii_whitespace().skip(1).any(|word| word == "hidden" || word.starts_with("hidden="))
 }
 
-/// A character reference at the start of `rest` (HTML §13.5) and its length.
-fn entity(rest: &str) -> Option<(usize, char)> {
+/// What a character reference at the start of `rest` shows (HTML §13.5), and its length. A number needs no semicolon behind it:
+/// readers show it all the same.
+fn entity(rest: &str) -> Option<(usize, String)> {
+    if let Some(number) = rest.strip_prefix("&#") {
+        let (radix, digits) = match number.strip_prefix(['x', 'X']) {
+            Some(digits) => (16, digits),
+            None => (10, number),
+        };
+        let length = digits.bytes().take(32).take_while(|b| char::from(*b).is_digit(radix)).count();
+        let code = u32::from_str_radix(digits.get(..length)?, radix).ok()?;
+        let close = usize::from(digits.as_bytes().get(length) == Some(&b';'));
+        let before = rest.len() - digits.len();
+        return Some((before + length + close, char::from_u32(code)?.to_string()));
+    }
     let end = rest.as_bytes().iter().take(32).position(|&b| b == b';')?;
     let name = rest.get(1..end)?;
-    let c = if let Some(number) = name.strip_prefix('#') {
-        let code = match number.strip_prefix(['x', 'X']) {
-            Some(hex) => u32::from_str_radix(hex, 16).ok()?,
-            None => number.parse().ok()?,
-        };
-        char::from_u32(code)?
-    } else {
-        NAMED.iter().find(|(known, _)| *known == name)?.1
+    let shown = match NAMED.iter().find(|(known, _)| *known == name) {
+        Some((_, c)) => c.to_string(),
+        None => letter(name)?,
     };
-    Some((end + 1, c))
+    Some((end + 1, shown))
 }
 
+/// The letter that `eacute`, `iscr` and their like name.
+fn letter(name: &str) -> Option<String> {
+    let base = name.chars().next().filter(char::is_ascii_alphabetic)?;
+    let style = name.get(1..)?;
+    if matches!(style, "fr" | "opf" | "scr") {
+        return Some(base.into());
+    }
+    let (_, mark) = MARKS.iter().find(|(known, _)| *known == style)?;
+    Some([base, *mark].iter().collect())
+}
+
+/// Marks on letters, as combining characters.
+const MARKS: &[(&str, char)] = &[
+    ("acute", '\u{301}'),
+    ("breve", '\u{306}'),
+    ("caron", '\u{30c}'),
+    ("cedil", '\u{327}'),
+    ("circ", '\u{302}'),
+    ("dot", '\u{307}'),
+    ("grave", '\u{300}'),
+    ("macr", '\u{304}'),
+    ("ogon", '\u{328}'),
+    ("ring", '\u{30a}'),
+    ("tilde", '\u{303}'),
+    ("uml", '\u{308}'),
+];
+
 const NAMED: &[(&str, char)] = &[
+    ("ApplyFunction", '\u{2061}'),
+    ("InvisibleComma", '\u{2063}'),
+    ("InvisibleTimes", '\u{2062}'),
+    ("NegativeMediumSpace", '\u{200b}'),
+    ("NegativeThickSpace", '\u{200b}'),
+    ("NegativeThinSpace", '\u{200b}'),
+    ("NegativeVeryThinSpace", '\u{200b}'),
     ("NewLine", '\n'),
+    ("NoBreak", '\u{2060}'),
+    ("NonBreakingSpace", ' '),
     ("Tab", '\t'),
+    ("ZeroWidthSpace", '\u{200b}'),
+    ("af", '\u{2061}'),
     ("amp", '&'),
     ("apos", '\''),
     ("ast", '*'),
@@ -250,7 +322,11 @@ const NAMED: &[(&str, char)] = &[
     ("equals", '='),
     ("excl", '!'),
     ("gt", '>'),
+    ("hairsp", ' '),
     ("hyphen", '-'),
+    ("ic", '\u{2063}'),
+    ("imath", 'i'),
+    ("it", '\u{2062}'),
     ("lbrace", '{'),
     ("lbrack", '['),
     ("lowbar", '_'),
@@ -261,9 +337,11 @@ const NAMED: &[(&str, char)] = &[
     ("nbsp", ' '),
     ("ndash", '–'),
     ("num", '#'),
+    ("numsp", ' '),
     ("percnt", '%'),
     ("period", '.'),
     ("plus", '+'),
+    ("puncsp", ' '),
     ("quest", '?'),
     ("quot", '"'),
     ("rbrace", '}'),

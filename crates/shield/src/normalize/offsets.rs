@@ -24,6 +24,17 @@ impl Offsets {
         Self { edits: vec![Edit { at: 0, length, from }] }
     }
 
+    /// The same of several texts, one behind the other; what they stand for is in order, too.
+    pub fn pieces(pieces: impl IntoIterator<Item = (usize, Range<usize>)>) -> Self {
+        let mut at = 0;
+        let edit = |(length, from)| {
+            let start = at;
+            at += length;
+            Edit { at: start, length, from }
+        };
+        Self { edits: pieces.into_iter().map(edit).collect() }
+    }
+
     /// The smallest range of the source that made `range`: what was removed at its ends is left out, what was
     /// removed or replaced inside is covered.
     pub fn source(&self, range: Range<usize>) -> Range<usize> {

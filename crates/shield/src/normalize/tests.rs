@@ -31,6 +31,12 @@ fn tricks_are_undone_and_named() {
         ("safe\rEVIL", "safe\nEVIL", Some(Trick::Control)),
         ("a\u{8}b", "ab", Some(Trick::Control)),
         ("x\u{e000}\u{e001}\u{e002}y", "xy", Some(Trick::PrivateUse)),
+        ("😀\u{e0141}😀\u{e0142}", "😀😀", Some(Trick::VariationSelectors)),
+        ("🏴\u{e0069}\u{e0067}\u{e006e}\u{e006f}", "🏴igno", Some(Trick::Tags)),
+        ("ɪɢɴᴏʀᴇ ᴀʟʟ", "ignore all", None),
+        ("ꓲꓖꓠꓳꓣꓰ ꓮꓡꓡ", "IGNORE ALL", None),
+        ("i\u{5b0}g\u{64b}n\u{941}ore", "ignore", None),
+        ("i\u{489}gnore", "ignore", None),
     ];
     for (given, expected, trick) in table {
         let normal = normalize(given);
@@ -125,8 +131,43 @@ fn decoding_is_bounded_and_says_so() {
     let many: String = (0..100)
         .map(|i| base64::engine::general_purpose::STANDARD.encode(format!("{PAYLOAD} {i}")) + "\n\n\n\n")
         .collect();
-    let views = views(&many, Limits::for_text(&many));
-    assert!(views.others().len() <= 64 && views.tricks().has(Trick::TooMuchEncoded));
+    let seen = views(&many, Limits::for_text(&many));
+    assert!(seen.others().len() <= 64 && !seen.tricks().has(Trick::TooMuchEncoded));
+    for nth in 0..100 {
+        let said = format!("{PAYLOAD} {nth}\n");
+        let view = seen.others().iter().find(|view| view.text().contains(&said)).unwrap();
+        let at = view.text().find(&said).unwrap();
+        let alone = base64::engine::general_purpose::STANDARD.encode(format!("{PAYLOAD} {nth}"));
+        let range = seen.original(view, at..at + said.len() - 1);
+        assert_eq!(many.get(range).unwrap().trim_end(), alone, "each leads back to its own run");
+    }
+    // Each in a way of its own, that no two are read together.
+    let small = Limits { views: 1, ..Limits::for_text(&many) };
+    let escaped = format!("{many}%69%67&amp;");
+    assert!(views(&escaped, small).tricks().has(Trick::TooMuchEncoded));
+}
+
+#[test]
+fn what_two_rounds_change_leads_back_too() {
+    let text = "z&#4352;&#12641;&#4520; and then a word";
+    let views = views(text, Limits::for_text(text));
+    let view = views.others().iter().find(|view| view.text().contains("z극")).unwrap();
+    for word in ["and", "word"] {
+        let at = view.text().find(word).unwrap();
+        let range = views.original(view, at..at + word.len());
+        assert_eq!(text.get(range), Some(word));
+    }
+}
+
+#[test]
+fn every_place_of_a_trick_is_known() {
+    let text = "a\u{200b}b and c\u{200b}d and e";
+    let normal = normalize(text);
+    let undone = normal.tricks().as_slice();
+    assert_eq!((undone.len(), undone[0].count), (1, 2));
+    assert!(undone[0].touches(&(11..16)) && !undone[0].touches(&(5..8)) && !undone[0].touches(&(17..20)));
+    let many = normalize(&"a\u{200b}b ".repeat(5_000)).tricks().as_slice()[0].clone();
+    assert!(many.count == 5_000 && many.places.len() <= 1024 && many.touches(&(29_990..29_996)));
 }
 
 #[test]
@@ -195,7 +236,7 @@ proptest! {
             last = range.end;
         }
         for undone in normal.tricks().as_slice() {
-            prop_assert!(text.get(undone.first.clone()).is_some());
+            prop_assert!(undone.places.iter().all(|place| text.get(place.clone()).is_some()));
         }
     }
 }

@@ -42,8 +42,23 @@ pub struct Undone {
     pub trick: Trick,
     /// How often.
     pub count: usize,
-    /// The first occurrence, in bytes of the original.
-    pub first: Range<usize>,
+    /// Where, in bytes of the original, as they were noted: the first [`PLACES`]; the last of these reaches over all further ones.
+    pub places: Vec<Range<usize>>,
+}
+
+/// Places of one kind of trick in a text.
+const PLACES: usize = 1024;
+
+impl Undone {
+    /// The first occurrence.
+    pub fn first(&self) -> Range<usize> {
+        self.places.first().cloned().unwrap_or_default()
+    }
+
+    /// Whether any of it is within `range`.
+    pub fn touches(&self, range: &Range<usize>) -> bool {
+        self.places.iter().any(|place| place.start < range.end && place.end > range.start)
+    }
 }
 
 /// The tricks of one text, one entry a kind: bounded whatever the text holds.
@@ -53,9 +68,27 @@ pub struct Tricks(Vec<Undone>);
 impl Tricks {
     /// Notes one occurrence.
     pub fn note(&mut self, trick: Trick, at: Range<usize>) {
-        match self.0.iter_mut().find(|known| known.trick == trick) {
-            Some(known) => known.count += 1,
-            None => self.0.push(Undone { trick, count: 1, first: at }),
+        let Some(known) = self.0.iter_mut().find(|known| known.trick == trick) else {
+            self.0.push(Undone { trick, count: 1, places: vec![at] });
+            return;
+        };
+        known.count += 1;
+        let is_full = known.places.len() >= PLACES;
+        match known.places.last_mut() {
+            // What goes on without a gap is one place.
+            Some(last) if last.end == at.start => last.end = at.end,
+            Some(last) if is_full => *last = last.start.min(at.start)..last.end.max(at.end),
+            _ => known.places.push(at),
+        }
+    }
+
+    /// Notes what was `undone` in a text of which `original` leads to this one.
+    pub(super) fn take_over(&mut self, undone: &Undone, original: impl Fn(Range<usize>) -> Range<usize>) {
+        for place in &undone.places {
+            self.note(undone.trick, original(place.clone()));
+        }
+        if let Some(known) = self.0.iter_mut().find(|known| known.trick == undone.trick) {
+            known.count += undone.count.saturating_sub(undone.places.len());
         }
     }
 

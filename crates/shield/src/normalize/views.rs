@@ -31,8 +31,10 @@ impl Limits {
 }
 
 /// By what a view was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reading {
+    /// Base32.
+    Base32,
     /// Base64, either alphabet.
     Base64,
     /// Backslash and percent escapes.
@@ -45,6 +47,10 @@ pub enum Reading {
     Leet,
     /// HTML and Markdown as they are shown, hidden parts included.
     Markup,
+    /// Numbers of characters: decimal, or eight binary digits each.
+    Numbers,
+    /// Letters with marks on them, as letters.
+    Plain,
     /// From right to left.
     Reversed,
     /// Every letter moved by 13.
@@ -84,6 +90,8 @@ pub(super) struct Candidate {
     pub offsets: Offsets,
     /// A reader would not see what it says.
     pub trick: Option<Trick>,
+    /// Where, in the text it was found in; everywhere, if empty.
+    pub at: Vec<Range<usize>>,
 }
 
 /// A text and all that it says.
@@ -148,6 +156,7 @@ impl Search {
         if !deepest {
             candidates.extend(markup::shown(text));
             candidates.extend(escapes::read(text));
+            candidates.extend(escapes::quoted_printable(text));
             candidates.extend(ciphers::read(text));
         }
         for candidate in candidates {
@@ -179,13 +188,18 @@ impl Search {
             return;
         }
         if let Some(trick) = candidate.trick {
-            self.tricks.note(trick, whole());
+            if candidate.at.is_empty() {
+                self.tricks.note(trick, whole());
+            }
+            for place in &candidate.at {
+                self.tricks.note(trick, original(place.clone()));
+            }
         }
         let normal = normalize(&candidate.text);
         for undone in normal.tricks().as_slice() {
-            self.tricks.note(undone.trick, original(candidate.offsets.source(undone.first.clone())));
+            self.tricks.take_over(undone, |place| original(candidate.offsets.source(place)));
         }
-        let mut all = normal.passes.to_vec();
+        let mut all = normal.passes();
         let text = normal.text.into_owned();
         all.push(candidate.offsets);
         all.extend_from_slice(passes);

@@ -131,18 +131,70 @@ impl<'s> Walk<'s> {
 
 /// What matching takes at worst: patterns that look around or back may be tried again from every place.
 fn matching(pattern: &str, text: &str) -> u64 {
-    let goes_back = pattern.contains("(?=")
-        || pattern.contains("(?!")
-        || pattern.contains("(?<")
-        || pattern.contains("(?>")
-        || pattern.contains("++")
-        || pattern.contains("*+")
-        || pattern.contains("?+")
-        || pattern.contains("\\K")
-        || pattern.contains("\\G")
-        || pattern.contains("\\k")
-        || pattern.contains("(?(")
-        || pattern.as_bytes().windows(2).any(|pair| matches!(pair, [b'\\', b'1'..=b'9']));
     let length = text.len() as u64;
-    1 + if goes_back { length * 100 } else { length / 64 }
+    1 + if goes_back(pattern) { length * 100 } else { length / 64 }
+}
+
+/// Whether `pattern` has anything but what one pass over a text decides. What is not known to be plain is not.
+fn goes_back(pattern: &str) -> bool {
+    let mut rest = pattern.as_bytes();
+    let mut in_class = false;
+    // Something may be repeated here that is repeated already: a `+` makes it possessive.
+    let mut is_repeated = false;
+    while let [first, tail @ ..] = rest {
+        let was_repeated = std::mem::take(&mut is_repeated);
+        rest = tail;
+        match (first, tail) {
+            (b'\\', [escaped, tail @ ..]) => {
+                let is_plain = escaped.is_ascii_punctuation() || b"0bBcdDfnrsStuvwWx".contains(escaped);
+                let is_property = matches!(escaped, b'p' | b'P' | b'A' | b'z') || !escaped.is_ascii();
+                if !is_plain && !is_property {
+                    return true;
+                }
+                let braced = matches!((escaped, tail), (b'p' | b'P' | b'u' | b'x', [b'{', ..]));
+                let end = tail.iter().position(|b| *b == b'}').filter(|_| braced);
+                rest = end.and_then(|end| tail.get(end + 1..)).unwrap_or(tail);
+            }
+            (b'[', _) => in_class = true,
+            (b']', _) => in_class = false,
+            _ if in_class => {}
+            (b'(', [b'?', tail @ ..]) => {
+                let flags = tail.iter().take_while(|b| matches!(b, b'i' | b's' | b'm' | b'-')).count();
+                if !matches!(tail.get(flags), Some(b':' | b')')) {
+                    return true;
+                }
+                // The sign after the bracket repeats nothing.
+                rest = tail;
+            }
+            (b'+', _) if was_repeated => return true,
+            (b'*' | b'+' | b'?' | b'}', _) => is_repeated = true,
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_plain_goes_back() {
+        for plain in [
+            "^[a-z]+$",
+            r"^\d{4}-\d{2}$",
+            r"[\w.+*?-]+@(?:\w+\.)+\w+",
+            "(?i)abc|d+?",
+            r"\p{L}+\+\+",
+            "a(?:b|c)*",
+        ] {
+            assert!(!goes_back(plain), "{plain}");
+        }
+        for other in [
+            "a{2}+b", "a++", "a*+", "a?+", "a+?+", "(?=a)", "(?!a)", "(?<=a)", "(?>a)", r"(a)\1", r"\k<a>",
+            r"\Ka", "(?(1)a)", "(?x)a* +", r"\g<1>", "(?P=a)", "(?~a)",
+        ] {
+            assert!(goes_back(other), "{other}");
+        }
+    }
 }

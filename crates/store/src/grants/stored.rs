@@ -285,7 +285,7 @@ impl Grants for StoredGrants {
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), DatabaseError> {
         let mut database = self.database.pool().acquire().await?;
-        write(&mut database, revocation).await?;
+        revoke(&mut database, revocation).await?;
         Ok(())
     }
 
@@ -359,13 +359,13 @@ pub(crate) async fn end(
     for id in &ended {
         let (kind, issuer) = (RevokedKind::Grant, String::new());
         let revocation = Revocation { kind, issuer, name: id.clone(), at: now, until };
-        write(&mut *database, &revocation).await?;
+        revoke(&mut *database, &revocation).await?;
     }
     Ok(ended)
 }
 
-/// Writes a revocation down. Of two of the same thing the later one counts.
-pub(crate) async fn write(database: &mut AnyConnection, revocation: &Revocation) -> Result<(), sqlx::Error> {
+/// Notes a revocation. One that is there already is made none the shorter by it.
+pub(crate) async fn revoke(database: &mut AnyConnection, revocation: &Revocation) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO revocations (kind, issuer, name, at, until) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (kind, issuer, name) DO UPDATE SET \

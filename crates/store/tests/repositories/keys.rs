@@ -1,6 +1,6 @@
 //! Keys of persons: made at need, changed while gates run, and destroyed.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{cell::RefCell, fs, path::Path, sync::Arc, time::Duration};
 
 use bartizan_model::{Secret, SeededEntropy};
 use bartizan_store::{
@@ -13,11 +13,12 @@ use bartizan_store::{
     bundles::Taken,
     consents::{Consent, Given},
     erase,
-    grants::{FreshToken, Grant, RevokedKind},
+    grants::{FreshToken, Grant, Revocation, RevokedKind},
     links::{self, Account},
     reseal::{Only, Progress, Rotation, RotationError},
     signing::SigningKey,
 };
+use tokio::runtime::Handle;
 
 use crate::bench::{Bench, approve, at, each, look, server, tool};
 
@@ -299,6 +300,47 @@ async fn an_erased_person_opens_nowhere_and_everybody_else_does() {
     .await;
 }
 
+/// Tokens of issuers of the operator's may live for weeks: whoever was revoked for as long as that is not let in sooner by being
+/// erased, nor keeps a role.
+#[tokio::test]
+async fn an_erasure_makes_no_revocation_shorter_and_leaves_no_role() {
+    each(async |bench| {
+        let keys = Place::new().keys(1).open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 2), None).await;
+        let revoked = |at, until| Revocation {
+            kind: RevokedKind::Subject,
+            issuer: ISSUER.to_owned(),
+            name: "ann".to_owned(),
+            at,
+            until,
+        };
+        desk.grants.revoke(&revoked(at(3), at(2_592_000))).await.unwrap();
+        let (issuer, by) = (ISSUER.to_owned(), "ada".to_owned());
+        let held = |subject: &str| Held {
+            role: "operator".to_owned(),
+            issuer: issuer.clone(),
+            subject: subject.to_owned(),
+            by: by.clone(),
+            at: at(0),
+            until: at(9000),
+        };
+        desk.admins.grant(&held("ann")).await.unwrap();
+        desk.admins.grant(&held("bob")).await.unwrap();
+        let erased = erase::erase(&desk.database, ISSUER, "ann", at(5), DAY).await.unwrap();
+        assert_eq!(erased.other, 1, "the role");
+        let days_later = at(3 * 86_400);
+        let known = desk.grants.revocations(at(0), days_later).await.unwrap();
+        assert_eq!(
+            known,
+            [revoked(at(5), at(2_592_000))],
+            "what was issued until now, for as long as before"
+        );
+        assert!(desk.admins.of(ISSUER, "ann", at(6)).await.unwrap().is_empty());
+        assert_eq!(desk.admins.of(ISSUER, "bob", at(6)).await.unwrap(), ["operator"]);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finished() {
     each(async |bench| {
@@ -422,6 +464,50 @@ async fn keys_change_while_another_process_goes_on_and_a_stopped_change_is_finis
     .await;
 }
 
+/// Stopped after the new keys seal and before the rows are sealed again: gates and commands that change the key file meanwhile
+/// must not destroy the key that most rows are under, were it retired a day ago.
+#[tokio::test]
+async fn a_rotation_that_was_stopped_is_finished_days_later_and_nothing_is_lost() {
+    each(async |bench| {
+        let place = Place::new();
+        let file = place.keys(1);
+        let keys = file.open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 2), None).await;
+        desk.furnish("ann").await;
+        desk.vault.add("API_KEY", &Secret::new("s3cret".to_owned()), at(0)).await.unwrap();
+        let seen = RefCell::new(Vec::new());
+        {
+            let rotation = desk.rotation(&file, false);
+            let (only, mut note) = (only(&file), |progress| seen.borrow_mut().push(progress));
+            let mut running = std::pin::pin!(rotation.run(&only, at(10), &mut note));
+            while !seen.borrow().contains(&Progress::Promoted) {
+                assert!(!futures_step(running.as_mut()).await);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let days_later = at(10 + 3 * 24 * 60 * 60);
+        let left = file.read().await.unwrap();
+        assert!(left.rotating().is_some() && !left.has_expired(days_later), "no gate tidies up after it");
+        // Somebody is erased, say.
+        let changed = file.change(days_later, |_, _| {}).await.unwrap();
+        assert_eq!(changed.older(), 1);
+        desk.sealer.adopt(&changed).unwrap();
+        assert_eq!(desk.opens("ann").await, [true; 5]);
+
+        desk.rotation(&file, false).run(&only(&file), days_later, &mut |_| {}).await.unwrap();
+        assert_eq!(desk.opens("ann").await, [true; 5]);
+        assert_eq!(desk.vault.read("API_KEY").await.unwrap().reveal(), "s3cret");
+        let ended = file.read().await.unwrap();
+        assert!(ended.has_expired(days_later), "now it can go");
+        let tidied = file.change(days_later, |_, _| {}).await.unwrap();
+        assert_eq!(tidied.older(), 0);
+        desk.sealer.adopt(&tidied).unwrap();
+        assert_eq!(desk.opens("ann").await, [true; 5]);
+        assert_eq!(desk.vault.read("API_KEY").await.unwrap().reveal(), "s3cret");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn of_two_rotations_at_once_the_second_is_refused() {
     each(async |bench| {
@@ -470,6 +556,40 @@ async fn a_row_that_cannot_be_read_is_named_and_keeps_no_other_under_the_old_key
         assert!(seen.contains(&Progress::Resealed { what: "linked accounts", done: 2, lost: 1 }), "{seen:?}");
         for subject in ["ann", "eve"] {
             assert_eq!(desk.opens(subject).await, [true; 5], "{subject}");
+        }
+    })
+    .await;
+}
+
+/// Rows that do not open may be deleted while a rotation goes on, as what was withheld is when it expires: no other row stays under
+/// a key that is destroyed for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_go_while_keys_change_hide_no_other() {
+    each(async |bench| {
+        let place = Place::new();
+        let file = place.keys(1);
+        let keys = file.open(None).await.unwrap();
+        let desk = desk(bench, sealer(&keys, 2), None).await;
+        let name = |n: u32| format!("s{n:03}");
+        for n in 0..300 {
+            desk.vault.add(&name(n), &Secret::new(format!("value {n}")), at(0)).await.unwrap();
+        }
+        // Somebody spoilt some of them, all over the table.
+        let spoilt = "name LIKE 's__0'";
+        assert_eq!(bench.meddle(&format!("UPDATE vault_secrets SET sealed = 'x' WHERE {spoilt}")).await, 30);
+        let mut seen = Vec::new();
+        let mut say = |progress| {
+            if let Progress::Resealed { what: "secrets", .. } = progress {
+                let gone = format!("DELETE FROM vault_secrets WHERE {spoilt}");
+                tokio::task::block_in_place(|| Handle::current().block_on(bench.meddle(&gone)));
+                seen.push(progress);
+            }
+        };
+        desk.rotation(&file, true).run(&only(&file), at(10), &mut say).await.unwrap();
+        assert!(matches!(seen.first(), Some(Progress::Resealed { done: 180, lost: 20, .. })), "{seen:?}");
+        for n in (0..300).filter(|n| n % 10 != 0) {
+            let value = desk.vault.read(&name(n)).await.unwrap();
+            assert_eq!(value.reveal(), format!("value {n}"));
         }
     })
     .await;

@@ -24,6 +24,7 @@ mod decisions;
 mod documents;
 mod exchanges;
 mod fronts;
+mod greetings;
 mod handles;
 mod holds;
 mod identity;

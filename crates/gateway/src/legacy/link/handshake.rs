@@ -102,9 +102,9 @@ pub fn revision_of(answer: &Message) -> Result<Revision, Failure> {
     let named =
         answer.result().and_then(|r| r.get("protocolVersion")).and_then(Value::as_str).unwrap_or_default();
     Revision::named(&named).filter(|r| r.era() == Era::Legacy).ok_or_else(|| {
-        Failure::Protocol(format!(
-            "it chose the protocol version {}, which the gateway does not speak",
-            quote(&named)
-        ))
+        let is_name = named.len() <= 32 && named.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+        // Nobody has judged what it says.
+        let named = if is_name { quote(&named) } else { "of a name that is none".to_owned() };
+        Failure::Protocol(format!("it chose the protocol version {named}, which the gateway does not speak"))
     })
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bartizan_model::{Clock, SystemClock};
-use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, binary};
+use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, binary, eventually};
 use serde_json::{Value, json};
 
 use crate::traffic::{
@@ -162,6 +162,36 @@ fn ep_02_who_is_no_administrator_does_nothing_at_the_admin_api() {
         assert!(denied.iter().any(|e| e["reason"] == reason && e["person"].is_string()), "{reason}");
     }
     assert!(!scene.gate.log().contains(&rita()));
+}
+
+/// Attack: an administrator hangs up in the middle of what he asked for, and the record says that it was done.
+#[test]
+fn ep_02_what_is_on_record_is_done_though_nobody_waits_for_the_answer() {
+    let scene = Scene::start();
+    let rita = scene.token("rita", json!({}));
+    let admin = scene.gate.admin();
+    for n in 0..30 {
+        let body =
+            json!({ "do": "revoke", "client": format!("client-{n}"), "why": "it got out" }).to_string();
+        let mut socket = admin.connect();
+        let (host, length) = (admin.authority(), body.len());
+        write!(
+            socket,
+            "POST /api HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {rita}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        // Some before anything is read, some in the middle.
+        std::thread::sleep(Duration::from_millis(n % 6));
+    }
+    eventually("as much in force as is on record", || {
+        let status = scene.ask(Some(rita.clone()), &json!({ "do": "status" })).text();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let found = entries(&scene.gate);
+        let acted = of_kind(&found, "admin.acted").into_iter().filter(|e| e["change"]["name"] == "revoke");
+        let acted = acted.count();
+        (acted > 0 && status["in_force"].as_array().unwrap().len() == acted).then_some(())
+    });
 }
 
 #[test]

@@ -58,6 +58,37 @@ fn ii_15_a_server_shows_no_apps_unless_the_operator_lets_it() {
     assert!(honest.result().is_some(), "a page that is no app: {}", honest.text());
 }
 
+/// What comes of a task stands one result further in.
+#[test]
+fn ii_15_a_task_shows_no_apps_either() {
+    let upstream = Upstream::modern(|heard, pen| {
+        let now = "2026-11-29T12:00:00Z";
+        let mut task = json!({ "taskId": "t", "status": "working", "createdAt": now, "lastUpdatedAt": now, "ttlMs": 60000 });
+        match heard.rpc().as_str() {
+            "tools/call" => task["resultType"] = json!("task"),
+            "tasks/get" => {
+                let app = json!({ "uri": "ui://s/app", "mimeType": "text/html", "text": APP });
+                task["resultType"] = json!("complete");
+                task["status"] = json!("completed");
+                task["result"] = json!({ "content": [{ "type": "resource", "resource": app }] });
+            }
+            _ => return false,
+        }
+        pen.result(&heard.id(), &task.to_string());
+        true
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    let ask = |method: &str, params: &str| {
+        let declared = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        gate.client().modern_declaring("/mcp/s", method, params, declared).send()
+    };
+    let made = ask("tools/call", r#""name":"x","arguments":{}"#).json();
+    let task = made.pointer("/result/taskId").and_then(Value::as_str).unwrap().to_owned();
+    let done = ask("tasks/get", &format!(r#""taskId":"{task}""#));
+    assert_eq!(done.code(), Some(WITHHELD), "{}", done.text());
+    assert!(done.text().contains("app.not-allowed") && !done.text().contains("postMessage"));
+}
+
 #[test]
 fn ii_15_an_app_reaches_no_further_than_the_operator_says() {
     let upstream = server(|what| {

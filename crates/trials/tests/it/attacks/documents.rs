@@ -36,6 +36,54 @@ fn is_withheld(answer: &Answer) -> bool {
     answer.code() == Some(WITHHELD) && !answer.text().contains("id_rsa")
 }
 
+/// Prompts embed resources in their messages, and what comes of a task stands one result further in.
+#[test]
+fn ii_07_a_document_is_read_wherever_it_stands() {
+    let upstream = Upstream::modern(|heard, pen| {
+        let json = heard.json();
+        let text = |at| json.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let named = format!("{}{}", text("/params/name"), text("/params/taskId"));
+        let says = if named.contains("honest") { "Rain at noon." } else { ORDER };
+        let page = pdf::page(&format!("BT /F1 12 Tf 72 720 Td ({says}) Tj ET"), "");
+        let resource = json!({ "uri": "p:x", "mimeType": "application/pdf", "blob": STANDARD.encode(page) });
+        let block = json!({ "type": "resource", "resource": resource });
+        let now = "2026-11-29T12:00:00Z";
+        let task = json!({ "status": "working", "createdAt": now, "lastUpdatedAt": now, "ttlMs": 60000, "taskId": named });
+        let mut result = match heard.rpc().as_str() {
+            "prompts/get" if named.contains("several") => {
+                json!({ "messages": [{ "role": "user", "content": [block] }] })
+            }
+            "prompts/get" => json!({ "messages": [{ "role": "user", "content": block }] }),
+            "tools/call" => task,
+            "tasks/get" => {
+                let mut done = task;
+                done["status"] = json!("completed");
+                done["result"] = json!({ "content": [block] });
+                done
+            }
+            _ => return false,
+        };
+        result["resultType"] = json!(if heard.rpc() == "tools/call" { "task" } else { "complete" });
+        pen.result(&heard.id(), &result.to_string());
+        true
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    let declared = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+    let ask = |method: &str, params: &str| {
+        gate.client().modern_declaring("/mcp/s", method, params, declared).send()
+    };
+    for name in ["bad", "several", "honest"] {
+        let prompt = ask("prompts/get", &format!(r#""name":"{name}""#));
+        let made = ask("tools/call", &format!(r#""name":"{name}","arguments":{{}}"#)).json();
+        let task = made.pointer("/result/taskId").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let done = ask("tasks/get", &format!(r#""taskId":"{task}""#));
+        for answer in [prompt, done] {
+            assert_eq!(is_withheld(&answer), name != "honest", "{name}: {}", answer.text());
+            assert_eq!(answer.result().is_some(), name == "honest", "{name}: {}", answer.text());
+        }
+    }
+}
+
 #[test]
 fn ii_07_a_pdf_gives_no_orders_in_sight_or_out_of_it() {
     let layers = "/OCProperties << /OCGs [6 0 R] /D << /OFF [6 0 R] >> >>";

@@ -204,6 +204,26 @@ fn po_07_a_schema_that_never_ends_holds_up_nobody() {
     assert_eq!(gate.client().call("/mcp/s", "linear", r#"{"give":"aaaa"}"#).status, 200);
 }
 
+/// Each of them is small, and takes some milliseconds to be read.
+#[test]
+fn po_07_a_list_of_many_schemas_is_not_read_to_its_end() {
+    let pattern = |tool: usize, nth: usize| {
+        let pattern = format!(r"^(?:\p{{L}}){{20}}{tool}x{nth}$");
+        (format!("p{nth}"), json!({ "type": "string", "pattern": pattern }))
+    };
+    let properties = |tool: usize| (0..8).map(|nth| pattern(tool, nth)).collect::<serde_json::Map<_, _>>();
+    let mut tools = vec![tool("plain", json!({ "type": "object" }), None)];
+    tools
+        .extend((0..150).map(|nth| tool(&format!("t{nth}"), json!({ "properties": properties(nth) }), None)));
+    let upstream = server(json!(tools));
+    let gate = gate(&upstream, "");
+    let began = Instant::now();
+    let shown = names(&gate);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5) || shown.len() < 100, "{} were read in {took:?}", shown.len());
+    assert!(shown.contains(&"plain".to_owned()), "{shown:?}");
+}
+
 const TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
 
 /// A server whose every call is a task, called as its argument `id` says; what comes of it is its argument `give`.

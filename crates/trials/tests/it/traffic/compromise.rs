@@ -316,3 +316,40 @@ fn a_secret_is_rotated_by_the_operators_command_or_the_plan_says_why_not() {
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), "fresh");
     assert_eq!(respond(&gate, &["release", "up"]).0, Some(0));
 }
+
+/// Attack by the order of things: whoever finds a server compromised changes the gate's keys too, and the secret that it held has
+/// another fingerprint under them, though it is the same.
+#[test]
+fn a_secret_is_not_taken_for_rotated_because_the_gates_own_keys_were() {
+    let up = Upstream::modern(|_, _| false);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    fs::write(&file, SECRET).unwrap();
+    let credential = format!("credential = {{ kind = \"secret\", value = {{ file = {file:?} }} }}");
+    let gate = Gate::start(&up.config("up", &credential));
+    let place = format!("file:{}", file.display());
+    assert_eq!(compromise(&gate, "up", &[]).0, Some(1), "it is left to rotate");
+    let rotate = |more: &[&str]| {
+        let config = gate.folder().join("bartizan.toml");
+        let done =
+            Command::new(binary()).args(["keys", "rotate"]).args(more).arg("--config").arg(config).output();
+        let done = done.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let is_held = |what: &str| {
+        let (code, plan) = compromise(&gate, "up", &["--status"]);
+        assert_eq!((code, &plan["secrets"][0]["rotated"]), (Some(1), &Value::Null), "{what}: {plan}");
+        let (code, said) = respond(&gate, &["release", "up"]);
+        assert!(code == Some(1) && said.contains(&place), "{what}: {said}");
+    };
+    rotate(&[]);
+    is_held("the older key still tells that it is the same");
+    rotate(&["--compromised"]);
+    is_held("nobody can tell");
+    fs::write(&file, "another-value").unwrap();
+    is_held("nor now");
+    let (_, said) = respond(&gate, &["compromise", "up", "--status"]);
+    assert!(said.contains("cannot be compared") && said.contains(&format!("--rotated {place}")), "{said}");
+    assert_eq!(compromise(&gate, "up", &["--rotated", &place]).0, Some(0));
+    assert_eq!(respond(&gate, &["release", "up"]).0, Some(0));
+}
