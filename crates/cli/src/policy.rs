@@ -389,12 +389,7 @@ pub async fn problems(loaded: &config::Loaded, base: &Path) -> Vec<String> {
     // A store that cannot be read is `doctor`'s business: policies are checked as before the first run.
     let set = approved(loaded.path.as_deref()).await.ok().flatten().unwrap_or_default();
     let catalog = catalog_of(&rules, &set);
-    let sources = Sources {
-        policies: rules.policies,
-        grants: rules.config.grants,
-        dangerous_without_flow_rule: rules.config.flow.dangerous_no_rule,
-    };
-    match Bundle::load(&sources, &catalog, &rules.config.roles) {
+    match Bundle::load(&rules.sources(), &catalog, &rules.config.roles) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.0.into_iter().map(|problem| format!("[policy]: {problem}")).collect(),
     }

@@ -431,7 +431,7 @@ mod tests {
         let Scene { responses, stored, clock, .. } = &scene();
         let owner = Asker::new(Caller::local_owner());
         let ahead = clock.now().plus(std::time::Duration::from_secs(3600));
-        responses.now.store(Arc::new(Snapshot::of(Vec::new(), ahead)));
+        responses.now.store(Arc::new(Snapshot::of(Vec::new(), Some(ahead), None)));
         stored.is_gone.store(true, Ordering::Relaxed);
         assert_eq!(responses.admit(&owner).await.unwrap_err().status, 503);
         stored.is_gone.store(false, Ordering::Relaxed);
