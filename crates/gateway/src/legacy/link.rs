@@ -61,6 +61,8 @@ pub struct Link {
     revision: Option<Revision>,
     way: Mutex<Way>,
     opening: tokio::sync::Mutex<()>,
+    /// Held from when a session was found lost until there is another, which needs less than all that opening does.
+    changing: tokio::sync::Mutex<()>,
     /// How often it was opened again: what was asked before is answered to nobody.
     lives: AtomicU64,
     /// Its session is over: it is not opened again.
@@ -128,6 +130,7 @@ impl Link {
             revision: revision_of(&answer).ok(),
             way: Mutex::new(way),
             opening: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             lives: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
@@ -196,6 +199,7 @@ impl Link {
             return Err(Failure::SessionGone);
         }
         tracing::warn!(server = %self.server.name(), "the server lost a session; opening it again");
+        let changing = self.changing.lock().await;
         // Its next life counts its questions anew: an answer to an old one would answer another.
         self.lives.fetch_add(1, Ordering::Relaxed);
         self.hub.forget_all(self);
@@ -215,6 +219,7 @@ impl Link {
             return Err(failure);
         }
         *lock(&self.way) = way;
+        drop(changing);
         // It ended meanwhile, when there was only the lost session to end: this one would be nobody's.
         if self.is_over.load(Ordering::Acquire) {
             self.part();
@@ -292,15 +297,18 @@ impl Link {
             Way::Process(process) | Way::Shared(process) => {
                 Ok(Answer::pipe(process.request(id, text, call, false).await?))
             }
-            Way::Wire(wire) => {
+            Way::Wire(_) => {
                 let (me, method) = (Arc::clone(self), method.to_owned());
-                Ok(Answer::sending(async move { me.post(wire, text, &method).await }))
+                Ok(Answer::sending(async move { me.post(text, &method).await }))
             }
         }
     }
 
     /// POSTs a request; one that changes nothing is sent again to a reopened session, any other is not (C-14, C-26).
-    async fn post(self: Arc<Self>, wire: Wire, text: String, method: &str) -> Result<Posted, Failure> {
+    async fn post(self: Arc<Self>, text: String, method: &str) -> Result<Posted, Failure> {
+        // Whoever comes while the session is known to be lost would fail in it, and need not.
+        drop(self.changing.lock().await);
+        let Way::Wire(wire) = self.way() else { return Err(Failure::SessionGone) };
         match wire.clone().post(text.clone(), HeaderMap::new()).await {
             Err(Failure::SessionGone) => {
                 self.reopen(Way::Wire(wire)).await?;

@@ -130,7 +130,8 @@ fn who_goes_away_while_a_session_is_opened_again_leaves_it_whole() {
     eventually("the second session", || (up.heard_of("notifications/initialized").len() == 2).then_some(()));
     hang_up(socket);
     latch.open();
-    assert_eq!(session.call("3", "echo", r#"{"a":1}"#).send().said(), r#"{"a":1}"#);
+    let again = session.call("3", "echo", r#"{"a":1}"#).send();
+    assert_eq!(again.said(), r#"{"a":1}"#, "{}", again.text());
     assert_eq!(up.heard_of("initialize").len(), 2, "it was opened again once");
     eventually("what the client had set is set again", || {
         (up.heard_of("resources/subscribe").len() == 2).then_some(())
