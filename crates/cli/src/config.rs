@@ -222,8 +222,21 @@ fn misread(mut error: toml::de::Error, text: &str) -> String {
     });
     // It would print the line otherwise; without it, it names the field.
     error.set_input(None);
-    let words = error.to_string();
+    let words = without_value(&error.to_string());
     format!("{}{}", place.unwrap_or_default(), words.trim_end().replace('\n', "\n    "))
+}
+
+/// What serde says, without the text that it found.
+fn without_value(words: &str) -> String {
+    let hide = |begins: &str| {
+        let (head, rest) = words.split_once(begins)?;
+        let (_, expected) = rest.rsplit_once("\", expected ")?;
+        Some(format!("{head}{}, expected {expected}", begins.trim_end_matches(" \"")))
+    };
+    ["invalid type: string \"", "invalid value: string \""]
+        .into_iter()
+        .find_map(hide)
+        .unwrap_or_else(|| words.to_owned())
 }
 
 /// What `bartizan run` serves without a file: the sample server, on loopback.

@@ -380,15 +380,14 @@ async fn approved(config: Option<&Path>) -> anyhow::Result<Option<PinSet>> {
     }
 }
 
-/// What keeps a gate from taking up the policies of `loaded`: what they say, and what is approved where one has run.
-pub async fn problems(loaded: &config::Loaded, base: &Path) -> Vec<String> {
+/// What keeps a gate from taking up the policies of `loaded`, whatever it has approved: its store is left alone, which another
+/// version may be using.
+pub fn problems(loaded: &config::Loaded, base: &Path) -> Vec<String> {
     let rules = match endpoints::rules(&loaded.config, base) {
         Ok(rules) => rules,
         Err(error) => return vec![format!("{error:#}")],
     };
-    // A store that cannot be read is `doctor`'s business: policies are checked as before the first run.
-    let set = approved(loaded.path.as_deref()).await.ok().flatten().unwrap_or_default();
-    let catalog = catalog_of(&rules, &set);
+    let catalog = catalog_of(&rules, &PinSet::default());
     match Bundle::load(&rules.sources(), &catalog, &rules.config.roles) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.0.into_iter().map(|problem| format!("[policy]: {problem}")).collect(),

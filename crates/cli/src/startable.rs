@@ -32,7 +32,7 @@ pub async fn look(loaded: &Loaded) -> Found {
     for server in &config.servers {
         look_at(server, config, &base, &mut found);
     }
-    found.problems.extend(policy::problems(loaded, &base).await);
+    found.problems.extend(policy::problems(loaded, &base));
     found
 }
 

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 pub use readers::Readers;
 
 use crate::{
+    inspect::on_any_thread,
     limits::{MESSAGE_DOCUMENTS, READING_WAIT},
     upstream::Failure,
 };
@@ -89,7 +90,7 @@ impl Reading {
         readers: &Arc<Readers>,
     ) -> Result<Arc<Read>, Failure> {
         if matches!(self, Self::Fresh) {
-            let documents = documents(message);
+            let documents = on_any_thread(message.text().len(), || documents(message));
             *self = if documents.is_empty() {
                 Self::Done(Arc::default())
             } else {
@@ -146,7 +147,11 @@ const NO_RESOURCES: [&str; 4] = ["_meta", "inputSchema", "outputSchema", "struct
 /// further in.
 pub fn resources(message: &Message) -> Vec<(String, Value<'_>)> {
     let mut found = Vec::new();
-    if let Some(body) = message.result().or(message.params()) {
+    // Most messages name none of these, and every level of one that does is walked.
+    let may_embed = |body: &Value<'_>| {
+        ["\"blob\"", "\"mimeType\"", "\"uri\"", "\\u"].iter().any(|sign| body.text().contains(sign))
+    };
+    if let Some(body) = message.result().or(message.params()).filter(may_embed) {
         embedded(body, String::new(), &mut found);
     }
     found
@@ -155,16 +160,27 @@ pub fn resources(message: &Message) -> Vec<(String, Value<'_>)> {
 fn embedded<'m>(value: Value<'m>, at: String, to: &mut Vec<(String, Value<'m>)>) {
     match value.kind() {
         Json::Object => {
-            let has = |name: &str| value.get(name).is_some_and(|member| member.kind() == Json::String);
-            if has("blob") || has("text") && (has("mimeType") || has("uri")) {
+            let (mut blob, mut text, mut named) = (false, false, false);
+            let mut inside = Vec::new();
+            // Once: to ask for a member is to walk over those before it.
+            for member in value.members() {
+                match member.value.kind() {
+                    Json::String if member.is("blob") => blob = true,
+                    Json::String if member.is("text") => text = true,
+                    Json::String if member.is("mimeType") || member.is("uri") => named = true,
+                    Json::Array | Json::Object if !NO_RESOURCES.iter().any(|name| member.is(name)) => {
+                        inside.push(member);
+                    }
+                    _ => {}
+                }
+            }
+            if blob || text && named {
                 to.push((at.clone(), value));
             }
-            for member in value.members().filter(|m| !NO_RESOURCES.iter().any(|name| m.is(name))) {
-                if matches!(member.value.kind(), Json::Array | Json::Object) {
-                    // As in a JSON pointer (RFC 6901).
-                    let key = member.key().replace('~', "~0").replace('/', "~1");
-                    embedded(member.value, format!("{at}/{key}"), to);
-                }
+            for member in inside {
+                // As in a JSON pointer (RFC 6901).
+                let key = member.key().replace('~', "~0").replace('/', "~1");
+                embedded(member.value, format!("{at}/{key}"), to);
             }
         }
         Json::Array => {

@@ -3,14 +3,18 @@
 //!
 //! In WAL mode every commit of every process is published by writing the header of the WAL index, `NAME-shm`, which is also what
 //! SQLite itself compares to see whether what a connection remembers is still so (sqlite.org/walformat.html §2.1: 48 bytes, written
-//! twice, the second copy first). A file that is mapped and a file that is read are the same pages.
+//! twice, the second copy first). A file that is mapped and a file that is read are the same pages; on a file system where they are not,
+//! which a commit of our own shows, only the question tells.
 
 use std::{
     ffi::OsString,
     fs::{File, OpenOptions},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Bytes of one copy of the header.
@@ -28,6 +32,8 @@ pub struct State([u8; COPY]);
 pub struct Commits {
     index: PathBuf,
     files: Mutex<Files>,
+    /// A commit did not show.
+    is_blind: AtomicBool,
 }
 
 #[derive(Default)]
@@ -43,12 +49,15 @@ impl Commits {
     pub fn new(database: &Path) -> Self {
         let mut index = OsString::from(database);
         index.push("-shm");
-        Self { index: index.into(), files: Mutex::default() }
+        Self { index: index.into(), files: Mutex::default(), is_blind: AtomicBool::new(false) }
     }
 
     /// The state that a question would be answered from that is asked now; `None` if only the question can tell. What was read
     /// from the database *after* some state was seen is what is in it for as long as that state is.
     pub fn state(&self) -> Option<State> {
+        if self.is_blind.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let file = match files.current {
             Some(file) => file,
@@ -64,6 +73,14 @@ impl Commits {
         let (copies, _) = header.as_chunks::<COPY>();
         let [one, other] = copies else { return None };
         (one == other && one.get(IS_INIT) == Some(&1)).then_some(State(*one))
+    }
+
+    /// Something was committed since the state `before`; if it is the same now, no state is worth anything.
+    pub fn has_committed(&self, before: Option<State>) {
+        if before.is_some() && self.state() == before {
+            tracing::warn!("commits to the database do not show in its index: it is asked for every call");
+            self.is_blind.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -101,6 +118,11 @@ mod tests {
         transaction.commit().await.unwrap();
         let after = commits.state();
         assert!(after.is_some() && after != Some(before));
+        commits.has_committed(Some(before));
+        assert!(commits.state() == after, "it showed");
+        let blind = Commits::new(&path);
+        blind.has_committed(after);
+        assert!(blind.state().is_none(), "it did not show, so nothing will");
         one.pool().execute("SELECT resets FROM flow_resets").await.unwrap();
         let mut transaction = one.write().await.unwrap();
         transaction.execute("UPDATE flow_resets SET resets = resets + 1").await.unwrap();

@@ -172,6 +172,13 @@ impl Database {
         self.commits.as_ref()?.state()
     }
 
+    /// Something was committed here since the state `before`: it must be another now.
+    pub(crate) fn has_committed(&self, before: Option<State>) {
+        if let Some(commits) = &self.commits {
+            commits.has_committed(before);
+        }
+    }
+
     /// For statements that stand alone.
     pub(crate) fn pool(&self) -> &AnyPool {
         &self.pool

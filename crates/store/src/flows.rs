@@ -115,7 +115,9 @@ pub struct StoredFlows {
 #[derive(Default)]
 struct Known {
     resets: Option<(State, i64)>,
-    windows: HashMap<Caller, (State, Timestamp, Arc<[Flow]>)>,
+    /// When, and since when, the windows are of.
+    of: Option<(State, Timestamp)>,
+    windows: HashMap<Caller, Arc<[Flow]>>,
 }
 
 /// Windows that are kept at most.
@@ -201,7 +203,9 @@ impl Flows for StoredFlows {
             return Ok(false);
         }
         add(&mut transaction, caller, flow).await?;
+        let before = self.database.state();
         transaction.commit().await?;
+        self.database.has_committed(before);
         Ok(true)
     }
 
@@ -215,20 +219,24 @@ impl Flows for StoredFlows {
 
     async fn window(&self, caller: &Caller, since: Timestamp) -> Result<Arc<[Flow]>, DatabaseError> {
         let state = self.database.state();
-        if let Some(state) = state
-            && let Some((of, from, flows)) = self.known().windows.get(caller)
-            && (*of, *from) == (state, since)
-        {
-            return Ok(Arc::clone(flows));
+        if let Some(state) = state {
+            let known = &mut *self.known();
+            if known.of != Some((state, since)) {
+                // Nobody asks for those again.
+                known.windows.clear();
+                known.of = Some((state, since));
+            }
+            if let Some(flows) = known.windows.get(caller) {
+                return Ok(Arc::clone(flows));
+            }
         }
         let mut database = self.database.pool().acquire().await?;
         let flows: Arc<[Flow]> = read(&mut database, caller, since).await?.into();
         if let Some(state) = state {
-            let windows = &mut self.known().windows;
-            if windows.len() >= WINDOWS {
-                windows.clear();
+            let known = &mut *self.known();
+            if known.of == Some((state, since)) && known.windows.len() < WINDOWS {
+                known.windows.insert(caller.clone(), Arc::clone(&flows));
             }
-            windows.insert(caller.clone(), (state, since, Arc::clone(&flows)));
         }
         Ok(flows)
     }

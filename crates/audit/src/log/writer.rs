@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     sync::{Arc, PoisonError, atomic::Ordering, mpsc},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bartizan_model::{Clock, Entropy, Timestamp};
@@ -22,9 +22,8 @@ use crate::{
 /// How many entries are made durable at once, at most.
 const BATCH: usize = 1024;
 
-/// How long others are waited for, for each entry of the last group, and at most; and never longer than the last group took to
-/// make durable. On a fast disk a few entries at a time would be made durable at the price of all that come meanwhile; on none is
-/// waiting worth more than what it saves. Nobody who is alone waits.
+/// How long others are waited for, for each entry of the last group, and at most: on a fast disk a few entries at a time would
+/// be made durable at the price of all that come meanwhile. Nobody who is alone waits.
 const GATHER_EACH: Duration = Duration::from_micros(50);
 const GATHER: Duration = Duration::from_millis(1);
 
@@ -128,11 +127,11 @@ impl Writer {
 
     /// Writes what comes until nobody is left to send.
     pub fn run(mut self, inbox: &mpsc::Receiver<Job>) {
-        let (mut crowd, mut took): (u32, _) = (1, Duration::ZERO);
+        let mut crowd: u32 = 1;
         while let Ok(first) = inbox.recv() {
             let mut jobs = vec![first];
             if crowd > 1 {
-                std::thread::sleep(GATHER_EACH.saturating_mul(crowd).min(GATHER).min(took));
+                std::thread::sleep(GATHER_EACH.saturating_mul(crowd).min(GATHER));
             }
             jobs.extend(inbox.try_iter().take(BATCH - 1));
             crowd = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
@@ -150,10 +149,7 @@ impl Writer {
             let now = self.clock.now();
             let due = now.since(self.told) >= self.setting.options.tell_checkpoint_every;
             entries.extend(due.then(|| self.checkpoint_entry()));
-            let began = Instant::now();
-            let committed = self.commit(entries);
-            took = began.elapsed();
-            match committed {
+            match self.commit(entries) {
                 Ok(places) => {
                     if due {
                         self.told = now;

@@ -58,7 +58,9 @@ pub fn answer(
         return Ok(Passed::AsItIs);
     }
     // An app is a program, and whether one may be shown is no question of what it says.
-    if !server.settings().inspects && apps::found(server, message, Kind::Result).is_empty() {
+    if !server.settings().inspects
+        && on_any_thread(long, || apps::found(server, message, Kind::Result)).is_empty()
+    {
         return Ok(Passed::AsItIs);
     }
     let kind = kind_of(message);

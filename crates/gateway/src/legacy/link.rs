@@ -212,11 +212,17 @@ impl Link {
         }
         self.attach(&way);
         // Before anybody else speaks in it.
-        if let Err(failure) = tell_by(&way, message::notification("notifications/initialized", None)).await {
-            if let Way::Wire(wire) = &way {
-                wire.delete().await;
+        let telling = tell_by(&way, message::notification("notifications/initialized", None));
+        let told = tokio::time::timeout(CONTROL_WAIT, telling).await;
+        match told {
+            // It has heard it, however badly it says so, or whether it says so at all: it is no worse than at the first handshake.
+            Ok(Ok(()) | Err(Failure::Protocol(_) | Failure::Status(_))) | Err(_) => {}
+            Ok(Err(failure)) => {
+                if let Way::Wire(wire) = &way {
+                    wire.delete().await;
+                }
+                return Err(failure);
             }
-            return Err(failure);
         }
         *lock(&self.way) = way;
         drop(changing);
@@ -231,21 +237,25 @@ impl Link {
             task.abort();
             self.listen();
         }
-        // All within one wait: how much there is to repeat is the client's choice, and how long that takes the server's.
-        match tokio::time::timeout(CONTROL_WAIT, self.repeat()).await {
-            Ok(repeated) => repeated,
-            Err(_) => {
-                tracing::warn!(server = %self.server.name(), "it was not told again all that the client had set");
-                Ok(())
-            }
+        // Nobody waits longer than this: how much there is to repeat is the client's choice, and how long that takes the server's.
+        // It goes on without them.
+        let (me, life) = (Arc::clone(self), self.life());
+        let repeating = tokio::spawn(async move { me.repeat(life).await });
+        match tokio::time::timeout(CONTROL_WAIT, repeating).await {
+            Ok(repeated) => repeated.unwrap_or(Err(Failure::SessionGone)),
+            Err(_) => Ok(()),
         }
     }
 
     /// Sets again what the client had set.
-    async fn repeat(self: &Arc<Self>) -> Result<(), Failure> {
+    async fn repeat(self: &Arc<Self>, life: u64) -> Result<(), Failure> {
         let repeat = lock(&self.memory).requests();
         let is_shared = matches!(self.way(), Way::Shared(_));
         for (method, params) in repeat.into_iter().filter(|(m, _)| !is_shared || *m != "logging/setLevel") {
+            // The next life repeats for itself.
+            if self.life() != life || self.is_over.load(Ordering::Acquire) {
+                return Ok(());
+            }
             let id = self.mint();
             let text = message::request(&id.to_string(), method, Some(&params));
             let mut answer = match self.way() {
@@ -256,7 +266,7 @@ impl Link {
                 Way::Process(_) | Way::Shared(_) => self.ask(id, text, method, None).await?,
             };
             // What it refuses now it refuses.
-            let _ = final_message(&mut answer).await;
+            let _ = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;
         }
         Ok(())
     }

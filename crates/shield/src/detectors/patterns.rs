@@ -120,8 +120,14 @@ impl Detector for Patterns {
                         hits.push(hit);
                     }
                 }
-                if let Some((range, _)) = ranges.next() {
+                if let Some((range, is_joined)) = ranges.next() {
                     // What is left may be worse than what was seen: no quoted example, say.
+                    let mut seen = 0;
+                    let mut others = ranges.take(most).inspect(|_| seen += 1);
+                    let is_joined = is_joined && others.all(|(_, is_joined)| is_joined);
+                    drop(others);
+                    let is_mild = is_joined && seen < most;
+                    let severity = if is_mild { of_joined(severity, passage.kind()) } else { severity };
                     let mut rest = hit(ready, severity, passage.kind(), sight, range);
                     (rest.severity, rest.range) = (severity, 0..0);
                     hits.push(rest);

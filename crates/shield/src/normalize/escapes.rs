@@ -76,10 +76,11 @@ fn backslash(rest: &str) -> Option<(usize, Option<String>)> {
         b'"' => Some((2, Some("\"".to_owned()))),
         // A backslash that is itself escaped hides what follows from one reader and not from the next.
         b'\\' => Some((1, None)),
-        // Three octal digits, as C has them.
+        // Three octal digits, as C has them; what they say in plain ASCII, for colours and paths are written so too.
         b'0'..=b'3' => {
             let digits = rest.get(1..4).filter(|digits| digits.bytes().all(|b| matches!(b, b'0'..=b'7')))?;
-            Some((4, Some(char::from(u8::from_str_radix(digits, 8).ok()?).into())))
+            let byte = u8::from_str_radix(digits, 8).ok().filter(|byte| matches!(byte, b' '..=b'~'))?;
+            Some((4, Some(char::from(byte).into())))
         }
         b'x' => Some((4, Some(char::from(u8::try_from(number(rest.get(2..4)?)?).ok()?).into()))),
         b'u' if bytes.get(2) == Some(&b'{') => {

@@ -161,6 +161,10 @@ impl Search {
         }
         for candidate in candidates {
             if deepest {
+                // What was read elsewhere, fewer layers down, was judged there.
+                if self.seen.contains(&said(&candidate.text)) {
+                    continue;
+                }
                 let whole = candidate.offsets.source(0..candidate.text.len());
                 self.tricks.note(Trick::TooMuchEncoded, original(whole));
                 return;
@@ -177,9 +181,7 @@ impl Search {
         original: &dyn Fn(Range<usize>) -> Range<usize>,
     ) {
         let whole = || original(candidate.offsets.source(0..candidate.text.len()));
-        let mut hasher = DefaultHasher::new();
-        candidate.text.hash(&mut hasher);
-        if !self.seen.insert(hasher.finish()) {
+        if !self.seen.insert(said(&candidate.text)) {
             return;
         }
         self.spent = self.spent.saturating_add(candidate.text.len());
@@ -207,6 +209,13 @@ impl Search {
         self.open.push_back(self.found.len());
         self.found.push(View { readings, text, passes: all });
     }
+}
+
+/// What two texts have in common that say the same.
+fn said(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Views<'_> {

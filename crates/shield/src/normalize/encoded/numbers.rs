@@ -76,8 +76,9 @@ fn character(number: &str) -> Option<char> {
     Some(char::from(code)).filter(|c| matches!(c, ' '..='~'))
 }
 
-/// Whether most of `said` are letters and blanks: measurements seldom are.
+/// Whether most of `said` are letters and blanks, and not only large ones: measurements seldom are.
 fn is_prose(said: &str) -> bool {
     let letters = said.bytes().filter(|b| b.is_ascii_alphabetic() || *b == b' ').count();
-    letters * 3 >= said.len() * 2
+    let is_measured = !said.bytes().any(|b| b == b' ' || b.is_ascii_lowercase());
+    letters * 3 >= said.len() * 2 && !is_measured
 }
