@@ -1,0 +1,116 @@
+//! A conversation that its server lost: opened again, with what its client had set (spec.md C-26, C-40).
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bartizan_mcp::message;
+use futures::future::BoxFuture;
+use http::HeaderMap;
+
+use super::{Link, Way, shake_hands, tell_by};
+use crate::{
+    limits::CONTROL_WAIT,
+    server::final_message,
+    upstream::{Answer, Failure, stdio::lock},
+};
+
+impl Link {
+    /// Opens the conversation again if the server lost it; `stale` is the session that was lost. What was under way
+    /// fails; what the client had set is set again (C-26, C-40).
+    pub(super) fn reopen(self: &Arc<Self>, stale: Way) -> BoxFuture<'static, Result<(), Failure>> {
+        // Boxed, for asking reopens and reopening asks.
+        let me = Arc::clone(self);
+        Box::pin(async move {
+            // A task of its own: a client that goes away in the middle must not leave a conversation that is half opened.
+            let reopening = tokio::spawn(async move { me.reopen_now(&stale).await });
+            reopening.await.unwrap_or(Err(Failure::SessionGone))
+        })
+    }
+
+    async fn reopen_now(self: &Arc<Self>, stale: &Way) -> Result<(), Failure> {
+        let _one_at_a_time = self.opening.lock().await;
+        let is_done = match (&self.way(), stale) {
+            (Way::Wire(now), Way::Wire(then)) => now.session != then.session,
+            (Way::Process(now), Way::Process(then)) | (Way::Shared(now), Way::Shared(then)) => {
+                !Arc::ptr_eq(now, then)
+            }
+            _ => true,
+        };
+        if is_done {
+            return Ok(());
+        }
+        if self.is_over.load(Ordering::Acquire) {
+            return Err(Failure::SessionGone);
+        }
+        tracing::warn!(server = %self.server.name(), "the server lost a session; opening it again");
+        let changing = self.changing.lock().await;
+        // Its next life counts its questions anew: an answer to an old one would answer another.
+        self.lives.fetch_add(1, Ordering::Relaxed);
+        self.hub.forget_all(self);
+        if let Way::Process(process) = stale {
+            self.server.note_end(process);
+        }
+        let (way, answer) = shake_hands(&self.server, Some(&self.asker), &self.hello).await?;
+        if answer.result().is_none() {
+            return Err(Failure::Unreachable("it refuses to open the session again".into()));
+        }
+        self.attach(&way);
+        // Before anybody else speaks in it.
+        let telling = tell_by(&way, message::notification("notifications/initialized", None));
+        let told = tokio::time::timeout(CONTROL_WAIT, telling).await;
+        match told {
+            // It has heard it, however badly it says so, or whether it says so at all: it is no worse than at the first handshake.
+            Ok(Ok(()) | Err(Failure::Protocol(_) | Failure::Status(_))) | Err(_) => {}
+            Ok(Err(failure)) => {
+                if let Way::Wire(wire) = &way {
+                    wire.delete().await;
+                }
+                return Err(failure);
+            }
+        }
+        *lock(&self.way) = way;
+        drop(changing);
+        // It ended meanwhile, when there was only the lost session to end: this one would be nobody's.
+        if self.is_over.load(Ordering::Acquire) {
+            self.part();
+            return Err(Failure::SessionGone);
+        }
+        // It listened to the session that was lost.
+        let listened = lock(&self.listening).take();
+        if let Some(task) = listened {
+            task.abort();
+            self.listen();
+        }
+        // Nobody waits longer than this: how much there is to repeat is the client's choice, and how long that takes the server's.
+        // It goes on without them.
+        let (me, life) = (Arc::clone(self), self.life());
+        let repeating = tokio::spawn(async move { me.repeat(life).await });
+        match tokio::time::timeout(CONTROL_WAIT, repeating).await {
+            Ok(repeated) => repeated.unwrap_or(Err(Failure::SessionGone)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Sets again what the client had set.
+    async fn repeat(self: &Arc<Self>, life: u64) -> Result<(), Failure> {
+        let repeat = lock(&self.memory).requests();
+        let is_shared = matches!(self.way(), Way::Shared(_));
+        for (method, params) in repeat.into_iter().filter(|(m, _)| !is_shared || *m != "logging/setLevel") {
+            // The next life repeats for itself.
+            if self.life() != life || self.is_over.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let id = self.mint();
+            let text = message::request(&id.to_string(), method, Some(&params));
+            let mut answer = match self.way() {
+                // A session that is lost again is for the next request to find: opening it waits for this to end.
+                Way::Wire(wire) => Answer::sending(async move {
+                    wire.post(text, HeaderMap::new()).await.map(|(posted, _)| posted)
+                }),
+                Way::Process(_) | Way::Shared(_) => self.ask(id, text, method, None).await?,
+            };
+            // What it refuses now it refuses.
+            let _ = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;
+        }
+        Ok(())
+    }
+}
