@@ -85,8 +85,10 @@ pub struct Call {
     /// What the tool that is called takes and gives.
     contract: Option<Arc<Contract>>,
     tasks: Arc<Tasks>,
-    /// The task it asks about, as its server calls it.
+    /// The task whose result it asks for, as its server calls it.
     task: Option<String>,
+    /// The task that it names, whatever it asks.
+    named: Option<String>,
     clock: Arc<dyn Clock>,
     /// How it ends, for the audit log.
     pub ending: Ending,
@@ -151,6 +153,7 @@ impl Call {
             contract,
             tasks: Arc::clone(&gate.tasks),
             task: None,
+            named: None,
             clock: Arc::clone(&gate.clock),
             catalog: Arc::clone(&gate.catalog),
             policy: Arc::clone(&gate.policy),

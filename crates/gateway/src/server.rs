@@ -149,6 +149,13 @@ impl Server {
         self.settings.credential.as_ref().is_some_and(|c| c.is_personal())
     }
 
+    /// Whether it sees one client in each caller: a process of their own, or a credential of their own.
+    pub fn tells_callers_apart(&self) -> bool {
+        let has_process =
+            matches!(self.settings.transport, Transport::Command { .. }) && !self.settings.shared;
+        has_process || self.is_personal()
+    }
+
     /// Why `asker` has no account of their own there, if each caller needs one.
     pub async fn missing_link(&self, asker: &Asker) -> Option<Failure> {
         let credential = self.settings.credential.as_ref().filter(|c| c.is_personal())?;

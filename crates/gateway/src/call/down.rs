@@ -151,10 +151,8 @@ impl Call {
                 tracing::debug!(server = %self.server.name(), "another caller's task was not named");
             }
         }
-        let tasks = [
-            message.field("taskId").filter(|_| self.speaks_of_tasks(message)),
-            message.field("task").filter(|_| self.era == Era::Legacy).and_then(|t| t.get("taskId")),
-        ];
+        let tasks =
+            [message.field("taskId").filter(|_| self.tells_of_task(message)), self.made_task(message)];
         let listed = message.field("notifications").and_then(|n| n.get("taskIds"));
         let listed = listed.into_iter().flat_map(Value::elements);
         for task in tasks.into_iter().flatten().chain(listed) {
@@ -185,11 +183,10 @@ impl Call {
         related.into_iter().chain(named).all(|id| id.is_some_and(|id| self.is_own_task(id)))
     }
 
-    /// A tool's own result may have a member that happens to be called `taskId`.
-    fn speaks_of_tasks(&self, message: &Message) -> bool {
-        let kind = message.field("resultType").and_then(Value::as_str);
-        let is_task = message.result().is_some() && kind.as_deref() == Some("task");
-        is_task || self.method.starts_with("tasks/") || message.method().starts_with("notifications/tasks")
+    /// Whether `taskId` is a task's: a tool's own result may have a member that happens to be called so.
+    fn tells_of_task(&self, message: &Message) -> bool {
+        message.result().is_some() && self.is_about_a_task()
+            || message.method().starts_with("notifications/tasks")
     }
 
     /// Questions that were left out of the answer or on the way to it. They are told once.

@@ -9,7 +9,8 @@
 //! It is also what makes a task somebody's. A server that sees the gate as one client lists everybody's tasks and tells of them to
 //! everybody, and an id sealed for a caller is the right to read and to end that task (attacks.md SH-07): so of a list, and of
 //! what is told of tasks, a caller sees those that came of their own calls. One that is not remembered is nobody's there; whoever holds
-//! its sealed id from before goes on asking for it by that.
+//! its sealed id from before goes on asking for it by that. A call that becomes a task of another caller's fails: a server that gives
+//! one id to two of those whom it cannot tell apart has given the one the other's.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bartizan_mcp::{Message, json::Value};
+use bartizan_mcp::{Era, Message, json::Value};
 use bartizan_model::{CallerKey, ServerName, Timestamp};
 use bartizan_shield::schema::Contract;
 
@@ -117,6 +118,13 @@ impl Tasks {
         self.known(caller, server, id, now, |_| ()).is_some()
     }
 
+    /// Whether a call of anybody but `caller` became the task `id` of `server`, as far as is remembered.
+    fn is_of_another(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> bool {
+        let callers = lock(&self.0);
+        let is_it = |task: &Known| task.id == id && task.server == *server && now < task.until;
+        callers.iter().any(|(other, known)| other != caller && known.iter().any(is_it))
+    }
+
     fn known<T>(
         &self,
         caller: &CallerKey,
@@ -132,7 +140,7 @@ impl Tasks {
 }
 
 impl Call {
-    /// The task that `request` asks about, as its server calls it. Those that it wants to be told of are noted.
+    /// The task whose result `request` asks for, as its server calls it. What it names otherwise, or wants to be told of, is noted.
     pub(super) fn task_of(&mut self, request: &Message) -> Option<String> {
         if self.interests.is_some() {
             let shown = request.param("notifications").and_then(|n| n.get("taskIds"));
@@ -143,11 +151,12 @@ impl Call {
             }
             return None;
         }
-        if !matches!(self.method.as_str(), "tasks/get" | "tasks/result") {
+        if !self.method.starts_with("tasks/") {
             return None;
         }
         let shown = request.param("taskId").and_then(Value::as_str)?;
-        self.opened_task(&shown)
+        self.named = self.opened_task(&shown);
+        self.named.clone().filter(|_| matches!(self.method.as_str(), "tasks/get" | "tasks/result"))
     }
 
     /// The task that its client calls `shown`, as its server calls it.
@@ -161,25 +170,59 @@ impl Call {
     pub(super) fn is_own_task(&self, task: Value<'_>) -> bool {
         let Some(id) = task.as_str() else { return false };
         let (caller, server) = (&self.asker.key, self.server.name());
-        self.task.as_deref() == Some(&*id)
+        self.named.as_deref() == Some(&*id)
             || self.interests.as_ref().is_some_and(|interests| interests.names(Some(task)))
             || self.tasks.is_of(caller, server, &id, self.clock.now())
     }
 
+    /// The task that the answer `message` made of a call.
+    pub(super) fn made_task<'m>(&self, message: &'m Message) -> Option<Value<'m>> {
+        if self.method != "tools/call" {
+            return None;
+        }
+        let result = message.result()?;
+        match self.era {
+            Era::Modern => {
+                let kind = result.get("resultType").and_then(Value::as_str);
+                result.get("taskId").filter(|_| kind.as_deref() == Some("task"))
+            }
+            Era::Legacy => result.get("task")?.get("taskId"),
+        }
+    }
+
     /// Remembers the task that the answer `message` made of a call.
-    pub(super) fn remember_task(&self, message: &Message) {
-        if self.method != "tools/call" || message.result().is_none() {
-            return;
+    ///
+    /// # Errors
+    /// [`Failure::Protocol`] if it is another caller's already.
+    pub(super) fn remember_task(&self, message: &Message) -> Result<(), Failure> {
+        let Some(id) = self.made_task(message).and_then(Value::as_str) else { return Ok(()) };
+        let (caller, server, now) = (&self.asker.key, self.server.name(), self.clock.now());
+        if !self.server.tells_callers_apart() && self.tasks.is_of_another(caller, server, &id, now) {
+            return Err(Failure::Protocol("it makes a task of it that is another caller's".into()));
         }
-        let is_task = message.field("resultType").and_then(Value::as_str).as_deref() == Some("task");
-        let modern = message.field("taskId").filter(|_| is_task);
-        let made = modern.or_else(|| message.field("task")?.get("taskId"));
-        if let Some(id) = made.and_then(Value::as_str) {
-            let (caller, server) = (&self.asker.key, self.server.name());
-            let tool = self.tool.clone().unwrap_or_default();
-            let origin = Origin { tool, promised: self.contract.clone() };
-            self.tasks.remember(caller, server, &id, origin, self.clock.now());
+        let tool = self.tool.clone().unwrap_or_default();
+        let origin = Origin { tool, promised: self.contract.clone() };
+        self.tasks.remember(caller, server, &id, origin, now);
+        Ok(())
+    }
+
+    /// Lets an answer through that is about the task that was asked about: whatever else it named would be sealed for its
+    /// client, who could read and end it by that.
+    ///
+    /// # Errors
+    /// [`Failure::Protocol`].
+    pub(super) fn vet_named_task(&self, message: &Message) -> Result<(), Failure> {
+        let told = message.field("taskId").filter(|_| message.result().is_some() && self.is_about_a_task());
+        let is_it = |told: Value<'_>| told.as_str().is_some_and(|id| self.named.as_deref() == Some(&*id));
+        if told.is_none_or(is_it) {
+            return Ok(());
         }
+        Err(Failure::Protocol("it answers about another task than it was asked about".into()))
+    }
+
+    /// Whether the answer says how a task is. That of `tasks/result` is its tool's own.
+    pub(super) fn is_about_a_task(&self) -> bool {
+        self.method.starts_with("tasks/") && !matches!(self.method.as_str(), "tasks/result" | "tasks/list")
     }
 
     /// Compares the result of a task with what its tool promised: an answer of `tasks/result` is one, in one of `tasks/get`
@@ -235,6 +278,9 @@ mod tests {
         assert!(tasks.is_of(&ann, &one, "t", now), "it is hers");
         assert!(!tasks.is_of(&bob, &one, "t", now) && !tasks.is_of(&ann, &two, "t", now));
         assert!(!tasks.is_of(&ann, &one, "t", now.plus(KEPT)));
+        assert!(tasks.is_of_another(&bob, &one, "t", now) && !tasks.is_of_another(&ann, &one, "t", now));
+        assert!(!tasks.is_of_another(&bob, &two, "t", now));
+        assert!(!tasks.is_of_another(&bob, &one, "t", now.plus(KEPT)));
         assert!(tasks.promised(&ann, &one, "t", now.plus(KEPT)).is_none());
     }
 

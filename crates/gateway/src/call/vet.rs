@@ -131,7 +131,8 @@ impl Call {
             self.ending.broke_promise();
             return Err(failure);
         }
-        self.remember_task(message);
+        self.vet_named_task(message)?;
+        self.remember_task(message)?;
         if self.method == "server/discover"
             && let Some(text) = message.field("instructions").and_then(Value::as_str)
         {

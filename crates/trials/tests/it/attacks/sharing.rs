@@ -199,6 +199,104 @@ fn sh_07_whoever_listens_to_tasks_is_told_of_those_they_named() {
     tells(&gate);
 }
 
+/// A server that calls the task of a call as the call says, and answers about `of` whatever task it is asked about.
+fn mistaken_tasks(is_modern: bool, of: &Arc<Mutex<String>>) -> Upstream {
+    let of = Arc::clone(of);
+    let script = move |heard: &bartizan_trials::Heard, pen: &mut bartizan_trials::Pen| {
+        let json = heard.json();
+        let view = |id: &str| {
+            let now = "2026-01-01T00:00:00Z";
+            let life = if is_modern { "ttlMs" } else { "ttl" };
+            json!({ "taskId": id, "status": "working", "createdAt": now, "lastUpdatedAt": now, life: 60000 })
+        };
+        let result = match heard.rpc().as_str() {
+            "tools/call" => {
+                let mut task = view(text(&json, "/params/arguments/task"));
+                if is_modern {
+                    task["resultType"] = json!("task");
+                    task
+                } else {
+                    json!({ "task": task })
+                }
+            }
+            "tasks/get" | "tasks/update" | "tasks/cancel" => {
+                let mut view = view(&of.lock().unwrap());
+                if is_modern {
+                    view["resultType"] = json!("complete");
+                }
+                view
+            }
+            // A tool's own result, whose members mean what it likes.
+            "tasks/result" => json!({ "content": [], "taskId": of.lock().unwrap().clone() }),
+            _ => return false,
+        };
+        pen.result(&heard.id(), &result.to_string());
+        true
+    };
+    if is_modern { Upstream::modern(script) } else { Upstream::legacy(script) }
+}
+
+#[test]
+fn sh_07_a_server_hands_nobody_the_task_of_another() {
+    const TASKS: &str = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+    for is_modern in [true, false] {
+        let of = Arc::<Mutex<String>>::default();
+        let (issuer, up) = (Issuer::start(1), mistaken_tasks(is_modern, &of));
+        let gate = for_people(&issuer, &up.config("up", ""));
+        let number = std::cell::Cell::new(0);
+        let asker = |name: &str| {
+            let client = person(&gate, &issuer, name);
+            let session = (!is_modern).then(|| client.session("/mcp/up", "2025-11-25", "{}"));
+            let number = &number;
+            move |method: &str, params: &str| match &session {
+                Some(session) => {
+                    number.set(number.get() + 1);
+                    session.request(&number.get().to_string(), method, params).send()
+                }
+                None => client.modern_declaring("/mcp/up", method, params, TASKS).send(),
+            }
+        };
+        let (ann, bob) = (asker("ann"), asker("bob"));
+        let made = |answer: &Answer| {
+            let json = answer.json();
+            let id = json.pointer("/result/task/taskId").or(json.pointer("/result/taskId"));
+            id.and_then(Value::as_str).map(str::to_owned)
+        };
+        let call = |task: &str| format!(r#""name":"make","arguments":{{"task":"{task}"}}"#);
+        assert!(made(&bob("tools/call", &call("his"))).is_some());
+        let hers = made(&ann("tools/call", &call("hers"))).unwrap();
+        assert!(made(&ann("tools/call", &call("other"))).is_some());
+
+        // A call that becomes his task.
+        let stolen = ann("tools/call", &call("his"));
+        assert!(made(&stolen).is_none() && stolen.code() == Some(-31022), "{}", stolen.text());
+        // Answers about his, about another of hers, and about one of a name that is none.
+        let methods: &[&str] = if is_modern {
+            &["tasks/get", "tasks/update", "tasks/cancel"]
+        } else {
+            &["tasks/get", "tasks/cancel"]
+        };
+        for method in methods {
+            for about in ["his", "other", "unheard of", ""] {
+                *of.lock().unwrap() = about.to_owned();
+                let answer = ann(method, &format!(r#""taskId":"{hers}""#));
+                assert!(made(&answer).is_none(), "{method} about `{about}`: {}", answer.text());
+                assert_eq!(answer.code(), Some(-31022), "{method} about `{about}`: {}", answer.text());
+            }
+            *of.lock().unwrap() = "hers".to_owned();
+            let answer = ann(method, &format!(r#""taskId":"{hers}""#));
+            assert_eq!(made(&answer).as_ref(), Some(&hers), "{method}: {}", answer.text());
+        }
+        if !is_modern {
+            *of.lock().unwrap() = "his".to_owned();
+            let result = ann("tasks/result", &format!(r#""taskId":"{hers}""#));
+            assert_eq!(made(&result).as_deref(), Some("his"), "as its tool wrote it: {}", result.text());
+            let got = ann("tasks/get", r#""taskId":"his""#);
+            assert_eq!(got.code(), Some(-32602), "which is worth nothing: {}", got.text());
+        }
+    }
+}
+
 /// Has the server behind `session` write `line`.
 fn say(session: &Session, id: &str, method: &str, params: &str) {
     let line = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#);
