@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -29,8 +29,8 @@ use super::Waits;
 use crate::{respond::Answer, upstream::stdio::lock};
 
 /// Bytes of an answer that are handed over at once: a frame that every client takes (RFC 9113 §4.2). A longer answer ends
-/// once all of it was taken. One that is not ends with its only piece; of it something may be left at h2, where no stream
-/// that has ended can be reset.
+/// once all of it was taken. One that is not ends with its only piece, which spares a frame; of it something may be left at h2,
+/// where no stream that has ended can be reset. Once that was so, short answers of this connection end like long ones.
 const PIECE: usize = 16 * 1024;
 
 /// Streams among which those that are over are looked for before another is added. At most half of them
@@ -53,12 +53,16 @@ struct Shared {
     waits: Waits,
     pauses: Pauses,
     table: Mutex<Table>,
+    /// Its client has left a short answer alone.
+    is_wary: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
 struct Table {
     /// How many there were.
     opened: u64,
+    /// How many of them were over at the last look.
+    over: u64,
     streams: HashMap<u64, Stream>,
 }
 
@@ -81,11 +85,12 @@ struct Seen {
 impl Streams {
     /// A connection without a stream, whose socket counts its `pauses`.
     pub fn new(waits: Waits, pauses: Pauses) -> Self {
-        Self(Arc::new(Shared { waits, pauses, table: Mutex::default() }))
+        Self(Arc::new(Shared { waits, pauses, table: Mutex::default(), is_wary: Arc::default() }))
     }
 
     /// Resets every stream of which the client takes nothing for [`Waits::write`], and at most twice that. Returns when
-    /// nobody serves one any more, and no other is to blame: nothing but the end of the connection takes back what waits there.
+    /// nobody serves one any more, no other is to blame, and none is served well: nothing but the end of the connection takes
+    /// back what waits there.
     pub async fn untaken(&self) {
         loop {
             sleep(self.0.waits.write).await;
@@ -101,17 +106,25 @@ impl Streams {
         let (mut stuck, mut is_left_stuck) = (Vec::new(), false);
         let mut table = lock(&self.0.table);
         table.forget();
+        // Some came to their end, some move, and some have nothing to say.
+        let mut is_any_well = table.count_over();
         for stream in table.streams.values_mut() {
             let seen = stream.way.waits().then(|| Seen { taken: stream.way.taken(), pauses });
             if seen.is_some() && seen == stream.seen {
                 stuck.extend(stream.task.take());
                 is_left_stuck |= !stream.is_served;
+            } else {
+                is_any_well = true;
             }
             stream.seen = seen;
         }
         drop(table);
-        // They may have had all the room of the connection (RFC 9113 §6.9).
-        let is_over = is_left_stuck && stuck.is_empty();
+        if is_left_stuck {
+            self.0.is_wary.store(true, Ordering::Relaxed);
+        }
+        // Those that are reset may have had all the room of the connection (RFC 9113 §6.9). The others may be other people's, and
+        // what is left is no more than a connection may begin: its streams' last pieces.
+        let is_over = is_left_stuck && stuck.is_empty() && !is_any_well;
         for task in stuck {
             tracing::debug!("a stream is reset: its client takes nothing of the answer");
             task.abort();
@@ -141,7 +154,7 @@ impl Streams {
 
     /// Notes a stream, which is served as long as the answer lives.
     fn open(&self) -> Served {
-        let way = Arc::<Way>::default();
+        let way = Arc::new(Way { is_wary: Arc::clone(&self.0.is_wary), ..Way::default() });
         let mut table = lock(&self.0.table);
         if table.streams.len() >= MANY {
             table.forget();
@@ -168,6 +181,12 @@ impl Table {
     /// Without those that are over.
     fn forget(&mut self) {
         self.streams.retain(|_, stream| stream.is_served || stream.way.waits());
+    }
+
+    /// Whether any came to its end since this was last asked.
+    fn count_over(&mut self) -> bool {
+        let over = self.opened - self.streams.len() as u64;
+        std::mem::replace(&mut self.over, over) != over
     }
 }
 
@@ -209,6 +228,8 @@ struct Way {
     taken: AtomicUsize,
     /// Who waits until everything is taken.
     ending: AtomicWaker,
+    /// Whether the end waits for that however short the answer is.
+    is_wary: Arc<AtomicBool>,
 }
 
 impl Way {
@@ -287,7 +308,8 @@ impl Body for Carried {
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.is_long && self.rest.is_empty() && self.answer.is_end_stream()
+        let may_be_left = self.way.is_wary.load(Ordering::Relaxed) && self.way.waits();
+        !self.is_long && !may_be_left && self.rest.is_empty() && self.answer.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -406,5 +428,31 @@ mod tests {
         drop(piece);
         assert!(!streams.look());
         assert_eq!(streams.quiet(), Some(1));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_an_answer_alone_takes_the_connection_from_nobody_who_is_served() {
+        let (streams, served, mut carried, _task) = answering(1).await;
+        let left = next(&mut carried).await.unwrap();
+        assert!(carried.is_end_stream());
+        drop((served, carried));
+        let silent = streams.open();
+        for _ in 0..3 {
+            assert!(!streams.look(), "one has nothing to say");
+        }
+        // From now on even the shortest can be reset.
+        let answer = Answer::Whole(Some(Bytes::from_static(b"x")));
+        let (served, task) = (streams.open(), tokio::spawn(std::future::pending::<()>()));
+        streams.serve(served.number, task.abort_handle());
+        let mut carried = Carried::by(Arc::clone(&served.way), answer);
+        let piece = next(&mut carried).await.unwrap();
+        assert!(!carried.is_end_stream(), "its end waits until it is taken");
+        assert!(!streams.look() && !streams.look());
+        assert!(task.await.unwrap_err().is_cancelled());
+        drop((piece, carried, served, silent));
+        assert!(!streams.look(), "some came to their end");
+        assert!(streams.look(), "nobody is left but who takes nothing");
+        drop(left);
+        assert_eq!(streams.quiet(), Some(3));
     }
 }

@@ -288,6 +288,46 @@ fn ph_20_who_does_not_take_the_end_of_an_answer_is_hung_up_on() {
     });
 }
 
+/// Behind a proxy they may be others'.
+#[test]
+fn ph_20_who_does_not_take_the_end_of_an_answer_takes_the_connection_from_nobody() {
+    let scene = Scene::start();
+    Runtime::new().unwrap().block_on(async {
+        let mut frames = scene.connect(10).await;
+        frames.ask(1, scene.call("silent")).await;
+        frames.take(1, 60_000).await;
+        frames.ask(3, scene.call("short")).await;
+        let mut taken = 0;
+        while taken < 10 {
+            let frame = frames.next().await.expect("the connection goes on");
+            taken += if frame.is(DATA, 0) && frame.stream == 3 { frame.payload.len() } else { 0 };
+        }
+        // For longer than it takes to find out.
+        let later = sleep(Duration::from_secs(4));
+        tokio::pin!(later);
+        loop {
+            tokio::select! {
+                () = &mut later => break,
+                frame = frames.next() => {
+                    let frame = frame.expect("the connection goes on");
+                    assert!(frame.kind != GOAWAY && frame.stream != 3, "{}", frame.kind);
+                }
+            }
+        }
+        // Once it was so, however short the answer is its stream alone is reset.
+        for stream in [5, 7] {
+            frames.ask(stream, scene.call("short")).await;
+            let (taken, is_reset) = frames.rest(stream).await;
+            assert_eq!((taken.len(), is_reset), (10, true));
+        }
+        scene.go.send(()).unwrap();
+        let (answer, is_reset) = frames.rest(1).await;
+        assert!(!is_reset && String::from_utf8_lossy(&answer).contains("done"));
+        // Nobody is left whom it would be taken from.
+        while frames.next().await.is_some() {}
+    });
+}
+
 #[test]
 fn ph_20_who_takes_an_answer_slowly_gets_all_of_it() {
     let scene = Scene::start();
