@@ -42,6 +42,8 @@ pub const CONTROL_WAIT: Duration = Duration::from_secs(10);
 pub const INVENTORY_WAIT: Duration = Duration::from_secs(60);
 /// How long a `wrap` waits for answers after its client has closed its end.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long a request in a `wrap` waits for the one before it to be judged and sent.
+pub const WRAP_TURN: Duration = Duration::from_millis(250);
 /// How long a server may take to start and say which era it speaks.
 pub const START_WAIT: Duration = Duration::from_secs(30);
 /// How long a legacy server is taken for legacy before it is asked again.
@@ -122,6 +124,10 @@ pub const PIPE_MESSAGES: usize = 1024;
 pub const PIPE_BYTES: usize = 2 * ANSWER_BYTES;
 /// The same with its responses; a request whose response does not fit fails.
 pub const PIPE_BYTES_WITH_RESPONSES: usize = 2 * PIPE_BYTES;
+/// Messages of one process that answer no request and wait for whoever is to hear them, and their bytes.
+pub const EARLY: usize = 32;
+/// See [`EARLY`].
+pub const EARLY_BYTES: usize = 64 * 1024;
 /// Bytes of one line of a process's standard error that are logged.
 pub const STDERR_LINE: usize = 4 * 1024;
 

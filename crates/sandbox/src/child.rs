@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitStatus, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
 /// How patiently a child is stopped (25/life; spec.md C-39).
@@ -26,12 +26,13 @@ impl Default for Ladder {
 pub struct Child {
     inner: tokio::process::Child,
     group: Option<Pid>,
+    has_left_others: bool,
 }
 
 impl Child {
     pub(crate) fn new(inner: tokio::process::Child) -> Self {
         let group = inner.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Self { inner, group }
+        Self { inner, group, has_left_others: false }
     }
 
     /// Its process id, until it was waited for.
@@ -60,7 +61,7 @@ impl Child {
     /// What the system says.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.inner.wait().await?;
-        self.end_group();
+        self.end_left();
         Ok(status)
     }
 
@@ -71,9 +72,14 @@ impl Child {
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         let status = self.inner.try_wait()?;
         if status.is_some() {
-            self.end_group();
+            self.end_left();
         }
         Ok(status)
+    }
+
+    /// Whether others of its group outlived it, once it was waited for.
+    pub fn has_left_others(&self) -> bool {
+        self.has_left_others
     }
 
     /// Stops it: closes its standard input (whoever took it must have dropped it), waits, sends SIGTERM to its group,
@@ -85,6 +91,12 @@ impl Child {
         }
         self.end_group();
         let _ = self.inner.wait().await;
+    }
+
+    /// Ends what its leader, which is gone, left of the group.
+    fn end_left(&mut self) {
+        self.has_left_others |= self.group.is_some_and(|group| test_kill_process_group(group).is_ok());
+        self.end_group();
     }
 
     /// Kills the group and forgets it: once the leader was waited for, the number may come to mean somebody else.

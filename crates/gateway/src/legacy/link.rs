@@ -22,7 +22,7 @@ use bartizan_audit::EventId;
 use bartizan_mcp::{Era, Id, Message, Refusal, Revision, era};
 use bartizan_shield::Inspector;
 use http::HeaderMap;
-use tokio::{sync::Semaphore, task::AbortHandle};
+use tokio::{sync::Semaphore, task::AbortHandle, time::Instant};
 use tracing::Instrument;
 
 pub use errand::Errand;
@@ -60,9 +60,12 @@ pub struct Link {
     /// The revision that the server chose.
     revision: Option<Revision>,
     way: Mutex<Way>,
+    /// Held while it is opened again, from when its session or process was found lost until there is another that `way` leads to,
+    /// or there can be none now. One opens it; whoever has a request waits, for it would fail in the one that is lost, and must not
+    /// come before the end of the handshake in the next. What the client had set is set again after that, beside requests.
     opening: tokio::sync::Mutex<()>,
-    /// Held from when a session was found lost until there is another, which needs less than all that opening does.
-    changing: tokio::sync::Mutex<()>,
+    /// Why it could not be opened again the last time, and when that was known.
+    unopened: Mutex<Option<(Instant, Failure)>>,
     /// How often it was opened again: what was asked before is answered to nobody.
     lives: AtomicU64,
     /// Its session is over: it is not opened again.
@@ -130,7 +133,7 @@ impl Link {
             revision: revision_of(&answer).ok(),
             way: Mutex::new(way),
             opening: tokio::sync::Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            unopened: Mutex::default(),
             lives: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
@@ -171,8 +174,9 @@ impl Link {
         lock(&self.way).clone()
     }
 
-    fn mint(&self) -> u64 {
-        match &*lock(&self.way) {
+    /// An id that no other request on this way has.
+    fn mint(&self, way: &Way) -> u64 {
+        match way {
             Way::Process(process) | Way::Shared(process) => process.mint(),
             Way::Wire(_) => self.next.fetch_add(1, Ordering::Relaxed),
         }
@@ -185,6 +189,9 @@ impl Link {
 
     /// A way that was alive a moment ago.
     async fn live_way(self: &Arc<Self>) -> Result<Way, Failure> {
+        if let Way::Process(_) | Way::Shared(_) = self.way() {
+            self.opened_again().await?;
+        }
         let way = self.way();
         match &way {
             Way::Process(process) | Way::Shared(process) if process.ended().is_some() => {
@@ -195,15 +202,16 @@ impl Link {
         }
     }
 
-    /// Sends a request, which belongs to `call` if it is none of ours.
+    /// Sends a request, which belongs to `call` if it is none of ours, on the way that `id` is from.
     async fn ask(
         self: &Arc<Self>,
+        way: Way,
         id: u64,
         text: String,
         method: &str,
         call: Option<EventId>,
     ) -> Result<Answer, Failure> {
-        match self.way() {
+        match way {
             Way::Process(process) | Way::Shared(process) => {
                 Ok(Answer::pipe(process.request(id, text, call, false).await?))
             }
@@ -216,8 +224,7 @@ impl Link {
 
     /// POSTs a request; one that changes nothing is sent again to a reopened session, any other is not (C-14, C-26).
     async fn post(self: Arc<Self>, text: String, method: &str) -> Result<Posted, Failure> {
-        // Whoever comes while the session is known to be lost would fail in it, and need not.
-        drop(self.changing.lock().await);
+        self.opened_again().await?;
         let Way::Wire(wire) = self.way() else { return Err(Failure::SessionGone) };
         match wire.clone().post(text.clone(), HeaderMap::new()).await {
             Err(Failure::SessionGone) => {
@@ -265,8 +272,10 @@ impl Link {
     ) -> Result<(Call, Answer, Errand), Refusal> {
         let mut errand = errand?;
         let failed = |failure: Failure| self.failed(&failure);
-        self.live_way().await.map_err(failed)?;
-        let id = self.mint();
+        // For what was taken back while it was judged, no process is started, nothing is remembered, and no answer used up.
+        let is_over = errand.is_cancelled();
+        let way = if is_over { self.way() } else { self.live_way().await.map_err(failed)? };
+        let id = self.mint(&way);
         let mut call = Call::new(
             gate,
             Arc::clone(&self.server),
@@ -277,12 +286,18 @@ impl Link {
             request,
         );
         let text = call.outgoing(request)?;
+        if is_over {
+            return Ok((call, Answer::nothing(), errand));
+        }
         errand.subscribes = self.remember(request)?;
-        let here = self.settled_here(request, id);
-        let answer = match here.or(call.released().await) {
+        let mut here = self.settled_here(request, id);
+        if here.is_none() && !errand.is_cancelled() {
+            here = call.released().await;
+        }
+        let answer = match here {
             Some(answer) => answer,
-            None if !errand.begin(id) => Answer::nothing(),
-            None => self.ask(id, text, &call.method, Some(entry)).await.map_err(failed)?,
+            None if !errand.begin(id, &way) => Answer::nothing(),
+            None => self.ask(way, id, text, &call.method, Some(entry)).await.map_err(failed)?,
         };
         Ok((call, answer, errand))
     }

@@ -68,7 +68,7 @@ impl Process {
             server: server.clone(),
             era,
             routes: Mutex::default(),
-            sink: Mutex::new(None),
+            sink: Mutex::default(),
             is_shared: AtomicBool::new(false),
             ended: watch::Sender::new(None),
             next: AtomicU64::new(1),
@@ -85,9 +85,9 @@ impl Process {
         Ok(Arc::new(Self { shared, lines, _stop: stop }))
     }
 
-    /// Where messages go that answer no request; replaces the one before.
+    /// Where messages go that answer no request, those that came already too; replaces the one before.
     pub fn set_sink(&self, sink: Sink) {
-        *lock(&self.shared.sink) = Some(sink);
+        self.shared.tell(sink);
     }
 
     /// Makes what it says unasked go to the sink alone, for it may concern any of several clients.
@@ -278,6 +278,9 @@ impl Ends {
 /// How long a process that takes nothing more, or says nothing more, has to end by itself.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// What is said of a command that started its server and went: the server goes with it (docs/decisions/0008).
+const LEFT_BEHIND: &str = ", and what it left behind was ended: a command that starts a server must wait for it, or become it by `exec`";
+
 async fn supervise(
     mut child: Child,
     stdout: ChildStdout,
@@ -300,7 +303,9 @@ async fn supervise(
         // Another that it started may keep its output open, and would be waited for in vain.
         Ok(status) = child.wait() => {
             let fault = tokio::time::timeout(LAST_WORDS, &mut reading).await.ok().and_then(Result::err);
-            fault.unwrap_or_else(|| format!("the process ended ({status})"))
+            let is_launcher = status.success() && child.has_left_others();
+            let left = if is_launcher { LEFT_BEHIND } else { "" };
+            fault.unwrap_or_else(|| format!("the process ended ({status}){left}"))
         }
         why = ends.come() => why.to_owned(),
     };

@@ -15,6 +15,7 @@ mod nodes;
 mod partings;
 pub mod records;
 mod recovery;
+mod reopenings;
 mod reports;
 pub mod responses;
 mod reviews;

@@ -12,8 +12,8 @@ use crate::{
 };
 
 pub(super) struct Errands {
-    /// Our id for it, once it is put to the server.
-    id: Option<u64>,
+    /// Our id for it, and the way it went, once it is put to the server.
+    sent: Option<(u64, Way)>,
     cancelled: Arc<Notify>,
     is_cancelled: bool,
 }
@@ -33,14 +33,24 @@ impl Errand {
         self.link.failed(failure)
     }
 
-    /// It is put to the server now, as `id`. Whether it may be: not if the client has cancelled it.
-    pub(super) fn begin(&self, id: u64) -> bool {
-        let mut inflight = lock(&self.link.inflight);
-        let mine = inflight.get_mut(&self.key).filter(|e| Arc::ptr_eq(&e.cancelled, &self.cancelled));
-        mine.is_some_and(|errand| {
-            errand.id = Some(id);
+    /// It is put to the server now, as `id` on this way. Whether it may be: not if the client has cancelled it.
+    pub(super) fn begin(&self, id: u64, way: &Way) -> bool {
+        self.mine(|errand| {
+            errand.sent = Some((id, way.clone()));
             !errand.is_cancelled
         })
+    }
+
+    /// Whether the client has cancelled it.
+    pub(super) fn is_cancelled(&self) -> bool {
+        !self.mine(|errand| !errand.is_cancelled)
+    }
+
+    /// What `look` says of its place; `false` where it has none any more.
+    fn mine(&self, look: impl FnOnce(&mut Errands) -> bool) -> bool {
+        let mut inflight = lock(&self.link.inflight);
+        let mine = inflight.get_mut(&self.key).filter(|e| Arc::ptr_eq(&e.cancelled, &self.cancelled));
+        mine.is_some_and(look)
     }
 
     /// Told when the client cancels.
@@ -78,7 +88,7 @@ impl Link {
         if inflight.contains_key(&key) {
             return Err(refused("a request with this id is still under way"));
         }
-        let errand = Errands { id: None, cancelled: Arc::clone(&cancelled), is_cancelled: false };
+        let errand = Errands { sent: None, cancelled: Arc::clone(&cancelled), is_cancelled: false };
         inflight.insert(key.clone(), errand);
         Ok(Errand { link: Arc::clone(self), key, cancelled, subscribes: None })
     }
@@ -92,16 +102,16 @@ impl Link {
     ///
     /// The client may be gone a moment later, and the server may take its time to hear of it: neither holds it up.
     pub fn cancel(self: &Arc<Self>, id: &Id, notification: &Message) {
-        let (ours, cancelled) = match lock(&self.inflight).get_mut(id) {
+        let (sent, cancelled) = match lock(&self.inflight).get_mut(id) {
             Some(errand) => {
                 errand.is_cancelled = true;
-                (errand.id, Arc::clone(&errand.cancelled))
+                (errand.sent.clone(), Arc::clone(&errand.cancelled))
             }
             None => return,
         };
         cancelled.notify_one();
         // What the server was not asked it need not leave.
-        let Some(ours) = ours else { return };
+        let Some((ours, way)) = sent else { return };
         let mut splice = notification.splice();
         if let Some(named) = notification.param("requestId") {
             splice.replace(named, ours.to_string());
@@ -114,9 +124,10 @@ impl Link {
         let me = Arc::clone(self);
         tokio::spawn(async move {
             let _room = room;
-            let told = match me.way() {
-                Way::Shared(process) => process.send(text).await,
-                _ => me.tell(text).await,
+            let told = match way {
+                // In another one that took its place the same number is another request.
+                Way::Process(process) | Way::Shared(process) => process.send(text).await,
+                Way::Wire(_) => me.tell(text).await,
             };
             if let Err(failure) = told {
                 tracing::debug!(server = %me.server.name(), %failure, "a cancellation was not delivered");

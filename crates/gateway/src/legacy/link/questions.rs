@@ -181,12 +181,12 @@ impl Link {
             tracing::warn!(server = %self.server.name(), "it asks and does not read what it is answered");
             return Taken::Done;
         };
-        let me = Arc::clone(self);
+        let (me, way) = (Arc::clone(self), self.way());
         tokio::spawn(async move {
             let _room = room;
-            let told = match me.way() {
-                Way::Shared(process) => process.send(reply).await,
-                _ => me.tell(reply).await,
+            let told = match way {
+                Way::Process(process) | Way::Shared(process) => process.send(reply).await,
+                Way::Wire(_) => me.tell(reply).await,
             };
             if let Err(failure) = told {
                 tracing::debug!(server = %me.server.name(), %failure, "a reply was not delivered");

@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use bartizan_mcp::message;
 use futures::future::BoxFuture;
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use super::{Link, Way, shake_hands, tell_by};
 use crate::{
@@ -27,7 +28,9 @@ impl Link {
     }
 
     async fn reopen_now(self: &Arc<Self>, stale: &Way) -> Result<(), Failure> {
-        let _one_at_a_time = self.opening.lock().await;
+        let asked = Instant::now();
+        let opening = self.opening.lock().await;
+        self.known_since(asked)?;
         let is_done = match (&self.way(), stale) {
             (Way::Wire(now), Way::Wire(then)) => now.session != then.session,
             (Way::Process(now), Way::Process(then)) | (Way::Shared(now), Way::Shared(then)) => {
@@ -42,19 +45,50 @@ impl Link {
             return Err(Failure::SessionGone);
         }
         tracing::warn!(server = %self.server.name(), "the server lost a session; opening it again");
-        let changing = self.changing.lock().await;
         // Its next life counts its questions anew: an answer to an old one would answer another.
-        self.lives.fetch_add(1, Ordering::Relaxed);
+        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
         self.hub.forget_all(self);
         if let Way::Process(process) = stale {
             self.server.note_end(process);
         }
+        if let Err(failure) = self.begin_anew().await {
+            *lock(&self.unopened) = Some((Instant::now(), failure.clone()));
+            return Err(failure);
+        }
+        // It ended meanwhile, when there was only the lost session to end: this one would be nobody's.
+        if self.is_over.load(Ordering::Acquire) {
+            self.part();
+            return Err(Failure::SessionGone);
+        }
+        // It listened to the session that was lost.
+        let listened = lock(&self.listening).take();
+        if let Some(task) = listened {
+            task.abort();
+            self.listen();
+        }
+        drop(opening);
+        // Whoever found it lost goes on once everything is as it was, but waits no longer than this: how much there is to repeat is
+        // the client's choice, and how long that takes the server's. It goes on without them.
+        let me = Arc::clone(self);
+        let repeating = tokio::spawn(async move { me.repeat(life).await });
+        match tokio::time::timeout(CONTROL_WAIT, repeating).await {
+            Ok(repeated) => repeated.unwrap_or(Err(Failure::SessionGone)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Shakes hands anew, and has `way` lead to what came of it.
+    async fn begin_anew(self: &Arc<Self>) -> Result<(), Failure> {
         let (way, answer) = shake_hands(&self.server, Some(&self.asker), &self.hello).await?;
         if answer.result().is_none() {
             return Err(Failure::Unreachable("it refuses to open the session again".into()));
         }
-        self.attach(&way);
-        // Before anybody else speaks in it.
+        // What a process says and asks from now on is answered to it, and to no other.
+        if let Way::Process(_) | Way::Shared(_) = &way {
+            *lock(&self.way) = way.clone();
+            self.attach(&way);
+        }
+        // Before any request.
         let telling = tell_by(&way, message::notification("notifications/initialized", None));
         let told = tokio::time::timeout(CONTROL_WAIT, telling).await;
         match told {
@@ -68,25 +102,27 @@ impl Link {
             }
         }
         *lock(&self.way) = way;
-        drop(changing);
-        // It ended meanwhile, when there was only the lost session to end: this one would be nobody's.
-        if self.is_over.load(Ordering::Acquire) {
-            self.part();
-            return Err(Failure::SessionGone);
-        }
-        // It listened to the session that was lost.
-        let listened = lock(&self.listening).take();
-        if let Some(task) = listened {
-            task.abort();
-            self.listen();
-        }
-        // Nobody waits longer than this: how much there is to repeat is the client's choice, and how long that takes the server's.
-        // It goes on without them.
-        let (me, life) = (Arc::clone(self), self.life());
-        let repeating = tokio::spawn(async move { me.repeat(life).await });
-        match tokio::time::timeout(CONTROL_WAIT, repeating).await {
-            Ok(repeated) => repeated.unwrap_or(Err(Failure::SessionGone)),
-            Err(_) => Ok(()),
+        Ok(())
+    }
+
+    /// Waits while it is opened again.
+    ///
+    /// # Errors
+    /// Why it was not: whoever waited for that does not try in vain again, for a line of them would only grow.
+    pub(super) async fn opened_again(&self) -> Result<(), Failure> {
+        let asked = Instant::now();
+        drop(self.opening.lock().await);
+        self.known_since(asked)
+    }
+
+    /// Whether nobody has tried in vain to open it again since `then`.
+    ///
+    /// # Errors
+    /// Why they could not.
+    fn known_since(&self, then: Instant) -> Result<(), Failure> {
+        match &*lock(&self.unopened) {
+            Some((at, failure)) if *at > then => Err(failure.clone()),
+            _ => Ok(()),
         }
     }
 
@@ -99,14 +135,15 @@ impl Link {
             if self.life() != life || self.is_over.load(Ordering::Acquire) {
                 return Ok(());
             }
-            let id = self.mint();
+            let way = self.way();
+            let id = self.mint(&way);
             let text = message::request(&id.to_string(), method, Some(&params));
-            let mut answer = match self.way() {
-                // A session that is lost again is for the next request to find: opening it waits for this to end.
+            let mut answer = match way {
+                // A session that is lost again is for the next request to find.
                 Way::Wire(wire) => Answer::sending(async move {
                     wire.post(text, HeaderMap::new()).await.map(|(posted, _)| posted)
                 }),
-                Way::Process(_) | Way::Shared(_) => self.ask(id, text, method, None).await?,
+                Way::Process(_) | Way::Shared(_) => self.ask(way, id, text, method, None).await?,
             };
             // What it refuses now it refuses.
             let _ = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;

@@ -19,14 +19,14 @@ use super::{
     super::under_way::{UnderWay, Within},
     Sink, lock,
 };
-use crate::limits::{PIPE_BYTES, PIPE_BYTES_WITH_RESPONSES};
+use crate::limits::{EARLY, EARLY_BYTES, PIPE_BYTES, PIPE_BYTES_WITH_RESPONSES};
 
 /// What the reading side and the asking side share.
 pub(super) struct Shared {
     pub(super) server: ServerName,
     pub(super) era: Era,
     pub(super) routes: Mutex<Routes>,
-    pub(super) sink: Mutex<Option<Sink>>,
+    pub(super) sink: Mutex<Outlet>,
     /// Several clients use it: what it says unasked is nobody's in particular.
     pub(super) is_shared: AtomicBool,
     pub(super) ended: watch::Sender<Option<String>>,
@@ -36,6 +36,20 @@ pub(super) struct Shared {
     pub(super) load: Arc<AtomicUsize>,
     /// Its end was counted against its server.
     pub(super) is_counted: AtomicBool,
+}
+
+/// Where messages go that answer no request.
+pub(super) enum Outlet {
+    /// To a sink that is yet to come: a legacy server may ping and log before it hears that the handshake is over (25/life).
+    Early(Vec<Message>),
+    /// To this one.
+    Sink(Sink),
+}
+
+impl Default for Outlet {
+    fn default() -> Self {
+        Self::Early(Vec::new())
+    }
 }
 
 /// What waits to be fetched.
@@ -130,12 +144,37 @@ impl Shared {
         }
         // Servers of the stateless era send no requests (spec.md A-69, C-37).
         let may_be = self.era == Era::Legacy || rest.kind() != Kind::Request;
-        let sink = lock(&self.sink).clone();
-        match sink {
-            Some(sink) => sink(rest),
-            None => tracing::debug!(server = %self.server, method = %quote(&rest.method()), "nobody to tell"),
+        let mut outlet = lock(&self.sink);
+        match &mut *outlet {
+            Outlet::Sink(sink) => {
+                let sink = Arc::clone(sink);
+                drop(outlet);
+                sink(rest);
+            }
+            Outlet::Early(early) if self.keeps(early, &rest) => early.push(rest),
+            Outlet::Early(_) => {
+                tracing::debug!(server = %self.server, method = %quote(&rest.method()), "nobody to tell");
+            }
         }
         may_be
+    }
+
+    /// Whether it may send this so early, and there is room for it.
+    fn keeps(&self, early: &[Message], message: &Message) -> bool {
+        let may_be =
+            self.era == Era::Legacy && matches!(&*message.method(), "ping" | "notifications/message");
+        let bytes = early.iter().chain([message]).map(|m| m.text().len()).sum::<usize>();
+        may_be && early.len() < EARLY && bytes <= EARLY_BYTES
+    }
+
+    /// Has `sink` take what answers no request, what came before it first.
+    pub(super) fn tell(&self, sink: Sink) {
+        // What comes meanwhile waits, and stays behind it.
+        let mut outlet = lock(&self.sink);
+        if let Outlet::Early(early) = &mut *outlet {
+            std::mem::take(early).into_iter().for_each(|message| sink(message));
+        }
+        *outlet = Outlet::Sink(sink);
     }
 
     fn route_of(&self, message: &Message, routes: &Routes) -> Option<u64> {
@@ -185,7 +224,7 @@ mod tests {
             server: "up".parse().unwrap(),
             era: Era::Legacy,
             routes: Mutex::new(routes),
-            sink: Mutex::new(None),
+            sink: Mutex::default(),
             is_shared: AtomicBool::new(false),
             ended: watch::Sender::new(None),
             next,
@@ -232,5 +271,24 @@ mod tests {
         assert_eq!(load(), 0, "what is fetched makes room");
         progress(9, &mib);
         assert_eq!(load(), 0, "what nobody waits for takes none");
+    }
+
+    #[test]
+    fn what_comes_before_anybody_listens_is_told_in_its_order_and_is_bounded() {
+        let (shared, _answers) = asked(1..1);
+        let log = |n: usize| {
+            let params = format!(r#"{{"level":"info","data":{n}}}"#);
+            shared.deliver(message(message::notification("notifications/message", Some(&params))));
+        };
+        shared.deliver(message(message::request("1", "elicitation/create", Some("{}"))));
+        (0..EARLY + 3).for_each(log);
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let into = Arc::clone(&heard);
+        let data = |message: &Message| message.param("data").map(|n| n.text().to_owned()).unwrap_or_default();
+        shared.tell(Arc::new(move |message| lock(&into).push(data(&message))));
+        log(EARLY + 3);
+        let heard = lock(&heard).clone();
+        let numbers: Vec<_> = (0..EARLY).chain([EARLY + 3]).map(|n| n.to_string()).collect();
+        assert_eq!(heard, numbers);
     }
 }

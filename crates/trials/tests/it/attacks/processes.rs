@@ -305,6 +305,27 @@ fn ph_22_a_process_that_another_outlives_is_not_waited_for() {
     assert_eq!(session.call("2", "other", "{}").send().said(), "said");
 }
 
+/// Whoever wrote the launcher is told what to do about it.
+#[test]
+fn ph_22_a_server_that_its_launcher_leaves_behind_is_ended_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let launcher = |name: &str, end: &str| {
+        let script = folder.path().join(name);
+        // A shell gives what it starts in the background no input of its own accord.
+        let prober = bartizan_trials::prober_path();
+        let text = format!("#!/bin/sh\nexec 3<&0\n{} <&3 3<&- &\n{end}\n", prober.display());
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        format!("[[servers]]\nname = \"{name}\"\ncommand = [{script:?}]\ndangerous_unpinned = true\n")
+    };
+    let gate = Gate::start(&format!("{}{}", launcher("goes", "exit 0"), launcher("waits", "wait")));
+    let left = gate.client().call("/mcp/goes", "echo", "{}");
+    assert_eq!(left.status, 502, "{}", left.text());
+    assert!(left.error().contains("must wait for it, or become it by `exec`"), "{}", left.text());
+    let waited = gate.client().call("/mcp/waits", "echo", "{}");
+    assert_eq!(waited.said(), "{}", "{}", waited.text());
+}
+
 #[test]
 fn ph_22_a_flood_on_standard_error_does_not_fill_the_log() {
     let gate = Gate::start(&prober("probe", &[], ""));

@@ -19,14 +19,14 @@ const NOTE: &str =
 
 /// What a server waits for until the trial lets it go on.
 #[derive(Clone, Default)]
-struct Latch(Arc<AtomicBool>);
+pub(super) struct Latch(Arc<AtomicBool>);
 
 impl Latch {
-    fn open(&self) {
+    pub(super) fn open(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         eventually("the trial lets it go on", || self.0.load(Ordering::Relaxed).then_some(()));
     }
 }
