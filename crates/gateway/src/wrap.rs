@@ -1,12 +1,18 @@
 //! The same path over standard input and output, for clients that launch servers themselves.
 
-use std::{collections::HashMap, future::Future, pin::pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+};
 
 use bartizan_mcp::{Era, Id, Kind, Message, Refusal, code, era};
 use bartizan_store::sessions::End;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{AbortHandle, JoinSet},
 };
 
@@ -14,7 +20,7 @@ use crate::{
     Asker, Gate, Target,
     flow::{Out, Reply},
     legacy::{self, Session},
-    limits::{LAST_ANSWERS, REQUEST_BYTES},
+    limits::{LAST_ANSWERS, WRAP_TURN},
     modern,
     outbox::Read,
     upstream::stdio::one_line,
@@ -42,6 +48,7 @@ pub async fn serve(
         tasks: JoinSet::new(),
         telling: JoinSet::new(),
         running: HashMap::new(),
+        last: None,
         to,
     };
     let mut reader = BufReader::new(input);
@@ -50,8 +57,9 @@ pub async fn serve(
     let (mut ended, mut is_stopped) = (Ok(()), false);
     loop {
         line.clear();
+        let longest = client.gate.quotas().request_bytes();
         let read = tokio::select! {
-            read = read_line(&mut reader, &mut line) => read,
+            read = read_line(&mut reader, &mut line, longest) => read,
             () = &mut stop => {
                 is_stopped = true;
                 break;
@@ -70,7 +78,7 @@ pub async fn serve(
             Line::End => break,
             Line::TooLong => {
                 let refusal =
-                    Refusal::new(413, code::LIMIT, format!("the line is longer than {REQUEST_BYTES} bytes"));
+                    Refusal::new(413, code::LIMIT, format!("the line is longer than {longest} bytes"));
                 client.say(refusal.to_text(None)).await;
             }
             Line::Whole if line.iter().all(u8::is_ascii_whitespace) => {}
@@ -110,7 +118,11 @@ enum Line {
     End,
 }
 
-async fn read_line(reader: &mut (impl AsyncBufReadExt + Unpin), line: &mut Vec<u8>) -> std::io::Result<Line> {
+async fn read_line(
+    reader: &mut (impl AsyncBufReadExt + Unpin),
+    line: &mut Vec<u8>,
+    longest: usize,
+) -> std::io::Result<Line> {
     let mut is_long = false;
     loop {
         let chunk = reader.fill_buf().await?;
@@ -119,7 +131,7 @@ async fn read_line(reader: &mut (impl AsyncBufReadExt + Unpin), line: &mut Vec<u
         }
         let end = chunk.iter().position(|b| *b == b'\n');
         let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
-        is_long |= line.len() + piece.len() > REQUEST_BYTES;
+        is_long |= line.len() + piece.len() > longest;
         if !is_long {
             line.extend_from_slice(piece);
         }
@@ -151,8 +163,21 @@ struct Client {
     telling: JoinSet<()>,
     /// Modern requests under way; ending one cancels it.
     running: HashMap<Id, AbortHandle>,
+    /// The last legacy request that was read.
+    last: Option<Before>,
     to: mpsc::Sender<String>,
 }
+
+/// What a legacy request waits for of the one before it.
+struct Before {
+    /// Closed once its turn has come.
+    begun: oneshot::Receiver<()>,
+    /// Closed once it is with its server, or is not going there.
+    sent: oneshot::Receiver<()>,
+}
+
+/// A legacy request on its way to its server.
+type Sending = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
 
 impl Client {
     async fn say(&self, text: String) {
@@ -186,12 +211,49 @@ impl Client {
         if is_modern {
             return self.spawn_modern(message, id);
         }
+        if let (Some(session), Some(id)) = (&self.session, &id) {
+            let (session, id) = (Arc::clone(session), id.clone());
+            return self.spawn_legacy(session, message, id).await;
+        }
         match self.legacy(&message).await {
-            Ok(Some(reply)) => self.spawn_reply(reply),
-            Ok(None) => {}
+            Ok(()) => {}
             Err(refusal) if id.is_some() => self.say(refusal.to_text(id.as_deref())).await,
             Err(refusal) => tracing::debug!(reason = %refusal.message, "a message was refused"),
         }
+    }
+
+    /// Has a request of the session judged and sent while further lines are read: what comes next may be that it is cancelled.
+    async fn spawn_legacy(&mut self, session: Arc<Session>, message: Message, id: String) {
+        let (gate, asker, to) = (Arc::clone(&self.gate), self.asker.clone(), self.to.clone());
+        let mut sending: Sending =
+            Box::pin(async move { legacy::exchange(&gate, &asker, &session, &message).await });
+        // Begun here, so that it is known to be under way by the time that the next line is read.
+        let begun = std::future::poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+        let sending: Sending = match begun {
+            Poll::Ready(answered) => Box::pin(std::future::ready(answered)),
+            Poll::Pending => {
+                let (turn, is_begun) = oneshot::channel::<()>();
+                let (sent, is_sent) = oneshot::channel::<()>();
+                let before = self.last.replace(Before { begun: is_begun, sent: is_sent });
+                Box::pin(async move {
+                    // Requests reach their server in the order they came, unless one takes long when it is its turn.
+                    if let Some(before) = before {
+                        let _ = before.begun.await;
+                        let _ = tokio::time::timeout(WRAP_TURN, before.sent).await;
+                    }
+                    drop(turn);
+                    let answered = sending.await;
+                    drop(sent);
+                    answered
+                })
+            }
+        };
+        self.tasks.spawn(async move {
+            match sending.await {
+                Ok(reply) => drain(reply, &to).await,
+                Err(refusal) => drop(to.send(refusal.to_text(Some(&id))).await),
+            }
+        });
     }
 
     fn spawn_modern(&mut self, message: Message, id: Option<String>) {
@@ -215,7 +277,8 @@ impl Client {
         }
     }
 
-    async fn legacy(&mut self, message: &Message) -> Result<Option<Reply>, Refusal> {
+    /// The handshake, and what is never answered.
+    async fn legacy(&mut self, message: &Message) -> Result<(), Refusal> {
         if message.kind() == Kind::Request && message.method() == "initialize" && self.session.is_none() {
             let (session, _, text) =
                 legacy::initialize(&self.gate, &self.asker, &self.target, message).await?;
@@ -232,7 +295,7 @@ impl Client {
                 }
             });
             self.session = Some(session);
-            return Ok(None);
+            return Ok(());
         }
         let session = self.session.as_ref().ok_or_else(|| {
             Refusal::new(
@@ -241,12 +304,7 @@ impl Client {
                 "begin with `initialize`, or put the 2026-07-28 `_meta` into each request",
             )
         })?;
-        legacy::exchange(&self.gate, &self.asker, session, message).await.map(Some)
-    }
-
-    fn spawn_reply(&mut self, reply: Reply) {
-        let to = self.to.clone();
-        self.tasks.spawn(async move { drain(reply, &to).await });
+        legacy::exchange(&self.gate, &self.asker, session, message).await.map(drop)
     }
 }
 

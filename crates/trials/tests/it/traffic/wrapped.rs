@@ -101,6 +101,84 @@ fn a_wrapped_server_can_be_asked_many_things_at_once_and_cancelled() {
     assert_eq!(wrapped.finish().code(), Some(0));
 }
 
+/// The gate looks at what the server defines before the first call, and this one takes its time to say so.
+#[test]
+fn one_slow_judgement_holds_up_nothing_else() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (script, record) = (folder.path().join("server.sh"), folder.path().join("record"));
+    let server = r#"#!/bin/sh
+while read -r line; do
+  printf '%s\n' "$line" >> %RECORD%
+  id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in
+    *'"initialize"'*) result='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}' ;;
+    *'"tools/list"'*) sleep 4; result='{"tools":[{"name":"slow","inputSchema":{"type":"object"}}]}' ;;
+    *'"tools/call"'*) result='{"content":[{"type":"text","text":"said"}]}' ;;
+    *'"id"'*) result='{}' ;;
+    *) continue ;;
+  esac
+  printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done
+"#;
+    std::fs::write(&script, server.replace("%RECORD%", record.to_str().unwrap())).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut wrapped = Wrapped::start_command(home.path(), folder.path(), &[], &script, &[]);
+    wrapped.say(HELLO);
+    assert_eq!(text(&wrapped.message(), "/result/serverInfo/name"), "s");
+    wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    let call = |id: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"slow","arguments":{{"n":{id}}}}}}}"#
+        )
+    };
+    let began = std::time::Instant::now();
+    wrapped.say(&call("1"));
+    wrapped.say(&call("2"));
+    wrapped.say(r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#);
+    assert_eq!(wrapped.message()["id"], 3);
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
+    wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#);
+    let answer = wrapped.message();
+    assert_eq!(
+        (&answer["id"], text(&answer, "/result/content/0/text")),
+        (&serde_json::json!(2), "said"),
+        "{answer}"
+    );
+    let heard = std::fs::read_to_string(&record).unwrap();
+    assert!(!heard.contains(r#"{"n":1}"#), "what was taken back before it was judged is not sent: {heard}");
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
+
+/// Some servers do one thing after the other, and some clients count on it.
+#[test]
+fn a_wrapped_server_is_asked_in_the_order_its_client_asks() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let record = folder.path().join("record");
+    let mut wrapped = Wrapped::start(home.path(), folder.path(), &["--record", record.to_str().unwrap()]);
+    wrapped.say(HELLO);
+    wrapped.message();
+    let call = |id: usize| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"order":{id}}}}}}}"#
+        )
+    };
+    // The gate has looked at its tools by then.
+    wrapped.say(&call(0));
+    wrapped.message();
+    (1..=40).for_each(|id| wrapped.say(&call(id)));
+    (1..=40).for_each(|_| assert!(wrapped.message()["result"].is_object()));
+    let heard = std::fs::read_to_string(&record).unwrap();
+    let order: Vec<usize> = heard
+        .lines()
+        .filter_map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).ok()?["params"]["arguments"]["order"].as_u64()
+        })
+        .map(|n| usize::try_from(n).unwrap())
+        .collect();
+    assert_eq!(order, (0..=40).collect::<Vec<_>>());
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
+
 /// Some clients end what they started by a signal. Its server stops as it would otherwise: first its input ends.
 #[test]
 fn a_wrap_that_is_told_to_stop_stops_its_server_first() {
