@@ -204,7 +204,7 @@ impl Link {
         self.lives.fetch_add(1, Ordering::Relaxed);
         self.hub.forget_all(self);
         if let Way::Process(process) = stale {
-            self.server.note_end(process);
+            self.server.note_end(process, Some(&self.asker));
         }
         let (way, answer) = shake_hands(&self.server, Some(&self.asker), &self.hello).await?;
         if answer.result().is_none() {
