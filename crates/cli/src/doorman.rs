@@ -22,7 +22,7 @@ use bartizan_gateway::{
 use bartizan_model::{Clock, Secret, SecretRef, SystemClock, Timestamp};
 use bartizan_oauth::{
     DenyList, DpopNonces, EgressFetch, Facade, FacadeSurroundings, Fetch, Graph, GroupSource, Ledger,
-    MemoryReplays, ResourceServer, ResourceSettings, SubjectTokens, Surroundings,
+    MemoryReplays, Replays, ResourceServer, ResourceSettings, SharedReplays, SubjectTokens, Surroundings,
     facade::{Directory, DirectoryUnavailable, Person, Standing},
     outbound::{Assertions, EntraMeans},
     signin::{
@@ -30,8 +30,8 @@ use bartizan_oauth::{
     },
 };
 use bartizan_store::{
-    Browsers, Database, DatabaseError, OsEntropy, Sealer, StoredBrowsers, StoredConsents, StoredGrants,
-    StoredPending, StoredRegistrations, StoredResponses, StoredSigningKeys,
+    Browsers, Database, DatabaseError, Dialect, OsEntropy, Sealer, StoredBrowsers, StoredConsents,
+    StoredGrants, StoredPending, StoredRegistrations, StoredResponses, StoredSigningKeys,
     grants::{Grants, Revocation as Revoked, RevokedKind},
     links::LinkError,
     responses::{LONGEST_TOKEN, Response as Revocation, Target},
@@ -64,7 +64,7 @@ const APART: Duration = Duration::from_secs(120);
 
 /// Knows who may come in, and what of that outlives a change of the configuration.
 pub struct Doorman {
-    replays: Arc<MemoryReplays>,
+    replays: Arc<dyn Replays>,
     denied: Arc<DenyList>,
     subjects: Arc<SubjectTokens>,
     assertions: Assertions,
@@ -119,8 +119,8 @@ impl Doorman {
         let since = Timestamp::from_unix(0);
         recall(&grants, &denied, since).await.context("what was revoked cannot be read")?;
         Ok(Self {
+            replays: replays(&database, &grants),
             grants,
-            replays: Arc::new(MemoryReplays::new(PROOFS)),
             denied,
             subjects: Arc::clone(&desk.subjects),
             assertions: desk.assertions.clone(),
@@ -569,6 +569,15 @@ async fn keep_denying(grants: StoredGrants, denied: Arc<DenyList>) {
                 tracing::warn!(%error, "revocations that matter no more were not forgotten");
             }
         }
+    }
+}
+
+/// Which DPoP proofs were used: a database in a file is one gate's, and what that gate remembers is all there is to know.
+fn replays(database: &Database, grants: &StoredGrants) -> Arc<dyn Replays> {
+    let here = MemoryReplays::new(PROOFS);
+    match database.dialect() {
+        Dialect::Sqlite => Arc::new(here),
+        Dialect::Postgres => Arc::new(SharedReplays::new(here, Arc::new(grants.clone()))),
     }
 }
 

@@ -80,7 +80,7 @@ pub struct CatalogFile {
 pub struct Policies {
     #[command(flatten)]
     about: CatalogFile,
-    /// Cedar files, or folders of them; by default the configuration's folder.
+    /// Cedar files, or folders of them, with the folders in those; by default the configuration's folder.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
@@ -429,7 +429,13 @@ impl Policies {
     }
 }
 
-/// Every Cedar file of a folder, in the order of their names.
+/// How deep folders of policies may lie in each other: deeper than anybody sorts them, and an end to links that lead back.
+const DEEPEST: usize = 8;
+
+/// Every Cedar file of a folder and of the folders in it, in the order of their names.
+///
+/// # Errors
+/// What cannot be read, by its name: a policy that is passed over may be one that forbids.
 pub fn read_folder(folder: &Path) -> anyhow::Result<Vec<Source>> {
     let files = cedar_files(folder)?;
     files
@@ -438,14 +444,30 @@ pub fn read_folder(folder: &Path) -> anyhow::Result<Vec<Source>> {
         .collect()
 }
 
-/// The file itself, or the `*.cedar` of a folder in the order of their names.
+/// The file itself, or the `*.cedar` of a folder and of the folders in it, in the order of their names. Folders whose names begin
+/// with a dot are not looked into: repositories are there, and what Kubernetes mounts links to its `..data`.
 fn cedar_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(path).with_context(|| path.display().to_string())? {
-        found.push(entry?.path());
+    let mut folders = vec![(path.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        if depth > DEEPEST {
+            bail!(
+                "{}: more than {DEEPEST} folders in each other, or a link that leads back",
+                folder.display()
+            );
+        }
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let entry = entry?;
+            let file = entry.path();
+            if !file.is_dir() {
+                found.push(file);
+            } else if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                folders.push((file, depth + 1));
+            }
+        }
     }
     found.retain(|file| file.extension().is_some_and(|e| e == "cedar"));
     found.sort();
@@ -467,4 +489,34 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
         return Ok(Box::new(std::io::stdin()));
     }
     Ok(Box::new(std::fs::File::open(path).with_context(|| path.display().to_string())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn policies_are_read_from_folders_in_folders_and_from_none_that_is_hidden() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("teams/b")).unwrap();
+        // As a kubelet mounts a configuration.
+        fs::create_dir(at("..one")).unwrap();
+        symlink("..one", at("..data")).unwrap();
+        symlink("..data/a.cedar", at("a.cedar")).unwrap();
+        for name in ["..one/a.cedar", "teams/c.cedar", "teams/b/b.cedar", "teams/notes.md"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let names = |found: Vec<PathBuf>| -> Vec<String> {
+            let name = |file: &PathBuf| file.strip_prefix(folder.path()).unwrap().display().to_string();
+            found.iter().map(name).collect()
+        };
+        let found = names(cedar_files(folder.path()).unwrap());
+        assert_eq!(found, ["a.cedar", "teams/b/b.cedar", "teams/c.cedar"]);
+        symlink("..", at("teams/back")).unwrap();
+        let refused = cedar_files(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("teams/back/teams/back") && refused.contains("leads back"), "{refused}");
+    }
 }

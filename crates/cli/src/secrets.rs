@@ -6,6 +6,7 @@
 mod command;
 mod erase;
 mod fetch;
+mod typed;
 
 use std::{
     collections::HashMap,

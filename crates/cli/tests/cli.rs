@@ -358,6 +358,21 @@ fn policies_are_checked_with_what_the_configuration_adds_to_them() {
         let line = words.lines().find(|line| line.contains(" policies, ")).unwrap();
         line.split(' ').next().unwrap().parse().unwrap()
     };
+    // As people sort them, by team: a policy that is passed over may be one that forbids.
+    fs::create_dir_all(policies.join("teams/a")).unwrap();
+    fs::create_dir(policies.join(".git")).unwrap();
+    fs::write(policies.join(".git/x.cedar"), "no policy").unwrap();
+    fs::write(policies.join("teams/a/b.cedar"), "@id(\"b\") forbid (principal, action, resource);").unwrap();
+    let (code, deeper) = check(GOOD);
+    assert!(code == Some(1) && count(&deeper) == count(&words) + 1, "what it forbids never counts: {deeper}");
+    fs::write(policies.join("teams/a/b.cedar"), "permit (principal").unwrap();
+    for command in ["policy check", "config check", "run"] {
+        let arguments: Vec<_> = command.split(' ').chain(["--config", "bartizan.toml"]).collect();
+        let output = bartizan(folder.path(), &arguments);
+        let words = said(&[output.stdout, output.stderr].concat());
+        assert!(words.contains("policies/teams/a/b.cedar:1"), "{command}: {words}");
+    }
+    fs::remove_file(policies.join("teams/a/b.cedar")).unwrap();
     let (code, asking) = check(&format!("{GOOD}may_ask = [\"sampling\"]\n"));
     assert!(code == Some(0) && count(&asking) == count(&words) + 1, "{asking}");
     let (code, words) = check(&format!("{GOOD}dangerous_unpinned = true\n"));

@@ -1,5 +1,6 @@
 //! A server as the operator named it, and what has been learnt of it.
 
+mod crashes;
 mod era;
 mod mirrors;
 mod processes;
@@ -25,6 +26,7 @@ pub use processes::Slot;
 pub use settings::{Pinning, ServerSettings, Transport};
 pub use tools::ToolHeaders;
 
+use crashes::Crashes;
 use processes::{Pool, Shares};
 
 use crate::{
@@ -61,7 +63,7 @@ pub struct Server {
     pool: Pool,
     processes: Arc<AtomicUsize>,
     shares: Shares,
-    crashes: Mutex<Vec<Instant>>,
+    crashes: Crashes,
     /// The one process of a shared legacy server, what it said to our handshake, and who listens to it.
     common: tokio::sync::Mutex<Option<(Arc<Process>, Message)>>,
     listeners: Arc<Mutex<Vec<Weak<Link>>>>,
@@ -93,7 +95,7 @@ impl Server {
             pool: Pool::default(),
             processes: Arc::default(),
             shares: Shares::default(),
-            crashes: Mutex::default(),
+            crashes: Crashes::default(),
             common: tokio::sync::Mutex::default(),
             listeners: Arc::default(),
         }

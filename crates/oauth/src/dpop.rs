@@ -2,12 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use aws_lc_rs::digest;
 use bartizan_model::{Caller, Timestamp};
+use bartizan_store::{Digest, Grants};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
 use url::Url;
@@ -21,6 +23,8 @@ use crate::{
 /// How old a proof may be, and how far a client's clock may be ahead.
 const AGE: Duration = Duration::from_secs(120);
 const AHEAD: Duration = Duration::from_secs(30);
+/// How far the clocks of gates may be apart.
+const APART: Duration = Duration::from_secs(60);
 
 /// Algorithms proofs may have; said in metadata and challenges.
 pub(crate) const ALGORITHMS: [Algorithm; 7] = [
@@ -52,12 +56,14 @@ pub struct UsedProof {
 }
 
 /// Remembers which proofs were used, until they are too old to be used again (RFC 9449 §11.1).
+#[async_trait]
 pub trait Replays: Send + Sync {
     /// Notes a proof. Of several at once with the same id, one is first.
     ///
     /// # Errors
-    /// [`Error::ProofReplayed`] if it was noted before, [`Error::ProofsFull`] if it cannot be remembered.
-    fn note(&self, proof: UsedProof, now: Timestamp) -> Result<(), Error>;
+    /// [`Error::ProofReplayed`] if it was noted before, [`Error::ProofsFull`] and [`Error::ProofsUnavailable`] if it cannot be
+    /// remembered.
+    async fn note(&self, proof: UsedProof, now: Timestamp) -> Result<(), Error>;
 }
 
 /// [`Replays`] of one process.
@@ -116,8 +122,9 @@ impl Seen {
     }
 }
 
+#[async_trait]
 impl Replays for MemoryReplays {
-    fn note(&self, proof: UsedProof, now: Timestamp) -> Result<(), Error> {
+    async fn note(&self, proof: UsedProof, now: Timestamp) -> Result<(), Error> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.proofs.get(&proof.id).is_some_and(|noted| noted.until >= now) {
             return Err(Error::ProofReplayed);
@@ -134,6 +141,35 @@ impl Replays for MemoryReplays {
         }
         seen.insert(proof.id, noted);
         Ok(())
+    }
+}
+
+/// [`Replays`] of every process on one database: behind one address, a proof that one gate took is good at no other.
+pub struct SharedReplays {
+    here: MemoryReplays,
+    everywhere: Arc<dyn Grants>,
+}
+
+impl SharedReplays {
+    /// Asks this process's memory first, which keeps each key and caller to its share of what is written.
+    pub fn new(here: MemoryReplays, everywhere: Arc<dyn Grants>) -> Self {
+        Self { here, everywhere }
+    }
+}
+
+#[async_trait]
+impl Replays for SharedReplays {
+    async fn note(&self, proof: UsedProof, now: Timestamp) -> Result<(), Error> {
+        self.here.note(proof, now).await?;
+        // Apart from those of the token endpoint: each place has ids of its own (RFC 9449 §11.1).
+        let id = Digest(hash(&[b"at an endpoint", &proof.id]));
+        // A gate whose clock is ahead does not forget it while another would take it.
+        let until = proof.until.plus(APART);
+        let is_first = self.everywhere.first_use(id, until, now).await.map_err(|error| {
+            tracing::error!(%error, "used DPoP proofs are out of reach");
+            Error::ProofsUnavailable
+        })?;
+        if is_first { Ok(()) } else { Err(Error::ProofReplayed) }
     }
 }
 
@@ -171,8 +207,8 @@ pub(crate) struct Proof {
 /// Checks a proof for a request with an access token, and that it is used for the first time.
 ///
 /// # Errors
-/// [`Error::NonceNeeded`], [`Error::ProofInvalid`], [`Error::ProofReplayed`], [`Error::ProofsFull`].
-pub(crate) fn check(
+/// [`Error::NonceNeeded`], [`Error::ProofInvalid`], and what [`Replays::note`] says.
+pub(crate) async fn check(
     proof: &str,
     bound: &Bound<'_>,
     nonces: Option<&DpopNonces>,
@@ -192,7 +228,7 @@ pub(crate) fn check(
         key: hash(&[proof.jkt.as_bytes()]),
         caller: hash(&[&(issuer.len() as u64).to_be_bytes(), issuer.as_bytes(), subject.as_bytes()]),
     };
-    replays.note(used, now)
+    replays.note(used, now).await
 }
 
 fn hash(parts: &[&[u8]]) -> [u8; 32] {

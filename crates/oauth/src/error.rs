@@ -90,6 +90,9 @@ pub enum Error {
     /// More proofs are remembered than there is room for; forgetting one would let it be used again.
     #[error("no more DPoP proofs can be remembered")]
     ProofsFull,
+    /// What other gates remember of proofs cannot be read.
+    #[error("used DPoP proofs are out of reach")]
+    ProofsUnavailable,
     /// The token is good and allows less than the operation needs (RFC 6750 §3.1).
     #[error("the token lacks a scope; the operation needs `{}`", .needed.join(" "))]
     ScopeInsufficient {
@@ -208,6 +211,7 @@ impl Error {
             Self::ProofMissing => proof("proof.missing", "the access token needs a DPoP proof"),
             Self::ProofReplayed => proof("proof.replayed", "the DPoP proof was used before"),
             Self::ProofsFull => later("proof.full", Blame::Internal),
+            Self::ProofsUnavailable => later("proof.unavailable", Blame::Internal),
             Self::ScopeInsufficient { .. } => Verdict {
                 status: 403,
                 error: Some("insufficient_scope"),

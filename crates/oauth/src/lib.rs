@@ -67,7 +67,7 @@ pub use config::{
     Constraint, EntraConfig, IntrospectionConfig, IssuerConfig, OidcConfig, ResourceServerConfig, ScopeClaim,
 };
 pub use deny::{Denied, DenyList};
-pub use dpop::{MemoryReplays, Replays, UsedProof};
+pub use dpop::{MemoryReplays, Replays, SharedReplays, UsedProof};
 pub use entra::{GroupSource, Resolving, TokenVersion};
 pub use error::{Blame, Error, Verdict};
 pub use facade::{Facade, FacadeConfig, FacadeResource, FacadeSurroundings};

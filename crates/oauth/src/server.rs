@@ -73,7 +73,7 @@ impl ResourceServer {
     ) -> Result<Arc<VerifiedToken>, Error> {
         let credentials = Credentials::read(presented.headers)?;
         let token = self.verify(credentials.token, resource).await?;
-        self.check_binding(&token, resource, &credentials, presented)?;
+        self.check_binding(&token, resource, &credentials, presented).await?;
         if token.principal() == Principal::Application && !self.rules.allow_applications {
             return Err(Error::ApplicationRefused);
         }
@@ -86,7 +86,7 @@ impl ResourceServer {
         Ok(token)
     }
 
-    fn check_binding(
+    async fn check_binding(
         &self,
         token: &VerifiedToken,
         resource: &Resource,
@@ -109,7 +109,7 @@ impl ResourceServer {
                     jkt,
                     caller: token.caller(),
                 };
-                dpop::check(proof, &bound, self.nonces.as_ref(), &*self.replays, self.clock.now())
+                dpop::check(proof, &bound, self.nonces.as_ref(), &*self.replays, self.clock.now()).await
             }
             // RFC 9449 §7.2: a bound token is never taken as a bearer token.
             (Some(_), None) => Err(Error::ProofMissing),

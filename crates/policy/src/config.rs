@@ -15,7 +15,8 @@ use crate::{Catalog, FlowLabels, Grant, Roles, flow::WINDOW};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
-    /// The folder with Cedar files (`*.cedar`), beside the configuration file unless absolute.
+    /// The folder with Cedar files (`*.cedar`), in folders of it too but those whose names begin with a dot. It is beside the
+    /// configuration file unless absolute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
     /// Roles, and who has them.

@@ -88,6 +88,25 @@ impl StoredAdmins {
         self.ended.renew(&self.sealer)
     }
 
+    /// Takes every role of a person back for good, as [`Admins::take`] does; the answer is how many there were. For whoever is erased: a
+    /// row that is put back is nobody's.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]; some may be held still.
+    pub async fn take_all(&self, issuer: &str, subject: &str, now: Timestamp) -> Result<u64, DatabaseError> {
+        let roles: Vec<String> =
+            sqlx::query_scalar("SELECT role FROM admin_roles WHERE issuer = $1 AND subject = $2")
+                .bind(issuer)
+                .bind(subject)
+                .fetch_all(self.database.pool())
+                .await?;
+        let mut taken = 0;
+        for role in roles {
+            taken += u64::from(self.take(&role, issuer, subject, now).await?);
+        }
+        Ok(taken)
+    }
+
     /// Those of `rows` that were granted here, and not taken back.
     fn ours(&self, rows: &[AnyRow]) -> Result<Vec<Held>, DatabaseError> {
         let ended = self.ended.read(&self.sealer)?;

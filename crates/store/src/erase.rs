@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bartizan_model::Timestamp;
+use bartizan_model::{Caller, Timestamp};
 
 use crate::{
     Database, DatabaseError,
@@ -25,7 +25,8 @@ pub struct Erased {
     pub links: u64,
     /// Browsers in which the person was signed in.
     pub browsers: u64,
-    /// What else there was: consents, withheld results, requests that waited, labels of what was read, admin roles, sessions.
+    /// What else there was: consents, withheld results, requests that waited, labels of what was read, what clients were offered,
+    /// admin roles, sessions.
     pub other: u64,
 }
 
@@ -96,6 +97,12 @@ pub async fn erase(
         let gone = sqlx::query(statement).bind(issuer).bind(subject).execute(&mut *transaction).await?;
         erased.other += gone.rows_affected();
     }
+    // What each of their clients was offered: a caller is one text there.
+    let callers = "DELETE FROM pin_inventories WHERE substr(caller, 1, CAST($2 AS INTEGER)) = $1";
+    let key = beginning(issuer, subject);
+    let length = i64::try_from(key.chars().count()).unwrap_or(i64::MAX);
+    let gone = sqlx::query(callers).bind(key).bind(length).execute(&mut *transaction).await?;
+    erased.other += gone.rows_affected();
     // Whoever remembers what of theirs was on record must look again.
     sqlx::query("UPDATE flow_resets SET resets = resets + 1").execute(&mut *transaction).await?;
     erased.other += sessions::erase(&mut transaction, issuer, subject, now).await?;
@@ -105,4 +112,11 @@ pub async fn erase(
     erased.keys = keys.bind(TENANT).bind(issuer).bind(subject).fetch_all(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(erased)
+}
+
+/// What the keys of all callers begin with that this person is, whichever the client: [`Caller::key`] says it last.
+fn beginning(issuer: &str, subject: &str) -> String {
+    let key = Caller::new(issuer, subject, "").key();
+    let key = String::from_utf8_lossy(key.as_bytes());
+    key.strip_suffix("0:").unwrap_or(&key).to_owned()
 }

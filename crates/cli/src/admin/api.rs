@@ -76,11 +76,13 @@ struct Refused {
     reason: String,
     words: String,
     challenges: Vec<String>,
+    /// The nonce for the next DPoP proof, where it is the proof that is wrong.
+    nonce: Option<String>,
 }
 
 impl Refused {
     fn new(status: u16, reason: &str, words: impl Into<String>) -> Self {
-        Self { status, reason: reason.to_owned(), words: words.into(), challenges: Vec::new() }
+        Self { status, reason: reason.to_owned(), words: words.into(), challenges: Vec::new(), nonce: None }
     }
 }
 
@@ -329,6 +331,7 @@ impl Api {
             reason: verdict.reason.to_string(),
             words: verdict.description.to_string(),
             challenges,
+            nonce: self.server.nonce(error),
         }
     }
 
@@ -363,6 +366,9 @@ impl Api {
             if let Ok(line) = HeaderValue::from_str(line) {
                 response.headers_mut().append(header::WWW_AUTHENTICATE, line);
             }
+        }
+        if let Some(Ok(nonce)) = refused.nonce.as_deref().map(HeaderValue::from_str) {
+            response.headers_mut().insert("dpop-nonce", nonce);
         }
         response
     }

@@ -1,6 +1,6 @@
 //! Reading a configuration file, so that whoever made several mistakes hears of them together.
 
-use super::{Config, misread};
+use super::{Config, mistakes::misread};
 
 /// Mistakes of form that are named at most.
 const MOST: usize = 20;

@@ -15,10 +15,11 @@ use bartizan_store::{
     reseal::{Only, Progress, Rotation},
 };
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::{LOOK, file};
 use crate::{
-    ConfigFile,
+    ConfigFile, Format, Listing,
     config::{self, keys::Provider},
     journal::{Deed, Journal, OwnLog},
     print,
@@ -37,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(LOOK.as_secs() * 2 + 1);
 pub enum KeysCommand {
     /// Show who keeps the root key, which keys there are, and whether they open. Exit code 1 if they do not.
     #[command(alias = "list")]
-    Status(ConfigFile),
+    Status(Listing),
     /// Make new keys and seal everything again under them, while gates run.
     ///
     /// Every person gets a new data key, the gate gets one, and the root key is made anew where that is ours to do (file,
@@ -67,7 +68,7 @@ pub struct Rotate {
 /// Runs it.
 pub async fn keys(command: KeysCommand) -> anyhow::Result<ExitCode> {
     match command {
-        KeysCommand::Status(place) => status(&place).await,
+        KeysCommand::Status(listing) => status(&listing).await,
         KeysCommand::Rotate(rotate) => {
             crate::start_log("warn");
             run(rotate).await
@@ -75,47 +76,119 @@ pub async fn keys(command: KeysCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn status(place: &ConfigFile) -> anyhow::Result<ExitCode> {
-    let path = place.config.as_deref();
-    let loaded = config::load(path)?;
-    let state = State::look(path)?;
-    let file = file(&loaded.config, &base_of(path), state.folder())?;
-    if !file.path().exists() {
-        if let Err(lost) = state.whole()
-            && !lost.is::<NoState>()
-        {
-            print(&format!("provider  {}\nkeys      lost\n", file.root().provider()))?;
-            say_error(&format!("error: {lost:#}\n"));
-            return Ok(ExitCode::from(1));
+/// What there is to say of the keys: never what they are.
+#[derive(Default, Serialize)]
+struct Status {
+    /// Who keeps the root key.
+    provider: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    keys: Keys,
+    #[serde(flatten)]
+    open: Option<Open>,
+    /// Why they do not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// What became of the keys.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Keys {
+    /// There are none yet.
+    #[default]
+    None,
+    /// There were some.
+    Lost,
+    /// They do not open.
+    Shut,
+    Open,
+}
+
+/// What is said of keys that open.
+#[derive(Serialize)]
+struct Open {
+    gate_key: String,
+    /// Older keys of the gate, for what went out under them.
+    older: usize,
+    persons_root: String,
+    /// How many persons were erased since that root is in use.
+    erased: u64,
+    /// When a rotation was begun that is not finished.
+    rotation_begun: Option<String>,
+}
+
+impl Status {
+    async fn look(path: Option<&Path>) -> anyhow::Result<Self> {
+        let loaded = config::load(path)?;
+        let state = State::look(path)?;
+        let file = file(&loaded.config, &base_of(path), state.folder())?;
+        if !file.path().exists() {
+            let none = Self { provider: file.root().provider().to_owned(), ..Self::default() };
+            return Ok(match state.whole() {
+                Err(lost) if !lost.is::<NoState>() => {
+                    Self { keys: Keys::Lost, error: Some(format!("{lost:#}")), ..none }
+                }
+                _ => none,
+            });
         }
-        print(&format!(
-            "provider  {}\nkeys      none yet; the first `bartizan run` makes them\n",
-            file.root().provider()
-        ))?;
-        return Ok(ExitCode::SUCCESS);
+        let (provider, key) = file.wrapped_by()?;
+        let found =
+            Self { provider, root_key: Some(key), file: Some(file.path().to_owned()), ..Self::default() };
+        let keys = match file.read().await {
+            Err(error) => return Ok(Self { keys: Keys::Shut, error: Some(error.to_string()), ..found }),
+            Ok(keys) => keys,
+        };
+        let (gate, persons) = keys.ids().context("there are no keys")?;
+        let open = Open {
+            gate_key: gate,
+            older: keys.older(),
+            persons_root: persons,
+            erased: keys.erased(),
+            rotation_begun: keys.rotating().map(bartizan_audit::event::rfc3339::text),
+        };
+        Ok(Self { keys: Keys::Open, open: Some(open), ..found })
     }
-    let (provider, key) = file.wrapped_by()?;
-    print(&format!("provider  {provider}\nroot key  {}\nfile      {}\n", key, file.path().display()))?;
-    match file.read().await {
-        Err(error) => {
-            print("opens     no\n")?;
-            say_error(&format!("error: {error}\n"));
-            Ok(ExitCode::from(1))
+
+    /// The same in words.
+    fn words(&self) -> String {
+        use std::fmt::Write;
+        let mut words = format!("provider  {}\n", self.provider);
+        if let (Some(key), Some(file)) = (&self.root_key, &self.file) {
+            // Writing to a string cannot fail.
+            let _ = writeln!(words, "root key  {key}\nfile      {}", file.display());
         }
-        Ok(keys) => {
-            let (gate, persons) = keys.ids().context("there are no keys")?;
-            print(&format!(
-                "opens     yes\ngate key  {gate}, {} older for what went out\npersons   root {persons}, {} erased since it is in use\n",
-                keys.older(),
-                keys.erased()
-            ))?;
-            if let Some(since) = keys.rotating() {
-                let since = bartizan_audit::event::rfc3339::text(since);
-                print(&format!("rotation  begun {since}, not finished: run `bartizan keys rotate`\n"))?;
+        words.push_str(match self.keys {
+            Keys::None => "keys      none yet; the first `bartizan run` makes them\n",
+            Keys::Lost => "keys      lost\n",
+            Keys::Shut => "opens     no\n",
+            Keys::Open => "opens     yes\n",
+        });
+        if let Some(Open { gate_key, older, persons_root, erased, rotation_begun }) = &self.open {
+            let _ = writeln!(words, "gate key  {gate_key}, {older} older for what went out");
+            let _ = writeln!(words, "persons   root {persons_root}, {erased} erased since it is in use");
+            if let Some(since) = rotation_begun {
+                let _ = writeln!(words, "rotation  begun {since}, not finished: run `bartizan keys rotate`");
             }
-            Ok(ExitCode::SUCCESS)
         }
+        words
     }
+}
+
+async fn status(listing: &Listing) -> anyhow::Result<ExitCode> {
+    let status = Status::look(listing.place.config.as_deref()).await?;
+    match listing.format {
+        Format::Text => {
+            print(&status.words())?;
+            if let Some(error) = &status.error {
+                say_error(&format!("error: {error}\n"));
+            }
+        }
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?,
+    }
+    Ok(ExitCode::from(u8::from(matches!(status.keys, Keys::Lost | Keys::Shut))))
 }
 
 async fn run(rotate: Rotate) -> anyhow::Result<ExitCode> {

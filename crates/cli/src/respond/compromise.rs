@@ -13,6 +13,7 @@ use clap::Args;
 
 use super::{Doing, exposure, grants, held, pins, show, unknown_server};
 use crate::{
+    Format,
     audit::when,
     config::{self, Loaded, Upstream},
     run::base_of,
@@ -38,8 +39,11 @@ pub struct CompromiseArgs {
     /// Say how far the plan is, and do nothing.
     #[arg(long, conflicts_with = "rotated")]
     status: bool,
-    /// As JSON, for programs.
-    #[arg(long)]
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// How `--format json` was spelt before.
+    #[arg(long, hide = true)]
     json: bool,
     /// A secret that holds another value now, as `--status` names it: for those whose value cannot be seen from here.
     #[arg(long, value_name = "PLACE")]
@@ -48,6 +52,12 @@ pub struct CompromiseArgs {
     /// end by themselves.
     #[arg(long)]
     dangerous_forget_unrevoked: bool,
+}
+
+impl CompromiseArgs {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
 }
 
 /// Everything the steps work with.
@@ -176,7 +186,7 @@ impl Scene {
         }
         if arguments.dry_run {
             let items = self.intentions().await?;
-            show::intentions(&self, &items, arguments.json)?;
+            show::intentions(&self, &items, arguments.format())?;
             return Ok(ExitCode::SUCCESS);
         }
         for place in &arguments.rotated {
@@ -193,7 +203,7 @@ impl Scene {
                 return Ok(ExitCode::from(1));
             };
             held::look_again(&self, &plans).await?;
-            return show::status(&self, &plans, &plan, arguments.json).await;
+            return show::status(&self, &plans, &plan, arguments.format()).await;
         }
         // Two at once would undo nothing of each other's, and each would tell half of it.
         let lock = File::create(self.state.folder().join("compromise.lock"))?;
@@ -210,7 +220,7 @@ impl Scene {
         self.carry_out(&run).await?;
         held::look_again(&self, &plans).await?;
         let plan = plans.latest(&self.server).await?.unwrap_or(plan);
-        show::status(&self, &plans, &plan, arguments.json).await
+        show::status(&self, &plans, &plan, arguments.format()).await
     }
 
     async fn begin(&self, plans: &StoredPlans, arguments: &CompromiseArgs) -> anyhow::Result<Plan> {

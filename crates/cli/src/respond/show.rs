@@ -15,7 +15,7 @@ use bartizan_store::{
 use serde_json::{Value, json};
 
 use super::{compromise::Scene, exposure::Seen, held};
-use crate::print;
+use crate::{Format, print};
 
 /// Whom the pseudonyms stand for, as far as they are not erased.
 type People = HashMap<Pseudonym, Arc<Person>>;
@@ -33,9 +33,9 @@ fn who(people: &People, name: &str) -> Option<(String, String)> {
 ///
 /// # Errors
 /// That of printing.
-pub fn intentions(scene: &Scene, items: &[Item], is_json: bool) -> anyhow::Result<()> {
+pub fn intentions(scene: &Scene, items: &[Item], format: Format) -> anyhow::Result<()> {
     let people = people(scene);
-    if is_json {
+    if format == Format::Json {
         let steps = Step::ALL.map(|step| step_json(step, items, &people));
         let text = json!({ "server": scene.server.as_str(), "dry_run": true, "steps": steps });
         return Ok(print(&format!("{text}\n"))?);
@@ -63,7 +63,7 @@ pub async fn status(
     scene: &Scene,
     plans: &StoredPlans,
     plan: &Plan,
-    is_json: bool,
+    format: Format,
 ) -> anyhow::Result<ExitCode> {
     let items = plans.items(&plan.id).await?;
     let marks = plans.marks(&scene.server).await?;
@@ -71,7 +71,7 @@ pub async fn status(
     let is_over = plan.ended_at.is_some() && marks.iter().all(|m| m.rotated_at.is_some());
     let by_hand = items.iter().any(|i| i.standing == Standing::ByHand && i.step != Step::Secrets);
     let code = ExitCode::from(u8::from(!is_over || by_hand));
-    if is_json {
+    if format == Format::Json {
         let text = json!({
             "plan": plan.id, "server": scene.server.as_str(), "why": plan.why, "by": plan.by,
             "since": plan.since.map(time), "begun": time(plan.begun_at), "ended": plan.ended_at.map(time),

@@ -13,11 +13,10 @@ use bartizan_store::{
     vault::{LONGEST, check},
 };
 use clap::{Args, Subcommand};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::erase::erase;
+use super::{erase::erase, typed};
 use crate::{
     ConfigFile, Listing,
     journal::{Deed, Journal, OwnLog},
@@ -67,10 +66,21 @@ pub struct Named {
 /// Runs it.
 pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
     crate::start_log("warn");
+    match carry_out(command).await {
+        // As a shell says it of a program that a signal ended.
+        Err(error) => match error.downcast_ref() {
+            Some(typed::Stopped(signal)) => Ok(ExitCode::from(128 + signal)),
+            None => Err(error),
+        },
+        done => done,
+    }
+}
+
+async fn carry_out(command: SecretsCommand) -> anyhow::Result<ExitCode> {
     match command {
         SecretsCommand::Set(Named { name, place }) => {
             // Before a state is made where there was none: whoever stands in the wrong folder is told so by every other command.
-            let value = value(&name)?;
+            let value = value(&name).await?;
             check(&name, &value)?;
             // The first start of a gate may need it already.
             let (state, vault) = vault(State::for_config(place.config.as_deref())?).await?;
@@ -86,7 +96,7 @@ pub async fn secrets(command: SecretsCommand) -> anyhow::Result<ExitCode> {
                 bartizan_store::VaultError::Unsealed(_) => Ok(()),
                 other => Err(other),
             })?;
-            let value = value(&name)?;
+            let value = value(&name).await?;
             check(&name, &value)?;
             record(&state, &vault, &name, "rotated").await?;
             let revision = vault.replace(&name, &value, SystemClock.now()).await?;
@@ -163,24 +173,16 @@ pub async fn versions(vault: &Vault, name: &str, what: &str) -> anyhow::Result<(
 }
 
 /// A value from standard input, without the line end; a terminal is asked, and shows nothing of it.
-fn value(name: &str) -> anyhow::Result<Secret> {
+async fn value(name: &str) -> anyhow::Result<Secret> {
     let stdin = std::io::stdin();
-    let mut text = Zeroizing::new(String::new());
-    if stdin.is_terminal() {
-        say_error(&format!("The value of {name}: "));
-        let before = tcgetattr(&stdin).context("the terminal")?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&stdin, OptionalActions::Flush, &silent).context("the terminal")?;
-        let read = stdin.read_line(&mut text);
-        let restored = tcsetattr(&stdin, OptionalActions::Flush, &before);
-        say_error("\n");
-        read?;
-        restored.context("the terminal")?;
+    let text = if stdin.is_terminal() {
+        typed::line(&format!("The value of {name}: ")).await?
     } else {
+        let mut text = Zeroizing::new(String::new());
         let most = u64::try_from(LONGEST + 2).unwrap_or(u64::MAX);
         stdin.lock().take(most).read_to_string(&mut text).context("the value on standard input")?;
-    }
+        text
+    };
     let value = text.trim_end_matches(['\n', '\r']);
     if value.is_empty() {
         bail!("there is no value on standard input");

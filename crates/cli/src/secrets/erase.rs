@@ -31,8 +31,12 @@ pub async fn erase(state: &State, issuer: &str, subject: &str) -> anyhow::Result
         let keys = keys.file.change(now, |keys, _| keys.puncture(&ids)).await;
         keys.context("the person's key is not destroyed").context(again)?;
     }
-    let erased =
+    // As when it is taken back: a row of a role that somebody puts back counts for nothing.
+    let admins = state.admins(database.clone()).await.context(again)?;
+    let roles = admins.take_all(issuer, subject, SystemClock.now()).await.context(again)?;
+    let mut erased =
         erase::erase(&database, issuer, subject, SystemClock.now(), LONGEST_TOKEN).await.context(again)?;
+    erased.other += roles;
     let whose = Whose { issuer: issuer.to_owned(), subject: subject.to_owned() };
     let reports = Reports::of(state).await?.forget(&whose).context(again)?;
     database.close().await;

@@ -193,7 +193,7 @@ impl Server {
                 now.used = Instant::now();
                 return Ok(Arc::clone(&now.process));
             }
-            self.note_end(&now.process);
+            self.note_end(&now.process, asker);
             *pooled = None;
         }
         let known = self.era.lock().await;
@@ -211,7 +211,7 @@ impl Server {
         if self.settings.shared {
             process.set_shared();
         }
-        let found = self.discover(&process).await?;
+        let found = self.discover(&process, asker).await?;
         let mut known = match finding {
             Some(known) => known,
             None => self.era.lock().await,
@@ -226,7 +226,7 @@ impl Server {
     }
 
     /// Asks a fresh process which era it speaks.
-    async fn discover(&self, process: &Arc<Process>) -> Result<Era, NotModern> {
+    async fn discover(&self, process: &Arc<Process>, asker: Option<&Asker>) -> Result<Era, NotModern> {
         let id = process.mint();
         let asked = async {
             let mut pipe =
@@ -238,7 +238,7 @@ impl Server {
             // Silence and every other answer mean the handshake (C-43, C-44); an end of the process means nothing.
             Err(_) | Ok(Ok(_)) => Ok(Era::Legacy),
             Ok(Err(failure)) => {
-                self.note_crash();
+                self.note_crash(asker);
                 Err(NotModern::Failed(failure))
             }
         }

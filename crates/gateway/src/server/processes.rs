@@ -50,7 +50,7 @@ impl Server {
     /// Starts a process, if the caps allow it; it counts for `asker` if it is for them alone.
     ///
     /// # Errors
-    /// [`Failure::Limit`] at a cap, or while a server that keeps crashing rests.
+    /// [`Failure::Limit`] at a cap, or while a server that keeps crashing, for them or for many, rests.
     pub async fn start(
         &self,
         launch: &Launch,
@@ -61,11 +61,8 @@ impl Server {
         if let Some(keeper) = &self.keeper {
             program::clear(&self.settings, keeper).await?;
         }
-        let crashes = {
-            let mut crashes = lock(&self.crashes);
-            crashes.retain(|at| at.elapsed() < CRASH_REST);
-            u32::try_from(crashes.len()).unwrap_or(u32::MAX)
-        };
+        let whose = asker.map(|asker| &*asker.caller);
+        let crashes = self.crashes.counted_for(whose);
         if crashes >= CRASHES {
             let rest = CRASH_REST.as_secs();
             return Err(Failure::Limit(format!(
@@ -80,19 +77,19 @@ impl Server {
         let slot = Slot::take(&self.processes, &self.shares, sharing.map(|asker| &asker.key))?;
         let voice = Arc::clone(&self.voice);
         Process::start(self.name(), launch, era, secrets.clone(), slot, voice)
-            .inspect_err(|_| self.note_crash())
+            .inspect_err(|_| self.note_crash(asker))
     }
 
-    /// Counts a process that ended by itself or never answered.
-    pub fn note_crash(&self) {
-        lock(&self.crashes).push(Instant::now());
+    /// Counts a process that ended by itself or never answered, and was `whose` alone.
+    pub fn note_crash(&self, whose: Option<&Asker>) {
+        self.crashes.note(whose.map(|asker| &*asker.caller));
     }
 
     /// Counts a process that is found dead. Whoever asks again and again for one that cannot be started now, since they have as
     /// many as they may, must not have the server left alone for everybody.
-    pub fn note_end(&self, process: &Process) {
+    pub fn note_end(&self, process: &Process, whose: Option<&Asker>) {
         if process.count_end() {
-            self.note_crash();
+            self.note_crash(whose);
         }
     }
 
@@ -119,7 +116,7 @@ impl Server {
             return Ok((Arc::clone(process), answer.clone()));
         }
         if let Some((process, _)) = common.take() {
-            self.note_end(&process);
+            self.note_end(&process, None);
         }
         let process = self.start(launch, secrets, Era::Legacy, None).await?;
         process.set_shared();
@@ -131,7 +128,7 @@ impl Server {
         let version = Value::of(hello).get("protocolVersion").map_or("\"2025-11-25\"", Value::text);
         let ours =
             format!(r#"{{"protocolVersion":{version},"capabilities":{{}},"clientInfo":{}}}"#, own_info());
-        let answer = greet(&process, &ours).await.inspect_err(|_| self.note_crash())?;
+        let answer = greet(&process, &ours).await.inspect_err(|_| self.note_crash(None))?;
         if answer.result().is_some() {
             process.send(bartizan_mcp::message::notification("notifications/initialized", None)).await?;
             *common = Some((Arc::clone(&process), answer.clone()));

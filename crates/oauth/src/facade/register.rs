@@ -1,6 +1,6 @@
 //! Registration by the client itself (RFC 7591; spec.md F-24; attacks.md AA-26). Off unless the operator turns it on.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bartizan_store::{Digest, clients::Registration as Kept};
 use bytes::Bytes;
@@ -67,12 +67,8 @@ impl Facade {
         if self.config.registration == Registration::Loopback && !is_loopback {
             return Err(Refusal::RedirectUri("only loopback redirect URIs may register here"));
         }
-        // What no resource knows can never be granted; leaving it out says so (attacks.md AA-22).
-        if let Some(scopes) = &mut metadata.scopes {
-            scopes.retain(|scope| self.resources.iter().any(|resource| resource.scopes.contains_key(scope)));
-            if scopes.is_empty() {
-                metadata.scopes = None;
-            }
+        if let Some(scopes) = metadata.scopes.take() {
+            metadata.scopes = self.known_scopes(scopes)?;
         }
         let secret = described.wants_secret.then(|| self.secret());
         if let Some(secret) = &secret {
@@ -116,7 +112,7 @@ impl Facade {
                 members.insert(name.to_owned(), value);
             }
         };
-        if let Some(scopes) = &metadata.scopes {
+        if let Some(scopes) = metadata.scopes.as_ref().filter(|scopes| !scopes.is_empty()) {
             add("scope", scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" ").into());
         }
         if let Some(secret) = &secret {
@@ -126,5 +122,22 @@ impl Facade {
             add("client_secret_expires_at", 0.into());
         }
         Ok(answer::json(StatusCode::CREATED, &answer))
+    }
+
+    /// What of the scopes that a client names it can be granted: what no resource knows is left out, which the answer says
+    /// (attacks.md AA-22). `None`, whatever there is, only for one that names none.
+    fn known_scopes(&self, mut scopes: BTreeSet<String>) -> Result<Option<BTreeSet<String>>, Refusal> {
+        // It asks for a refresh token, and for nothing in particular (spec.md F-37).
+        if scopes.remove("offline_access") && scopes.is_empty() {
+            return Ok(None);
+        }
+        scopes.retain(|scope| self.resources.iter().any(|resource| resource.scopes.contains_key(scope)));
+        // Where no resource has any, a client without a scope may ask for all the same.
+        if scopes.is_empty() && self.resources.iter().any(|resource| !resource.scopes.is_empty()) {
+            return Err(Refusal::Metadata(
+                "none of the scopes in `scope` is known here; leave it out, or name others",
+            ));
+        }
+        Ok(Some(scopes))
     }
 }

@@ -113,6 +113,7 @@ fn all_errors() -> Vec<Error> {
         Error::ProofMissing,
         Error::ProofReplayed,
         Error::ProofsFull,
+        Error::ProofsUnavailable,
         Error::ScopeInsufficient { needed: vec![] },
         Error::SignatureWrong,
         Error::TenantWrong,

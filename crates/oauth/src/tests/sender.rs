@@ -7,9 +7,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::scene::{CONFIG, NOW, RESOURCE, Scene, Signer, merge};
-use bartizan_store::Sealer;
+use bartizan_store::{Database, Sealer, StoredGrants};
 
-use crate::{DpopNonces, Error, json::Object, key::thumbprint};
+use crate::{DpopNonces, Error, MemoryReplays, SharedReplays, json::Object, key::thumbprint};
 
 fn hash(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
@@ -141,6 +141,32 @@ async fn aa_39_a_proof_works_once() {
     let other = Client::new(&scene, Signer::ec());
     let theirs = other.proof(json!({}), json!({ "iat": NOW + 121 }));
     assert_eq!(other.send(&scene, &theirs).await, Ok(()), "another client may use the same id");
+}
+
+/// Behind one address, whoever listens on the way to one gate would have a proof for each of the others.
+#[tokio::test]
+async fn aa_39_a_proof_works_once_at_all_gates_of_a_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
+    let sealer = Arc::new(Sealer::new(&[3; 32]).unwrap());
+    let grants = Arc::new(StoredGrants::new(database.clone(), sealer));
+    let gate = || {
+        let mut scene = Scene::new();
+        scene.server.replays = Arc::new(SharedReplays::new(MemoryReplays::new(100), grants.clone()));
+        scene
+    };
+    let (one, other) = (gate(), gate());
+    let client = Client::new(&one, Signer::ec());
+    let proof = client.proof(json!({}), json!({}));
+    assert_eq!(client.send(&one, &proof).await, Ok(()));
+    assert_eq!(client.send(&one, &proof).await, Err(Error::ProofReplayed));
+    // The gates of this scene trust one issuer, whose key is the same.
+    assert_eq!(client.send(&other, &proof).await, Err(Error::ProofReplayed));
+    let next = client.proof(json!({}), json!({ "jti": "proof-2" }));
+    assert_eq!(client.send(&other, &next).await, Ok(()));
+    database.close().await;
+    let next = client.proof(json!({}), json!({ "jti": "proof-3" }));
+    assert_eq!(client.send(&other, &next).await, Err(Error::ProofsUnavailable), "it may have been used");
 }
 
 #[tokio::test]

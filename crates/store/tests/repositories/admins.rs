@@ -188,3 +188,24 @@ async fn what_was_hidden_when_it_was_taken_back_counts_no_more() {
     })
     .await;
 }
+
+/// Somebody is erased, and a copy of the database is put back in which they had a role.
+#[tokio::test]
+async fn the_role_of_somebody_who_was_erased_counts_no_more() {
+    each(async |bench| {
+        let folder = tempfile::tempdir().unwrap();
+        let admins = StoredAdmins::new(bench.open().await, sealer(), Some(folder.path().join("roles.ended")));
+        for (role, subject) in [("operator", "ann"), ("viewer", "ann"), ("viewer", "bob")] {
+            let (issuer, by) = ("https://id.example".to_owned(), "ada".to_owned());
+            let (role, subject) = (role.to_owned(), subject.to_owned());
+            admins.grant(&Held { role, issuer, subject, by, at: at(0), until: at(900) }).await.unwrap();
+        }
+        bench.meddle("CREATE TABLE earlier AS SELECT * FROM admin_roles").await;
+        assert_eq!(admins.take_all("https://id.example", "ann", at(5)).await.unwrap(), 2);
+        bench.meddle("DELETE FROM admin_roles").await;
+        assert_eq!(bench.meddle("INSERT INTO admin_roles SELECT * FROM earlier").await, 3);
+        let of = async |subject: &str| admins.of("https://id.example", subject, at(6)).await.unwrap();
+        assert_eq!((of("ann").await, of("bob").await), (Vec::new(), vec!["viewer".to_owned()]));
+    })
+    .await;
+}

@@ -1,8 +1,10 @@
 //! What becomes of a definition.
 
-use bartizan_model::CallerKey;
+use std::time::Duration;
+
+use bartizan_model::{Caller, CallerKey};
 use bartizan_store::{
-    Digest, Pins, StoredPins,
+    Digest, Pins, StoredPins, erase,
     pins::{
         Decision::{Show, Withhold},
         Event, Extent, Form, IDENTITY, Key, Kind, Look, Offered, PinError, Policy, Reason, Ruling, State,
@@ -450,6 +452,28 @@ async fn a_text_that_is_not_what_its_hash_says_is_refused() {
         assert!(matches!(pins.observe(&look(&[forged]), at(0)).await, Err(PinError::Forged(_))));
         let nobody = Look { caller: CallerKey::nobody(), ..look(&[]) };
         assert_eq!(pins.observe(&nobody, at(0)).await.unwrap().sights, []);
+    })
+    .await;
+}
+
+/// What was offered to each of a person's clients is kept under who they are: it is nobody's afterwards.
+#[tokio::test]
+async fn an_erasure_leaves_nothing_of_whom_tools_were_offered_to() {
+    each(async |bench| {
+        let pins = bench.pins().await;
+        let offered = tool("read", "Reads a file.");
+        let long = "ann%_9:\u{e4}";
+        let callers = [(long, "editor"), (long, "agent"), ("ann%_9:\u{e4}x", "editor"), ("ann", "editor")];
+        for (subject, client) in callers {
+            let caller = Caller::new("https://id.example", subject, client).key();
+            pins.observe(&Look { caller, ..look([&offered]) }, at(1)).await.unwrap();
+        }
+        let database = bench.open().await;
+        let erased = erase::erase(&database, "https://id.example", long, at(5), Duration::from_secs(60))
+            .await
+            .unwrap();
+        assert_eq!(erased.other, 2, "of both of their clients, and of nobody whose name begins so");
+        assert_eq!(bench.meddle("DELETE FROM pin_inventories").await, 2);
     })
     .await;
 }

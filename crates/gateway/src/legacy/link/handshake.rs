@@ -65,7 +65,7 @@ pub async fn shake_hands(
         }
         Transport::Command { launch, secrets } => {
             let process = server.start(launch, secrets, Era::Legacy, asker).await?;
-            let answer = greet(&process, hello).await.inspect_err(|_| server.note_crash())?;
+            let answer = greet(&process, hello).await.inspect_err(|_| server.note_crash(asker))?;
             if answer.result().is_some() {
                 revision_of(&answer)?;
             }

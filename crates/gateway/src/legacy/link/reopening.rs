@@ -49,7 +49,7 @@ impl Link {
         let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
         self.hub.forget_all(self);
         if let Way::Process(process) = stale {
-            self.server.note_end(process);
+            self.server.note_end(process, Some(&self.asker));
         }
         if let Err(failure) = self.begin_anew().await {
             *lock(&self.unopened) = Some((Instant::now(), failure.clone()));

@@ -229,3 +229,29 @@ async fn scopes_that_no_resource_knows_are_left_out() {
     let id = answer.text("client_id");
     assert!(stage.authorize(&[("client_id", id), ("scope", "mcp:write")]).await.is_err());
 }
+
+#[tokio::test]
+async fn aa_22_a_client_that_names_unknown_scopes_alone_is_not_one_that_may_have_any() {
+    let stage = Stage::configured(ON).await;
+    for scope in ["admin", "admin offline_access", "openid profile email"] {
+        let answer = register(&stage, &merge(good(), json!({ "scope": scope }))).await;
+        assert_eq!(answer.error(), (400, "invalid_client_metadata"), "{scope}: {}", answer.body);
+    }
+    assert_eq!(stage.registered().await, 0);
+    // A refresh token is no scope of a resource: who asks for that alone asks for nothing in particular.
+    let answer = register(&stage, &merge(good(), json!({ "scope": "offline_access" }))).await;
+    assert_eq!((answer.status, answer.body.get("scope")), (201, None));
+    let id = answer.text("client_id");
+    assert!(stage.authorize(&[("client_id", id), ("scope", "mcp:write offline_access")]).await.is_ok());
+}
+
+#[tokio::test]
+async fn where_no_resource_has_scopes_a_client_that_names_some_gets_none_later_either() {
+    let stage = Stage::configured(ON).await.without_scopes().await;
+    let answer = register(&stage, &merge(good(), json!({ "scope": "openid profile" }))).await;
+    assert_eq!((answer.status, answer.body.get("scope")), (201, None), "{}", answer.body);
+    let named = [("client_id", answer.text("client_id")), ("scope", "")];
+    assert!(stage.authorize(&named).await.unwrap().scopes.is_empty(), "the MCP Inspector and others do");
+    let stage = stage.with_scopes().await;
+    assert!(stage.authorize(&[named[0], ("scope", "mcp:write")]).await.is_err());
+}

@@ -199,6 +199,28 @@ impl Stage {
         Self::on(folder, clock, config, resources, Arc::clone(&self.strangers), 3, PROVIDER).await
     }
 
+    /// The same store, whose resources have no scopes.
+    pub async fn without_scopes(&self) -> Self {
+        let bare = |resource: &FacadeResource| FacadeResource {
+            scopes: BTreeMap::new(),
+            default_scopes: Vec::new(),
+            ..resource.clone()
+        };
+        self.offering(self.facade.resources().iter().map(bare).collect()).await
+    }
+
+    /// The same store, whose resources have the usual scopes.
+    pub async fn with_scopes(&self) -> Self {
+        self.offering(self.facade.resources().iter().map(|known| resource(known.url.as_str())).collect())
+            .await
+    }
+
+    async fn offering(&self, resources: Vec<FacadeResource>) -> Self {
+        let (folder, clock) = (Arc::clone(&self.folder), Arc::clone(&self.clock));
+        Self::on(folder, clock, self.config.clone(), resources, Arc::clone(&self.strangers), 5, PROVIDER)
+            .await
+    }
+
     async fn on(
         folder: Arc<tempfile::TempDir>,
         clock: Arc<ManualClock>,

@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest;
 use bartizan_model::{Clock, SystemClock};
 use bartizan_trials::{Answer, Client, Gate, Issuer, Upstream, binary, eventually};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::traffic::{
@@ -27,6 +29,11 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more in `[identity]`.
+    fn with(identity: &str) -> Self {
         let issuer = Issuer::start(3);
         let up = Upstream::modern(|_, _| false);
         let name = issuer.name();
@@ -40,7 +47,7 @@ impl Scene {
         };
         let gate = Gate::start(&format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\npublic_url = \"{BASE}\"\n\
-             [identity]\nmode = \"resource-server\"\n{}\
+             [identity]\nmode = \"resource-server\"\n{identity}{}\
              [policy.roles.people]\ngroups = [\"people\"]\n[[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n\
              [admin]\nurl = \"{API}\"\n{}{}{}{}",
             issuer.config(),
@@ -162,6 +169,38 @@ fn ep_02_who_is_no_administrator_does_nothing_at_the_admin_api() {
         assert!(denied.iter().any(|e| e["reason"] == reason && e["person"].is_string()), "{reason}");
     }
     assert!(!scene.gate.log().contains(&rita()));
+}
+
+/// RFC 9449 §9: where proofs need a nonce, an administrator's client is given one too, or it could never come in.
+#[test]
+fn aa_39_a_proof_without_a_nonce_gets_one_at_the_admin_api() {
+    let (scene, key) = (Scene::with("dpop_nonces = true\n"), Issuer::start(9));
+    let hash = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes));
+    let jwk = key.jwk();
+    // RFC 8037, appendix A.3.
+    let jkt = hash(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":{}}}"#, jwk["x"]).as_bytes());
+    let token = scene.token("vera", json!({ "cnf": { "jkt": jkt } }));
+    let ask = |id: &str, nonce: Option<&str>| {
+        let header = json!({ "typ": "dpop+jwt", "alg": "EdDSA", "jwk": jwk });
+        let mut claims = json!({
+            "htm": "GET", "htu": API, "iat": SystemClock.now().as_unix(), "jti": id, "ath": hash(token.as_bytes()),
+        });
+        if let Some(nonce) = nonce {
+            claims["nonce"] = nonce.into();
+        }
+        let client = Client::new(scene.gate.admin().authority().parse().unwrap(), None);
+        client
+            .request("GET", "/api")
+            .line("Authorization", &format!("DPoP {token}"))
+            .line("DPoP", &key.sign(&header.to_string(), &claims.to_string()))
+            .send()
+    };
+    let refused = ask("1", None);
+    assert_eq!(refused.status, 401, "{}", refused.text());
+    let nonce = refused.line("dpop-nonce").expect("it comes with a nonce").to_owned();
+    let answer = ask("1", Some(&nonce));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(ask("1", Some(&nonce)).status, 401, "once");
 }
 
 /// Attack: an administrator hangs up in the middle of what he asked for, and the record says that it was done.

@@ -359,3 +359,30 @@ fn ph_22_a_server_that_keeps_crashing_is_left_alone() {
     assert_eq!(gate.client().call("/mcp/good", "echo", "{}").said(), "{}");
     assert!(text(&last.json(), "/error/data/server") == "crash");
 }
+
+/// Attack: somebody has their own process crash again and again, and nobody gets one any more.
+#[test]
+fn ph_22_who_crashes_their_own_process_takes_the_server_from_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (issuer, server) = (Issuer::start(1), r#"case "$line" in *'"die"'*) exit 3 ;; esac"#);
+    let gate = Gate::start(&format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://gate.example\"\n\
+         [identity]\nmode = \"resource-server\"\n{}[policy.roles.people]\ngroups = [\"people\"]\n\
+         [[policy.grants]]\ntemplate = \"operator\"\nrole = \"people\"\n{}",
+        issuer.config(),
+        scripted(folder.path(), server),
+    ));
+    let person = |name: &str| gate.bearer(issuer.token(name, "https://gate.example/mcp/up", json!({})));
+    let (ann, bob) = (person("ann"), person("bob"));
+    let hers = ann.session("/mcp/up", "2025-11-25", "{}");
+    let mut refused = String::new();
+    for n in 0..20 {
+        refused = hers.call(&n.to_string(), "die", "{}").send().error();
+        if refused.contains("left alone") {
+            break;
+        }
+    }
+    assert!(refused.contains("left alone"), "{refused}");
+    let his = bob.session("/mcp/up", "2025-11-25", "{}");
+    assert_eq!(his.call("1", "other", "{}").send().said(), "said");
+}

@@ -21,9 +21,9 @@ use super::{
 
 const SECRET: &str = "held-by-the-bad-server";
 
-/// `respond compromise SERVER …` with `--json`, and what it says.
+/// `respond compromise SERVER …` with `--format json`, and what it says.
 fn compromise(gate: &Gate, server: &str, arguments: &[&str]) -> (Option<i32>, Value) {
-    let (code, said) = respond(gate, &[&["compromise", server, "--json"], arguments].concat());
+    let (code, said) = respond(gate, &[&["compromise", server, "--format", "json"], arguments].concat());
     let json = said.lines().find(|line| line.starts_with('{'));
     (code, json.and_then(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| json!(said)))
 }
