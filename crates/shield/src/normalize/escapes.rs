@@ -44,14 +44,7 @@ pub(super) fn read(text: &str) -> Option<Candidate> {
         }
         at = start + length;
     }
-    let (text, offsets) = out.finish();
-    (read > 0).then(|| Candidate {
-        reading: Reading::Escapes,
-        text: text.into_owned(),
-        offsets,
-        trick: None,
-        at: Vec::new(),
-    })
+    candidate(out, read)
 }
 
 /// A run of `%XX` that together are UTF-8, and its length; a run that is not counts as one character of its own.
@@ -152,6 +145,11 @@ pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
         }
         done = start + (run.len() * 3).max(1);
     }
+    candidate(out, read)
+}
+
+/// The text in which `read` escapes were read; nothing if none was.
+fn candidate(out: Rewriter<'_>, read: usize) -> Option<Candidate> {
     let (text, offsets) = out.finish();
     (read > 0).then(|| Candidate {
         reading: Reading::Escapes,
