@@ -3,6 +3,8 @@
 //! One automaton looks for the keywords of all rules at once; a rule's expressions run only around its own keywords, so
 //! text without any costs one step a byte.
 
+mod filling;
+
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -16,6 +18,8 @@ use crate::{
     passage::{Passage, Sight},
     rules::{Compiled, PackError, Ready, Rule, RuleSet, parse},
 };
+
+use filling::without_filling;
 
 /// Bytes around a keyword in which its rule's expressions match.
 const BEFORE: usize = 200;
@@ -96,15 +100,21 @@ impl Detector for Patterns {
                 let most = if is_private(ready.rule.category) { PRIVATE_HITS } else { HITS };
                 let search = Search { ready, compiled, most };
                 let of_window = |window: Window| {
+                    let is_speech = is_speech(ready.rule.category);
                     let plain = search.matches(sight.text(), window.range.clone());
-                    let joined = if window.is_joined && is_speech(ready.rule.category) {
+                    let bare = if is_speech {
+                        search.bare_matches(sight.text(), window.range.clone())
+                    } else {
+                        Vec::new()
+                    };
+                    let joined = if window.is_joined && is_speech {
                         search.joined_matches(sight.text(), window.range)
                     } else {
                         Vec::new()
                     };
                     let with =
                         |found: Vec<Range<usize>>, is_joined| found.into_iter().map(move |r| (r, is_joined));
-                    with(plain, false).chain(with(joined, true))
+                    with(plain, false).chain(with(bare, false)).chain(with(joined, true))
                 };
                 let mut ranges = windows.into_iter().flat_map(of_window);
                 for (range, is_joined) in ranges.by_ref().take(most) {
@@ -263,6 +273,17 @@ impl Search<'_> {
             }
         }
         found
+    }
+
+    /// Where they match in `window` over what only fills it.
+    fn bare_matches(&self, text: &str, window: Range<usize>) -> Vec<Range<usize>> {
+        let Some(bare) = text.get(window.clone()).and_then(without_filling) else { return Vec::new() };
+        let found = self.matches(&bare.text, 0..bare.text.len()).into_iter();
+        let found = found.map(|range| bare.offsets.source(range));
+        let has_filling = |range: &Range<usize>| {
+            bare.filled.iter().any(|filling| filling.start >= range.start && filling.end <= range.end)
+        };
+        found.filter(has_filling).map(|range| range.start + window.start..range.end + window.start).collect()
     }
 
     /// Where they match in `window` if what joins two words there is a blank.
