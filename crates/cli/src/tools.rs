@@ -4,6 +4,7 @@ mod approvals;
 mod choice;
 mod lock;
 mod quarantine;
+mod scan;
 mod show;
 mod unrun;
 
@@ -34,6 +35,7 @@ use approvals::ApprovalsCommand;
 pub use approvals::as_json as approval_json;
 use choice::{Choice, Unclear};
 pub use quarantine::item_json as result_json;
+use scan::Scan;
 
 /// `bartizan tools …`
 #[derive(Subcommand)]
@@ -101,7 +103,8 @@ pub enum ToolsCommand {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Approve what a bartizan.lock holds, after showing what is new in it. Nothing is taken back.
+    /// Approve what a bartizan.lock holds, after showing what is new in it and what the shield finds there. Nothing is taken
+    /// back.
     ///
     /// It works before the first run, too: a gate in a fresh checkout can begin with what was reviewed.
     Import {
@@ -284,6 +287,13 @@ async fn run(command: ToolsCommand) -> anyhow::Result<End> {
         say: &|text| Ok(print(text)?),
         ask: &ask,
         locked: locked.as_deref(),
+        scan: match &command {
+            ToolsCommand::Import { place, .. } if place.wrapped => Some(Scan::shipped()),
+            ToolsCommand::Import { place, .. } => {
+                Some(Scan::of_gate(place.config.config.as_deref(), &state).await?)
+            }
+            _ => None,
+        },
     };
     let Some(database) = database else { return desk.run(command).await };
     let kept = state.quarantine(database.clone()).await?;
@@ -369,6 +379,8 @@ struct Desk<'a> {
     ask: &'a dyn Fn(&str) -> Result<bool, Unclear>,
     /// The text of the lock file that an import is about.
     locked: Option<&'a str>,
+    /// What judges it.
+    scan: Option<Scan>,
 }
 
 impl Desk<'_> {

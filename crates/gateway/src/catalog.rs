@@ -22,7 +22,7 @@ use aws_lc_rs::{
 };
 use bartizan_mcp::json::{Kind as Json, Member, Value, quote};
 use bartizan_model::{CallerKey, Entropy};
-use bartizan_shield::{Catalogue, Shield, Verdict, drift::Definition};
+use bartizan_shield::{Catalogue, Scene, Shield, drift::Definition};
 use bartizan_store::{
     Digest, Keeper,
     pins::{Decision, Event, Extent, Finding, Kind, Look, Observation, Offered, PinError, Policy, Reason},
@@ -178,9 +178,8 @@ impl Catalog {
     /// What of definitions that are not pinned the shield does not let pass.
     fn scan_only(&self, server: &Server, entries: &[&str]) -> Vec<Withheld> {
         let (shield, offered) = (self.shield.load_full(), self.offered());
-        let bad = |raw: &str| {
-            inspect::definition(&shield, server, &offered, raw).is_none_or(|v| !v.decision.passes())
-        };
+        let scene = Scene { catalogue: Some(&offered), ..inspect::scene(server) };
+        let bad = |raw: &str| inspect::definition(&shield, &scene, raw).is_none_or(|v| !v.decision.passes());
         let bad: Vec<_> = entries.iter().enumerate().filter(|(_, raw)| bad(raw)).map(|(at, _)| at).collect();
         if !bad.is_empty() {
             tracing::warn!(server = %server.name(), count = bad.len(), "definitions were withheld by the shield");
@@ -198,6 +197,7 @@ impl Catalog {
         extent: Extent,
     ) -> Result<Vec<Withheld>, PinError> {
         let (shield, others) = (self.shield.load_full(), self.offered());
+        let scene = Scene { catalogue: Some(&others), ..inspect::scene(server) };
         let mut withheld = Vec::new();
         let mut reading = Duration::ZERO;
         let (mut offered, mut places) = (Vec::new(), Vec::new());
@@ -205,7 +205,7 @@ impl Catalog {
             match Definition::read(kind.as_str(), &lasting(kind, raw)) {
                 Ok(definition) => {
                     places.push(at);
-                    let mut findings = findings(inspect::definition(&shield, server, &others, raw));
+                    let mut findings = scan(&shield, &scene, raw);
                     if kind == Kind::Tool && server.settings().validates {
                         let began = Instant::now();
                         let hash = Digest(definition.hash());
@@ -301,9 +301,9 @@ fn is_pinned(server: &Server) -> bool {
     server.settings().pinning != Pinning::DangerousNone
 }
 
-/// What a scan found, as the pins keep it.
-fn findings(verdict: Option<Verdict>) -> Vec<Finding> {
-    let Some(verdict) = verdict else {
+/// What a scan of one definition as it was listed finds, as the pins keep it. `scene` says what other servers offer.
+pub fn scan(shield: &Shield, scene: &Scene<'_>, raw: &str) -> Vec<Finding> {
+    let Some(verdict) = inspect::definition(shield, scene, raw) else {
         return vec![Finding {
             rule: "unjudged".into(),
             severity: "critical".into(),

@@ -5,7 +5,7 @@
 mod readers;
 mod turns;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bartizan_mcp::{
     Message,
@@ -16,7 +16,11 @@ use bartizan_shield::{
     Finding, Fragment, Kind, Role,
     document::{self, Hidden, Limits, Unread, Words},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    alphabet::{STANDARD, URL_SAFE},
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 
 use tokio::time::Instant;
 
@@ -116,10 +120,18 @@ impl Reading {
     }
 }
 
-/// That nobody read the documents of `message`, for messages that have no business to carry any.
+/// What of the documents of `message` takes no reader, and that nobody read the others; for messages that have no business to carry
+/// any.
 pub fn unread(message: &Message) -> Read {
-    let unread = |document: Document| (document.at, Words::unread(Unread::Kind));
-    Read(documents(message).into_iter().map(unread).collect())
+    let words = |document: Document| {
+        let words = match document.bytes {
+            None => Words::unread(Unread::Damaged),
+            Some(bytes) => document::plain(&bytes, &document.media_type, Limits::default())
+                .unwrap_or_else(|| Words::unread(Unread::Kind)),
+        };
+        (document.at, words)
+    };
+    Read(documents(message).into_iter().map(words).collect())
 }
 
 /// The documents of `message`.
@@ -127,24 +139,42 @@ fn documents(message: &Message) -> Vec<Document> {
     let mut found = Vec::new();
     for (at, resource) in resources(message) {
         let media_type = resource.get("mimeType").and_then(Value::as_str).unwrap_or_default();
-        let blob = resource.get("blob").and_then(Value::as_str);
-        let text = resource.get("text").and_then(Value::as_str).filter(|_| is_mail(&media_type));
-        let (at, bytes) = match (blob, text) {
-            (Some(blob), _) => (format!("{at}/blob"), STANDARD.decode(blob.as_ref()).ok()),
-            (None, Some(text)) => (format!("{at}/text"), Some(text.as_bytes().to_vec())),
-            (None, None) => continue,
-        };
-        found.push(Document { at, media_type: media_type.into_owned(), bytes });
+        // Pictures and sound are `data`, or are said to be.
+        for key in ["blob", "data"] {
+            if let Some(packed) = resource.get(key).and_then(Value::as_str) {
+                let (at, media_type) = (format!("{at}/{key}"), media_type.clone().into_owned());
+                found.push(Document { at, media_type, bytes: unpacked(&packed) });
+            }
+        }
+        if let Some(text) = resource.get("text").and_then(Value::as_str).filter(|_| is_mail(&media_type)) {
+            let (at, bytes) = (format!("{at}/text"), Some(text.as_bytes().to_vec()));
+            found.push(Document { at, media_type: media_type.into_owned(), bytes });
+        }
     }
     found
+}
+
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const PLAIN: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
+const OF_URLS: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
+
+/// The bytes of Base64 as clients read it: in lines, in the alphabet of addresses, with its end or without.
+fn unpacked(text: &str) -> Option<Vec<u8>> {
+    let is_blank = |c: char| c.is_ascii_whitespace();
+    let digits: Cow<'_, str> =
+        if text.contains(is_blank) { text.replace(is_blank, "").into() } else { text.into() };
+    let engine = if digits.contains(['-', '_']) { &OF_URLS } else { &PLAIN };
+    engine.decode(digits.as_bytes()).ok()
 }
 
 /// Members that hold no resources of the protocol: structure is its tool's own.
 const NO_RESOURCES: [&str; 4] = ["_meta", "inputSchema", "outputSchema", "structuredContent"];
 
-/// Everything that a server's `message` may embed, each with its place: what holds a `blob`, or a `text` beside a media type or an
-/// address. In results it stands in `contents` and `content`, in prompts in messages, and in what is told of a task one result
-/// further in.
+/// Everything that a server's `message` may embed, each with its place: what holds a `blob`, `data` beside a media type, or a `text`
+/// beside a media type or an address. In results it stands in `contents` and `content`, in prompts in messages, and in what is told
+/// of a task one result further in.
 pub fn resources(message: &Message) -> Vec<(String, Value<'_>)> {
     let mut found = Vec::new();
     // Most messages name none of these, and every level of one that does is walked.
@@ -160,21 +190,23 @@ pub fn resources(message: &Message) -> Vec<(String, Value<'_>)> {
 fn embedded<'m>(value: Value<'m>, at: String, to: &mut Vec<(String, Value<'m>)>) {
     match value.kind() {
         Json::Object => {
-            let (mut blob, mut text, mut named) = (false, false, false);
+            let (mut blob, mut data, mut text, mut typed, mut named) = (false, false, false, false, false);
             let mut inside = Vec::new();
             // Once: to ask for a member is to walk over those before it.
             for member in value.members() {
                 match member.value.kind() {
                     Json::String if member.is("blob") => blob = true,
+                    Json::String if member.is("data") => data = true,
                     Json::String if member.is("text") => text = true,
-                    Json::String if member.is("mimeType") || member.is("uri") => named = true,
+                    Json::String if member.is("mimeType") => typed = true,
+                    Json::String if member.is("uri") => named = true,
                     Json::Array | Json::Object if !NO_RESOURCES.iter().any(|name| member.is(name)) => {
                         inside.push(member);
                     }
                     _ => {}
                 }
             }
-            if blob || text && named {
+            if blob || data && typed || text && (typed || named) {
                 to.push((at.clone(), value));
             }
             for member in inside {

@@ -13,7 +13,7 @@ mod report;
 
 use bartizan_mcp::{Kind as Message_, Message, json::Value};
 use bartizan_shield::{
-    Catalogue, ControlActions, Fragment, Kind, Role, Scene, Shield, Text, Verdict,
+    ControlActions, Fragment, Kind, Role, Scene, Shield, Text, Verdict,
     controls::{Acts, on_screen},
     json,
 };
@@ -140,8 +140,8 @@ fn read_again(text: String) -> Result<Message, Failure> {
     Message::from_spliced(text).map_err(|fault| Failure::Protocol(fault.to_string()))
 }
 
-/// Judges one definition as it was listed, beside what other servers offer; none if it could not be read.
-pub fn definition(shield: &Shield, server: &Server, catalogue: &Catalogue, raw: &str) -> Option<Verdict> {
+/// Judges one definition as it was listed, in `scene`; none if it could not be read.
+pub fn definition(shield: &Shield, scene: &Scene<'_>, raw: &str) -> Option<Verdict> {
     let mut fragments = Vec::new();
     read(raw, "", 0, Kind::Definition, &mut fragments).ok()?;
     for fragment in &mut fragments {
@@ -150,11 +150,11 @@ pub fn definition(shield: &Shield, server: &Server, catalogue: &Catalogue, raw: 
             fragment.role = Role::Name;
         }
     }
-    let scene = Scene { catalogue: Some(catalogue), ..scene(server) };
-    Some(on_any_thread(raw.len(), || shield.inspect(&scene, &fragments)))
+    Some(on_any_thread(raw.len(), || shield.inspect(scene, &fragments)))
 }
 
-fn scene(server: &Server) -> Scene<'_> {
+/// Whose words they are.
+pub fn scene(server: &Server) -> Scene<'_> {
     Scene { server: server.name().as_str(), trust: server.settings().trust, catalogue: None }
 }
 

@@ -65,6 +65,16 @@ pub struct Config {
 impl Config {
     /// Whether anything a server answers is to be kept until a person has looked.
     pub fn quarantines(&self) -> bool {
+        self.does(Action::Quarantine)
+    }
+
+    /// Whether anything a server answers is to be marked for what was found in it.
+    pub fn spotlights(&self) -> bool {
+        self.does(Action::Spotlight)
+    }
+
+    /// Whether `action` is done about anything a server answers.
+    fn does(&self, action: Action) -> bool {
         let of = |actions: ResultActions| [actions.critical, actions.high, actions.medium, actions.low];
         let CodeActions { critical, high, medium, low } = self.code;
         of(self.result)
@@ -80,7 +90,29 @@ impl Config {
                 self.control.result,
             ])
             .chain(self.injection.action)
-            .any(|action| action == Action::Quarantine)
+            .any(|done| done == action)
+    }
+
+    /// What is asked for and cannot be done.
+    pub fn problems(&self) -> Vec<String> {
+        let ResultActions { critical, high, medium, low } = self.question;
+        let questions = [critical, high, medium, low].contains(&Action::Spotlight);
+        let DefinitionActions { critical, high, medium, low } = self.definition;
+        let definitions = [critical, high, medium, low];
+        let is_changed = |action: &Action| matches!(action, Action::Redact | Action::Spotlight);
+        let mut problems = Vec::new();
+        if definitions.iter().any(is_changed) {
+            problems.push(
+                "[shield.definition] a definition is shown as it was approved, or not at all: `redact` and `spotlight` \
+                 are for results"
+                    .to_owned(),
+            );
+        }
+        if questions {
+            problems
+                .push("[shield.question] `spotlight` is for results: a question is not marked".to_owned());
+        }
+        problems
     }
 }
 

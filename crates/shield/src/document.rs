@@ -222,11 +222,12 @@ impl Reader {
             Format::Pdf => pdf::read(self, bytes, name),
             #[cfg(not(feature = "pdf"))]
             Format::Pdf => self.unread(Unread::Kind),
-            Format::Text => match std::str::from_utf8(bytes) {
-                Ok(text) => self.text(name, text.into()),
-                // One byte a character, as old pages and mails have it.
-                Err(_) => self.text(name, bytes.iter().map(|b| char::from(*b)).collect::<String>().into()),
-            },
+            Format::Text => {
+                if !is_plain(&mail::parameter(media_type, "charset").unwrap_or_default()) {
+                    self.unread(Unread::Kind);
+                }
+                self.text(name, as_text(bytes));
+            }
             Format::Unknown => self.unread(Unread::Kind),
         }
     }
@@ -278,6 +279,58 @@ fn format(bytes: &[u8], media_type: &str) -> Format {
         ("text", _) => Format::Text,
         _ if is_text => Format::Text,
         _ => Format::Unknown,
+    }
+}
+
+/// Whether letters of `charset` that are ASCII are written as there, or in UTF-16: others say what nobody reads here.
+fn is_plain(charset: &str) -> bool {
+    let charset = charset.to_ascii_lowercase();
+    let known = [
+        "ascii", "big5", "cp125", "euc", "gb", "iso-8859", "iso8859", "koi8", "latin", "mac", "shift",
+        "sjis", "tis", "us-ascii", "utf-16", "utf-8", "utf16", "utf8", "windows-",
+    ];
+    charset.is_empty() || known.iter().any(|name| charset.starts_with(name))
+}
+
+/// Bytes as text: UTF-16 if they begin with its mark, or every second one is zero; UTF-8; or one byte a character, as old pages and
+/// mails have it.
+fn as_text(bytes: &[u8]) -> Cow<'_, str> {
+    let units = |of: fn([u8; 2]) -> u16| {
+        let units = bytes.chunks_exact(2).filter_map(|pair| pair.first_chunk().copied().map(of));
+        char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>()
+    };
+    match wide(bytes) {
+        Some(Order::Little) => units(u16::from_le_bytes).into(),
+        Some(Order::Big) => units(u16::from_be_bytes).into(),
+        None => match std::str::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(_) => bytes.iter().map(|b| char::from(*b)).collect::<String>().into(),
+        },
+    }
+}
+
+/// Which byte of two comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Big,
+    Little,
+}
+
+/// Whether `bytes` are UTF-16, by their mark (RFC 2781 §3.2) or by the zeros of plain letters in their first few.
+fn wide(bytes: &[u8]) -> Option<Order> {
+    match bytes {
+        [0xff, 0xfe, ..] => return Some(Order::Little),
+        [0xfe, 0xff, ..] => return Some(Order::Big),
+        _ => {}
+    }
+    let pairs = || bytes.chunks_exact(2).take(32);
+    let zeros = |of: usize| pairs().filter(|pair| pair.get(of) == Some(&0)).count();
+    let mostly =
+        |zeros: usize, others: usize| pairs().len() >= 4 && zeros * 2 > pairs().len() && others * 4 < zeros;
+    match (zeros(0), zeros(1)) {
+        (first, second) if mostly(second, first) => Some(Order::Little),
+        (first, second) if mostly(first, second) => Some(Order::Big),
+        _ => None,
     }
 }
 

@@ -225,9 +225,16 @@ fn decide_server(finding: &Finding, trust: Trust, config: &Config) -> Action {
         (Category::Control, Kind::Result | Kind::Code) => config.control.result,
         (Category::PersonalData, _) => config.personal_data.result,
         (Category::Secret, Kind::Result | Kind::Code) => config.secrets.result,
-        (_, Kind::Definition) => config.definition.on(severity),
+        // What cannot be changed is not shown.
+        (_, Kind::Definition) => match config.definition.on(severity) {
+            Action::Redact | Action::Spotlight => Action::Quarantine,
+            action => action,
+        },
         (_, Kind::Code) => config.code.on(severity),
-        (_, Kind::Question) => config.question.on(severity),
+        (_, Kind::Question) => match config.question.on(severity) {
+            Action::Spotlight => Action::Block,
+            action => action,
+        },
         (_, Kind::Result | Kind::ClientText) => match config.injection.action {
             Some(action) if finding.score.is_some() => action,
             _ => config.result.on(severity),

@@ -38,7 +38,7 @@ fn load_part(path: &Path, problems: impl Fn(&Config) -> Vec<String>) -> Result<C
 impl Config {
     /// What is wrong with `[shield]`.
     pub(super) fn shield_problems(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut found = self.shield.problems();
         let of_bundle = self.shield.bundle.iter().flat_map(bartizan_shield::bundle::BundleConfig::problems);
         found.extend(of_bundle.map(|problem| format!("[shield.bundle] {problem}")));
         for (name, opinion) in &self.shield.second_opinion {

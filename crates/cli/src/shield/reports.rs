@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use bartizan_model::{Clock, SystemClock};
-use bartizan_shield::{Category, Config, Finding, Fragment, Kind, Scene, Shield};
+use bartizan_shield::{Category, Finding, Fragment, Kind, Scene, Shield};
 use bartizan_store::Quarantine;
 use clap::Args;
 
@@ -48,13 +48,15 @@ pub struct ReportArgs {
 pub fn report(arguments: &ReportArgs) -> anyhow::Result<ExitCode> {
     let state = State::of_gate(arguments.config.config.as_deref())?;
     let kind = arguments.kind.into();
+    let shield =
+        if arguments.redact { Some(super::shield_of(arguments.config.config.as_deref())?.0) } else { None };
     crate::runtime()?.block_on(async {
         let (mut text, whose) = text_of(&arguments.what, &state).await?;
         if text.len() > LONGEST {
             bail!("a report has at most {LONGEST} bytes; cut out what it is about");
         }
-        if arguments.redact {
-            text = redacted(&text, kind)?;
+        if let Some(shield) = &shield {
+            text = redacted(shield, &text, kind)?;
         }
         let reports = Reports::of(&state).await?;
         let label = u8::from(arguments.false_negative);
@@ -85,12 +87,11 @@ async fn text_of(what: &str, state: &State) -> anyhow::Result<(String, Option<Wh
     }
 }
 
-/// The text with what is nobody's business cut out.
+/// The text with what is nobody's business cut out, by the rules in force.
 ///
 /// # Errors
 /// Not all of it can be: there is more than is listed, or some of the text cannot be judged.
-fn redacted(text: &str, kind: Kind) -> anyhow::Result<String> {
-    let shield = Shield::shipped(Config::default());
+fn redacted(shield: &Shield, text: &str, kind: Kind) -> anyhow::Result<String> {
     let mut text = text.to_owned();
     for _ in 0..ROUNDS {
         let found = shield.find(&Scene::default(), &[Fragment::new(kind, "", text.as_str())]);
@@ -142,17 +143,23 @@ fn without(text: &str, private: &[&Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bartizan_shield::Config;
+
     use super::*;
+
+    fn shield() -> Shield {
+        Shield::shipped(Config::default())
+    }
 
     #[test]
     fn what_is_nobodys_business_is_cut_out() {
         let secret = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
         let text = format!("the key is {secret} and the door is green");
         assert_eq!(
-            redacted(&text, Kind::Result).unwrap(),
+            redacted(&shield(), &text, Kind::Result).unwrap(),
             "the key is [redacted: secret.github-token] and the door is green"
         );
-        assert_eq!(redacted("nothing to hide", Kind::Result).unwrap(), "nothing to hide");
+        assert_eq!(redacted(&shield(), "nothing to hide", Kind::Result).unwrap(), "nothing to hide");
     }
 
     /// However many there are, either none is left or nothing is kept.
@@ -160,20 +167,19 @@ mod tests {
     fn what_cannot_be_cut_out_whole_is_not_kept() {
         let secret = |n: usize| ["ghp_", &format!("{n:04x}Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6Gs")].concat();
         let text = |count: usize| (0..count).map(|n| format!("key {}\n", secret(n))).collect::<String>();
-        let several = redacted(&text(100), Kind::Result).unwrap();
+        let several = redacted(&shield(), &text(100), Kind::Result).unwrap();
         assert_eq!(several.matches("[redacted: secret.github-token]").count(), 100);
         assert!(!several.contains("ghp_"), "{several}");
         let many = text(20_000);
         assert!(many.len() < LONGEST);
-        let refused = redacted(&many, Kind::Result).unwrap_err().to_string();
+        let refused = redacted(&shield(), &many, Kind::Result).unwrap_err().to_string();
         assert!(refused.starts_with("nothing is kept: "), "{refused}");
         let shown = Finding { continued: true, ..found(&text(1)) };
         assert!(is_whole(&found(&text(1))) && !is_whole(&shown));
     }
 
     fn found(text: &str) -> Finding {
-        let shield = Shield::shipped(Config::default());
-        let found = shield.find(&Scene::default(), &[Fragment::new(Kind::Result, "", text)]);
+        let found = shield().find(&Scene::default(), &[Fragment::new(Kind::Result, "", text)]);
         found.into_iter().find(|finding| finding.category == Category::Secret).unwrap()
     }
 }

@@ -13,7 +13,7 @@ use bartizan_store::{
     pins::{Form, Key, Kind, Ruling},
 };
 
-use super::{Consent, Desk, End, Format, show};
+use super::{Consent, Desk, End, Format, scan::Scan, show};
 use crate::say_error;
 
 /// Lock files are not larger than this, in bytes.
@@ -83,12 +83,16 @@ impl Desk<'_> {
     ) -> anyhow::Result<End> {
         let mut records = Vec::new();
         let mut rulings = Vec::new();
-        for locked in parse(text)?.into_pins() {
+        let mut suspect = 0;
+        let file = parse(text)?;
+        let scan = self.scan.as_ref().context("nothing judges the lock file")?;
+        let catalogue = Scan::catalogue(self.pins, &file).await?;
+        for locked in file.into_pins() {
             if server.is_some_and(|server| *server != locked.server) {
                 continue;
             }
             let key = Key {
-                server: locked.server,
+                server: locked.server.clone(),
                 kind: Kind::named(&locked.kind).context("no such kind")?,
                 name: locked.definition.name().to_owned(),
             };
@@ -97,13 +101,15 @@ impl Desk<'_> {
             if known.as_ref().is_some_and(|known| known.pin.is_open() && known.pin.approved == Some(hash)) {
                 continue;
             }
+            let findings = scan.findings(&catalogue, &locked);
+            suspect += usize::from(findings.iter().any(|finding| finding.blocks));
             let form = Form {
                 hash,
                 body: Digest(locked.definition.body()),
                 text: locked.definition.text().to_owned(),
                 first_seen: self.now,
                 approved_at: None,
-                findings: Vec::new(),
+                findings,
             };
             records.push(show::proposed(known, &key, &form, self.now));
             rulings.push(Ruling::Import { key, form });
@@ -115,6 +121,11 @@ impl Desk<'_> {
         if rulings.is_empty() {
             say_error("everything in it is approved already\n");
             return Ok(End::Clean);
+        }
+        if suspect > 0 {
+            say_error(&format!(
+                "something is found in {suspect} definition(s) for which the gate would hold them (`!` above)\n"
+            ));
         }
         self.carry_out(&rulings, "import", consent).await
     }

@@ -9,7 +9,7 @@ use bartizan_shield::{
 };
 
 use super::{
-    as_read, body, controls, kind_of,
+    META_FINDINGS, as_read, body, controls, kind_of,
     marks::mark,
     on_any_thread, read_again,
     report::{annotate, data_unseen, rules, titles},
@@ -293,8 +293,11 @@ impl Case<'_> {
             .findings
             .iter()
             .any(|j| matches!(j.decision, Decision::Server(action) if action >= Action::Annotate));
+        // Nobody else says what we found.
+        let is_forged =
+            || now.field("_meta").is_some_and(|meta| meta.members().any(|member| member.is(META_FINDINGS)));
         // What was cut out says so itself.
-        if says && !is_redacted && now.result().is_some() {
+        if now.result().is_some() && (says && !is_redacted || is_forged()) {
             annotate(now, &found.all, &mut splice);
         }
         let asks_for_marks = |verdict: &Verdict| {

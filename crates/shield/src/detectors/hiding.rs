@@ -28,7 +28,7 @@ impl Detector for Hiding {
             hits.push(Hit {
                 rule: rule.into(),
                 title: title.into(),
-                category: Category::Hiding,
+                category: category(undone.trick, passage.kind()),
                 severity: severity(undone, passage.kind()),
                 owasp: Vec::new(),
                 range: undone.first(),
@@ -51,6 +51,7 @@ fn severity(undone: &Undone, kind: Kind) -> Severity {
             | Trick::BlankPadding
             | Trick::InvisibleInWord
             | Trick::MixedScript
+            | Trick::Packed
             | Trick::PrivateUse
             | Trick::Tags
             | Trick::TooMuchEncoded
@@ -66,7 +67,7 @@ fn severity(undone: &Undone, kind: Kind) -> Severity {
         }
         // A run this long carries a message.
         (Trick::VariationSelectors, Kind::Result | Kind::Code) => Medium,
-        (Trick::TooMuchEncoded, _) => Medium,
+        (Trick::Packed | Trick::TooMuchEncoded, _) => Medium,
         (
             Trick::Control
             | Trick::Encoded
@@ -76,6 +77,14 @@ fn severity(undone: &Undone, kind: Kind) -> Severity {
             Kind::Definition,
         ) => Medium,
         _ => Low,
+    }
+}
+
+/// What was not read of a result is for `[shield.documents] unread` to say; elsewhere there is no reason for it.
+fn category(trick: Trick, kind: Kind) -> Category {
+    match (trick, kind) {
+        (Trick::Packed, Kind::Result | Kind::Code) => Category::Unread,
+        _ => Category::Hiding,
     }
 }
 
@@ -91,6 +100,7 @@ fn words(trick: Trick) -> (&'static str, &'static str) {
         Trick::MixedScript => {
             ("hiding.mixed-script", "writes words with look-alike letters of another script")
         }
+        Trick::Packed => ("hiding.packed", "holds a compressed text that is more than is unpacked"),
         Trick::PrivateUse => ("hiding.private-use", "holds runs of private-use characters"),
         Trick::SpacedLetters => ("hiding.spaced", "writes words with a gap after every letter"),
         Trick::StackedMarks => ("hiding.stacked-marks", "stacks combining marks on letters"),

@@ -3,6 +3,8 @@
 //! One automaton looks for the keywords of all rules at once; a rule's expressions run only around its own keywords, so
 //! text without any costs one step a byte.
 
+mod filling;
+
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -16,6 +18,8 @@ use crate::{
     passage::{Passage, Sight},
     rules::{Compiled, PackError, Ready, Rule, RuleSet, parse},
 };
+
+use filling::without_filling;
 
 /// Bytes around a keyword in which its rule's expressions match.
 const BEFORE: usize = 200;
@@ -94,16 +98,23 @@ impl Detector for Patterns {
                 let known = known.entry(index).or_default();
                 let compiled = ready.compiled()?;
                 let most = if is_private(ready.rule.category) { PRIVATE_HITS } else { HITS };
+                let search = Search { ready, compiled, most };
                 let of_window = |window: Window| {
-                    let plain = matches(ready, compiled, sight.text(), window.range.clone(), most);
-                    let joined = if window.is_joined && is_speech(ready.rule.category) {
-                        joined_matches(ready, compiled, sight.text(), window.range, most)
+                    let is_speech = is_speech(ready.rule.category);
+                    let plain = search.matches(sight.text(), window.range.clone());
+                    let bare = if is_speech {
+                        search.bare_matches(sight.text(), window.range.clone())
+                    } else {
+                        Vec::new()
+                    };
+                    let joined = if window.is_joined && is_speech {
+                        search.joined_matches(sight.text(), window.range)
                     } else {
                         Vec::new()
                     };
                     let with =
                         |found: Vec<Range<usize>>, is_joined| found.into_iter().map(move |r| (r, is_joined));
-                    with(plain, false).chain(with(joined, true))
+                    with(plain, false).chain(with(bare, false)).chain(with(joined, true))
                 };
                 let mut ranges = windows.into_iter().flat_map(of_window);
                 for (range, is_joined) in ranges.by_ref().take(most) {
@@ -202,39 +213,6 @@ fn is_joined(text: &[u8], word: &Range<usize>) -> bool {
         || is(Some(word.end), joins) && is(Some(word.end + 1), is_letter)
 }
 
-/// Where the rule's expressions match in `window` if what joins two words there is a blank.
-fn joined_matches(
-    ready: &Ready,
-    compiled: &Compiled,
-    text: &str,
-    window: Range<usize>,
-    most: usize,
-) -> Vec<Range<usize>> {
-    let mut bytes = text.get(window.clone()).unwrap_or_default().as_bytes().to_vec();
-    let joints: Vec<usize> = bytes
-        .windows(3)
-        .enumerate()
-        .filter(|(_, three)| {
-            matches!(three, [a, b, c] if a.is_ascii_alphabetic() && joins(*b) && c.is_ascii_alphabetic())
-        })
-        .map(|(at, _)| at + 1)
-        .collect();
-    for &at in &joints {
-        if let Some(joint) = bytes.get_mut(at) {
-            *joint = b' ';
-        }
-    }
-    // ASCII in the place of ASCII: it stays what it was.
-    let apart = String::from_utf8(bytes).unwrap_or_default();
-    let found = matches(ready, compiled, &apart, 0..apart.len(), most);
-    let has_joints = |range: &Range<usize>| joints.iter().filter(|at| range.contains(at)).count() >= JOINTS;
-    found
-        .into_iter()
-        .filter(has_joints)
-        .map(|range| range.start + window.start..range.end + window.start)
-        .collect()
-}
-
 /// Groups of eight or more digits with at most one blank, hyphen or dot between two of them, and how many digits.
 fn digit_groups(text: &str) -> Vec<(Range<usize>, usize)> {
     let bytes = text.as_bytes();
@@ -262,36 +240,79 @@ fn digit_groups(text: &str) -> Vec<(Range<usize>, usize)> {
     groups
 }
 
-/// Where the rule's expressions match in `window`, and once more than `most` at most; they see what stands before it, so that
-/// `^` and `\b` mean what they say.
-fn matches(
-    ready: &Ready,
-    compiled: &Compiled,
-    text: &str,
-    window: Range<usize>,
+/// The expressions of a rule, looked for in a text.
+struct Search<'r> {
+    ready: &'r Ready,
+    compiled: &'r Compiled,
+    /// Matches that count; of more, one is told at most.
     most: usize,
-) -> Vec<Range<usize>> {
-    let text = text.get(..window.end).unwrap_or(text);
-    let mut found = Vec::new();
-    for pattern in &compiled.patterns {
-        let mut at = window.start;
-        while let Some(captures) = pattern.captures_at(text, at) {
-            let Some(whole) = captures.get(0) else { break };
-            let value = captures.get(1).unwrap_or(whole);
-            let fits = ready.rule.check.is_none_or(|check| check.holds(value.as_str()))
-                && ready.rule.entropy.is_none_or(|least| entropy(value.as_str()) >= least)
-                && !compiled.unless.iter().any(|unless| unless.is_match(whole.as_str()));
-            if fits {
-                found.push(whole.range());
-            }
-            // No pattern matches nothing, so this goes on.
-            at = whole.end();
-            if found.len() > most {
-                return found;
+}
+
+impl Search<'_> {
+    /// Where they match in `window`; they see what stands before it, so that `^` and `\b` mean what they say.
+    fn matches(&self, text: &str, window: Range<usize>) -> Vec<Range<usize>> {
+        let Self { ready, compiled, most } = *self;
+        let text = text.get(..window.end).unwrap_or(text);
+        let mut found = Vec::new();
+        for pattern in &compiled.patterns {
+            let mut at = window.start;
+            while let Some(captures) = pattern.captures_at(text, at) {
+                let Some(whole) = captures.get(0) else { break };
+                let value = captures.get(1).unwrap_or(whole);
+                let fits = ready.rule.check.is_none_or(|check| check.holds(value.as_str()))
+                    && ready.rule.entropy.is_none_or(|least| entropy(value.as_str()) >= least)
+                    && !compiled.unless.iter().any(|unless| unless.is_match(whole.as_str()));
+                if fits {
+                    found.push(whole.range());
+                }
+                // No pattern matches nothing, so this goes on.
+                at = whole.end();
+                if found.len() > most {
+                    return found;
+                }
             }
         }
+        found
     }
-    found
+
+    /// Where they match in `window` over what only fills it.
+    fn bare_matches(&self, text: &str, window: Range<usize>) -> Vec<Range<usize>> {
+        let Some(bare) = text.get(window.clone()).and_then(without_filling) else { return Vec::new() };
+        let found = self.matches(&bare.text, 0..bare.text.len()).into_iter();
+        let found = found.map(|range| bare.offsets.source(range));
+        let has_filling = |range: &Range<usize>| {
+            bare.filled.iter().any(|filling| filling.start >= range.start && filling.end <= range.end)
+        };
+        found.filter(has_filling).map(|range| range.start + window.start..range.end + window.start).collect()
+    }
+
+    /// Where they match in `window` if what joins two words there is a blank.
+    fn joined_matches(&self, text: &str, window: Range<usize>) -> Vec<Range<usize>> {
+        let mut bytes = text.get(window.clone()).unwrap_or_default().as_bytes().to_vec();
+        let joints: Vec<usize> = bytes
+            .windows(3)
+            .enumerate()
+            .filter(|(_, three)| {
+                matches!(three, [a, b, c] if a.is_ascii_alphabetic() && joins(*b) && c.is_ascii_alphabetic())
+            })
+            .map(|(at, _)| at + 1)
+            .collect();
+        for &at in &joints {
+            if let Some(joint) = bytes.get_mut(at) {
+                *joint = b' ';
+            }
+        }
+        // ASCII in the place of ASCII: it stays what it was.
+        let apart = String::from_utf8(bytes).unwrap_or_default();
+        let found = self.matches(&apart, 0..apart.len());
+        let has_joints =
+            |range: &Range<usize>| joints.iter().filter(|at| range.contains(at)).count() >= JOINTS;
+        found
+            .into_iter()
+            .filter(has_joints)
+            .map(|range| range.start + window.start..range.end + window.start)
+            .collect()
+    }
 }
 
 /// Whether a rule is about what is said to a model, which reads words that are joined as others.

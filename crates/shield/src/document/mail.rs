@@ -5,7 +5,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use super::{Reader, Unread};
+use super::{Reader, Unread, as_text};
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -42,7 +42,13 @@ fn part(reader: &mut Reader, bytes: &[u8], name: &str, depth: usize, is_mail: bo
     if media_type.starts_with("multipart/") {
         return match parameter(parameters, "boundary").filter(|b| !b.is_empty()) {
             Some(boundary) => {
-                for (number, inner) in parts(body, boundary.as_bytes()).into_iter().enumerate() {
+                let inside = parts(body, boundary.as_bytes());
+                if inside.is_empty() {
+                    // Other readers may see parts all the same.
+                    reader.unread(Unread::Damaged);
+                    reader.read(body, "text/plain", name, depth - 1);
+                }
+                for (number, inner) in inside.into_iter().enumerate() {
                     if reader.left.parts == 0 {
                         return reader.unread(Unread::TooMuch);
                     }
@@ -64,7 +70,7 @@ fn part(reader: &mut Reader, bytes: &[u8], name: &str, depth: usize, is_mail: bo
         "quoted-printable" => quoted_printable(body, false),
         _ => body.to_vec(),
     };
-    reader.read(&decoded, &media_type, name, depth - 1);
+    reader.read(&decoded, said, name, depth - 1);
 }
 
 /// Header lines by name, unfolded.
@@ -107,12 +113,32 @@ fn split(bytes: &[u8]) -> Option<(Headers, &[u8])> {
 }
 
 /// A parameter of a header's value, quotes taken off (RFC 2045 §5.1).
-fn parameter(value: &str, name: &str) -> Option<String> {
-    value.split(';').find_map(|parameter| {
+pub(super) fn parameter(value: &str, name: &str) -> Option<String> {
+    let (mut is_quoted, mut before) = (false, ' ');
+    let ends = |c: char| {
+        is_quoted ^= c == '"' && before != '\\';
+        before = if before == '\\' { ' ' } else { c };
+        c == ';' && !is_quoted
+    };
+    value.split(ends).find_map(|parameter| {
         let (key, text) = parameter.split_once('=')?;
         let is_it = key.trim().eq_ignore_ascii_case(name);
-        is_it.then(|| text.trim().trim_matches('"').to_owned())
+        let text = text.trim();
+        is_it.then(|| match text.strip_prefix('"') {
+            Some(quoted) => unquoted(quoted),
+            None => text.to_owned(),
+        })
     })
+}
+
+/// What stands between quotes, of which the first was taken off: a backslash goes before a character that stands for itself.
+fn unquoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next().filter(|c| *c != '"') {
+        out.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    out
 }
 
 /// What stands between lines of `boundary` (RFC 2046 §5.1).
@@ -198,7 +224,7 @@ fn words(value: &str) -> String {
                 if !before.trim().is_empty() || out.is_empty() {
                     out.push_str(before);
                 }
-                out.push_str(&String::from_utf8_lossy(&bytes));
+                out.push_str(&as_text(&bytes));
                 rest = behind;
             }
             None => {

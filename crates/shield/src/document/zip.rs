@@ -22,10 +22,16 @@ pub struct Entry<'z> {
 /// # Errors
 /// [`Unread`].
 pub fn entries(bytes: &[u8], limit: usize) -> Result<Vec<Entry<'_>>, Unread> {
-    // The end record is 22 bytes and a comment of at most 64 KiB from the end.
+    // The end record is 22 bytes and a comment of at most 64 KiB from the end. Readers differ on which one counts if there are two,
+    // or if something stands behind it.
     let tail = bytes.len().saturating_sub(22 + 65_535);
-    let end = memchr::memmem::rfind(bytes.get(tail..).unwrap_or_default(), b"PK\x05\x06");
-    let end = tail + end.ok_or(Unread::Damaged)?;
+    let mut ends = memchr::memmem::find_iter(bytes.get(tail..).unwrap_or_default(), b"PK\x05\x06");
+    let (Some(end), None) = (ends.next().map(|at| tail + at), ends.next()) else {
+        return Err(Unread::Damaged);
+    };
+    if end + 22 + usize::from(short(bytes, end + 20)?) != bytes.len() {
+        return Err(Unread::Damaged);
+    }
     let count = usize::from(short(bytes, end + 10)?);
     let mut at = long(bytes, end + 16)?;
     if count > limit {
@@ -59,6 +65,24 @@ pub fn entries(bytes: &[u8], limit: usize) -> Result<Vec<Entry<'_>>, Unread> {
 }
 
 impl Entry<'_> {
+    /// Its first bytes, at most `count` of them.
+    ///
+    /// # Errors
+    /// [`Unread`].
+    pub fn begin(&self, count: usize) -> Result<Vec<u8>, Unread> {
+        match (self.is_encrypted, self.method) {
+            (true, _) => Err(Unread::Encrypted),
+            (_, 0) => Ok(self.packed.get(..count.min(self.packed.len())).unwrap_or_default().to_vec()),
+            (_, 8) => {
+                let mut out = Vec::new();
+                let most = u64::try_from(count).unwrap_or(u64::MAX);
+                let read = DeflateDecoder::new(self.packed).take(most).read_to_end(&mut out);
+                read.map(|_| out).map_err(|_| Unread::Damaged)
+            }
+            _ => Err(Unread::Kind),
+        }
+    }
+
     /// Its bytes, at most `limit` of them.
     ///
     /// # Errors

@@ -155,6 +155,13 @@ fn rot13(c: char) -> char {
     }
 }
 
+/// Whether two different words stand in `text` that instructions to a model are made of.
+pub(super) fn has_signs(text: &str) -> bool {
+    let mut hits = Hits::default();
+    PLAIN.find_iter(text).for_each(|hit| hits.note(hit.pattern().as_usize(), hit.range()));
+    hits.words.count_ones() >= 2
+}
+
 /// Words with digits between their letters, read as letters, if that gives two of the signs that were not there.
 fn leet(text: &str) -> Option<Candidate> {
     let bytes = text.as_bytes();
@@ -324,7 +331,7 @@ fn spaced(text: &str) -> Vec<Candidate> {
 
 #[inline]
 const fn is_gap(byte: u8) -> bool {
-    matches!(byte, b' ' | b'*'..=b'/' | b'_' | b'|')
+    matches!(byte, b'\t' | b'\n' | b' ' | b'*'..=b'/' | b'_' | b'|')
 }
 
 /// The next letter from `from` on that has no letter before it and a gap behind it.

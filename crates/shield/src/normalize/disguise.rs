@@ -21,6 +21,13 @@ pub(crate) const ALL: &[Disguise] = &[
     ("stacked marks", |t| each(t, |c| format!("{c}\u{336}\u{30a}\u{332}\u{359}"))),
     ("HTML entities", |t| each(t, |c| format!("&#{};", u32::from(c)))),
     ("HTML entities that do not end", |t| each(t, |c| format!("&#{}", u32::from(c)))),
+    ("HTML entities in an attribute", |t| {
+        format!("<p><img alt='{}'></p>", each(t, |c| format!("&#{};", u32::from(c))))
+    }),
+    ("blanks by name in an attribute", |t| {
+        let escaped = t.replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
+        format!("<a title=\"{}\">x</a>", escaped.replace(' ', "&nbsp;"))
+    }),
     ("spaces without width by name", |t| each(t, |c| format!("{c}&ZeroWidthSpace;"))),
     ("HTML tags in words", |t| {
         t.replace("re", "r<b></b>e").replace("st", "s<wbr>t").replace("no", "n<i></i>o")
@@ -57,8 +64,14 @@ pub(crate) const ALL: &[Disguise] = &[
     ("numbers in a list", |t| t.bytes().map(|b| format!("{b}, ")).collect()),
     ("binary", |t| t.bytes().map(|b| format!("{b:08b} ")).collect()),
     ("octal", |t| t.bytes().map(|b| format!("\\{b:03o}")).collect()),
+    ("octal with soft hyphens of Latin-1", |t| t.bytes().map(|b| format!("\\255\\{b:03o}")).collect()),
     ("quoted-printable", |t| t.bytes().map(|b| format!("={b:02X}")).collect()),
     ("lines of mail that go on", |t| t.replace("re", "r=\ne").replace("st", "s=\r\nt")),
+    ("lines of mail that go on at blanks", |t| t.replace(' ', "=  \n ")),
+    ("quoted-printable with soft hyphens of Latin-1", |t| {
+        t.bytes().map(|b| format!("={b:02X}=AD")).collect()
+    }),
+    ("URL encoding with soft hyphens of Latin-1", |t| t.bytes().map(|b| format!("%{b:02X}%AD")).collect()),
     ("accents", |t| each(t, |c| accented(c).to_string())),
     ("small capitals", |t| each(t, |c| small_capital(c).to_string())),
     ("marks of another script", |t| {
@@ -75,10 +88,19 @@ pub(crate) const ALL: &[Disguise] = &[
     ("tags that pass for a flag", |t| format!("\u{1f3f4}{}", each(t, |c| moved(c, 0xe_0000).to_string()))),
     ("JSON \\u", |t| each(t, |c| format!("\\u{:04x}", u32::from(c)))),
     ("\\x", |t| each(t, |c| format!("\\x{:02x}", u32::from(c)))),
-    ("gzip in base64", |t| {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    ("gzip in base64", |t| STANDARD.encode(gzip(format!("{t}. {t}. {t}.").as_bytes()))),
+    ("gzip behind gzip in base64", |t| {
+        STANDARD.encode([gzip(b"The weather is fine."), gzip(format!("{t}. {t}.").as_bytes())].concat())
+    }),
+    ("an archive in gzip in base64", |t| {
+        STANDARD.encode(gzip(&[[0; 512].as_slice(), format!("{t}. {t}.").as_bytes(), &[0; 1024]].concat()))
+    }),
+    ("zlib of a small window in base64", |t| {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(format!("{t}. {t}. {t}.").as_bytes()).unwrap();
-        STANDARD.encode(encoder.finish().unwrap())
+        let mut out = encoder.finish().unwrap();
+        out[..2].copy_from_slice(&[0x18, 0x19]);
+        STANDARD.encode(out)
     }),
     ("terminal escapes", |t| t.replace(' ', "\u{1b}[8m \u{1b}[0m")),
     ("ROT13", |t| each(t, |c| rot13(c).to_string())),
@@ -88,8 +110,29 @@ pub(crate) const ALL: &[Disguise] = &[
         let spell = |word: &str| word.chars().map(String::from).collect::<Vec<_>>().join(" ");
         t.split(' ').map(spell).collect::<Vec<_>>().join("   ")
     }),
+    ("a letter on every line", |t| {
+        let spell = |word: &str| word.chars().map(String::from).collect::<Vec<_>>().join("\n");
+        t.split(' ').map(spell).collect::<Vec<_>>().join("\n\n")
+    }),
     ("2,000 blanks in front", |t| format!("Fine.{}{t}", " ".repeat(2_000))),
 ];
+
+/// What a page puts between the words of a sentence: of a rule about injections the expressions are read over it.
+pub(crate) const OF_PAGES: &[Disguise] = &[
+    ("lines of a quotation", |t| format!("> {}", t.replace(' ', "\n> "))),
+    ("lines of a comment", |t| format!("/*\n * {}\n */", t.replace(' ', "\n * "))),
+    ("items of a list", |t| format!("- {}", t.replace(' ', "\n- "))),
+    ("words that go on with a hyphen", |t| t.replace("re", "r-\ne").replace("st", "s-\nt")),
+    ("words that are links", |t| {
+        t.split(' ').map(|word| format!("[{word}](/b)")).collect::<Vec<_>>().join(" ")
+    }),
+];
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
 
 fn each(text: &str, f: impl Fn(char) -> String) -> String {
     text.chars().map(f).collect()

@@ -72,7 +72,7 @@ pub(super) fn segments(text: &str, limit: usize) -> Vec<Candidate> {
             reading: *reading,
             text: same.iter().flat_map(|(_, said, ..)| [said.as_str(), APART]).collect(),
             offsets: Offsets::pieces(pieces),
-            trick: same.iter().find_map(|(.., trick)| *trick),
+            trick: same.iter().filter_map(|(.., trick)| *trick).max(),
             at: Vec::new(),
         }));
     }
@@ -88,8 +88,8 @@ fn decoded(run: &str, limit: usize) -> Option<(Reading, String, Option<Trick>)> 
     } else {
         (Reading::Base32, base32(run)?)
     };
-    if let Some(text) = inflate(&bytes, limit) {
-        return Some((Reading::Gzip, text, Some(Trick::Encoded)));
+    if let Some((text, is_cut)) = inflate(&bytes, limit / 2) {
+        return Some((Reading::Gzip, text, Some(if is_cut { Trick::Packed } else { Trick::Encoded })));
     }
     if let Some(text) = readable(&bytes) {
         return Some((reading, text, Some(Trick::Encoded)));
@@ -300,25 +300,39 @@ fn utf16(bytes: &[u8]) -> Option<String> {
     text.is_ascii().then_some(text)
 }
 
+/// Whether this may be gzip (RFC 1952 §2.3.1) or zlib (RFC 1950 §2.2).
 fn is_compressed(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x1f, 0x8b, ..] | [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..])
+    match bytes {
+        [0x1f, 0x8b, ..] => true,
+        [method, flags, ..] => {
+            method & 0x0f == 8 && method >> 4 <= 7 && u16::from_be_bytes([*method, *flags]).is_multiple_of(31)
+        }
+        _ => false,
+    }
 }
 
-/// What a compressed body holds, at most `limit` bytes of it (a small body can hold gigabytes).
-fn inflate(bytes: &[u8], limit: usize) -> Option<String> {
+/// What a compressed body says in its first `limit` bytes, and whether it has more of them (a small body can hold gigabytes).
+fn inflate(bytes: &[u8], limit: usize) -> Option<(String, bool)> {
     if !is_compressed(bytes) {
         return None;
     }
-    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     let mut out = Vec::new();
     let read = if bytes.first() == Some(&0x1f) {
-        flate2::read::GzDecoder::new(bytes).take(limit).read_to_end(&mut out)
+        // Of several bodies in a row every reader shows all.
+        flate2::read::MultiGzDecoder::new(bytes).take(most).read_to_end(&mut out)
     } else {
-        flate2::read::ZlibDecoder::new(bytes).take(limit).read_to_end(&mut out)
+        flate2::read::ZlibDecoder::new(bytes).take(most).read_to_end(&mut out)
     };
     // What came before a fault was still said.
     let _ = read;
-    readable(&out)
+    let is_cut = out.len() > limit;
+    out.truncate(limit);
+    match readable(&out).or_else(|| words(&out)) {
+        // Something stands for what nobody read.
+        None if is_cut => Some((" ".to_owned(), true)),
+        said => said.map(|said| (said, is_cut)),
+    }
 }
 
 /// Bytes that variation selectors carry: U+FE00 … U+FE0F are 0 to 15, U+E0100 … U+E01EF are 16 to 255.

@@ -44,17 +44,10 @@ pub(super) fn read(text: &str) -> Option<Candidate> {
         }
         at = start + length;
     }
-    let (text, offsets) = out.finish();
-    (read > 0).then(|| Candidate {
-        reading: Reading::Escapes,
-        text: text.into_owned(),
-        offsets,
-        trick: None,
-        at: Vec::new(),
-    })
+    candidate(out, read)
 }
 
-/// A run of `%XX` that together are UTF-8, and its length; a run that is not counts as one character of its own.
+/// What a run of `%XX` says, and its length; one that has no character of UTF-8 counts as one of its own.
 fn percent(rest: &[u8]) -> Option<(usize, Option<String>)> {
     let mut decoded = Vec::new();
     for triple in rest.chunks_exact(3) {
@@ -65,8 +58,18 @@ fn percent(rest: &[u8]) -> Option<(usize, Option<String>)> {
     if decoded.is_empty() {
         return None;
     }
-    let length = decoded.len() * 3;
-    Some((length, String::from_utf8(decoded).ok()))
+    let is_text = decoded.utf8_chunks().any(|chunk| !chunk.valid().is_empty());
+    Some((decoded.len() * 3, is_text.then(|| said(&decoded))))
+}
+
+/// Escaped bytes as text: UTF-8, and what is none as one byte a character, for one such byte takes no reader's eye off the others.
+fn said(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| char::from(*byte)));
+    }
+    text
 }
 
 fn backslash(rest: &str) -> Option<(usize, Option<String>)> {
@@ -76,11 +79,13 @@ fn backslash(rest: &str) -> Option<(usize, Option<String>)> {
         b'"' => Some((2, Some("\"".to_owned()))),
         // A backslash that is itself escaped hides what follows from one reader and not from the next.
         b'\\' => Some((1, None)),
-        // Three octal digits, as C has them; what they say in plain ASCII, for colours and paths are written so too.
+        // Three octal digits, as C has them; what they say in plain ASCII, for colours and paths are written so too. What else stands
+        // before such a one only parts it from the others.
         b'0'..=b'3' => {
-            let digits = rest.get(1..4).filter(|digits| digits.bytes().all(|b| matches!(b, b'0'..=b'7')))?;
-            let byte = u8::from_str_radix(digits, 8).ok().filter(|byte| matches!(byte, b' '..=b'~'))?;
-            Some((4, Some(char::from(byte).into())))
+            let byte = octal(rest)?;
+            let is_plain = |byte: u8| matches!(byte, b' '..=b'~');
+            let parts = || byte >= 0x80 && rest.get(4..).and_then(octal).is_some_and(is_plain);
+            (is_plain(byte) || parts()).then(|| (4, Some(char::from(byte).into())))
         }
         b'x' => Some((4, Some(char::from(u8::try_from(number(rest.get(2..4)?)?).ok()?).into()))),
         b'u' if bytes.get(2) == Some(&b'{') => {
@@ -103,6 +108,12 @@ fn backslash(rest: &str) -> Option<(usize, Option<String>)> {
     }
 }
 
+/// The byte that a backslash and three octal digits at the start of `rest` stand for.
+fn octal(rest: &str) -> Option<u8> {
+    let digits = rest.strip_prefix('\\')?.get(..3)?;
+    u8::from_str_radix(digits, 8).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// The text as mail that is quoted-printable says it (RFC 2045 §6.7): `=XX` as bytes, and without the line ends behind a `=`; nothing
 /// if too little shows that it is that.
 pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
@@ -111,22 +122,30 @@ pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
         Some([high, low]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
         _ => None,
     };
-    // A line that goes on: words on either side of its end.
-    let soft = |at: usize| {
-        let length = match bytes.get(at + 1..) {
-            Some([b'\n', ..]) => 2,
-            Some([b'\r', b'\n', ..]) => 3,
+    // A line that goes on: a word behind its end, or one blank and a word, for code that goes on is indented by more. Blanks before
+    // the end were added on the way.
+    let soft = |at: usize, is_mail: bool| {
+        let rest = bytes.get(at + 1..)?;
+        let blanks = rest.iter().take(PADDING).take_while(|b| matches!(b, b' ' | b'\t')).count();
+        let length = match rest.get(blanks..) {
+            Some([b'\n', ..]) => blanks + 2,
+            Some([b'\r', b'\n', ..]) => blanks + 3,
             _ => return None,
         };
         let before = at.checked_sub(1).and_then(|at| bytes.get(at)).copied().unwrap_or(b'=');
-        let is_word = |b: u8| b.is_ascii_alphanumeric() || b >= 0x80 || b == b'=';
-        let goes_on = bytes.get(at + length).copied().is_some_and(is_word);
+        let is_word = |at: usize| {
+            bytes.get(at).is_some_and(|b| {
+                b.is_ascii_alphanumeric() || *b >= 0x80 || *b == b'=' || is_mail && b.is_ascii_graphic()
+            })
+        };
+        let next = at + length;
+        let goes_on = is_word(next) || bytes.get(next) == Some(&b' ') && is_word(next + 1);
         (goes_on && before != b'=').then_some(length)
     };
     let letters = memchr_iter(b'=', bytes)
         .filter(|at| pair(*at).is_some_and(|b| b.is_ascii_alphabetic()) && bytes.get(at + 3) == Some(&b'='));
-    let is_it =
-        memchr_iter(b'=', bytes).any(|at| soft(at).is_some()) || letters.take(LETTERS).count() == LETTERS;
+    let is_it = memchr_iter(b'=', bytes).any(|at| soft(at, false).is_some())
+        || letters.take(LETTERS).count() == LETTERS;
     if !is_it {
         return None;
     }
@@ -136,7 +155,7 @@ pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
         if start < done {
             continue;
         }
-        if let Some(length) = soft(start) {
+        if let Some(length) = soft(start, true) {
             out.replace(start..start + length, "");
             (done, read) = (start + length, read + 1);
             continue;
@@ -144,14 +163,17 @@ pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
         let run: Vec<u8> = (0..)
             .map_while(|nth| pair(start + nth * 3).filter(|_| bytes.get(start + nth * 3) == Some(&b'=')))
             .collect();
-        if let Ok(decoded) = String::from_utf8(run.clone())
-            && !run.is_empty()
-        {
-            out.replace(start..start + run.len() * 3, &decoded);
+        if !run.is_empty() {
+            out.replace(start..start + run.len() * 3, &said(&run));
             read += 1;
         }
         done = start + (run.len() * 3).max(1);
     }
+    candidate(out, read)
+}
+
+/// The text in which `read` escapes were read; nothing if none was.
+fn candidate(out: Rewriter<'_>, read: usize) -> Option<Candidate> {
     let (text, offsets) = out.finish();
     (read > 0).then(|| Candidate {
         reading: Reading::Escapes,
@@ -161,6 +183,9 @@ pub(super) fn quoted_printable(text: &str) -> Option<Candidate> {
         at: Vec::new(),
     })
 }
+
+/// Blanks behind a `=` that may stand before its line end.
+const PADDING: usize = 8;
 
 /// So many letters are written as `=XX` only by those who hide them.
 const LETTERS: usize = 6;

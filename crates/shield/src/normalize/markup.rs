@@ -1,9 +1,11 @@
 //! HTML and Markdown as a reader sees them, and what they hide.
 
+use std::ops::Range;
+
 use memchr::{memchr_iter, memchr2, memchr3_iter};
 
 use super::{
-    offsets::Rewriter,
+    offsets::{Offsets, Rewriter},
     tricks::Trick,
     views::{Candidate, Reading},
 };
@@ -11,12 +13,25 @@ use super::{
 /// A tag longer than this is taken for text.
 const TAG: usize = 8 * 1024;
 
-/// The text without tags and emphasis, entities decoded, comments laid open; nothing if there is no markup that
-/// could come between the letters or words of a phrase.
-pub(super) fn shown(text: &str) -> Option<Candidate> {
+/// The text without tags and emphasis, entities decoded, comments laid open, and what tags say in entities; nothing if there is no
+/// markup that could come between the letters or words of a phrase.
+pub(super) fn shown(text: &str) -> Vec<Candidate> {
     if !has_markup(text) {
-        return None;
+        return Vec::new();
     }
+    let mut inside = Vec::new();
+    let shown = without_markup(text, &mut inside);
+    let said = (!inside.is_empty()).then(|| {
+        let pieces = inside.iter().map(|(range, said)| (said.len(), range.clone()));
+        let offsets = Offsets::pieces(pieces);
+        let text = inside.iter().map(|(_, said)| said.as_str()).collect();
+        Candidate { reading: Reading::Markup, text, offsets, trick: None, at: Vec::new() }
+    });
+    shown.into_iter().chain(said).collect()
+}
+
+/// The text without markup; what tags say in entities is added to `inside`.
+fn without_markup(text: &str, inside: &mut Vec<(Range<usize>, String)>) -> Option<Candidate> {
     let bytes = text.as_bytes();
     let mut out = Rewriter::new(text);
     let (mut at, mut changed, mut hidden) = (0, false, Vec::new());
@@ -42,6 +57,9 @@ pub(super) fn shown(text: &str) -> Option<Candidate> {
                     continue;
                 }
                 Some(Tag::Element { length, block, hides }) => {
+                    let tag = start..start + length;
+                    let said = text.get(tag.clone()).and_then(decoded);
+                    inside.extend(said.map(|said| (tag, said)));
                     // Where what it holds ends is for a parser of whole pages to say.
                     hidden.extend(hides.then_some(start..text.len()));
                     (length, if block { "\n" } else { "" })
@@ -214,35 +232,70 @@ fn find_ignoring_case(text: &str, needle: &str) -> Option<usize> {
 /// Whether an element's attributes say not to show it.
 fn hides(inside: &str) -> bool {
     let packed: String = inside.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    // What is a twentieth or less of something is nothing.
-    let is_nothing = |of: &str| {
-        packed.match_indices(of).any(|(at, _)| {
-            let value = packed.get(at + of.len()..).unwrap_or_default();
-            let digits = value.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
-            let (number, unit) = value.split_at_checked(digits).unwrap_or_default();
-            let number = number.parse::<f32>().unwrap_or(1.0);
-            number <= if unit.starts_with("px") || unit.starts_with("pt") { 1.0 } else { 0.05 }
+    if packed.contains(':') && hides_by_size(&packed) {
+        return true;
+    }
+    [
+        "display:none",
+        "visibility:hidden",
+        "visibility:collapse",
+        "clip:rect(0",
+        "clip-path:inset(100%",
+        "clip-path:inset(50%",
+        "text-indent:-9",
+        "left:-9999",
+        "color:transparent",
+    ]
+    .iter()
+    .any(|style| packed.contains(style))
+        || inside.split_ascii_whitespace().skip(1).any(|word| word == "hidden" || word.starts_with("hidden="))
+}
+
+/// Whether a style, without blanks, makes what it is for too small or too faint for a person.
+fn hides_by_size(packed: &str) -> bool {
+    // Number and unit of each value of a property that is called so, or has a name that ends so.
+    let values = |name: &str, is: fn(f32, &str) -> bool| {
+        packed.match_indices(name).any(|(at, _)| {
+            let (before, value) = packed.split_at_checked(at).unwrap_or_default();
+            let is_other = before.ends_with('-') && !before.ends_with("max-");
+            let value = value.get(name.len()..).unwrap_or_default();
+            !is_other && number_and_unit(value).is_some_and(|(number, unit)| is(number, unit))
         })
     };
-    is_nothing("opacity:")
-        || is_nothing("font-size:")
-        || [
-            "display:none",
-            "visibility:hidden",
-            "visibility:collapse",
-            "clip:rect(0",
-            "clip-path:inset(100%",
-            "clip-path:inset(50%",
-            "transform:scale(0)",
-            "text-indent:-9",
-            "left:-9999",
-            "color:transparent",
-            "width:0;",
-            "height:0;",
-        ]
-        .iter()
-        .any(|style| packed.contains(style))
-        || inside.split_ascii_whitespace().skip(1).any(|word| word == "hidden" || word.starts_with("hidden="))
+    values("font-size:", is_tiny)
+        || values("font:", is_tiny)
+        || values("opacity:", is_faint)
+        || values("scale(", is_faint)
+        || values("width:", is_zero)
+        || values("height:", is_zero)
+}
+
+/// Of a tenth of its ink nobody sees words.
+fn is_faint(number: f32, unit: &str) -> bool {
+    number <= if unit.starts_with('%') { 10.0 } else { 0.1 }
+}
+
+/// Smaller than two points, as in documents; text is 16 pixels high unless somebody says otherwise.
+fn is_tiny(number: f32, unit: &str) -> bool {
+    // Of other units there is nothing so small.
+    let known = [("px", 0.75), ("pt", 1.0), ("%", 0.12), ("em", 12.0), ("rem", 12.0)];
+    let points = known.iter().find(|(name, _)| unit.starts_with(name)).map_or(10.0, |(_, points)| *points);
+    number * points < 2.0
+}
+
+fn is_zero(number: f32, unit: &str) -> bool {
+    number <= 0.0 && !unit.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The number at the start of a value in a style, and what follows it.
+fn number_and_unit(value: &str) -> Option<(f32, &str)> {
+    // The longest that is one: `1e-3` is, `1e` of `1em` is none.
+    let starts = (1..=value.len().min(12)).rev().filter_map(|length| value.split_at_checked(length));
+    let is_number =
+        |text: &str| text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+    starts
+        .filter(|(number, _)| is_number(number))
+        .find_map(|(number, unit)| Some((number.parse().ok()?, unit)))
 }
 
 /// What a character reference at the start of `rest` shows (HTML §13.5), and its length. A number needs no semicolon behind it:
@@ -266,6 +319,23 @@ fn entity(rest: &str) -> Option<(usize, String)> {
         None => letter(name)?,
     };
     Some((end + 1, shown))
+}
+
+/// A tag with its entities read, if they stand for letters, figures, blanks or what is not seen; other signs are written so in
+/// all honesty.
+fn decoded(tag: &str) -> Option<String> {
+    let mut marks = memchr_iter(b'&', tag.as_bytes()).peekable();
+    marks.peek()?;
+    let mut out = Rewriter::new(tag);
+    let (mut done, mut is_odd) = (0, false);
+    for (start, (length, shown)) in marks.filter_map(|at| Some((at, entity(tag.get(at..)?)?))) {
+        if start >= done {
+            is_odd |= shown.chars().any(|c| c.is_alphanumeric() || c.is_whitespace() || !c.is_ascii());
+            out.replace(start..start + length, &shown);
+            done = start + length;
+        }
+    }
+    is_odd.then(|| out.finish().0.into_owned() + "\n\n")
 }
 
 /// The letter that `eacute`, `iscr` and their like name.

@@ -148,6 +148,88 @@ fn decoding_is_bounded_and_says_so() {
 }
 
 #[test]
+fn what_is_not_unpacked_is_said_to_be_so() {
+    use std::io::Write as _;
+
+    use base64::Engine as _;
+    let packed = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        base64::engine::general_purpose::STANDARD.encode(encoder.finish().unwrap())
+    };
+    let long = [b"The weather is fine. ".repeat(50_000), PAYLOAD.into()].concat();
+    let text = packed(&long);
+    let seen = views(&text, Limits::for_text(&text));
+    assert!(seen.tricks().has(Trick::Packed), "{:?}", seen.tricks());
+    assert!(seen.others().iter().any(|view| view.text().starts_with("The weather")), "its beginning is read");
+    let early = [PAYLOAD.as_bytes(), &long].concat();
+    assert!(says(&packed(&early), PAYLOAD));
+    let zeros = packed(&[vec![0; 4 << 20], PAYLOAD.into()].concat());
+    assert!(views(&zeros, Limits::for_text(&zeros)).tricks().has(Trick::Packed));
+    let short = packed(&b"The weather is fine. ".repeat(500));
+    assert!(!views(&short, Limits::for_text(&short)).tricks().has(Trick::Packed));
+}
+
+#[test]
+fn hidden_is_what_no_person_sees() {
+    let hides = |style: &str| {
+        let text = format!("<p style=\"{style}\">{PAYLOAD}</p>");
+        views(&text, Limits::for_text(&text)).tricks().has(Trick::HiddenMarkup)
+    };
+    for style in [
+        "opacity: 0",
+        "opacity:5%",
+        "opacity:.08",
+        "opacity: 1e-3",
+        "font-size:1px",
+        "font-size: 2px",
+        "font-size:.1em",
+        "font-size:5%",
+        "font: 0/0 a",
+        "transform: scale(0)",
+        "transform:scale(.01)",
+        "width:0",
+        "max-height: 0px; overflow: hidden",
+        "DISPLAY: NONE",
+    ] {
+        assert!(hides(style), "{style}");
+    }
+    for style in [
+        "opacity: 1",
+        "opacity:50%",
+        "opacity:.5",
+        "fill-opacity:0",
+        "font-size:11px",
+        "font-size: 8pt",
+        "font-size:80%",
+        "font-size:1rem",
+        "font-size:smaller",
+        "font: 12px/1.5 sans-serif",
+        "transform: scale(1.5)",
+        "min-width:0",
+        "border-width:0;",
+        "line-height:0;",
+        "width:0.5em",
+        "height:05px",
+    ] {
+        assert!(!hides(style), "{style}");
+    }
+}
+
+#[test]
+fn code_that_goes_on_is_no_mail() {
+    for text in [
+        "let total =\n    first + second;\nlet rest =\n    total - 1;",
+        "x =\n\ty",
+        "a == b, 50%additional, 5%decrease",
+        "key=\n",
+    ] {
+        let views = views(text, Limits::for_text(text));
+        assert!(views.others().is_empty(), "{text}: {:?}", views.others());
+    }
+}
+
+#[test]
 fn what_two_rounds_change_leads_back_too() {
     let text = "z&#4352;&#12641;&#4520; and then a word";
     let views = views(text, Limits::for_text(text));

@@ -21,6 +21,8 @@ pub enum Trick {
     InvisibleInWord,
     /// A word of Latin letters and look-alikes from another script (UTS #39).
     MixedScript,
+    /// A compressed text that holds more than is unpacked of it.
+    Packed,
     /// Three or more private-use characters in a row, whose meaning is whatever a reader agreed on.
     PrivateUse,
     /// Words written with a gap after every letter.

@@ -2,8 +2,9 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, RandomState},
     ops::Range,
+    sync::LazyLock,
 };
 
 use super::{
@@ -109,6 +110,7 @@ pub fn views(text: &str, limits: Limits) -> Views<'_> {
         limits,
         spent: 0,
         seen: HashSet::new(),
+        seen_at: HashSet::new(),
         found: Vec::new(),
         open: VecDeque::new(),
         tricks: plain.tricks().clone(),
@@ -137,6 +139,8 @@ struct Search {
     limits: Limits,
     spent: usize,
     seen: HashSet<u64>,
+    /// The same with its place: what is said twice is found twice, so that all of it can be cut out.
+    seen_at: HashSet<(u64, Range<usize>)>,
     found: Vec<View>,
     /// Indices into `found` that were not looked into.
     open: VecDeque<usize>,
@@ -181,9 +185,11 @@ impl Search {
         original: &dyn Fn(Range<usize>) -> Range<usize>,
     ) {
         let whole = || original(candidate.offsets.source(0..candidate.text.len()));
-        if !self.seen.insert(said(&candidate.text)) {
+        let said = said(&candidate.text);
+        if !self.seen_at.insert((said, whole())) {
             return;
         }
+        self.seen.insert(said);
         self.spent = self.spent.saturating_add(candidate.text.len());
         if self.found.len() >= self.limits.views || self.spent > self.limits.bytes {
             self.tricks.note(Trick::TooMuchEncoded, whole());
@@ -211,11 +217,11 @@ impl Search {
     }
 }
 
-/// What two texts have in common that say the same.
+/// What two texts have in common that say the same, and no others: nobody can reckon it beforehand, or a text could pass for another
+/// one.
 fn said(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEYS.hash_one(text)
 }
 
 impl Views<'_> {

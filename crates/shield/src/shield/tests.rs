@@ -1,3 +1,4 @@
+use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,6 +23,17 @@ fn a_payload_is_found_where_it_stands() {
     let finding = &verdict.findings[0].finding;
     assert_eq!((finding.rule.as_ref(), finding.places[0].at.as_str()), ("injection.override", "/b"));
     assert_eq!(fragments[1].text.get(finding.places[0].range.clone()), Some(PAYLOAD));
+}
+
+/// What is cut out in one place and stays in another is not cut out.
+#[test]
+fn what_is_encoded_twice_is_found_twice() {
+    let secret = ["token: ghp_", "x7Kq2mVn8RtL4wZs9YbC3dFg6HjP1aQe5UiO"].concat();
+    let encoded = STANDARD.encode(secret);
+    let verdict = shield().inspect(&Scene::default(), &[text("/a", &encoded), text("/b", &encoded)]);
+    let found = verdict.findings.iter().filter(|j| j.finding.category == Category::Secret);
+    let places: Vec<_> = found.flat_map(|j| &j.finding.places).map(|place| place.at.as_str()).collect();
+    assert_eq!(places, ["/a", "/b"]);
 }
 
 #[test]

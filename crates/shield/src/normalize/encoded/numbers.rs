@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::super::ciphers::has_signs;
+
 /// Numbers in a row, at least.
 const ROW: usize = 16;
 /// A row is longer than this, in bytes.
@@ -76,9 +78,9 @@ fn character(number: &str) -> Option<char> {
     Some(char::from(code)).filter(|c| matches!(c, ' '..='~'))
 }
 
-/// Whether most of `said` are letters and blanks, and not only large ones: measurements seldom are.
+/// Whether most of `said` are letters and blanks, and not only large ones without a sign of words: measurements seldom are.
 fn is_prose(said: &str) -> bool {
     let letters = said.bytes().filter(|b| b.is_ascii_alphabetic() || *b == b' ').count();
     let is_measured = !said.bytes().any(|b| b == b' ' || b.is_ascii_lowercase());
-    letters * 3 >= said.len() * 2 && !is_measured
+    letters * 3 >= said.len() * 2 && (!is_measured || has_signs(said))
 }

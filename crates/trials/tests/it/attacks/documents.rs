@@ -84,6 +84,54 @@ fn ii_07_a_document_is_read_wherever_it_stands() {
     }
 }
 
+/// What clients take for a document is one, however it is written.
+#[test]
+fn ii_07_no_way_of_writing_keeps_a_document_from_being_read() {
+    let page = pdf::page(&format!("BT /F1 12 Tf 72 720 Td ({ORDER}) Tj ET"), "");
+    let honest = pdf::page(RAIN, "");
+    let upstream = Upstream::modern(move |heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        let tool = heard.tool();
+        let (how, bytes) = match tool.strip_prefix("honest-") {
+            Some(how) => (how, &honest),
+            None => (tool.as_str(), &page),
+        };
+        let plain = STANDARD.encode(bytes);
+        let lines: Vec<_> = plain.as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line)).collect();
+        let blob = |blob: &str| json!({ "type": "resource", "resource": { "uri": "p:x", "mimeType": "application/pdf", "blob": blob } });
+        let block = match how {
+            "lines" => blob(&lines.join("\r\n")),
+            "address" => blob(&plain.replace('+', "-").replace('/', "_")),
+            "endless" => blob(plain.trim_end_matches('=')),
+            "picture" => json!({ "type": "image", "mimeType": "image/png", "data": plain }),
+            "mail" => {
+                json!({ "type": "resource", "resource": { "uri": "p:x", "mimeType": "message/rfc822", "text": "Rain.", "blob": plain } })
+            }
+            _ => blob(&plain),
+        };
+        let mut result = json!({ "resultType": "complete", "content": [block] }).to_string();
+        if how == "escaped" {
+            result =
+                result.replace("\"blob\"", "\"\\u0062lob\"").replace("\"mimeType\"", "\"\\u006dimeType\"");
+        }
+        pen.result(&heard.id(), &result);
+        true
+    });
+    let gate = Gate::start(&upstream.config("s", ""));
+    for how in ["plain", "lines", "address", "endless", "picture", "mail", "escaped"] {
+        let answer = gate.client().call("/mcp/s", how, "{}");
+        assert!(is_withheld(&answer), "{how}: {}", answer.text());
+        let answer = gate.client().call("/mcp/s", &format!("honest-{how}"), "{}");
+        assert!(
+            answer.result().is_some() && !answer.text().contains("dev.bartizan/findings"),
+            "{how}: {}",
+            answer.text()
+        );
+    }
+}
+
 #[test]
 fn ii_07_a_pdf_gives_no_orders_in_sight_or_out_of_it() {
     let layers = "/OCProperties << /OCGs [6 0 R] /D << /OFF [6 0 R] >> >>";
