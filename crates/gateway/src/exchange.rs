@@ -12,7 +12,7 @@ use crate::{
     Asker, Gate,
     body::Body,
     flow::{Replies, Reply},
-    legacy,
+    legacy, limits,
     listener::{Admitted, Door, Peer, Received, admit},
     modern, pages,
     respond::{self, Answer},
@@ -169,6 +169,10 @@ async fn batch(
         return Err(batches);
     }
     let messages = Message::parse_batch(bytes)?;
+    if messages.len() > limits::BATCH {
+        let text = format!("a batch has at most {} messages; send them in several", limits::BATCH);
+        return Err(Refusal::new(413, code::LIMIT, text));
+    }
     // Its answers come on a stream: nothing is done whose answer would not arrive.
     if !received.accepts_events && messages.iter().any(|message| message.kind() == Kind::Request) {
         let text = "a batch is answered by a stream; accept `text/event-stream` too";

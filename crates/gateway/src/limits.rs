@@ -78,6 +78,8 @@ pub const REPLAY_STREAMS: usize = 4;
 pub const REPLAY_KEPT: Duration = Duration::from_secs(120);
 /// Requests of one session at once.
 pub const SESSION_REQUESTS: usize = 256;
+/// Messages of one batch: each costs more than its bytes (attacks.md PH-13).
+pub const BATCH: usize = 1024;
 /// Requests of one server to one session's client at once.
 pub const SERVER_REQUESTS: usize = 64;
 /// Tasks that one session's client made of the questions of one server and that are remembered.

@@ -287,6 +287,14 @@ fn ph_13_an_array_of_requests_runs_none_of_them() {
     );
     assert_eq!(scene.executed(), 2);
     assert_eq!(session.post("[]").send().status, 400, "but not empty ones");
+    let pings = vec![r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#; 1025].join(",");
+    let answer = session.post(format!("[{pings}]")).send();
+    assert_eq!(
+        (answer.status, answer.code()),
+        (413, Some(-31029)),
+        "nor ones without measure: {}",
+        answer.text()
+    );
     assert_eq!(session.post(format!("[[{}]]", plain(3))).send().status, 400, "nor nested ones");
 }
 
