@@ -55,6 +55,11 @@ pub async fn clear(settings: &ServerSettings, keeper: &Keeper) -> Result<(), Fai
     }
     let identity = identity(settings).await;
     let approved = keeper.approved();
+    if approved.version() == 0 {
+        return Err(Failure::Unreachable(
+            "it is not started: what was approved cannot be looked up now; try again later".into(),
+        ));
+    }
     let approved = approved.get(&settings.name, Kind::Identity, IDENTITY);
     let is_approved = approved.is_some_and(|approved| {
         approved.hash == Digest(identity.definition().hash()) || says_more(&identity, approved)

@@ -5,6 +5,7 @@ mod compromise;
 mod doctor;
 mod eras;
 mod exports;
+mod first_revision;
 mod identities;
 mod kills;
 mod life;

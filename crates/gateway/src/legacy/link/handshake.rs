@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bartizan_mcp::{
-    Era, Message, Revision,
+    Era, Message, Revision, Splice,
     json::{Value, quote},
     message,
 };
@@ -93,7 +93,10 @@ async fn open_session(mut wire: Wire, hello: &str) -> Result<(Wire, Message), Fa
     Ok((wire, answer))
 }
 
-/// Sends `initialize` to a fresh process.
+/// What servers over stdio of the first revision choose, whatever they are offered.
+const FIRST_REVISION: &str = "2024-11-05";
+
+/// Sends `initialize` to a fresh process. One that chooses 2024-11-05 is answered for as one of 2025-03-26.
 ///
 /// # Errors
 /// [`Failure`].
@@ -105,7 +108,20 @@ pub async fn greet(process: &Arc<Process>, hello: &str) -> Result<Message, Failu
             .await?,
     );
     let answered = tokio::time::timeout(START_WAIT, final_message(&mut answer)).await;
-    answered.map_err(|_| Failure::Timeout(START_WAIT.as_secs()))?
+    let answer = answered.map_err(|_| Failure::Timeout(START_WAIT.as_secs()))??;
+    Ok(of_first_revision(&answer).unwrap_or(answer))
+}
+
+/// The answer of a server of 2024-11-05 as one of 2025-03-26: over stdio that adds to it only what a server need not do, and what
+/// capabilities announce. (Batches end here, a process hears one message a line.)
+fn of_first_revision(answer: &Message) -> Option<Message> {
+    let version = answer.result()?.get("protocolVersion")?;
+    if version.as_str().as_deref() != Some(FIRST_REVISION) {
+        return None;
+    }
+    let mut splice = Splice::new(answer.text());
+    splice.replace(version, format!("\"{}\"", Revision::V2025_03_26.name()));
+    Message::from_spliced(splice.finish()).ok()
 }
 
 /// The revision a server chose (C-32).
