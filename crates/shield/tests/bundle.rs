@@ -19,10 +19,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 const AHEAD_S: u64 = 3600;
 
 /// The packs of the build.
-const PACKS: [&str; 10] = [
+const PACKS: [&str; 12] = [
     "access",
+    "address",
     "command",
     "covert",
+    "foreign",
     "languages",
     "markers",
     "override",

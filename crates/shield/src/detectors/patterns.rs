@@ -32,8 +32,10 @@ const PRIVATE_HITS: usize = 4096;
 /// The packs that ship.
 pub(crate) const PACKS: &[(&str, &str)] = &[
     ("access", include_str!("../../rules/access.toml")),
+    ("address", include_str!("../../rules/address.toml")),
     ("command", include_str!("../../rules/command.toml")),
     ("covert", include_str!("../../rules/covert.toml")),
+    ("foreign", include_str!("../../rules/foreign.toml")),
     ("languages", include_str!("../../rules/languages.toml")),
     ("markers", include_str!("../../rules/markers.toml")),
     ("override", include_str!("../../rules/override.toml")),
