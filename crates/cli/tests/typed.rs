@@ -17,9 +17,11 @@ fn a_question_that_is_broken_off_leaves_the_terminal_as_it_was() {
     );
     fs::write(folder.path().join("typed.sh"), commands).unwrap();
     for (typed, code) in [("\u{3}", "code 130"), ("\u{1c}", "code 131"), ("hunter2\n", "code 0")] {
-        // It gives the commands a terminal of their own (util-linux).
+        // It gives the commands a terminal of their own (util-linux), and starts them by a shell, whichever the environment names.
+        // That one must not stay between: a signal from the keyboard would end it, and the terminal with it.
         let started = Command::new("script")
-            .args(["-q", "-e", "-c", "sh typed.sh", "/dev/null"])
+            .args(["-q", "-e", "-c", "exec sh typed.sh", "/dev/null"])
+            .env("SHELL", "/bin/sh")
             .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
