@@ -24,7 +24,9 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bartizan_mcp::{Era, Message, Refusal};
 use bartizan_model::{CallerKey, Clock};
-use bartizan_policy::{Action, Decision, FlowLabels, Query, Sightings, Surroundings, flow::FlowContext};
+use bartizan_policy::{
+    Action, Decision, Decisions, FlowLabels, Query, Sightings, Surroundings, flow::FlowContext,
+};
 use bartizan_store::{Approvals, Flows, Keeper, approvals::Approval};
 
 pub use identity::claims_of_token;
@@ -62,6 +64,7 @@ pub struct Policy {
     resets: Resets,
     principals: Mutex<HashMap<CallerKey, Known>>,
     sightings: Sightings,
+    decisions: Decisions,
     places: Places,
 }
 
@@ -120,6 +123,7 @@ impl Policy {
             resets: Resets::default(),
             principals: Mutex::default(),
             sightings: Sightings::default(),
+            decisions: Decisions::default(),
             places: Places::default(),
         }
     }
@@ -207,7 +211,10 @@ impl Policy {
         // Of those, what counts for policies: who approved for the shield has said nothing about what they ask.
         let mut approved: Vec<String> = Vec::new();
         loop {
-            let judge = |flow| ready.bundle.authorize(&Query { approved: &approved, ..query(action, flow) });
+            let judge = |flow| {
+                let query = Query { approved: &approved, ..query(action, flow) };
+                self.decisions.authorize(&ready.bundle, &query)
+            };
             let waiting = hold.filter(|_| given.is_empty());
             // Where all is on record that it brings, looking is enough: it makes no difference to any other call.
             let (decision, leaked, because) = if waiting.is_some() || (is_known && asks_store) {

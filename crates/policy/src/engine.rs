@@ -31,20 +31,24 @@ impl Bundle {
     /// Decides whether a caller may do something. Whatever is in doubt is denied: arguments and addresses with two
     /// readings (attacks.md EP-04), tools that are not pinned, policies that cannot be evaluated.
     pub fn authorize(&self, query: &Query<'_>) -> Decision {
+        self.decide(query).0
+    }
+
+    /// The decision, and whether it is the same for other arguments and at another time: no policy that was asked reads those.
+    pub(crate) fn decide(&self, query: &Query<'_>) -> (Decision, bool) {
         let principal = self.current(query.principal);
-        match self.subject(query.server, query.action) {
+        let subject = match self.subject(query.server, query.action) {
+            Ok(subject) => subject,
+            Err(reason) => return (self.deny(reason), false),
+        };
+        let drawers = self.index.open(&subject.action.keys, &subject.keys, &principal.keys);
+        let reads = joined(&drawers, Mode::Exact);
+        let lasts = !(reads.arguments || reads.time || reads.auth_age);
+        let decision = match self.ask_for_caller(query, &principal, &subject, &reads) {
+            Ok(asked) => self.conclude(index::evaluate(&drawers, Mode::Exact, &asked), query.approved),
             Err(reason) => self.deny(reason),
-            Ok(subject) => {
-                let drawers = self.index.open(&subject.action.keys, &subject.keys, &principal.keys);
-                let reads = joined(&drawers, Mode::Exact);
-                match self.ask_for_caller(query, &principal, &subject, &reads) {
-                    Ok(asked) => {
-                        self.conclude(index::evaluate(&drawers, Mode::Exact, &asked), query.approved)
-                    }
-                    Err(reason) => self.deny(reason),
-                }
-            }
-        }
+        };
+        (decision, lasts)
     }
 
     /// Whether a caller may know of something: some arguments, a stronger sign-in or an approval could let him use it.

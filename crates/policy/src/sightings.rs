@@ -29,9 +29,9 @@ pub struct Sightings {
     known: Mutex<HashMap<Key, Arc<[bool]>>>,
 }
 
-/// Everything that says what a caller may know of.
+/// Everything that says what a caller may know of, and that a decision is made from which looks at neither arguments nor time.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Key {
+pub(crate) struct Key {
     version: Version,
     claims: Arc<Claims>,
     client: String,
@@ -48,16 +48,7 @@ impl Sightings {
     /// Whether the caller of `query` may know of each of `actions`, in their order; see [`Bundle::may_see`], with which
     /// this always agrees. The action of `query` is ignored.
     pub fn of(&self, bundle: &Bundle, query: &Query<'_>, actions: &[Action<'_>]) -> Arc<[bool]> {
-        let key = Key {
-            version: bundle.version(),
-            claims: Arc::clone(&query.principal.claims),
-            client: query.client.to_owned(),
-            server: query.server.to_owned(),
-            era: query.surroundings.era,
-            flow: query.surroundings.flow,
-            address: bundle.reads_address().then_some(query.surroundings.address),
-            list: digest_of(actions),
-        };
+        let key = Key::of(bundle, query, actions);
         if let Some(known) = self.lock().get(&key) {
             return Arc::clone(known);
         }
@@ -75,6 +66,22 @@ impl Sightings {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<[bool]>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Key {
+    /// The key of a question about `actions`; the action of `query` is ignored.
+    pub fn of(bundle: &Bundle, query: &Query<'_>, actions: &[Action<'_>]) -> Self {
+        Self {
+            version: bundle.version(),
+            claims: Arc::clone(&query.principal.claims),
+            client: query.client.to_owned(),
+            server: query.server.to_owned(),
+            era: query.surroundings.era,
+            flow: query.surroundings.flow,
+            address: bundle.reads_address().then_some(query.surroundings.address),
+            list: digest_of(actions),
+        }
     }
 }
 

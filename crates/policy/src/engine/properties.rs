@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::select, strategy::ValueTree};
 
 use super::*;
 use crate::{
-    Claims, Sightings,
+    Claims, Decisions, Sightings,
     claims::OWNER,
     flow::FlowContext,
     scene::{load, owner, person, query, surroundings},
@@ -243,6 +243,24 @@ proptest! {
             let asked = Query { surroundings, client, ..query(&principal, server, Action::List) };
             let plain: Vec<bool> = list.iter().map(|action| bundle.may_see(&Query { action: *action, ..asked })).collect();
             prop_assert_eq!(&*memory.of(bundle, &asked, &list), &*plain);
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_call_is_what_would_be_decided(
+        bundles in prop::collection::vec(bundle(), 1..3),
+        who in prop::collection::vec((claims(), prop::option::of(0..1000_u64)), 2),
+        asked in prop::collection::vec((any::<(prop::sample::Index, prop::sample::Index)>(), situation(), asking()), 64),
+    ) {
+        let memory = Decisions::default();
+        for ((of_bundle, of_person), (surroundings, client), (server, action)) in asked {
+            let bundle = &bundles[of_bundle.index(bundles.len())];
+            let (claims, signed_in) = who[of_person.index(who.len())].clone();
+            let auth_time = signed_in.map(|ago| crate::scene::surroundings().now.as_unix() - ago);
+            let principal = bundle.identify(Claims { auth_time, ..claims });
+            let asked = Query { surroundings, client, ..query(&principal, server, action) };
+            let (plain, remembered) = (bundle.authorize(&asked), memory.authorize(bundle, &asked));
+            prop_assert_eq!(format!("{plain:?}"), format!("{remembered:?}"));
         }
     }
 
