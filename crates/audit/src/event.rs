@@ -29,14 +29,14 @@ pub struct Event {
     pub client: Option<String>,
     /// The network address of whoever asked. The log seals it under the person's key, if there is a person.
     pub address: Option<IpAddr>,
-    /// All else that is known.
-    pub details: Details,
+    /// All else that is known. Many fields, and events change hands often.
+    pub details: Box<Details>,
 }
 
 impl Event {
     /// An event of this kind, with no details.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, caller: None, client: None, address: None, details: Details::default() }
+        Self { kind, caller: None, client: None, address: None, details: Box::default() }
     }
 
     /// The same, asked for from `address`.
@@ -63,7 +63,7 @@ impl Event {
     /// The same, with these details.
     #[must_use]
     pub fn with(mut self, details: Details) -> Self {
-        self.details = details;
+        *self.details = details;
         self
     }
 }
@@ -98,7 +98,7 @@ pub struct Entry {
     pub stranger_address: Option<Text>,
     /// The rest.
     #[serde(flatten)]
-    pub details: Details,
+    pub details: Box<Details>,
 }
 
 /// What an event may tell beside its kind and caller. Nothing here is required.

@@ -72,7 +72,7 @@ impl Record {
         if !entry.details.has_content() {
             return Self::with_content(entry, line, person);
         }
-        let entry = Entry { details: entry.details.clone().without_content(), ..entry };
+        let entry = Entry { details: Box::new(entry.details.as_ref().clone().without_content()), ..entry };
         // An entry is a plain structure, which always serialises.
         let line = serde_json::to_string(&entry).unwrap_or_default();
         Self::with_content(entry, line, person)

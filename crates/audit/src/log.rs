@@ -18,13 +18,13 @@ use std::{
     time::Duration,
 };
 
-use bartizan_model::{Caller, Clock, Entropy};
+use bartizan_model::{Caller, Clock, Entropy, ServerName};
 use tokio::sync::oneshot;
 
 use crate::{
     check::Problem,
     checkpoint::{Origin, Signer},
-    event::{Change, Details, Entry, Event, EventId, Kind, Moment, Outcome, Sealed},
+    event::{Change, Details, Entry, Event, EventId, Kind, Moment, Outcome, Pseudonym, Sealed},
     persons::Persons,
     private::PrivateFileError,
     storage::Storage,
@@ -93,8 +93,38 @@ pub struct Log(Arc<Shared>);
 pub struct Opened {
     log: Log,
     /// What the closing entry repeats. `None` once closed, or if nothing of the call could be recorded.
-    opening: Option<Box<Entry>>,
+    opening: Option<Box<Opening>>,
     receipt: Receipt,
+}
+
+/// What the closing entry of a call repeats of its opening.
+struct Opening {
+    id: EventId,
+    person: Option<Pseudonym>,
+    client: Option<Text>,
+    address: Option<Sealed>,
+    server: Option<ServerName>,
+    method: Option<Text>,
+    tool: Option<Text>,
+    resource: Option<Text>,
+    trace: Option<Text>,
+}
+
+impl Opening {
+    fn of(entry: &Entry) -> Self {
+        let said = &entry.details;
+        Self {
+            id: entry.id,
+            person: entry.person,
+            client: entry.client.clone(),
+            address: entry.address.clone(),
+            server: said.server.clone(),
+            method: said.method.clone(),
+            tool: said.tool.clone(),
+            resource: said.resource.clone(),
+            trace: said.trace.clone(),
+        }
+    }
 }
 
 /// Proof that an event is durable. Only the log makes one.
@@ -262,13 +292,13 @@ impl Log {
                 let receipt = Receipt { id: EventId::random(self.0.entropy.as_ref()), seq: None };
                 return Ok(Opened { log: self.clone(), opening: None, receipt });
             }
-            entry => Box::new(entry?),
+            entry => entry?,
         };
         let receipt = Receipt { id: entry.id, seq: None };
-        let job = Entry::clone(&entry);
+        let opening = Some(Box::new(Opening::of(&entry)));
         // Before the wait: if nobody waits to its end, the call is recorded as abandoned.
-        let mut opened = Opened { log: self.clone(), opening: Some(entry), receipt };
-        match self.write(job).await {
+        let mut opened = Opened { log: self.clone(), opening, receipt };
+        match self.write(entry).await {
             Ok(receipt) => opened.receipt = receipt,
             Err(lost) => {
                 opened.opening = None;
@@ -285,7 +315,7 @@ impl Log {
     /// [`Lost`]: the answer must be withheld. The call stays open in the log and the next start closes it.
     pub async fn close(&self, mut opened: Opened, details: Details) -> Result<Receipt, Lost> {
         match opened.opening.take() {
-            Some(opening) => self.write(self.closing(&opening, details)).await,
+            Some(opening) => self.write(self.closing(*opening, details)).await,
             None => Ok(opened.receipt.clone()),
         }
     }
@@ -397,26 +427,21 @@ impl Log {
         })
     }
 
-    fn closing(&self, opening: &Entry, details: Details) -> Entry {
-        let said = &opening.details;
-        let details = Details {
-            call: Some(opening.id),
-            server: details.server.or_else(|| said.server.clone()),
-            method: details.method.or_else(|| said.method.clone()),
-            tool: details.tool.or_else(|| said.tool.clone()),
-            resource: details.resource.or_else(|| said.resource.clone()),
-            trace: details.trace.or_else(|| said.trace.clone()),
+    fn closing(&self, opening: Opening, details: Details) -> Entry {
+        let Opening { id, person, client, address, server, method, tool, resource, trace } = opening;
+        let details = Box::new(Details {
+            call: Some(id),
+            server: details.server.or(server),
+            method: details.method.or(method),
+            tool: details.tool.or(tool),
+            resource: details.resource.or(resource),
+            trace: details.trace.or(trace),
             ..details
-        };
-        Entry {
-            person: opening.person,
-            client: opening.client.clone(),
-            address: opening.address.clone(),
-            ..self.blank(Kind::CallClosed, details)
-        }
+        });
+        Entry { person, client, address, ..self.blank(Kind::CallClosed, details) }
     }
 
-    fn blank(&self, kind: Kind, details: Details) -> Entry {
+    fn blank(&self, kind: Kind, details: Box<Details>) -> Entry {
         Entry::blank(kind, details, self.0.clock.as_ref(), self.0.entropy.as_ref())
     }
 
@@ -450,7 +475,7 @@ impl Log {
 
 impl Entry {
     /// An entry that has no place in the log yet.
-    fn blank(kind: Kind, details: Details, clock: &dyn Clock, entropy: &dyn Entropy) -> Self {
+    fn blank(kind: Kind, details: Box<Details>, clock: &dyn Clock, entropy: &dyn Entropy) -> Self {
         let (id, time) = (EventId::random(entropy), Moment::from_unix_millis(clock.now_millis()));
         Self {
             seq: 0,
@@ -493,7 +518,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         if let Some(opening) = self.opening.take() {
             let outcome = Details { outcome: Some(Outcome::Abandoned), ..Details::default() };
-            let entry = self.log.closing(&opening, outcome);
+            let entry = self.log.closing(*opening, outcome);
             let _ = self.log.submit(Job { entry, written: None });
         }
     }

@@ -371,7 +371,7 @@ mod tests {
             client: None,
             address: None,
             stranger_address: None,
-            details: Details {
+            details: Box::new(Details {
                 server: Some("files".parse().unwrap()),
                 method: Some(method.into()),
                 tool: Some("a-tool-of-the-client's-choice".into()),
@@ -379,7 +379,7 @@ mod tests {
                 duration_us: Some(us),
                 findings: vec![finding],
                 ..Details::default()
-            },
+            }),
         }
     }
 

@@ -86,7 +86,7 @@ fn used(entry: Entry, people: &HashMap<Pseudonym, Arc<Person>>, bundle: &Bundle)
         // Each sign-in would be another person to the review.
         claims.auth_time = None;
     }
-    let Details { server, method, tool, resource, protocol, policies, .. } = entry.details;
+    let Details { server, method, tool, resource, protocol, policies, .. } = *entry.details;
     let server = server?.to_string();
     let name = tool.map(|tool| tool.to_string()).unwrap_or_default();
     let uri = resource.map(|uri| uri.to_string()).unwrap_or_default();

@@ -18,13 +18,13 @@ fn refused(person: u8, reason: &str) -> Entry {
         client: Some("ide".into()),
         address: None,
         stranger_address: None,
-        details: Details {
+        details: Box::new(Details {
             server: Some("files".parse().unwrap()),
             tool: Some("read".into()),
             reason: reason.parse().ok(),
             decision: Some(Decision::Deny),
             ..Details::default()
-        },
+        }),
     }
 }
 

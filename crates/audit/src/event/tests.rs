@@ -96,12 +96,12 @@ fn an_entry_says_only_what_is_known_and_reads_back() {
         client: None,
         address: None,
         stranger_address: None,
-        details: Details {
+        details: Box::new(Details {
             decision: Some(Decision::Deny),
             reason: Some(Reason::try_from("policy.denied").unwrap()),
             owasp: vec![Owasp::Mcp02],
             ..Details::default()
-        },
+        }),
     };
     let line = serde_json::to_string(&entry).unwrap();
     let id = entry.id;

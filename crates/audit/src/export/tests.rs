@@ -20,7 +20,7 @@ fn entry(kind: Kind) -> Entry {
         client: Some("ide".into()),
         address: None,
         stranger_address: None,
-        details: Details::default(),
+        details: Box::default(),
     }
 }
 
@@ -38,7 +38,7 @@ fn record(entry: Entry) -> Record {
 
 pub fn denied() -> Record {
     let mut entry = entry(Kind::Authorized);
-    entry.details = Details {
+    *entry.details = Details {
         server: Some("files".parse().unwrap()),
         method: Some("tools/call".into()),
         tool: Some("read_file".into()),
@@ -58,7 +58,8 @@ fn hostile() -> Record {
     let attack = "a|b=c\\d\"e\"]f}{\r\nCEF:0|x|\u{1b}[2J${jndi:x} </event>";
     let mut entry = entry(Kind::ServerStderr);
     entry.client = Some(attack.into());
-    entry.details = Details { tool: Some(attack.into()), message: Some(attack.into()), ..Details::default() };
+    *entry.details =
+        Details { tool: Some(attack.into()), message: Some(attack.into()), ..Details::default() };
     let mut record = record(entry);
     record.identity = Some(Identity { issuer: attack.to_owned(), subject: attack.to_owned() });
     record

@@ -218,8 +218,8 @@ impl Writer {
             serde_json::to_writer(&mut line, &entry)?;
             if line.len() > LONGEST {
                 // Rather a short record than none.
-                let details = std::mem::take(&mut entry.details);
-                entry.details = shortened(details);
+                let details = std::mem::take(entry.details.as_mut());
+                *entry.details = shortened(details);
                 line = serde_json::to_vec(&entry)?;
             }
             frontier.push(Hash::leaf(&line));
@@ -335,7 +335,7 @@ impl Writer {
     }
 
     fn entry(&self, kind: Kind, details: Details) -> Entry {
-        Entry::blank(kind, details, self.clock.as_ref(), self.entropy.as_ref())
+        Entry::blank(kind, Box::new(details), self.clock.as_ref(), self.entropy.as_ref())
     }
 }
 

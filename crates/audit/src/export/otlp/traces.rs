@@ -145,7 +145,7 @@ mod tests {
     fn closed() -> Record {
         let mut record = denied();
         record.entry.kind = Kind::CallClosed;
-        record.entry.details = Details {
+        *record.entry.details = Details {
             call: Some(record.entry.id),
             outcome: Some(Outcome::ToolError),
             duration_us: Some(1_500),
@@ -153,7 +153,7 @@ mod tests {
             caller_trace: Some("00-11111111111111111111111111111111-2222222222222222-01".into()),
             decision: None,
             reason: None,
-            ..record.entry.details
+            ..record.entry.details.as_ref().clone()
         };
         record
     }

@@ -98,7 +98,7 @@ impl Api {
         let (by, at) = (self.named(admitted, admin)?, SystemClock.now());
         let decided = Decided { verdict, by, why: why.to_owned(), at, until };
         let event = review::deed(finding, &decided).of(&admitted.caller);
-        note(Event::new(event.kind), event.details, admitted, admin).await?;
+        note(Event::new(event.kind), *event.details, admitted, admin).await?;
         if !stored.decide(id, &decided).await.map_err(unusable)? {
             return Err(unknown());
         }
