@@ -177,6 +177,9 @@ impl Memory {
     /// Adds the fragment of number `index`, and judges what is enough to be.
     fn read(&mut self, kind: Kind, index: usize, fragment: &Fragment<'_>, work: &mut Work<'_>) {
         self.seams.push(index, fragment);
+        if seams::is_frame(fragment) {
+            return;
+        }
         let mut offset = 0;
         while let Some(rest) = fragment.text.get(offset..).filter(|rest| !rest.is_empty()) {
             let room = WINDOW.saturating_sub(self.draft.text.len()).max(4);

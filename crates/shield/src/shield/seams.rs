@@ -15,7 +15,7 @@ use std::ops::Range;
 use crate::{
     controls::moves,
     finding::{Category, Finding},
-    fragment::{Fragment, Role},
+    fragment::{Fragment, Kind, Role},
     normalize::is_seen,
     passage::Part,
 };
@@ -39,14 +39,18 @@ const SHOWN: [&[&[&str]]; 4] = [
 const WRAPPINGS: [&str; 4] = ["error", "params", "resource", "result"];
 
 /// Members whose values are words of a protocol, and these words.
-const TERMS: [&str; 6] = ["audience", "format", "level", "role", "status", "type"];
+const TERMS: [&str; 7] = ["audience", "format", "level", "resultType", "role", "status", "type"];
 #[rustfmt::skip]
-const WORDS: [&str; 34] = [
-    "alert", "array", "assistant", "audio", "boolean", "cancelled", "completed", "critical", "date", "date-time", "debug",
+const WORDS: [&str; 35] = [
+    "alert", "array", "assistant", "audio", "boolean", "cancelled", "complete", "completed", "critical", "date", "date-time", "debug",
     "email", "emergency", "error", "failed", "image", "info", "input_required", "integer", "notice", "null", "number",
     "object", "resource", "resource_link", "string", "system", "text", "tool_result", "tool_use", "uri", "user", "warning",
     "working",
 ];
+
+/// Members that results have by the protocol, and no readers see.
+#[rustfmt::skip]
+const FRAME: [&str; 8] = ["_meta", "content", "isError", "mimeType", "resultType", "structuredContent", "text", "type"];
 
 /// The ends of values that follow one another, and what was not judged of them yet.
 #[derive(Clone, Debug, Default)]
@@ -73,13 +77,14 @@ impl Seams {
         }
         self.count += 1;
         let (number, is_apart) = (self.count, std::mem::take(&mut self.is_apart));
+        let ends = Ends::of(&fragment.text);
         let mut is_known = false;
         if let Some(row) = group(&fragment.at).and_then(|group| self.shown.get_mut(group)) {
             // A seam of what readers are shown is not judged twice.
             is_known = row.last.is_some() && row.last == self.all.last;
-            row.push(number, index, fragment, true, true);
+            row.push(number, index, fragment, &ends, (true, true));
         }
-        self.all.push(number, index, fragment, is_apart, !is_known);
+        self.all.push(number, index, fragment, &ends, (is_apart, !is_known));
     }
 
     /// Whether it is time to judge.
@@ -186,25 +191,30 @@ enum Joint {
 }
 
 impl Row {
-    fn push(&mut self, number: u64, index: usize, fragment: &Fragment<'_>, is_apart: bool, is_new: bool) {
+    fn push(
+        &mut self,
+        number: u64,
+        index: usize,
+        fragment: &Fragment<'_>,
+        of: &Ends,
+        (is_apart, is_new): (bool, bool),
+    ) {
         let text = fragment.text.as_ref();
-        let (head, behind) = without_filling(text, 0, SEAM);
-        let (tail, is_cut) = last(text, behind);
-        let first = head.first().and_then(|range| text.get(range.clone())).unwrap_or_default();
+        let first = of.head.first().and_then(|range| text.get(range.clone())).unwrap_or_default();
         let in_word = ends(&self.text).1 && ends(first).0;
         // Nothing is before the first one.
         let is_new = is_new && self.last.is_some();
         self.last = Some(number);
         let mut joint = Joint::Seam { in_word, is_apart, is_new };
-        for range in head {
-            self.add(text, range, index, fragment.role, joint);
+        for range in &of.head {
+            self.add(text, range.clone(), index, fragment.role, joint);
             joint = Joint::Filling;
         }
-        if is_cut {
+        if of.is_cut {
             joint = Joint::Gap;
         }
-        for range in tail {
-            self.add(text, range, index, fragment.role, joint);
+        for range in &of.tail {
+            self.add(text, range.clone(), index, fragment.role, joint);
             joint = Joint::Filling;
         }
     }
@@ -320,6 +330,22 @@ impl Stretch {
     }
 }
 
+/// The two ends of a value, without what only fills them.
+struct Ends {
+    head: Vec<Range<usize>>,
+    tail: Vec<Range<usize>>,
+    /// Whether there is more between them.
+    is_cut: bool,
+}
+
+impl Ends {
+    fn of(text: &str) -> Self {
+        let (head, behind) = without_filling(text, 0, SEAM);
+        let (tail, is_cut) = last(text, behind);
+        Self { head, tail, is_cut }
+    }
+}
+
 /// What a character of a text, or a terminal sequence in it, is to those who read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
@@ -341,6 +367,14 @@ fn step(text: &str, at: usize) -> Option<(Range<usize>, Sort)> {
         c => (c.len_utf8(), Sort::Unseen),
     };
     Some((at..at + length, sort))
+}
+
+/// The letters, digits and marks of plain English that stand at byte `at` of `text`, `most` of them, as one step: [`step`] takes
+/// each for a word too.
+fn letters(text: &str, at: usize, most: usize) -> Option<(Range<usize>, Sort)> {
+    let rest = text.as_bytes().get(at..)?;
+    let length = rest.iter().take(most).take_while(|byte| byte.is_ascii_graphic()).count();
+    (length > 0).then_some((at..at + length, Sort::Word))
 }
 
 /// The length of the terminal sequence with which `rest` begins, without words that may stand in it, and what it is; as normal
@@ -417,7 +451,7 @@ fn without_filling(text: &str, from: usize, enough: usize) -> (Vec<Range<usize>>
     let mut filling: Option<Filling> = None;
     let mut so_far = 0;
     while so_far < enough
-        && let Some((item, sort)) = step(text, at)
+        && let Some((item, sort)) = letters(text, at, enough - so_far).or_else(|| step(text, at))
     {
         at = item.end;
         if sort != Sort::Word {
@@ -488,6 +522,21 @@ fn is_words(fragment: &Fragment<'_>) -> bool {
     // None of these holds markup, or letters of languages that do without blanks.
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'<');
     !(is_plain && (is_address(text) || is_media_type(text) || is_date(text)))
+}
+
+/// Whether this string of a result is one that the protocol puts into results, and says nothing: the name of a member, or what a
+/// block is.
+pub(crate) fn is_frame(fragment: &Fragment<'_>) -> bool {
+    let text = fragment.text.as_ref();
+    match fragment.role {
+        _ if fragment.kind != Kind::Result => false,
+        Role::Key => FRAME.binary_search(&text).is_ok(),
+        Role::Text => matches!(
+            (fragment.at.rsplit('/').next().unwrap_or_default(), text),
+            ("resultType", "complete") | ("type", "audio" | "image" | "resource" | "resource_link" | "text")
+        ),
+        Role::Hidden | Role::Name => false,
+    }
 }
 
 /// Whether anything in it is read: the letters of a terminal sequence are not.
