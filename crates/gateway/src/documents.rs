@@ -5,7 +5,10 @@
 mod readers;
 mod turns;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use bartizan_mcp::{
     Message,
@@ -21,7 +24,7 @@ use base64::{
     alphabet::{STANDARD, URL_SAFE},
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-
+use memchr::memmem::Finder;
 use tokio::time::Instant;
 
 pub use readers::Readers;
@@ -172,15 +175,17 @@ fn unpacked(text: &str) -> Option<Vec<u8>> {
 /// Members that hold no resources of the protocol: structure is its tool's own.
 const NO_RESOURCES: [&str; 4] = ["_meta", "inputSchema", "outputSchema", "structuredContent"];
 
+/// What of the members of a resource stands in every text that holds one, however they are written.
+static SIGNS: LazyLock<[Finder<'static>; 4]> =
+    LazyLock::new(|| [r#""blob""#, r#""mimeType""#, r#""uri""#, r"\u"].map(Finder::new));
+
 /// Everything that a server's `message` may embed, each with its place: what holds a `blob`, `data` beside a media type, or a `text`
 /// beside a media type or an address. In results it stands in `contents` and `content`, in prompts in messages, and in what is told
 /// of a task one result further in.
 pub fn resources(message: &Message) -> Vec<(String, Value<'_>)> {
     let mut found = Vec::new();
     // Most messages name none of these, and every level of one that does is walked.
-    let may_embed = |body: &Value<'_>| {
-        ["\"blob\"", "\"mimeType\"", "\"uri\"", "\\u"].iter().any(|sign| body.text().contains(sign))
-    };
+    let may_embed = |body: &Value<'_>| SIGNS.iter().any(|sign| sign.find(body.text().as_bytes()).is_some());
     if let Some(body) = message.result().or(message.params()).filter(may_embed) {
         embedded(body, String::new(), &mut found);
     }

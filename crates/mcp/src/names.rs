@@ -324,11 +324,11 @@ static NAMES: LazyLock<Vec<Names>> = LazyLock::new(|| {
         if names.len() <= name.len() {
             names.resize_with(name.len() + 1, Names::default);
         }
-        if let Some(known) = names.get_mut(name.len()).filter(|known| !known.names.contains(name)) {
+        if let Some(known) = names.get_mut(name.len()).filter(|known| !known.has(name)) {
             let [firsts, lasts] = ends(name.as_bytes());
             known.firsts |= firsts;
             known.lasts |= lasts;
-            known.names.push(name);
+            known.names.push(([firsts, lasts], name));
         }
     }
     names
@@ -337,10 +337,17 @@ static NAMES: LazyLock<Vec<Names>> = LazyLock::new(|| {
 /// The names of one length.
 #[derive(Default)]
 struct Names {
-    names: Vec<&'static str>,
+    /// Each with its own [`ends`].
+    names: Vec<([u32; 2], &'static str)>,
     /// Their first and their last bytes, as bits of [`ends`]: most keys are none of them by these alone.
     firsts: u32,
     lasts: u32,
+}
+
+impl Names {
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|(_, known)| *known == name)
+    }
 }
 
 /// One bit each for the first and for the last byte of a key, whatever their letter case.
@@ -357,9 +364,10 @@ pub(crate) fn is_odd(key: &[u8]) -> bool {
         if known.firsts & first == 0 || known.lasts & last == 0 {
             return false;
         }
-        let mut names = known.names.iter().map(|name| name.as_bytes());
-        return names
-            .any(|name| ends(name) == [first, last] && name != key && name.eq_ignore_ascii_case(key));
+        let alike = known.names.iter().filter(|(ends, _)| *ends == [first, last]);
+        return alike
+            .map(|(_, name)| name.as_bytes())
+            .any(|name| name != key && name.eq_ignore_ascii_case(key));
     }
     let longest = NAMES.len().saturating_sub(1);
     // ſ and K are the two letters outside ASCII that fold into it; they take up to three bytes for one.
@@ -369,7 +377,7 @@ pub(crate) fn is_odd(key: &[u8]) -> bool {
     let folded = folded(key);
     NAMES
         .get(folded.len())
-        .is_some_and(|known| known.names.iter().any(|name| name.eq_ignore_ascii_case(&folded)))
+        .is_some_and(|known| known.names.iter().any(|(_, name)| name.eq_ignore_ascii_case(&folded)))
 }
 
 /// Whether `message` has, where the protocol gives the keys, one that only looks like a name of that place.

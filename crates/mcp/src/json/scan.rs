@@ -138,7 +138,7 @@ impl<'a> Scan<'a> {
             return Err(Fault::TooManyValues(at));
         }
         match self.at(at) {
-            b'"' => Ok(self.string(at)?.end + 1),
+            b'"' => Ok(self.string(at)?.0.end + 1),
             b'{' => self.object(at, depth + 1),
             b'[' => self.array(at, depth + 1),
             b't' => self.word(at, b"true"),
@@ -210,9 +210,9 @@ impl<'a> Scan<'a> {
             if self.at(at) != b'"' {
                 return Err(Fault::Syntax(at));
             }
-            let span = self.string(at)?;
+            let (span, is_escaped) = self.string(at)?;
             let (key_at, key_end) = (at, span.end + 1);
-            self.key(span.clone(), key_at, first, &mut many)?;
+            self.key((span.clone(), is_escaped), key_at, first, &mut many)?;
             at = self.blank(key_end);
             if self.at(at) != b':' {
                 return Err(Fault::Syntax(at));
@@ -247,7 +247,7 @@ impl<'a> Scan<'a> {
     /// Takes in one key of the object whose keys begin at `first`.
     fn key(
         &mut self,
-        span: Range<usize>,
+        (span, is_escaped): (Range<usize>, bool),
         at: usize,
         first: usize,
         many: &mut Option<HashSet<Cow<'a, [u8]>>>,
@@ -256,12 +256,13 @@ impl<'a> Scan<'a> {
         if raw.len() > self.limits.key {
             return Err(Fault::KeyTooLong(at));
         }
-        let key: Cow<'a, [u8]> = if raw.contains(&b'\\') {
+        let key: Cow<'a, [u8]> = if is_escaped {
             Cow::Owned(super::value::unescape(raw).into_bytes())
         } else {
             Cow::Borrowed(raw)
         };
-        if key.contains(&0) {
+        // One that is not escaped is refused where strings are read.
+        if is_escaped && key.contains(&0) {
             return Err(Fault::NulInKey(at));
         }
         if self.is_odd == Some(false) && names::is_odd(&key) {
@@ -287,15 +288,15 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads the string whose opening quote is at `at`; answers the span between the quotes.
-    fn string(&self, at: usize) -> Result<Range<usize>, Fault> {
+    /// Reads the string whose opening quote is at `at`; answers the span between the quotes, and whether an escape stands there.
+    fn string(&self, at: usize) -> Result<(Range<usize>, bool), Fault> {
         let start = at + 1;
-        let mut at = start;
+        let (mut at, mut is_escaped) = (start, false);
         loop {
             at = plain_until(self.text, at);
             match self.text.get(at) {
-                Some(b'"') => return Ok(start..at),
-                Some(b'\\') => at = self.escape(at)?,
+                Some(b'"') => return Ok((start..at, is_escaped)),
+                Some(b'\\') => (at, is_escaped) = (self.escape(at)?, true),
                 _ => return Err(Fault::Syntax(at)),
             }
         }
