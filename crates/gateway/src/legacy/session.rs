@@ -307,9 +307,7 @@ pub async fn exchange(
                         refused_answer(&text, &refusal)
                     }
                 };
-                if link.life() != life {
-                    tracing::debug!(server = %link.server().name(), "the server that asked is gone");
-                } else if let Err(failure) = link.tell(text).await {
+                if let Err(failure) = link.tell_in(life, text).await {
                     tracing::debug!(server = %link.server().name(), %failure, "a client's answer was not delivered");
                 }
             }
@@ -375,8 +373,8 @@ async fn notification(
             }
         }
         "notifications/progress" => {
-            if let Some((link, text)) = session.hub.progress(message) {
-                let _ = link.tell(text).await;
+            if let Some((link, life, text)) = session.hub.progress(message) {
+                let _ = link.tell_in(life, text).await;
             }
         }
         _ => {
