@@ -30,7 +30,7 @@ pub use handshake::{NoLink, greet, revision_of, shake_hands};
 pub use questions::Taken;
 pub use wishes::audience;
 
-use super::session::Hub;
+use super::session::{Hub, Turn};
 use crate::{
     Asker, Gate,
     call::{Call, Line},
@@ -269,7 +269,7 @@ impl Link {
         }
     }
 
-    /// Sends the client's request; `asker` is who sends this one, by the token it came with.
+    /// Sends the client's request when it is its `turn`; `asker` is who sends this one, by the token it came with.
     ///
     /// # Errors
     /// The refusal, if it cannot or must not be sent.
@@ -278,12 +278,17 @@ impl Link {
         gate: &Arc<Gate>,
         asker: &Asker,
         request: &Message,
+        turn: Option<Turn>,
     ) -> Result<Flow, Refusal> {
         // Before it is judged, which may take a while in which it can be cancelled.
         let errand = self.note(request);
         let opened = stages::enter(gate, asker, &self.server, Era::Legacy, self.is_merged, request)
             .await
             .map_err(|refusal| self.shown(over_legacy(refusal)))?;
+        if let Some(turn) = turn {
+            // It ends by being given up.
+            let _ = turn.await;
+        }
         let putting = self.put(gate, asker, request, errand, opened.call().id());
         match putting.instrument(tracing::debug_span!("upstream.send")).await {
             Ok((call, answer, errand)) => Ok(Flow::new(gate, call, opened, answer, Some(errand))),
