@@ -17,6 +17,7 @@ use bartizan_gateway::{
     Gate,
     authenticator::{Authenticator, Tokens},
     pages::Pages,
+    quota::CountedReplays,
     record::IdentityLedger,
 };
 use bartizan_model::{Clock, Secret, SecretRef, SystemClock, Timestamp};
@@ -119,7 +120,7 @@ impl Doorman {
         let since = Timestamp::from_unix(0);
         recall(&grants, &denied, since).await.context("what was revoked cannot be read")?;
         Ok(Self {
-            replays: replays(&database, &grants),
+            replays: replays(&database, &grants, gate),
             grants,
             denied,
             subjects: Arc::clone(&desk.subjects),
@@ -572,11 +573,12 @@ async fn keep_denying(grants: StoredGrants, denied: Arc<DenyList>) {
     }
 }
 
-/// Which DPoP proofs were used: a database in a file is one gate's, and what that gate remembers is all there is to know.
-fn replays(database: &Database, grants: &StoredGrants) -> Arc<dyn Replays> {
+/// Which DPoP proofs were used: a database in a file is one gate's, which remembers that itself, and at most counts together with
+/// others.
+fn replays(database: &Database, grants: &StoredGrants, gate: &Arc<Gate>) -> Arc<dyn Replays> {
     let here = MemoryReplays::new(PROOFS);
     match database.dialect() {
-        Dialect::Sqlite => Arc::new(here),
+        Dialect::Sqlite => Arc::new(CountedReplays::new(here, Arc::clone(gate))),
         Dialect::Postgres => Arc::new(SharedReplays::new(here, Arc::new(grants.clone()))),
     }
 }

@@ -112,6 +112,36 @@ fn keys_are_rotated_where_a_gate_has_run_and_nowhere_else() {
     assert!(!folder.path().join(".bartizan").exists(), "no state is made");
 }
 
+#[test]
+fn the_keys_are_told_to_programs_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = || {
+        let output = bartizan(folder.path(), &["keys", "status", "--format", "json"]);
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&said(&output.stderr));
+        (output.status.code(), told)
+    };
+    let (code, none) = status();
+    assert_eq!((code, &none["keys"], &none["provider"]), (Some(0), &"none".into(), &"file".into()), "{none}");
+    assert!(none.get("gate_key").is_none() && none.get("error").is_none(), "{none}");
+    begin(folder.path());
+    let (code, open) = status();
+    assert_eq!((code, &open["keys"], &open["older"]), (Some(0), &"open".into(), &0.into()), "{open}");
+    for shown in ["root_key", "file", "gate_key", "persons_root"] {
+        assert!(open[shown].is_string(), "{shown}: {open}");
+    }
+    let root = folder.path().join(".bartizan/seal.key");
+    let good = fs::read(&root).unwrap();
+    let mut other = good.clone();
+    other[0] = if good[0] == b'1' { b'2' } else { b'1' };
+    fs::write(&root, other).unwrap();
+    let (code, shut) = status();
+    assert!(code == Some(1) && shut["keys"] == "shut" && shut["error"].is_string(), "{shut}");
+    fs::write(&root, good).unwrap();
+    fs::rename(folder.path().join(".bartizan/keys.json"), folder.path().join("keys.json")).unwrap();
+    let (code, lost) = status();
+    assert!(code == Some(1) && lost["keys"] == "lost" && lost["error"].is_string(), "{lost}");
+}
+
 /// Commands that show something and decide nothing, where no gate has run: they say so, and leave nothing behind that looks as
 /// if one had.
 #[test]

@@ -48,6 +48,15 @@ use crate::{
     server::Server,
 };
 
+/// Where a request goes.
+#[derive(Clone, Copy, Default)]
+pub struct Line {
+    /// Our id for it.
+    pub id: u64,
+    /// The process, if that is everybody's.
+    pub process: Option<u64>,
+}
+
 /// Everything about a request that its answer is read by.
 pub struct Call {
     /// The server it goes to.
@@ -64,6 +73,8 @@ pub struct Call {
     pub client_id: String,
     /// Our id towards the server; it is the progress token too.
     pub id: u64,
+    /// The process of everybody's that it goes to.
+    process: Option<u64>,
     handles: Handles,
     catalog: Arc<Catalog>,
     policy: Arc<Policy>,
@@ -113,14 +124,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// A request on its way to `server` under our id `id`.
+    /// A request on its way to `server` on `line`.
     pub fn new(
         gate: &Gate,
         server: Arc<Server>,
         asker: Asker,
         era: Era,
         is_merged: bool,
-        id: u64,
+        line: Line,
         request: &Message,
     ) -> Self {
         let method = request.method().into_owned();
@@ -143,7 +154,8 @@ impl Call {
             era,
             is_merged,
             client_id: request.id_value().map(|v| v.text().to_owned()).unwrap_or_default(),
-            id,
+            id: line.id,
+            process: line.process,
             handles: gate.handles.clone(),
             asking: None,
             readers: gate.readers(),
@@ -194,11 +206,13 @@ impl Call {
     }
 
     fn seal(&self, kind: Handle<'_>, value: Value<'_>) -> Option<String> {
-        let (caller, server, value) = (&self.asker.key, self.server.name(), value.as_str()?);
-        Some(quote(&match kind {
-            Handle::Task => self.handles.seal_task(caller, server, self.is_merged, &value),
-            kind => self.handles.seal(kind, caller, server.as_str(), &value),
-        }))
+        let sealed = self.handles.seal(kind, &self.asker.key, self.server.name().as_str(), &value.as_str()?);
+        Some(quote(&sealed))
+    }
+
+    fn seal_task(&self, id: Value<'_>) -> Option<String> {
+        let sealed = self.handles.seal_task(&self.asker.key, self.home(), self.is_merged, &id.as_str()?);
+        Some(quote(&sealed))
     }
 
     /// What the client declared on this request.

@@ -148,7 +148,7 @@ async fn legacy_message(
         return Ok(respond::session_opened(text, &sealed));
     }
     let session = bind(gate, asker, received)?;
-    let reply = legacy::exchange(gate, asker, &session, message).await?;
+    let reply = legacy::exchange(gate, asker, &session, message, None).await?;
     Ok(respond::legacy(reply, asker, &session, received).await)
 }
 
@@ -173,6 +173,10 @@ async fn batch(
         let text = format!("a batch has at most {} messages; send them in several", limits::BATCH);
         return Err(Refusal::new(413, code::LIMIT, text));
     }
+    // Before any of the others is done.
+    if messages.iter().any(|message| message.method() == "initialize") {
+        return Err(Refusal::new(400, code::INVALID_REQUEST, "`initialize` must not be part of a batch"));
+    }
     // Its answers come on a stream: nothing is done whose answer would not arrive.
     if !received.accepts_events && messages.iter().any(|message| message.kind() == Kind::Request) {
         let text = "a batch is answered by a stream; accept `text/event-stream` too";
@@ -180,15 +184,16 @@ async fn batch(
     }
     let mut flows = Vec::new();
     for message in messages {
-        if message.method() == "initialize" {
-            return Err(Refusal::new(400, code::INVALID_REQUEST, "`initialize` must not be part of a batch"));
-        }
         let id = message.id_value().map(|v| v.text().to_owned());
-        match legacy::exchange(gate, asker, &session, &message).await {
+        match legacy::exchange(gate, asker, &session, &message, None).await {
             Ok(Reply::Accepted) => {}
             Ok(Reply::Message { text, .. }) => flows.push(Replies::ready(text)),
             Ok(Reply::Replies(replies)) => flows.push(replies),
-            Err(refusal) => flows.push(Replies::ready(refusal.to_text(id.as_deref()))),
+            Err(refusal) if message.kind() == Kind::Request => {
+                flows.push(Replies::ready(refusal.to_text(id.as_deref())));
+            }
+            // A notification is never answered.
+            Err(refusal) => tracing::debug!(reason = %refusal.message, "a message of a batch was refused"),
         }
     }
     let reply = if flows.is_empty() { Reply::Accepted } else { Reply::Replies(Replies::merge(flows)) };

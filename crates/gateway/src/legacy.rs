@@ -4,6 +4,6 @@ mod link;
 mod session;
 mod sessions;
 
-pub use link::{Errand, Link, NoLink, Taken, Way, audience, greet, shake_hands};
-pub use session::{Hub, Session, exchange, greeting, initialize, refusal_of};
+pub use link::{Errand, Link, NoLink, Taken, Way, Whence, audience, greet, shake_hands};
+pub use session::{Hub, Session, Turn, exchange, greeting, initialize, refusal_of};
 pub use sessions::{Manner, Sessions, keep};

@@ -158,7 +158,7 @@ impl Gate {
         Arc::new(Self {
             fleet: ArcSwap::default(),
             sessions: Sessions::new(Arc::clone(&sealer)),
-            handles: Handles::new(sealer, Arc::clone(&clock)),
+            handles: Handles::new(sealer, Arc::clone(&clock), entropy.as_ref()),
             catalog: Arc::new(Catalog::new(
                 keeper,
                 Arc::clone(&shield),

@@ -42,8 +42,10 @@ pub const CONTROL_WAIT: Duration = Duration::from_secs(10);
 pub const INVENTORY_WAIT: Duration = Duration::from_secs(60);
 /// How long a `wrap` waits for answers after its client has closed its end.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long a request in a `wrap` waits for the one before it to be judged and sent.
+/// How long a message in a `wrap` waits for the one before it, when that has its turn, to be judged and sent.
 pub const WRAP_TURN: Duration = Duration::from_millis(250);
+/// Messages that are not answered and wait for their turn in a `wrap`; more are not read.
+pub const UNTOLD: usize = 64;
 /// How long a server may take to start and say which era it speaks.
 pub const START_WAIT: Duration = Duration::from_secs(30);
 /// How long a legacy server is taken for legacy before it is asked again.

@@ -100,13 +100,20 @@ impl Peer {
             if !is_proxy(&address) {
                 break;
             }
-            let Ok(next) = name.trim().trim_matches(['[', ']']).parse::<IpAddr>() else { break };
+            let Some(next) = address_in(name) else { break };
             address = next.to_canonical();
         }
         // A certificate of the proxy itself says nothing of whom it forwards for.
         let certificate = forwarded_certificate(headers).filter(|_| proxies.show_certificates);
         Self { address, is_tls: true, certificate }
     }
+}
+
+/// An address as a proxy writes it: some add the port, which Azure Application Gateway always does.
+fn address_in(name: &str) -> Option<IpAddr> {
+    let name = name.trim();
+    let with_port = || name.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    name.trim_matches(['[', ']']).parse().ok().or_else(with_port)
 }
 
 /// `Client-Cert` (RFC 9440 §2.2), a byte sequence of structured fields, once.
@@ -405,6 +412,11 @@ mod tests {
         );
         assert_eq!(from(&behind, &["203.0.113.5", "198.51.100.9, 10.0.0.2"]), "198.51.100.9", "two proxies");
         assert_eq!(from(&behind, &["198.51.100.9, nonsense"]), "10.0.0.1");
+        // Whoever is taken for the proxy stands inside its network.
+        assert_eq!(from(&behind, &["10.0.0.7, 198.51.100.9:50123"]), "198.51.100.9", "with its port");
+        for ipv6 in ["2001:db8::9", "[2001:db8::9]", "[2001:db8::9]:50123"] {
+            assert_eq!(from(&behind, &[ipv6]), "2001:db8::9", "{ipv6}");
+        }
         assert_eq!(from(&behind, &[]), "10.0.0.1");
     }
 }

@@ -479,7 +479,7 @@ pub async fn legacy(
             let name = addressee(&method, message).ok_or_else(|| unknown(&method, Era::Legacy))?;
             let link = session.links().iter().find(|l| l.server().name().as_str() == name);
             let link = link.ok_or_else(|| unknown(&method, Era::Legacy))?;
-            Ok(Reply::Replies(Replies::One(Box::new(link.call(gate, asker, message).await?))))
+            Ok(Reply::Replies(Replies::One(Box::new(link.call(gate, asker, message, None).await?))))
         }
     }
 }
@@ -492,7 +492,7 @@ async fn answer_of(
     message: &Message,
 ) -> Option<Result<Message, Refusal>> {
     let ask = Message::from_spliced(message.with_id(&format!("\"bartizan-{}\"", gate.mint()))).ok()?;
-    match link.call(gate, asker, &ask).await {
+    match link.call(gate, asker, &ask, None).await {
         Ok(flow) => flow.last().await.map(Ok),
         Err(refusal) => refusal.retry_after_s.is_some().then_some(Err(refusal)),
     }

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use crate::{
     Asker, Gate, Target, badge,
-    call::{Call, asked_to_visit},
+    call::{Call, Line, asked_to_visit},
     flow::{Flow, Replies, Reply},
     merged,
     server::{ModernLink, NotModern, Server, is_header_mismatch, modern_headers},
@@ -128,7 +128,15 @@ async fn put(
         Err(NotModern::Failed(failure @ Failure::NeedsLinking(_)))
             if era::may_need_input(&message.method()) =>
         {
-            let call = Call::new(gate, Arc::clone(server), asker.clone(), Era::Modern, is_merged, 0, message);
+            let call = Call::new(
+                gate,
+                Arc::clone(server),
+                asker.clone(),
+                Era::Modern,
+                is_merged,
+                Line::default(),
+                message,
+            );
             let answer = Answer::sending(std::future::ready(Err(failure)));
             return Ok((call, answer));
         }
@@ -136,11 +144,11 @@ async fn put(
             return Err(badge::refusal(&failure, server.name().as_str(), asker));
         }
     };
-    let id = match &link {
-        ModernLink::Wire(_) => gate.mint(),
-        ModernLink::Process(process) => process.mint(),
+    let line = match &link {
+        ModernLink::Wire(_) => Line { id: gate.mint(), process: None },
+        ModernLink::Process(process) => Line { id: process.mint(), process: process.everybodys() },
     };
-    let mut call = Call::new(gate, Arc::clone(server), asker.clone(), Era::Modern, is_merged, id, message);
+    let mut call = Call::new(gate, Arc::clone(server), asker.clone(), Era::Modern, is_merged, line, message);
     let text = call.outgoing(message)?;
     let name = upstream_name(&call, message, &text);
     let mirrors = match (&name, call.method.as_str()) {
@@ -159,7 +167,7 @@ async fn put(
         return Ok((call, answer));
     }
     let answer = match link {
-        ModernLink::Process(process) => match process.request(id, text, Some(entry), true).await {
+        ModernLink::Process(process) => match process.request(line.id, text, Some(entry), true).await {
             Ok(pipe) => Answer::pipe(pipe),
             Err(failure) => return Err(failure.refusal(server.name().as_str())),
         },

@@ -73,3 +73,89 @@ pub async fn clear(settings: &ServerSettings, keeper: &Keeper) -> Result<(), Fai
          --server {name}"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use bartizan_model::{CallerKey, ManualClock, Timestamp};
+    use bartizan_sandbox::Launch;
+    use bartizan_shield::Trust;
+    use bartizan_store::{
+        Database, Sealer, StoredPins,
+        pins::{Extent, Look, Offered, Policy},
+    };
+
+    use super::*;
+    use crate::upstream::scrub::Scrub;
+
+    /// A person who is sent to look at a change that is none looks in vain.
+    #[tokio::test]
+    async fn where_approvals_cannot_be_read_that_is_what_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
+        let sealer = Arc::new(Sealer::new(&[1; 32]).unwrap());
+        let clock = Arc::new(ManualClock::new(Timestamp::from_unix(100)));
+        let pins = Arc::new(StoredPins::new(database.clone(), sealer, None));
+        let keeper = Keeper::new(pins, clock).await.unwrap();
+        let command = |program: &str| {
+            let launch = Launch {
+                program: program.into(),
+                arguments: Vec::new(),
+                folder: None,
+                environment: BTreeMap::new(),
+                helper: "/nowhere".into(),
+            };
+            ServerSettings {
+                name: "probe".parse().unwrap(),
+                transport: Transport::Command { launch, secrets: Scrub::default() },
+                credential: None,
+                era: None,
+                shared: false,
+                allow_methods: Vec::new(),
+                identity: Identity::Command {
+                    argv: vec![program.to_owned()],
+                    package: None,
+                    runs: Vec::new(),
+                },
+                watches_program: false,
+                pinning: Pinning::FirstUse,
+                pins_resources: false,
+                validates: true,
+                inspects: true,
+                second_opinions: Vec::new(),
+                trust: Trust::Untrusted,
+                app_hosts: None,
+                fingerprint: String::new(),
+            }
+        };
+        let (settings, other) = (command("one"), command("another"));
+        let definition = settings.identity.definition();
+        let offered = Offered {
+            kind: Kind::Identity,
+            name: IDENTITY.to_owned(),
+            hash: Digest(definition.hash()),
+            body: Digest(definition.body()),
+            text: definition.text().to_owned(),
+            findings: Vec::new(),
+        };
+        let look = Look {
+            server: settings.name.clone(),
+            caller: CallerKey::nobody(),
+            policy: Policy::TrustOnFirstUse,
+            extent: Extent::Whole(vec![Kind::Identity]),
+            offered: vec![offered],
+        };
+        keeper.observe(&look).await.unwrap();
+        assert_eq!(clear(&settings, &keeper).await, Ok(()));
+        let words = |failure: Failure| failure.to_string();
+        let changed = clear(&other, &keeper).await.map_err(words).unwrap_err();
+        assert!(changed.contains("is not what was approved") && changed.contains("tools diff"), "{changed}");
+        database.close().await;
+        assert!(keeper.refresh().await.is_err());
+        for settings in [&settings, &other] {
+            let unread = clear(settings, &keeper).await.map_err(words).unwrap_err();
+            assert!(unread.contains("cannot be looked up now") && !unread.contains("diff"), "{unread}");
+        }
+    }
+}

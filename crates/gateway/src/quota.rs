@@ -6,9 +6,10 @@
 //! protocol has one.
 
 mod leases;
+mod proofs;
 mod shared;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bartizan_mcp::{Message, Refusal, code, json::Value};
@@ -18,6 +19,7 @@ use bartizan_policy::{
 };
 use tokio::time::Instant;
 
+pub use proofs::CountedReplays;
 pub use shared::{Place, Shared, Unavailable};
 
 use crate::{Asker, merged, server::Server};
@@ -34,6 +36,9 @@ pub struct Taken {
 
 /// A tool's name that is longer is no tool's (spec.md A-59), and takes no memory here.
 const LONGEST_NAME: usize = 128;
+
+/// How far the clocks of gates may be apart.
+const APART: Duration = Duration::from_secs(60);
 
 /// What has been counted, and up to where.
 pub struct Quotas {
@@ -125,6 +130,11 @@ impl Quotas {
             Err(_) if limits.config().dangerous_fail_open => Ok(Taken { _slot: slot, _lease: None }),
             Err(_) => Err(uncounted()),
         }
+    }
+
+    /// Where it is counted, if not here.
+    fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.load_full()
     }
 
     fn now(&self) -> Duration {

@@ -9,7 +9,7 @@ mod tools;
 
 use std::sync::{
     Arc, Mutex, Weak,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use bartizan_egress::Endpoint;
@@ -31,6 +31,7 @@ use processes::{Pool, Shares};
 
 use crate::{
     Asker,
+    handles::Home,
     legacy::Link,
     limits::PROGRAM_AGE,
     record::{Recorder, Voice},
@@ -67,6 +68,8 @@ pub struct Server {
     /// The one process of a shared legacy server, what it said to our handshake, and who listens to it.
     common: tokio::sync::Mutex<Option<(Arc<Process>, Message)>>,
     listeners: Arc<Mutex<Vec<Weak<Link>>>>,
+    /// The number of the process of everybody's that was started last for clients of the legacy era, and for others; 0 is none.
+    everybodys: [AtomicU64; 2],
 }
 
 /// When the gate looked at a server, and how that went.
@@ -98,6 +101,7 @@ impl Server {
             crashes: Crashes::default(),
             common: tokio::sync::Mutex::default(),
             listeners: Arc::default(),
+            everybodys: Default::default(),
         }
     }
 
@@ -144,6 +148,23 @@ impl Server {
     /// Whether `method` passes though it is not part of the protocol.
     pub fn allows(&self, method: &str) -> bool {
         self.settings.allow_methods.iter().any(|m| m == method)
+    }
+
+    /// Whose the tasks are that clients of `era` ask it for.
+    pub fn home(&self, era: Era) -> Home<'_> {
+        let number = self.everybodys(era).load(Ordering::Relaxed);
+        Home { server: self.name(), process: (number != 0).then_some(number) }
+    }
+
+    fn everybodys(&self, era: Era) -> &AtomicU64 {
+        let [legacy, modern] = &self.everybodys;
+        if era == Era::Legacy { legacy } else { modern }
+    }
+
+    /// Notes that `process` is everybody's of this era.
+    fn share(&self, era: Era, process: &Process) {
+        process.set_shared();
+        self.everybodys(era).store(process.everybodys().unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// Whether each caller shows it a credential of their own.

@@ -55,6 +55,7 @@ pub async fn enter(
     is_merged: bool,
     message: &Message,
 ) -> Result<Opened, Refusal> {
+    let home = server.home(era);
     let judged = async {
         let slot = gate.quotas.enter(asker, Some(server), is_merged, message).await?;
         // Before anything is asked of a server that may be in quarantine.
@@ -69,7 +70,7 @@ pub async fn enter(
         let shield = gate.shield.load_full();
         let shielded = Shielded { shield: &shield, hold: hold.as_ref() };
         // Last, for what it permits enters the caller's window; and nobody is asked about what may not be done anyway.
-        let tasks = tools_of(gate, asker, server.name(), is_merged, message);
+        let tasks = tools_of(gate, asker, home, is_merged, message);
         let asked = (message, tasks.as_slice());
         let authorizing = gate.policy.authorize(asker, server, era, is_merged, asked, shielded);
         let permitted = authorizing.instrument(tracing::debug_span!("policy.authorize")).await?;
@@ -80,7 +81,7 @@ pub async fn enter(
     let judged = judged.await;
     // A task is of the tool whose call made it, whatever its client calls that.
     let tool = match message.method().starts_with("tasks/") {
-        true => tool_of_result(gate, asker, server.name(), is_merged, message),
+        true => tool_of_result(gate, asker, home, is_merged, message),
         false => message.param("name").and_then(Value::as_str).map(|name| name.into_owned()),
     };
     let recorded = record::Asked { era, message, tool: tool.map(|tool| Text::new(&tool)) };

@@ -1,26 +1,20 @@
 //! The same path over standard input and output, for clients that launch servers themselves.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-};
+use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, task::Poll};
 
 use bartizan_mcp::{Era, Id, Kind, Message, Refusal, code, era};
 use bartizan_store::sessions::End;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::{AbortHandle, JoinSet},
 };
 
 use crate::{
     Asker, Gate, Target,
     flow::{Out, Reply},
-    legacy::{self, Session},
-    limits::{LAST_ANSWERS, WRAP_TURN},
+    legacy::{self, Session, Turn},
+    limits::{BATCH, LAST_ANSWERS, UNTOLD, WRAP_TURN},
     modern,
     outbox::Read,
     upstream::stdio::one_line,
@@ -40,6 +34,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (to, lines) = mpsc::channel(64);
     let writer = tokio::spawn(write(output, lines));
+    let (turns, given) = mpsc::unbounded_channel();
+    tokio::spawn(give(given));
     let mut client = Client {
         gate,
         asker,
@@ -48,7 +44,8 @@ pub async fn serve(
         tasks: JoinSet::new(),
         telling: JoinSet::new(),
         running: HashMap::new(),
-        last: None,
+        turns,
+        untold: Arc::new(Semaphore::new(UNTOLD)),
         to,
     };
     let mut reader = BufReader::new(input);
@@ -163,21 +160,24 @@ struct Client {
     telling: JoinSet<()>,
     /// Modern requests under way; ending one cancels it.
     running: HashMap<Id, AbortHandle>,
-    /// The last legacy request that was read.
-    last: Option<Before>,
+    /// The turns of a session's messages. As many wait as requests may be under way, and as messages are taken in that are not
+    /// answered.
+    turns: mpsc::UnboundedSender<Given>,
+    /// Room for messages that are not answered.
+    untold: Arc<Semaphore>,
     to: mpsc::Sender<String>,
 }
 
-/// What a legacy request waits for of the one before it.
-struct Before {
-    /// Closed once its turn has come.
-    begun: oneshot::Receiver<()>,
-    /// Closed once it is with its server, or is not going there.
-    sent: oneshot::Receiver<()>,
-}
+/// One turn: dropping the first gives it, the other is closed once it is over.
+type Given = (oneshot::Sender<()>, oneshot::Receiver<()>);
 
-/// A legacy request on its way to its server.
-type Sending = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
+/// Gives one turn after the other: messages reach their server in the order they came, unless one takes long when it is its turn.
+async fn give(mut turns: mpsc::UnboundedReceiver<Given>) {
+    while let Some((come, is_sent)) = turns.recv().await {
+        drop(come);
+        let _ = tokio::time::timeout(WRAP_TURN, is_sent).await;
+    }
+}
 
 impl Client {
     async fn say(&self, text: String) {
@@ -189,6 +189,10 @@ impl Client {
         let batches = self.session.as_ref().is_some_and(|s| s.revision().has_batches());
         let read = if batches { Message::parse_batch(line) } else { Message::parse(line).map(|m| vec![m]) };
         match read {
+            Ok(messages) if messages.len() > BATCH => {
+                let text = format!("a batch has at most {BATCH} messages; send them in several");
+                self.say(Refusal::new(413, code::LIMIT, text).to_text(None)).await;
+            }
             Ok(messages) => {
                 for message in messages {
                     self.take_message(message).await;
@@ -215,6 +219,10 @@ impl Client {
             let (session, id) = (Arc::clone(session), id.clone());
             return self.spawn_legacy(session, message, id).await;
         }
+        if let Some(session) = self.session.as_ref().filter(|_| may_wait(&message)) {
+            let session = Arc::clone(session);
+            return self.spawn_untold(session, message).await;
+        }
         match self.legacy(&message).await {
             Ok(()) => {}
             Err(refusal) if id.is_some() => self.say(refusal.to_text(id.as_deref())).await,
@@ -222,38 +230,53 @@ impl Client {
         }
     }
 
-    /// Has a request of the session judged and sent while further lines are read: what comes next may be that it is cancelled.
+    /// Has a request of the session judged and sent while further lines are read: what comes next may be that it is cancelled. It is
+    /// judged at once, and sent when it is its turn.
     async fn spawn_legacy(&mut self, session: Arc<Session>, message: Message, id: String) {
         let (gate, asker, to) = (Arc::clone(&self.gate), self.asker.clone(), self.to.clone());
-        let mut sending: Sending =
-            Box::pin(async move { legacy::exchange(&gate, &asker, &session, &message).await });
+        let (turn, sent) = self.turn();
+        let mut sending =
+            Box::pin(async move { legacy::exchange(&gate, &asker, &session, &message, Some(turn)).await });
         // Begun here, so that it is known to be under way by the time that the next line is read.
         let begun = std::future::poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
-        let sending: Sending = match begun {
-            Poll::Ready(answered) => Box::pin(std::future::ready(answered)),
-            Poll::Pending => {
-                let (turn, is_begun) = oneshot::channel::<()>();
-                let (sent, is_sent) = oneshot::channel::<()>();
-                let before = self.last.replace(Before { begun: is_begun, sent: is_sent });
-                Box::pin(async move {
-                    // Requests reach their server in the order they came, unless one takes long when it is its turn.
-                    if let Some(before) = before {
-                        let _ = before.begun.await;
-                        let _ = tokio::time::timeout(WRAP_TURN, before.sent).await;
-                    }
-                    drop(turn);
-                    let answered = sending.await;
-                    drop(sent);
-                    answered
-                })
-            }
-        };
         self.tasks.spawn(async move {
-            match sending.await {
+            let answered = match begun {
+                Poll::Ready(answered) => answered,
+                Poll::Pending => sending.await,
+            };
+            drop(sent);
+            match answered {
                 Ok(reply) => drain(reply, &to).await,
                 Err(refusal) => drop(to.send(refusal.to_text(Some(&id))).await),
             }
         });
+    }
+
+    /// Has what is never answered judged and passed on while further lines are read: notifications when it is their turn, answers to a
+    /// server's questions, which waits for them, at once.
+    async fn spawn_untold(&mut self, session: Arc<Session>, message: Message) {
+        // Nobody takes it back, so it is only taken in while there is room.
+        let Ok(room) = Arc::clone(&self.untold).acquire_owned().await else { return };
+        let (gate, asker) = (Arc::clone(&self.gate), self.asker.clone());
+        let (turn, sent) = (message.kind() == Kind::Notification).then(|| self.turn()).unzip();
+        self.tasks.spawn(async move {
+            if let Some(turn) = turn {
+                let _ = turn.await;
+            }
+            if let Err(refusal) = legacy::exchange(&gate, &asker, &session, &message, None).await {
+                tracing::debug!(reason = %refusal.message, "a message was refused");
+            }
+            drop((sent, room));
+        });
+    }
+
+    /// A turn behind all that were given before, and what is to be dropped once its message is with its server, or is not going
+    /// there.
+    fn turn(&self) -> (Turn, oneshot::Sender<()>) {
+        let ((come, turn), (sent, is_sent)) = (oneshot::channel(), oneshot::channel());
+        // It gives turns for as long as there is somebody to take them.
+        let _ = self.turns.send((come, is_sent));
+        (turn, sent)
     }
 
     fn spawn_modern(&mut self, message: Message, id: Option<String>) {
@@ -277,7 +300,7 @@ impl Client {
         }
     }
 
-    /// The handshake, and what is never answered.
+    /// The handshake, and what does not wait.
     async fn legacy(&mut self, message: &Message) -> Result<(), Refusal> {
         if message.kind() == Kind::Request && message.method() == "initialize" && self.session.is_none() {
             let (session, _, text) =
@@ -304,8 +327,15 @@ impl Client {
                 "begin with `initialize`, or put the 2026-07-28 `_meta` into each request",
             )
         })?;
-        legacy::exchange(&self.gate, &self.asker, session, message).await.map(drop)
+        legacy::exchange(&self.gate, &self.asker, session, message, None).await.map(drop)
     }
+}
+
+/// Whether what is not answered may be judged beside what comes next. That a request is taken back comes before its turn; and the end of
+/// the handshake before everything else.
+fn may_wait(message: &Message) -> bool {
+    message.kind() != Kind::Request
+        && !matches!(&*message.method(), "notifications/cancelled" | "notifications/initialized")
 }
 
 async fn drain(reply: Reply, to: &mpsc::Sender<String>) {
@@ -321,5 +351,36 @@ async fn drain(reply: Reply, to: &mpsc::Sender<String>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_turn_comes_after_the_other_and_what_takes_long_in_its_turn_keeps_it_for_a_while() {
+        let (turns, given) = mpsc::unbounded_channel();
+        tokio::spawn(give(given));
+        let turn = || {
+            let ((come, turn), (sent, is_sent)) = (oneshot::channel::<()>(), oneshot::channel());
+            turns.send((come, is_sent)).unwrap();
+            (turn, sent)
+        };
+        let began = Instant::now();
+        let ((first, sent), (mut second, slow), (third, _gone)) = (turn(), turn(), turn());
+        assert!(first.await.is_err(), "it is given by being closed");
+        tokio::task::yield_now().await;
+        assert_eq!(second.try_recv(), Err(oneshot::error::TryRecvError::Empty), "the first is not sent");
+        drop(sent);
+        assert!(second.await.is_err() && began.elapsed().is_zero());
+        assert!(third.await.is_err());
+        assert_eq!(began.elapsed(), WRAP_TURN, "the second had its turn, and no more");
+        drop(slow);
+        let (refused, sent) = turn();
+        drop((refused, sent));
+        assert!(turn().0.await.is_err(), "who does not want their turn holds up nobody");
     }
 }

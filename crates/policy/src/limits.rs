@@ -41,7 +41,8 @@ pub struct LimitsConfig {
     /// and therefore no such limit.
     pub answer_bytes: NonZeroUsize,
     /// A Redis server in which several gates count together: `redis://127.0.0.1:6379`, or `rediss://…` (TLS) on another
-    /// machine. Rates, requests under way, sessions and streams: what a gate that dies had counts for another 30 seconds.
+    /// machine. Rates, requests under way, sessions and streams: what a gate that dies had counts for another 30 seconds. Which
+    /// DPoP proofs were used is known there too, if the database is SQLite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<String>,
     /// A file with the password of `shared`.

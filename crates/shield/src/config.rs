@@ -279,3 +279,29 @@ pub enum Spotlight {
     /// Encode it as Base64, too, for strong models only.
     Encode,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_done_to_a_definition_or_a_question_is_refused() {
+        let problems = |text: &str| toml::from_str::<Config>(text).unwrap().problems();
+        for level in ["critical", "high", "medium", "low"] {
+            for action in ["redact", "spotlight"] {
+                let found = problems(&format!("[definition]\n{level} = \"{action}\""));
+                assert!(
+                    found.len() == 1 && found[0].starts_with("[shield.definition]"),
+                    "{action}: {found:?}"
+                );
+                assert_eq!(problems(&format!("[result]\n{level} = \"{action}\"")), Vec::<String>::new());
+            }
+            let found = problems(&format!("[question]\n{level} = \"spotlight\""));
+            assert!(found.len() == 1 && found[0].starts_with("[shield.question]"), "{found:?}");
+            assert_eq!(problems(&format!("[question]\n{level} = \"redact\"")), Vec::<String>::new());
+        }
+        let both = "[definition]\nlow = \"redact\"\n[question]\nlow = \"spotlight\"";
+        assert_eq!(problems(both).len(), 2);
+        assert_eq!(Config::default().problems(), Vec::<String>::new());
+    }
+}

@@ -175,7 +175,9 @@ impl Difference {
             approved: pin.approved.map(|hash| hash.to_string()),
             offered: offered_form.map(|form| form.hash.to_string()),
             forms: record.forms.iter().map(|form| form.hash.to_string()).collect(),
+            // What was imported and is yet to be offered was looked at, too.
             findings: offered_form
+                .or_else(|| record.form(pin.approved))
                 .map(|form| form.findings.iter().map(Found::of).collect())
                 .unwrap_or_default(),
             changes: drift.changes().iter().map(Changed::of).collect(),

@@ -307,6 +307,12 @@ async fn what_is_wrong_in_a_lock_file_is_found_before_it_is_approved() {
     );
     // It is for the person to say.
     assert_eq!(there.run(&format!("import {shown} --by ada")).await.1, End::Clean);
+    let (said, _) = there.run("diff add").await;
+    assert!(said.contains("! injection.read-credentials (critical)"), "what was found stays with it: {said}");
+    there.offers(&[READ, POISONED]).await;
+    let (said, _) = there.run("diff add --format json").await;
+    assert_eq!(said.matches("injection.read-credentials").count(), 1, "{said}");
+    assert!(!there.run("diff read").await.0.contains("! "), "nothing is wrong with the other");
 }
 
 #[tokio::test]

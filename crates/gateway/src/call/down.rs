@@ -146,7 +146,7 @@ impl Call {
             // What answers nothing has no id.
             let listen = (era::META_SUBSCRIPTION, self.client_id.as_str());
             let listen = Some(listen).filter(|(_, id)| !id.is_empty());
-            let own = |id| self.is_own_task(id).then(|| self.seal(Handle::Task, id)).flatten();
+            let own = |id| self.is_own_task(id).then(|| self.seal_task(id)).flatten();
             if meta_down(meta, listen, splice, own) {
                 tracing::debug!(server = %self.server.name(), "another caller's task was not named");
             }
@@ -156,7 +156,7 @@ impl Call {
         let listed = message.field("notifications").and_then(|n| n.get("taskIds"));
         let listed = listed.into_iter().flat_map(Value::elements);
         for task in tasks.into_iter().flatten().chain(listed) {
-            if let Some(sealed) = self.seal(Handle::Task, task) {
+            if let Some(sealed) = self.seal_task(task) {
                 splice.replace(task, sealed);
             }
         }
@@ -170,7 +170,7 @@ impl Call {
     fn own_task(&self, task: Value<'_>) -> Option<String> {
         let id = task.get("taskId").filter(|id| self.is_own_task(*id))?;
         let mut splice = Splice::new(task.text());
-        splice.replace(id, self.seal(Handle::Task, id)?);
+        splice.replace(id, self.seal_task(id)?);
         Some(splice.finish())
     }
 

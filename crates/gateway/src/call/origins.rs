@@ -4,17 +4,16 @@
 //! Of a task that nobody remembers (see [`super::tasks`]) it may be any tool of its server.
 
 use bartizan_mcp::{Message, Refusal, Splice, era, json::Value};
-use bartizan_model::ServerName;
 
 use super::Call;
-use crate::{Asker, Gate, merged, upstream::Failure};
+use crate::{Asker, Gate, handles::Home, merged, upstream::Failure};
 
-/// The tools of the tasks whose results a request asks `server` for, or which it answers: one for each task, `None` for one
+/// The tools of the tasks whose results a request asks a server for, or which it answers: one for each task, `None` for one
 /// that is not known.
 pub fn tools_of(
     gate: &Gate,
     asker: &Asker,
-    server: &ServerName,
+    home: Home<'_>,
     is_merged: bool,
     request: &Message,
 ) -> Vec<Option<String>> {
@@ -28,40 +27,40 @@ pub fn tools_of(
     // What does not open is refused before anything is sent.
     let opened = shown
         .filter_map(Value::as_str)
-        .filter_map(|shown| gate.handles.open_task(&asker.key, server, is_merged, &shown));
-    opened.map(|task| gate.tasks.tool(&asker.key, server, &task, now)).collect()
+        .filter_map(|shown| gate.handles.open_task(&asker.key, home, is_merged, &shown));
+    opened.map(|task| gate.tasks.tool(&asker.key, home, &task, now)).collect()
 }
 
-/// The tool that the task came from whose result `request` asks `server` for, as its client calls it, if it is known.
+/// The tool that the task came from whose result `request` asks a server for, as its client calls it, if it is known.
 pub fn tool_of_result(
     gate: &Gate,
     asker: &Asker,
-    server: &ServerName,
+    home: Home<'_>,
     is_merged: bool,
     request: &Message,
 ) -> Option<String> {
     if !matches!(request.method().as_ref(), "tasks/get" | "tasks/result") {
         return None;
     }
-    let tool = tools_of(gate, asker, server, is_merged, request).into_iter().next()??;
-    Some(if is_merged { merged::join_name(server, &tool) } else { tool })
+    let tool = tools_of(gate, asker, home, is_merged, request).into_iter().next()??;
+    Some(if is_merged { merged::join_name(home.server, &tool) } else { tool })
 }
 
-/// Lets what `server` asks of `asker` for a task of theirs be put to them.
+/// Lets what the server of `home` asks of `asker` for a task of theirs be put to them.
 ///
 /// # Errors
 /// The refusal if the task's tool is in quarantine.
 pub fn may_ask_for_task(
     gate: &Gate,
     asker: &Asker,
-    server: &ServerName,
+    home: Home<'_>,
     question: &Message,
 ) -> Result<(), Refusal> {
     let Some(related) = question.meta(era::META_TASK) else { return Ok(()) };
     // One that is not named as it should be is nobody's, which may be any tool's.
     let task = related.get("taskId").and_then(Value::as_str);
-    let tool = task.and_then(|task| gate.tasks.tool(&asker.key, server, &task, gate.clock.now()));
-    gate.responses.refusal_of_tool(server, tool.as_deref()).map_or(Ok(()), Err)
+    let tool = task.and_then(|task| gate.tasks.tool(&asker.key, home, &task, gate.clock.now()));
+    gate.responses.refusal_of_tool(home.server, tool.as_deref()).map_or(Ok(()), Err)
 }
 
 /// Rewrites what is ours in a `_meta` on its way down: the member that `ours` names, if it is there, which gets that JSON text; and
@@ -135,7 +134,7 @@ impl Call {
 
     /// The tool that a task came from, both as the server calls them.
     fn tool_of(&self, task: &str) -> Option<String> {
-        self.tasks.tool(&self.asker.key, self.server.name(), task, self.clock.now())
+        self.tasks.tool(&self.asker.key, self.home(), task, self.clock.now())
     }
 }
 

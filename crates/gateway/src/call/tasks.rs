@@ -10,7 +10,9 @@
 //! everybody, and an id sealed for a caller is the right to read and to end that task (attacks.md SH-07): so of a list, and of
 //! what is told of tasks, a caller sees those that came of their own calls. One that is not remembered is nobody's there; whoever holds
 //! its sealed id from before goes on asking for it by that. A call that becomes a task of another caller's fails: a server that gives
-//! one id to two of those whom it cannot tell apart has given the one the other's.
+//! one id to two of those whom it cannot tell apart has given the one the other's. A process of everybody's that is started anew may well
+//! count its tasks anew: those of the one before are over, and their sealed ids open no more. A server behind a URL does not tell that it
+//! was started anew, and its tasks outlive sessions, so there a call that becomes a task of another's of the last day fails.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,9 +27,8 @@ use bartizan_shield::schema::Contract;
 use super::Call;
 use crate::{
     contract,
-    handles::Handle,
+    handles::Home,
     limits::{TASK_CALLERS, TASKS_OF_CALLER},
-    merged,
     upstream::{Failure, stdio::lock},
 };
 
@@ -41,12 +42,20 @@ pub struct Tasks(Mutex<HashMap<CallerKey, VecDeque<Known>>>);
 /// One task.
 struct Known {
     server: ServerName,
+    /// The process of everybody's that made it.
+    process: Option<u64>,
     /// As the server calls it.
     id: String,
     origin: Origin,
     /// Calls of two tools became it, as they do of a server that counts its tasks and is started anew.
     is_shared: bool,
     until: Timestamp,
+}
+
+impl Known {
+    fn home(&self) -> Home<'_> {
+        Home { server: &self.server, process: self.process }
+    }
 }
 
 /// What a task came from.
@@ -59,9 +68,9 @@ struct Origin {
 }
 
 impl Tasks {
-    /// Remembers that a call of `caller` became the task `id` of `server`. What was said of it first counts; once there was a call
+    /// Remembers that a call of `caller` became the task `id` of `home`. What was said of it first counts; once there was a call
     /// of another tool, nobody knows whose it is.
-    fn remember(&self, caller: &CallerKey, server: &ServerName, id: &str, origin: Origin, now: Timestamp) {
+    fn remember(&self, caller: &CallerKey, home: Home<'_>, id: &str, origin: Origin, now: Timestamp) {
         let mut callers = lock(&self.0);
         if callers.len() >= TASK_CALLERS && !callers.contains_key(caller) {
             callers.retain(|_, known| {
@@ -77,7 +86,7 @@ impl Tasks {
         }
         let known = callers.entry(caller.clone()).or_default();
         known.retain(|task| now < task.until);
-        if let Some(task) = known.iter_mut().find(|task| task.id == id && task.server == *server) {
+        if let Some(task) = known.iter_mut().find(|task| task.id == id && task.home() == home) {
             task.is_shared |= task.origin.tool != origin.tool;
             // A task that is made now is remembered as long as any other.
             task.until = now.plus(KEPT);
@@ -87,59 +96,66 @@ impl Tasks {
             known.pop_front();
         }
         let until = now.plus(KEPT);
-        known.push_back(Known { server: server.clone(), id: id.to_owned(), origin, is_shared: false, until });
+        let Home { server, process } = home;
+        let (server, id) = (server.clone(), id.to_owned());
+        known.push_back(Known { server, process, id, origin, is_shared: false, until });
     }
 
     /// What the tool of a task promised, if that tool is known.
     fn promised(
         &self,
         caller: &CallerKey,
-        server: &ServerName,
+        home: Home<'_>,
         id: &str,
         now: Timestamp,
     ) -> Option<Option<Arc<Contract>>> {
-        self.known(caller, server, id, now, |known| known.origin.promised.clone())
+        self.known(caller, home, id, now, |known| known.origin.promised.clone())
     }
 
     /// The tool of a task, as its server calls it, if it is known.
     pub(super) fn tool(
         &self,
         caller: &CallerKey,
-        server: &ServerName,
+        home: Home<'_>,
         id: &str,
         now: Timestamp,
     ) -> Option<String> {
         let tool = |known: &Known| (!known.is_shared).then(|| known.origin.tool.clone());
-        self.known(caller, server, id, now, tool).flatten()
+        self.known(caller, home, id, now, tool).flatten()
     }
 
-    /// Whether a call of `caller` became the task `id` of `server`, as far as is remembered.
-    pub fn is_of(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> bool {
-        self.known(caller, server, id, now, |_| ()).is_some()
+    /// Whether a call of `caller` became the task `id` of `home`, as far as is remembered.
+    pub fn is_of(&self, caller: &CallerKey, home: Home<'_>, id: &str, now: Timestamp) -> bool {
+        self.known(caller, home, id, now, |_| ()).is_some()
     }
 
-    /// Whether a call of anybody but `caller` became the task `id` of `server`, as far as is remembered.
-    fn is_of_another(&self, caller: &CallerKey, server: &ServerName, id: &str, now: Timestamp) -> bool {
+    /// Whether a call of anybody but `caller` became the task `id` of `home`, as far as is remembered.
+    fn is_of_another(&self, caller: &CallerKey, home: Home<'_>, id: &str, now: Timestamp) -> bool {
         let callers = lock(&self.0);
-        let is_it = |task: &Known| task.id == id && task.server == *server && now < task.until;
+        let is_it = |task: &Known| task.id == id && task.home() == home && now < task.until;
         callers.iter().any(|(other, known)| other != caller && known.iter().any(is_it))
     }
 
     fn known<T>(
         &self,
         caller: &CallerKey,
-        server: &ServerName,
+        home: Home<'_>,
         id: &str,
         now: Timestamp,
         of: impl Fn(&Known) -> T,
     ) -> Option<T> {
         let callers = lock(&self.0);
-        let is_it = |task: &&Known| task.id == id && task.server == *server && now < task.until;
+        let is_it = |task: &&Known| task.id == id && task.home() == home && now < task.until;
         callers.get(caller)?.iter().find(is_it).map(of)
     }
 }
 
 impl Call {
+    /// Whose the tasks are that it and its answers name.
+    pub(super) fn home(&self) -> Home<'_> {
+        Home { server: self.server.name(), process: self.process }
+    }
+
     /// The task whose result `request` asks for, as its server calls it. What it names otherwise, or wants to be told of, is noted.
     pub(super) fn task_of(&mut self, request: &Message) -> Option<String> {
         if self.interests.is_some() {
@@ -160,19 +176,17 @@ impl Call {
     }
 
     /// The task that its client calls `shown`, as its server calls it.
-    fn opened_task(&self, shown: &str) -> Option<String> {
-        let sealed = if self.is_merged { merged::split_task(shown)?.1 } else { shown };
-        self.handles.open(Handle::Task, &self.asker.key, self.server.name().as_str(), sealed)
+    pub(super) fn opened_task(&self, shown: &str) -> Option<String> {
+        self.handles.open_task(&self.asker.key, self.home(), self.is_merged, shown)
     }
 
     /// Whether the task that its server calls `id` is the caller's: the one they ask about, one that they listen to, or one that came
     /// of their calls.
     pub(super) fn is_own_task(&self, task: Value<'_>) -> bool {
         let Some(id) = task.as_str() else { return false };
-        let (caller, server) = (&self.asker.key, self.server.name());
         self.named.as_deref() == Some(&*id)
             || self.interests.as_ref().is_some_and(|interests| interests.names(Some(task)))
-            || self.tasks.is_of(caller, server, &id, self.clock.now())
+            || self.tasks.is_of(&self.asker.key, self.home(), &id, self.clock.now())
     }
 
     /// The task that the answer `message` made of a call.
@@ -196,13 +210,13 @@ impl Call {
     /// [`Failure::Protocol`] if it is another caller's already.
     pub(super) fn remember_task(&self, message: &Message) -> Result<(), Failure> {
         let Some(id) = self.made_task(message).and_then(Value::as_str) else { return Ok(()) };
-        let (caller, server, now) = (&self.asker.key, self.server.name(), self.clock.now());
-        if !self.server.tells_callers_apart() && self.tasks.is_of_another(caller, server, &id, now) {
+        let (caller, home, now) = (&self.asker.key, self.home(), self.clock.now());
+        if !self.server.tells_callers_apart() && self.tasks.is_of_another(caller, home, &id, now) {
             return Err(Failure::Protocol("it makes a task of it that is another caller's".into()));
         }
         let tool = self.tool.clone().unwrap_or_default();
         let origin = Origin { tool, promised: self.contract.clone() };
-        self.tasks.remember(caller, server, &id, origin, now);
+        self.tasks.remember(caller, home, &id, origin, now);
         Ok(())
     }
 
@@ -243,8 +257,7 @@ impl Call {
             return Ok(());
         };
         let Some(result) = result.filter(|_| self.server.settings().validates) else { return Ok(()) };
-        let (caller, server) = (&self.asker.key, self.server.name());
-        match self.tasks.promised(caller, server, &id, self.clock.now()) {
+        match self.tasks.promised(&self.asker.key, self.home(), &id, self.clock.now()) {
             Some(None) => Ok(()),
             Some(Some(promised)) => contract::fits(&promised, &self.server, result),
             None => contract::fits_some(&self.catalog.contracts(&self.server), &self.server, result),
@@ -258,6 +271,10 @@ mod tests {
 
     use super::*;
 
+    fn of(server: &ServerName) -> Home<'_> {
+        Home { server, process: None }
+    }
+
     fn caller(name: &str) -> CallerKey {
         Caller::new("https://id.example", name, "editor").key()
     }
@@ -269,19 +286,24 @@ mod tests {
         let contract = Arc::new(Contract::read("{}"));
         let (ann, bob) = (caller("ann"), caller("bob"));
         let origin = Origin { tool: "first".into(), promised: Some(contract) };
-        tasks.remember(&ann, &one, "t", origin, now);
-        tasks.remember(&ann, &one, "t", Origin { tool: "first".into(), promised: None }, now);
-        assert!(tasks.promised(&ann, &one, "t", now).unwrap().is_some(), "a second call takes nothing back");
-        assert_eq!(tasks.tool(&ann, &one, "t", now).as_deref(), Some("first"));
-        assert!(tasks.promised(&bob, &one, "t", now).is_none());
-        assert!(tasks.promised(&ann, &two, "t", now).is_none());
-        assert!(tasks.is_of(&ann, &one, "t", now), "it is hers");
-        assert!(!tasks.is_of(&bob, &one, "t", now) && !tasks.is_of(&ann, &two, "t", now));
-        assert!(!tasks.is_of(&ann, &one, "t", now.plus(KEPT)));
-        assert!(tasks.is_of_another(&bob, &one, "t", now) && !tasks.is_of_another(&ann, &one, "t", now));
-        assert!(!tasks.is_of_another(&bob, &two, "t", now));
-        assert!(!tasks.is_of_another(&bob, &one, "t", now.plus(KEPT)));
-        assert!(tasks.promised(&ann, &one, "t", now.plus(KEPT)).is_none());
+        tasks.remember(&ann, of(&one), "t", origin, now);
+        tasks.remember(&ann, of(&one), "t", Origin { tool: "first".into(), promised: None }, now);
+        assert!(
+            tasks.promised(&ann, of(&one), "t", now).unwrap().is_some(),
+            "a second call takes nothing back"
+        );
+        assert_eq!(tasks.tool(&ann, of(&one), "t", now).as_deref(), Some("first"));
+        assert!(tasks.promised(&bob, of(&one), "t", now).is_none());
+        assert!(tasks.promised(&ann, of(&two), "t", now).is_none());
+        assert!(tasks.is_of(&ann, of(&one), "t", now), "it is hers");
+        assert!(!tasks.is_of(&bob, of(&one), "t", now) && !tasks.is_of(&ann, of(&two), "t", now));
+        assert!(!tasks.is_of(&ann, of(&one), "t", now.plus(KEPT)));
+        assert!(
+            tasks.is_of_another(&bob, of(&one), "t", now) && !tasks.is_of_another(&ann, of(&one), "t", now)
+        );
+        assert!(!tasks.is_of_another(&bob, of(&two), "t", now));
+        assert!(!tasks.is_of_another(&bob, of(&one), "t", now.plus(KEPT)));
+        assert!(tasks.promised(&ann, of(&one), "t", now.plus(KEPT)).is_none());
     }
 
     #[test]
@@ -290,23 +312,26 @@ mod tests {
         let (one, two): (ServerName, ServerName) = ("one".parse().unwrap(), "two".parse().unwrap());
         let ann = caller("ann");
         let origin = |tool: &str| Origin { tool: tool.into(), promised: None };
-        tasks.remember(&ann, &one, "1", origin("a"), now);
-        tasks.remember(&ann, &two, "1", origin("a"), now);
+        tasks.remember(&ann, of(&one), "1", origin("a"), now);
+        tasks.remember(&ann, of(&two), "1", origin("a"), now);
         let half = Duration::from_secs(KEPT.as_secs() / 2);
         // The third does not bring the first one's rule back.
         for (tool, later) in [("b", now), ("a", now.plus(half))] {
-            tasks.remember(&ann, &one, "1", origin(tool), later);
-            assert!(tasks.tool(&ann, &one, "1", later).is_none());
-            assert!(tasks.promised(&ann, &one, "1", later).is_some(), "what was promised first must be kept");
+            tasks.remember(&ann, of(&one), "1", origin(tool), later);
+            assert!(tasks.tool(&ann, of(&one), "1", later).is_none());
+            assert!(
+                tasks.promised(&ann, of(&one), "1", later).is_some(),
+                "what was promised first must be kept"
+            );
         }
         assert_eq!(
-            tasks.tool(&ann, &two, "1", now).as_deref(),
+            tasks.tool(&ann, of(&two), "1", now).as_deref(),
             Some("a"),
             "another server's is another task"
         );
         // It is remembered as long as the last of them.
-        tasks.remember(&ann, &one, "1", origin("b"), now.plus(KEPT));
-        assert!(tasks.tool(&ann, &one, "1", now.plus(KEPT)).is_none());
+        tasks.remember(&ann, of(&one), "1", origin("b"), now.plus(KEPT));
+        assert!(tasks.tool(&ann, of(&one), "1", now.plus(KEPT)).is_none());
     }
 
     #[test]
@@ -314,19 +339,19 @@ mod tests {
         let (tasks, now) = (Tasks::default(), Timestamp::from_unix(1_000));
         let server: ServerName = "one".parse().unwrap();
         let (ann, bob) = (caller("ann"), caller("bob"));
-        tasks.remember(&bob, &server, "his", Origin::default(), now);
+        tasks.remember(&bob, of(&server), "his", Origin::default(), now);
         for number in 0..=TASKS_OF_CALLER {
-            tasks.remember(&ann, &server, &number.to_string(), Origin::default(), now);
+            tasks.remember(&ann, of(&server), &number.to_string(), Origin::default(), now);
         }
-        assert!(tasks.promised(&ann, &server, "0", now).is_none(), "the oldest went");
-        assert!(tasks.promised(&ann, &server, "1", now).is_some());
-        assert!(tasks.promised(&bob, &server, "his", now).is_some());
+        assert!(tasks.promised(&ann, of(&server), "0", now).is_none(), "the oldest went");
+        assert!(tasks.promised(&ann, of(&server), "1", now).is_some());
+        assert!(tasks.promised(&bob, of(&server), "his", now).is_some());
         for number in 0..TASK_CALLERS {
-            tasks.remember(&caller(&format!("crowd {number}")), &server, "t", Origin::default(), now);
+            tasks.remember(&caller(&format!("crowd {number}")), of(&server), "t", Origin::default(), now);
         }
         assert_eq!(lock(&tasks.0).len(), TASK_CALLERS);
-        assert!(tasks.promised(&bob, &server, "his", now).is_some());
-        tasks.remember(&caller("late"), &server, "t", Origin::default(), now.plus(KEPT));
+        assert!(tasks.promised(&bob, of(&server), "his", now).is_some());
+        tasks.remember(&caller("late"), of(&server), "t", Origin::default(), now.plus(KEPT));
         assert_eq!(lock(&tasks.0).len(), 1, "what has run out makes room");
     }
 }

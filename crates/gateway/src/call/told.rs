@@ -4,7 +4,7 @@ use bartizan_audit::Text;
 use bartizan_mcp::json::Value;
 
 use super::Call;
-use crate::{handles::Handle, merged, record::Told};
+use crate::{merged, record::Told};
 
 impl Call {
     /// What is to be recorded of `response`, a JSON-RPC response as the client gets it.
@@ -37,14 +37,13 @@ impl Call {
         let about = message.get("params")?;
         let said = about.get("result").or_else(|| about.get("error"))?;
         let shown = about.get("taskId").and_then(Value::as_str)?;
-        let (caller, server) = (&self.asker.key, self.server.name());
-        let task = self.handles.open(Handle::Task, caller, server.as_str(), self.bare_task(&shown));
+        let task = self.opened_task(&shown);
         self.told_of_task(&task.unwrap_or_default(), said)
     }
 
     fn told_of_task(&self, task: &str, said: Value<'_>) -> Option<Told> {
         let server = self.server.name();
-        let Some(tool) = self.tasks.tool(&self.asker.key, server, task, self.clock.now()) else {
+        let Some(tool) = self.tasks.tool(&self.asker.key, self.home(), task, self.clock.now()) else {
             return self.content.of_no_tool(server);
         };
         let mut told = self.content.of(server, &tool)?.result(&self.shield, &self.server, said)?;

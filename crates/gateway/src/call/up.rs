@@ -28,7 +28,7 @@ impl Call {
         if let Some(meta) = params.get("_meta") {
             meta_up(meta, Some(self.id), splice, &self.trace, |task| {
                 let text = task.as_str().unwrap_or_default();
-                self.open(Handle::Task, self.bare_task(&text), "task id").map(|t| quote(&t))
+                self.open_task(&text, "task id").map(|t| quote(&t))
             })?;
         }
         if let Some(cursor) = params.get("cursor") {
@@ -54,7 +54,7 @@ impl Call {
             && let Some(task) = params.get("taskId")
         {
             let text = task.as_str().unwrap_or_default();
-            let opened = self.open(Handle::Task, self.bare_task(&text), "task")?;
+            let opened = self.open_task(&text, "task")?;
             if self.method == "tasks/update" {
                 self.may_update(&opened)?;
             }
@@ -68,7 +68,7 @@ impl Call {
                     !self.is_merged
                         || merged::split_task(t).is_some_and(|(s, _)| s == self.server.name().as_str())
                 })
-                .map(|t| self.open(Handle::Task, self.bare_task(&t), "task").map(|t| quote(&t)))
+                .map(|t| self.open_task(&t, "task").map(|t| quote(&t)))
                 .collect::<Result<_, _>>()?;
             splice.replace(tasks, format!("[{}]", opened.join(",")));
         }
@@ -78,8 +78,10 @@ impl Call {
         Ok(())
     }
 
-    pub(super) fn bare_task<'t>(&self, task: &'t str) -> &'t str {
-        if self.is_merged { merged::split_task(task).map_or(task, |(_, sealed)| sealed) } else { task }
+    /// The task that its client calls `shown`, as its server calls it; `what` it is to whoever reads the refusal.
+    fn open_task(&self, shown: &str, what: &str) -> Result<String, Refusal> {
+        let bare = merged::split_task(shown).filter(|_| self.is_merged).map(|(_, sealed)| sealed);
+        self.open(Handle::Task { process: self.process }, bare.unwrap_or(shown), what)
     }
 }
 

@@ -30,11 +30,12 @@ pub use handshake::{NoLink, greet, revision_of, shake_hands};
 pub use questions::Taken;
 pub use wishes::audience;
 
-use super::session::Hub;
+use super::session::{Hub, Turn};
 use crate::{
     Asker, Gate,
-    call::Call,
+    call::{Call, Line},
     flow::Flow,
+    handles::Home,
     limits::ANSWER_BYTES,
     server::Server,
     stages,
@@ -59,7 +60,8 @@ pub struct Link {
     hello: String,
     /// The revision that the server chose.
     revision: Option<Revision>,
-    way: Mutex<Way>,
+    /// Where it leads, and in which of its lives that began.
+    way: Mutex<(Way, u64)>,
     /// Held while it is opened again, from when its session or process was found lost until there is another that `way` leads to,
     /// or there can be none now. One opens it; whoever has a request waits, for it would fail in the one that is lost, and must not
     /// come before the end of the handshake in the next. What the client had set is set again after that, beside requests.
@@ -91,6 +93,25 @@ pub enum Way {
     /// To a process of its own.
     Process(Arc<Process>),
     /// To a process of everybody's, which knows no single client.
+    Shared(Arc<Process>),
+}
+
+impl Way {
+    /// The number of the process, if that is everybody's.
+    fn everybodys(&self) -> Option<u64> {
+        match self {
+            Self::Shared(process) => process.everybodys(),
+            Self::Process(_) | Self::Wire(_) => None,
+        }
+    }
+}
+
+/// Where a message comes from that its server did not write in answer.
+#[derive(Clone)]
+pub enum Whence {
+    /// From the session or process that was its in this of its lives.
+    Life(u64),
+    /// From a process of everybody's, which may be another than the one that its requests go to.
     Shared(Arc<Process>),
 }
 
@@ -131,7 +152,7 @@ impl Link {
             hub,
             hello,
             revision: revision_of(&answer).ok(),
-            way: Mutex::new(way),
+            way: Mutex::new((way, 0)),
             opening: tokio::sync::Mutex::default(),
             unopened: Mutex::default(),
             lives: AtomicU64::new(0),
@@ -145,7 +166,7 @@ impl Link {
             listening: Mutex::default(),
             unasked: Mutex::default(),
         });
-        link.attach(&link.way());
+        link.attach(&link.way(), 0);
         Ok((link, answer))
     }
 
@@ -154,14 +175,14 @@ impl Link {
         &self.server
     }
 
-    /// Has the process of `way` tell us what answers no request.
-    fn attach(self: &Arc<Self>, way: &Way) {
+    /// Has the process of `way`, which is that of its `life`, tell us what answers no request.
+    fn attach(self: &Arc<Self>, way: &Way, life: u64) {
         match way {
             Way::Process(process) => {
                 let me = Arc::downgrade(self);
                 process.set_sink(Arc::new(move |message| {
                     if let Some(me) = me.upgrade() {
-                        me.unasked(&message);
+                        me.unasked(&message, &Whence::Life(life));
                     }
                 }));
             }
@@ -171,6 +192,11 @@ impl Link {
     }
 
     fn way(&self) -> Way {
+        self.lived_way().0
+    }
+
+    /// Where it leads, and in which of its lives that began.
+    fn lived_way(&self) -> (Way, u64) {
         lock(&self.way).clone()
     }
 
@@ -187,22 +213,23 @@ impl Link {
         self.lives.load(Ordering::Relaxed)
     }
 
-    /// A way that was alive a moment ago.
-    async fn live_way(self: &Arc<Self>) -> Result<Way, Failure> {
+    /// A way that was alive a moment ago, and in which of its lives it began.
+    async fn live_way(self: &Arc<Self>) -> Result<(Way, u64), Failure> {
         if let Way::Process(_) | Way::Shared(_) = self.way() {
             self.opened_again().await?;
         }
-        let way = self.way();
+        let (way, life) = self.lived_way();
         match &way {
             Way::Process(process) | Way::Shared(process) if process.ended().is_some() => {
                 self.reopen(way).await?;
-                Ok(self.way())
+                Ok(self.lived_way())
             }
-            _ => Ok(way),
+            _ => Ok((way, life)),
         }
     }
 
-    /// Sends a request, which belongs to `call` if it is none of ours, on the way that `id` is from.
+    /// Sends a request, which belongs to `call` if it is none of ours, on the way that `id` is from; `life` is told in which of its
+    /// lives a session got it.
     async fn ask(
         self: &Arc<Self>,
         way: Way,
@@ -210,26 +237,29 @@ impl Link {
         text: String,
         method: &str,
         call: Option<EventId>,
+        life: &Arc<AtomicU64>,
     ) -> Result<Answer, Failure> {
         match way {
             Way::Process(process) | Way::Shared(process) => {
                 Ok(Answer::pipe(process.request(id, text, call, false).await?))
             }
             Way::Wire(_) => {
-                let (me, method) = (Arc::clone(self), method.to_owned());
-                Ok(Answer::sending(async move { me.post(text, &method).await }))
+                let (me, method, life) = (Arc::clone(self), method.to_owned(), Arc::clone(life));
+                Ok(Answer::sending(async move { me.post(text, &method, &life).await }))
             }
         }
     }
 
     /// POSTs a request; one that changes nothing is sent again to a reopened session, any other is not (C-14, C-26).
-    async fn post(self: Arc<Self>, text: String, method: &str) -> Result<Posted, Failure> {
+    async fn post(self: Arc<Self>, text: String, method: &str, life: &AtomicU64) -> Result<Posted, Failure> {
         self.opened_again().await?;
-        let Way::Wire(wire) = self.way() else { return Err(Failure::SessionGone) };
+        let (Way::Wire(wire), now) = self.lived_way() else { return Err(Failure::SessionGone) };
+        life.store(now, Ordering::Relaxed);
         match wire.clone().post(text.clone(), HeaderMap::new()).await {
             Err(Failure::SessionGone) => {
                 self.reopen(Way::Wire(wire)).await?;
-                let Way::Wire(fresh) = self.way() else { return Err(Failure::SessionGone) };
+                let (Way::Wire(fresh), now) = self.lived_way() else { return Err(Failure::SessionGone) };
+                life.store(now, Ordering::Relaxed);
                 if !era::is_repeatable(method) {
                     return Err(Failure::SessionGone);
                 }
@@ -239,7 +269,7 @@ impl Link {
         }
     }
 
-    /// Sends the client's request; `asker` is who sends this one, by the token it came with.
+    /// Sends the client's request when it is its `turn`; `asker` is who sends this one, by the token it came with.
     ///
     /// # Errors
     /// The refusal, if it cannot or must not be sent.
@@ -248,12 +278,17 @@ impl Link {
         gate: &Arc<Gate>,
         asker: &Asker,
         request: &Message,
+        turn: Option<Turn>,
     ) -> Result<Flow, Refusal> {
         // Before it is judged, which may take a while in which it can be cancelled.
         let errand = self.note(request);
         let opened = stages::enter(gate, asker, &self.server, Era::Legacy, self.is_merged, request)
             .await
             .map_err(|refusal| self.shown(over_legacy(refusal)))?;
+        if let Some(turn) = turn {
+            // It ends by being given up.
+            let _ = turn.await;
+        }
         let putting = self.put(gate, asker, request, errand, opened.call().id());
         match putting.instrument(tracing::debug_span!("upstream.send")).await {
             Ok((call, answer, errand)) => Ok(Flow::new(gate, call, opened, answer, Some(errand))),
@@ -274,7 +309,7 @@ impl Link {
         let failed = |failure: Failure| self.failed(&failure);
         // For what was taken back while it was judged, no process is started, nothing is remembered, and no answer used up.
         let is_over = errand.is_cancelled();
-        let way = if is_over { self.way() } else { self.live_way().await.map_err(failed)? };
+        let (way, life) = if is_over { self.lived_way() } else { self.live_way().await.map_err(failed)? };
         let id = self.mint(&way);
         let mut call = Call::new(
             gate,
@@ -282,7 +317,7 @@ impl Link {
             asker.clone(),
             Era::Legacy,
             self.is_merged,
-            id,
+            Line { id, process: way.everybodys() },
             request,
         );
         let text = call.outgoing(request)?;
@@ -296,18 +331,38 @@ impl Link {
         }
         let answer = match here {
             Some(answer) => answer,
-            None if !errand.begin(id, &way) => Answer::nothing(),
-            None => self.ask(way, id, text, &call.method, Some(entry)).await.map_err(failed)?,
+            None if !errand.begin(id, &way, life) => Answer::nothing(),
+            None => {
+                let sent = self.ask(way, id, text, &call.method, Some(entry), &errand.life);
+                sent.await.map_err(failed)?
+            }
         };
         Ok((call, answer, errand))
     }
 
-    /// Sends a notification or a response.
+    /// Whose the tasks are that its server names.
+    fn home(&self) -> Home<'_> {
+        Home { server: self.server.name(), process: lock(&self.way).0.everybodys() }
+    }
+
+    /// Sends a notification.
     ///
     /// # Errors
     /// [`Failure`].
     pub async fn tell(&self, text: String) -> Result<(), Failure> {
         tell_by(&self.way(), text).await
+    }
+
+    /// Sends what answers a question of its `life`: another one counts its questions anew.
+    ///
+    /// # Errors
+    /// [`Failure::SessionGone`] if that is over.
+    pub async fn tell_in(&self, life: u64, text: String) -> Result<(), Failure> {
+        let (way, now) = self.lived_way();
+        if now != life {
+            return Err(Failure::SessionGone);
+        }
+        tell_by(&way, text).await
     }
 
     /// Ends the conversation for good (C-27).

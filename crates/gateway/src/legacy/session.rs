@@ -17,7 +17,7 @@ use bartizan_mcp::{
 };
 use bartizan_policy::limits::Held;
 use bartizan_shield::Inspector;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 pub use hub::Hub;
 
@@ -264,7 +264,11 @@ fn hello_of(request: &Message) -> Result<String, Refusal> {
     Ok(splice.finish())
 }
 
-/// Answers one message of a session; `asker` is who sends this one, by the token it came with.
+/// When a request may be sent: once this is closed.
+pub type Turn = oneshot::Receiver<()>;
+
+/// Answers one message of a session; `asker` is who sends this one, by the token it came with. A request is judged at once, and sent
+/// to a server when it is its `turn`, if there is one.
 ///
 /// # Errors
 /// The refusal.
@@ -273,9 +277,10 @@ pub async fn exchange(
     asker: &Asker,
     session: &Arc<Session>,
     message: &Message,
+    turn: Option<Turn>,
 ) -> Result<Reply, Refusal> {
     match message.kind() {
-        Kind::Request => request(gate, asker, session, message).await,
+        Kind::Request => request(gate, asker, session, message, turn).await,
         Kind::Notification => {
             // What is taken back makes less work, never more.
             if message.method() != "notifications/cancelled" {
@@ -307,9 +312,7 @@ pub async fn exchange(
                         refused_answer(&text, &refusal)
                     }
                 };
-                if link.life() != life {
-                    tracing::debug!(server = %link.server().name(), "the server that asked is gone");
-                } else if let Err(failure) = link.tell(text).await {
+                if let Err(failure) = link.tell_in(life, text).await {
                     tracing::debug!(server = %link.server().name(), %failure, "a client's answer was not delivered");
                 }
             }
@@ -330,6 +333,7 @@ async fn request(
     asker: &Asker,
     session: &Arc<Session>,
     message: &Message,
+    turn: Option<Turn>,
 ) -> Result<Reply, Refusal> {
     let method = message.method();
     let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
@@ -346,7 +350,7 @@ async fn request(
     }
     match (&session.target, session.links.as_slice()) {
         (Target::Server(_), [link]) => {
-            Ok(Reply::Replies(Replies::One(Box::new(link.call(gate, asker, message).await?))))
+            Ok(Reply::Replies(Replies::One(Box::new(link.call(gate, asker, message, turn).await?))))
         }
         _ => merged::legacy(gate, asker, session, message).await,
     }
@@ -375,8 +379,8 @@ async fn notification(
             }
         }
         "notifications/progress" => {
-            if let Some((link, text)) = session.hub.progress(message) {
-                let _ = link.tell(text).await;
+            if let Some((link, life, text)) = session.hub.progress(message) {
+                let _ = link.tell_in(life, text).await;
             }
         }
         _ => {

@@ -1,4 +1,4 @@
-//! Rates, and places among what is under way, that several gates count together, in Redis.
+//! Rates, places among what is under way, and what may be used once, that several gates count together, in Redis.
 //!
 //! One script reads and writes all the rates and places of a request at once, by Redis's own clock, so that gates need not
 //! agree on the time and a request that does not fit one of them counts against none. Redis learns digests, no names. How
@@ -187,14 +187,37 @@ impl Shared {
                 lease.into_iter().for_each(Lease::refused);
                 Ok(Err(over))
             }
-            Err(error) => {
-                if !matches!(error, Unavailable::Resting) {
-                    tracing::error!(%error, "`[limits] shared` cannot be asked");
-                    self.wire.rest().await;
-                }
-                Err(error)
-            }
+            Err(error) => Err(self.failed(error).await),
         }
+    }
+
+    /// Whether no gate has noted `id` before; it is noted now, for `life`.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: whether it is noted is then unknown.
+    pub(super) async fn is_first(&self, id: &Digest, life: Duration) -> Result<bool, Unavailable> {
+        match self.note(id, life).await {
+            Ok(is_first) => Ok(is_first),
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+
+    async fn note(&self, id: &Digest, life: Duration) -> Result<bool, Unavailable> {
+        let mut line = self.wire.line().await?;
+        let mut set = redis::cmd("SET");
+        set.arg(format!("{{bartizan}}:used:{id}")).arg(1).arg("NX");
+        set.arg("PX").arg(u64::try_from(life.as_millis())?.max(1));
+        let noted: Option<String> = timeout(WAIT, set.query_async(&mut line)).await??;
+        Ok(noted.is_some())
+    }
+
+    /// Leaves it alone for a while after this.
+    async fn failed(&self, error: Unavailable) -> Unavailable {
+        if !matches!(error, Unavailable::Resting) {
+            tracing::error!(%error, "`[limits] shared` cannot be asked");
+            self.wire.rest().await;
+        }
+        error
     }
 
     async fn ask(

@@ -209,7 +209,7 @@ impl Server {
         };
         let process = self.start(launch, secrets, Era::Modern, asker).await?;
         if self.settings.shared {
-            process.set_shared();
+            self.share(Era::Modern, &process);
         }
         let found = self.discover(&process, asker).await?;
         let mut known = match finding {

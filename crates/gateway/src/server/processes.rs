@@ -18,7 +18,7 @@ use super::{Server, Transport};
 use crate::{
     Asker,
     call::own_info,
-    legacy::{Link, audience, greet},
+    legacy::{Link, Whence, audience, greet},
     limits::{CRASH_REST, CRASHES, PROCESS_IDLE, PROCESSES, PROCESSES_OF_CALLER},
     program,
     upstream::{
@@ -119,11 +119,14 @@ impl Server {
             self.note_end(&process, None);
         }
         let process = self.start(launch, secrets, Era::Legacy, None).await?;
-        process.set_shared();
-        let listeners = Arc::clone(&self.listeners);
+        self.share(Era::Legacy, &process);
+        let (listeners, me) = (Arc::clone(&self.listeners), Arc::downgrade(&process));
         process.set_sink(Arc::new(move |message| {
+            // It is about to be stopped: nobody needs it any more.
+            let Some(process) = me.upgrade() else { return };
             let all: Vec<_> = lock(&listeners).iter().filter_map(Weak::upgrade).collect();
-            audience(all, &message).iter().for_each(|link| link.unasked(&message));
+            let whence = Whence::Shared(process);
+            audience(all, &message).iter().for_each(|link| link.unasked(&message, &whence));
         }));
         let version = Value::of(hello).get("protocolVersion").map_or("\"2025-11-25\"", Value::text);
         let ours =

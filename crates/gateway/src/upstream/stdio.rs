@@ -32,6 +32,9 @@ use crate::{
 use reading::{log_stderr, read_messages};
 use routes::{Queued, Shared};
 
+/// How many were started, of all servers.
+static STARTED: AtomicU64 = AtomicU64::new(1);
+
 /// Takes the messages that answer no request.
 pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
 
@@ -39,6 +42,7 @@ pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
 pub struct Process {
     shared: Arc<Shared>,
     lines: mpsc::Sender<String>,
+    number: u64,
     /// Its end tells the supervisor to stop the process.
     _stop: mpsc::Sender<()>,
 }
@@ -76,13 +80,15 @@ impl Process {
             is_counted: AtomicBool::new(false),
         });
         if let Some(stderr) = child.take_stderr() {
-            let (voice, pid) = (Arc::clone(&voice), child.id());
+            let (voice, pid, secrets) = (Arc::clone(&voice), child.id(), secrets.clone());
             tokio::spawn(log_stderr(Arc::downgrade(&shared), server.clone(), stderr, secrets, voice, pid));
         }
         let (deaf, is_deaf) = oneshot::channel();
         tokio::spawn(write_lines(stdin, to_write, deaf));
-        tokio::spawn(supervise(child, stdout, Ends { stopped, is_deaf }, Arc::clone(&shared), slot, voice));
-        Ok(Arc::new(Self { shared, lines, _stop: stop }))
+        let ends = Ends { stopped, is_deaf };
+        tokio::spawn(supervise(child, stdout, ends, Arc::clone(&shared), slot, voice, secrets));
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Self { shared, lines, number, _stop: stop }))
     }
 
     /// Where messages go that answer no request, those that came already too; replaces the one before.
@@ -93,6 +99,11 @@ impl Process {
     /// Makes what it says unasked go to the sink alone, for it may concern any of several clients.
     pub fn set_shared(&self) {
         self.shared.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Its number among the processes that the gate has started, if it is everybody's.
+    pub fn everybodys(&self) -> Option<u64> {
+        self.shared.is_shared.load(Ordering::Relaxed).then_some(self.number)
     }
 
     /// An id no other request to this process has.
@@ -288,9 +299,10 @@ async fn supervise(
     shared: Arc<Shared>,
     slot: Slot,
     voice: Arc<Voice>,
+    secrets: Scrub,
 ) {
     let pid = child.id();
-    let mut reading = pin!(read_messages(stdout, &shared, &voice));
+    let mut reading = pin!(read_messages(stdout, &shared, &voice, &secrets));
     let why = tokio::select! {
         fault = &mut reading => {
             shared.close();

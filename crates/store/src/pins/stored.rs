@@ -130,6 +130,7 @@ impl StoredPins {
                     return Err(PinError::Forged(key.clone()));
                 }
                 rows::keep_form(&mut *database, key, &Form { first_seen: now, ..form.clone() }).await?;
+                rows::keep_findings(&mut *database, key, form.hash, &form.findings, now).await?;
             }
             let (event, hash) = step::rule(&mut pin, ruling, earlier, by, now)?;
             pin.version = version;

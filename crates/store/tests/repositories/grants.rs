@@ -195,6 +195,23 @@ async fn an_id_is_used_once_until_it_is_too_old() {
     .await;
 }
 
+/// A gate that is behind the others, and one that has lost the database: the memory of used DPoP proofs is these ids.
+#[tokio::test]
+async fn an_id_is_forgotten_by_no_clock_that_is_behind_and_noted_by_nobody_who_cannot_say() {
+    each(async |bench| {
+        let (ahead, behind) = (grants(bench).await, grants(bench).await);
+        assert!(ahead.first_use(digest("proof"), at(200), at(100)).await.unwrap());
+        assert!(!behind.first_use(digest("proof"), at(200), at(40)).await.unwrap());
+        assert!(!ahead.first_use(digest("proof"), at(300), at(200)).await.unwrap());
+        let database = bench.open().await;
+        let gone = StoredGrants::new(database.clone(), sealer());
+        database.close().await;
+        assert!(gone.first_use(digest("other"), at(200), at(100)).await.is_err());
+        assert!(ahead.first_use(digest("other"), at(200), at(100)).await.unwrap(), "it was not noted");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn whoever_writes_to_the_database_makes_no_grant() {
     each(async |bench| {

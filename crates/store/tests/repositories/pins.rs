@@ -7,7 +7,8 @@ use bartizan_store::{
     Digest, Pins, StoredPins, erase,
     pins::{
         Decision::{Show, Withhold},
-        Event, Extent, Form, IDENTITY, Key, Kind, Look, Offered, PinError, Policy, Reason, Ruling, State,
+        Event, Extent, Finding, Form, IDENTITY, Key, Kind, Look, Offered, PinError, Policy, Reason, Ruling,
+        State,
     },
 };
 
@@ -383,13 +384,19 @@ async fn imported_forms_count_from_the_first_offer() {
     each(async |bench| {
         let pins = bench.pins().await;
         let (read, changed) = (tool("read", "Reads"), tool("read", "Reads and sends"));
+        let found = Finding {
+            rule: "injection.override".to_owned(),
+            severity: "high".to_owned(),
+            words: "ignore all".to_owned(),
+            blocks: true,
+        };
         let form = |offered: &Offered| Form {
             hash: offered.hash,
             body: offered.body,
             text: offered.text.clone(),
             first_seen: at(0),
             approved_at: None,
-            findings: Vec::new(),
+            findings: vec![found.clone()],
         };
         let forged = Form { text: changed.text.clone(), ..form(&read) };
         let forged = [Ruling::Import { key: key("read"), form: forged }];
@@ -402,6 +409,12 @@ async fn imported_forms_count_from_the_first_offer() {
         pins.decide(&import, "ada", at(3)).await.unwrap();
         let record = pins.read(&key("read")).await.unwrap().unwrap();
         assert_eq!((record.pin.approved, record.pin.waiting), (Some(read.hash), Some(changed.hash)));
+        let kept = |hash| record.form(Some(hash)).unwrap().findings.clone();
+        assert_eq!(
+            (kept(read.hash), kept(changed.hash)),
+            (vec![found], vec![]),
+            "what was found in it is kept"
+        );
     })
     .await;
 }

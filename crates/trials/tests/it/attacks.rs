@@ -46,6 +46,7 @@ mod permits;
 mod pins;
 mod processes;
 mod programs;
+mod proofs;
 mod proving;
 mod quarantine;
 mod questions;

@@ -1,6 +1,9 @@
 //! Requests under way in a conversation, by the client's ids.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bartizan_mcp::{Id, Message, Refusal, code};
 use tokio::sync::Notify;
@@ -23,6 +26,8 @@ pub struct Errand {
     pub(super) link: Arc<Link>,
     pub(super) key: Id,
     pub(super) cancelled: Arc<Notify>,
+    /// In which of the conversation's lives it was put to the server, and so in which that asks what comes with the answer.
+    pub(super) life: Arc<AtomicU64>,
     /// The address it asks to be told of, if that is new.
     pub(super) subscribes: Option<String>,
 }
@@ -33,8 +38,10 @@ impl Errand {
         self.link.failed(failure)
     }
 
-    /// It is put to the server now, as `id` on this way. Whether it may be: not if the client has cancelled it.
-    pub(super) fn begin(&self, id: u64, way: &Way) -> bool {
+    /// It is put to the server now, as `id` on this way, which began in this `life`. Whether it may be: not if the client has cancelled
+    /// it.
+    pub(super) fn begin(&self, id: u64, way: &Way, life: u64) -> bool {
+        self.life.store(life, Ordering::Relaxed);
         self.mine(|errand| {
             errand.sent = Some((id, way.clone()));
             !errand.is_cancelled
@@ -90,7 +97,7 @@ impl Link {
         }
         let errand = Errands { sent: None, cancelled: Arc::clone(&cancelled), is_cancelled: false };
         inflight.insert(key.clone(), errand);
-        Ok(Errand { link: Arc::clone(self), key, cancelled, subscribes: None })
+        Ok(Errand { link: Arc::clone(self), key, cancelled, life: Arc::default(), subscribes: None })
     }
 
     /// Whether requests are under way.

@@ -1,13 +1,13 @@
 //! What a server asks: answered here, put to the client, or refused (C-29).
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 use bartizan_audit::EventId;
 use bartizan_mcp::{Era, Kind, Message, Refusal, Revision, code, era, json::Value, message};
 use bartizan_shield::Inspector;
 use tokio::sync::Notify;
 
-use super::{Errand, Link, Way};
+use super::{Errand, Link, Way, Whence, tell_by};
 use crate::{
     Gate,
     call::origins::may_ask_for_task,
@@ -15,7 +15,6 @@ use crate::{
     naming,
     permit::{self, Question},
     record::{Ending, Unasked},
-    upstream::stdio::lock,
 };
 
 /// What became of a server's message.
@@ -29,31 +28,12 @@ pub enum Taken {
 }
 
 impl Errand {
-    /// Takes what only the session can answer: a server's requests, and its taking them back. `call` is the call in the
-    /// audit log that it came with.
+    /// Takes what only the session can answer and came on this request's way: a server's requests, and its taking them back. `call`
+    /// is the call in the audit log.
     pub fn take_from_server(&self, message: &Message, call: Option<EventId>) -> Taken {
-        let method = message.method();
-        match message.kind() {
-            Kind::Request => {
-                let within = call.map(|_| Arc::downgrade(&self.cancelled));
-                self.link.ask_client(message, &method, call, within)
-            }
-            Kind::Notification if method == "notifications/cancelled" => {
-                match message
-                    .param("requestId")
-                    .and_then(|id| self.link.hub.forget(&self.link, id.text()).map(|d| (id, d)))
-                {
-                    Some((named, ours)) => {
-                        let mut splice = message.splice();
-                        splice.replace(named, ours.to_string());
-                        self.link.meta_down(message, None, &mut splice);
-                        Taken::Send(splice.finish())
-                    }
-                    None => Taken::Done,
-                }
-            }
-            _ => Taken::Theirs,
-        }
+        let whence = Whence::Life(self.life.load(Ordering::Relaxed));
+        let within = call.map(|_| Arc::downgrade(&self.cancelled));
+        self.link.take_from_server(message, &whence, call, within)
     }
 }
 
@@ -63,11 +43,44 @@ pub(super) fn unasked(why: &str) -> Refusal {
 }
 
 impl Link {
+    /// Takes what only the session can answer.
+    pub(super) fn take_from_server(
+        self: &Arc<Self>,
+        message: &Message,
+        whence: &Whence,
+        call: Option<EventId>,
+        within: Option<Weak<Notify>>,
+    ) -> Taken {
+        let method = message.method();
+        match message.kind() {
+            Kind::Request => self.ask_client(message, &method, whence, call, within),
+            Kind::Notification if method == "notifications/cancelled" => {
+                let forgotten = match whence {
+                    Whence::Life(life) => message
+                        .param("requestId")
+                        .and_then(|id| self.hub.forget(self, *life, id.text()).map(|ours| (id, ours))),
+                    // Nobody was asked anything.
+                    Whence::Shared(_) => None,
+                };
+                match forgotten {
+                    Some((named, ours)) => {
+                        let mut splice = message.splice();
+                        splice.replace(named, ours.to_string());
+                        self.meta_down(message, None, &mut splice);
+                        Taken::Send(splice.finish())
+                    }
+                    None => Taken::Done,
+                }
+            }
+            _ => Taken::Theirs,
+        }
+    }
+
     /// Whether the client takes such a question and the policy lets it be put; a refusal is recorded.
     fn is_permitted(&self, message: &Message, method: &str) -> bool {
         let Some(gate) = self.gate.upgrade() else { return false };
         // A task goes on asking when nothing waits for it any more, and the quarantine of its tool is for that too.
-        let of_task = may_ask_for_task(&gate, &self.asker, self.server.name(), message);
+        let of_task = may_ask_for_task(&gate, &self.asker, self.home(), message);
         let judged = of_task.and_then(|()| match Question::of(method) {
             Some(question) => self.judge(&gate, question, message.params()),
             // A client's list of tasks is of all servers'.
@@ -133,13 +146,26 @@ impl Link {
         self: &Arc<Self>,
         message: &Message,
         method: &str,
+        whence: &Whence,
         call: Option<EventId>,
         within: Option<Weak<Notify>>,
     ) -> Taken {
+        let (way, life) = match whence {
+            Whence::Shared(process) => (Way::Shared(Arc::clone(process)), self.life()),
+            Whence::Life(life) => {
+                let (way, now) = self.lived_way();
+                // The next process or session counts its questions anew: the answer to this one would answer another there.
+                if now != *life || self.life() != *life {
+                    tracing::debug!(server = %self.server.name(), method, "the server that asks is gone");
+                    return Taken::Done;
+                }
+                (way, *life)
+            }
+        };
         let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
         let refused = match method {
             "ping" => None,
-            _ if matches!(&*lock(&self.way), Way::Shared(_)) => Some(Unasked::Shared),
+            _ if matches!(way, Way::Shared(_)) => Some(Unasked::Shared),
             _ if !era::is_server_request(Era::Legacy, method) && !self.server.allows(method) => {
                 Some(Unasked::UnknownMethod)
             }
@@ -147,7 +173,7 @@ impl Link {
             _ if !self.may_ask(message) => Some(Unasked::Shield),
             _ => {
                 let named = naming::request(self.server.name(), message);
-                match self.hub.ask(self, named.as_ref().unwrap_or(message), within) {
+                match self.hub.ask(self, life, named.as_ref().unwrap_or(message), within) {
                     Some(text) => {
                         self.server.voice().asked_by_name(&self.asker, call, method);
                         return Taken::Send(text);
@@ -181,12 +207,12 @@ impl Link {
             tracing::warn!(server = %self.server.name(), "it asks and does not read what it is answered");
             return Taken::Done;
         };
-        let (me, way) = (Arc::clone(self), self.way());
+        let me = Arc::clone(self);
         tokio::spawn(async move {
             let _room = room;
             let told = match way {
                 Way::Process(process) | Way::Shared(process) => process.send(reply).await,
-                Way::Wire(_) => me.tell(reply).await,
+                Way::Wire(_) => tell_by(&way, reply).await,
             };
             if let Err(failure) = told {
                 tracing::debug!(server = %me.server.name(), %failure, "a reply was not delivered");

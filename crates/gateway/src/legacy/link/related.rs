@@ -25,8 +25,7 @@ impl Link {
         if let Some(task) = task
             && let Some(shown) = task.as_str()
             && let Some(gate) = self.gate.upgrade()
-            && let Some(id) =
-                gate.handles.open_task(&self.asker.key, self.server.name(), self.is_merged, &shown)
+            && let Some(id) = gate.handles.open_task(&self.asker.key, self.home(), self.is_merged, &shown)
         {
             splice.replace(task, quote(&id));
         }
@@ -39,8 +38,8 @@ impl Link {
             return Some(task.text().to_owned());
         }
         let gate = self.gate.upgrade()?;
-        let (caller, server) = (&self.asker.key, self.server.name());
-        let is_theirs = gate.tasks.is_of(caller, server, &id, gate.clock.now());
-        is_theirs.then(|| quote(&gate.handles.seal_task(caller, server, self.is_merged, &id)))
+        let (caller, home) = (&self.asker.key, self.home());
+        let is_theirs = gate.tasks.is_of(caller, home, &id, gate.clock.now());
+        is_theirs.then(|| quote(&gate.handles.seal_task(caller, home, self.is_merged, &id)))
     }
 }

@@ -51,7 +51,7 @@ impl Link {
         if let Way::Process(process) = stale {
             self.server.note_end(process, Some(&self.asker));
         }
-        if let Err(failure) = self.begin_anew().await {
+        if let Err(failure) = self.begin_anew(life).await {
             *lock(&self.unopened) = Some((Instant::now(), failure.clone()));
             return Err(failure);
         }
@@ -77,16 +77,16 @@ impl Link {
         }
     }
 
-    /// Shakes hands anew, and has `way` lead to what came of it.
-    async fn begin_anew(self: &Arc<Self>) -> Result<(), Failure> {
+    /// Shakes hands anew, and has `way` lead to what came of it, in its `life`.
+    async fn begin_anew(self: &Arc<Self>, life: u64) -> Result<(), Failure> {
         let (way, answer) = shake_hands(&self.server, Some(&self.asker), &self.hello).await?;
         if answer.result().is_none() {
             return Err(Failure::Unreachable("it refuses to open the session again".into()));
         }
         // What a process says and asks from now on is answered to it, and to no other.
         if let Way::Process(_) | Way::Shared(_) = &way {
-            *lock(&self.way) = way.clone();
-            self.attach(&way);
+            *lock(&self.way) = (way.clone(), life);
+            self.attach(&way, life);
         }
         // Before any request.
         let telling = tell_by(&way, message::notification("notifications/initialized", None));
@@ -101,7 +101,7 @@ impl Link {
                 return Err(failure);
             }
         }
-        *lock(&self.way) = way;
+        *lock(&self.way) = (way, life);
         Ok(())
     }
 
@@ -143,7 +143,9 @@ impl Link {
                 Way::Wire(wire) => Answer::sending(async move {
                     wire.post(text, HeaderMap::new()).await.map(|(posted, _)| posted)
                 }),
-                Way::Process(_) | Way::Shared(_) => self.ask(way, id, text, method, None).await?,
+                Way::Process(process) | Way::Shared(process) => {
+                    Answer::pipe(process.request(id, text, None, false).await?)
+                }
             };
             // What it refuses now it refuses.
             let _ = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;

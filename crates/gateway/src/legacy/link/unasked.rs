@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use bartizan_mcp::{Era, Id, Kind, Message};
+use bartizan_mcp::{Era, Kind, Message};
 use bartizan_shield::Finding;
 use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle, time::Instant};
 
-use super::{Errand, Link, Taken, Way};
+use super::{Link, Taken, Way, Whence};
 use crate::{
     Gate,
-    call::{Call, Down, Vetted},
+    call::{Call, Down, Line, Vetted},
     documents,
     inspect::{self, Known, Passed},
     opinions,
@@ -30,20 +30,20 @@ const LASTING: Duration = Duration::from_secs(10);
 const WAITING: usize = 1024;
 
 impl Link {
-    /// A message that answers no request: for the session's general stream.
-    pub fn unasked(self: &Arc<Self>, message: &Message) {
+    /// A message that answers no request, and whence it comes: for the session's general stream.
+    pub fn unasked(self: &Arc<Self>, message: &Message, whence: &Whence) {
         let Some(gate) = self.gate.upgrade() else { return };
         if gate.responses().pass(self.server.name(), &self.asker.caller).is_err() {
             return;
         }
         if self.server.settings().second_opinions.is_empty() {
-            return self.judge_unasked(&gate, message, &[]);
+            return self.judge_unasked(&gate, message, whence, &[]);
         }
         let Some(room) = self.room(message.text().len()) else {
             tracing::warn!(server = %self.server.name(), "a flood of messages that answer no request was cut");
             return;
         };
-        let (me, message) = (Arc::clone(self), message.clone());
+        let (me, message, whence) = (Arc::clone(self), message.clone(), whence.clone());
         tokio::spawn(async move {
             let _room = room;
             // One after the other, as they came.
@@ -57,7 +57,7 @@ impl Link {
                 tracing::warn!(server = %me.server.name(), "a question was dropped for a second opinion");
                 return;
             }
-            me.judge_unasked(&gate, &message, &found);
+            me.judge_unasked(&gate, &message, &whence, &found);
         });
     }
 
@@ -67,7 +67,13 @@ impl Link {
         Arc::clone(&self.room).try_acquire_many_owned(bytes).ok()
     }
 
-    fn judge_unasked(self: &Arc<Self>, gate: &Arc<Gate>, message: &Message, found: &[Finding]) {
+    fn judge_unasked(
+        self: &Arc<Self>,
+        gate: &Arc<Gate>,
+        message: &Message,
+        whence: &Whence,
+        found: &[Finding],
+    ) {
         // Questions are judged where they are taken.
         let changed = match message.kind() {
             Kind::Notification => {
@@ -84,8 +90,6 @@ impl Link {
             Kind::Request | Kind::Response => None,
         };
         let message = changed.as_ref().unwrap_or(message);
-        let errand =
-            Errand { link: Arc::clone(self), key: Id::from(0), cancelled: Arc::default(), subscribes: None };
         if message.kind() == Kind::Notification && message.method() == "notifications/message" {
             let (within, asker) = match self.way() {
                 Way::Process(process) => (process.within(), Some(&self.asker)),
@@ -98,18 +102,23 @@ impl Link {
                 return;
             }
         }
-        match errand.take_from_server(message, None) {
+        match self.take_from_server(message, whence, None, None) {
             Taken::Done => {}
             Taken::Send(text) => self.hub.general().push(text),
             Taken::Theirs if message.kind() == Kind::Response => {}
             Taken::Theirs => {
+                let process = match whence {
+                    Whence::Shared(process) => process.everybodys(),
+                    Whence::Life(_) => None,
+                };
+                let line = Line { id: 0, process };
                 let mut call = Call::new(
                     gate,
                     Arc::clone(&self.server),
                     self.asker.clone(),
                     Era::Legacy,
                     self.is_merged,
-                    0,
+                    line,
                     message,
                 );
                 if call.pass_task(message).is_ok()
@@ -135,10 +144,7 @@ impl Link {
 async fn listen_on(link: Weak<Link>) {
     let mut pause = PAUSE;
     loop {
-        let Some(wire) = link.upgrade().and_then(|l| if let Way::Wire(w) = l.way() { Some(w) } else { None })
-        else {
-            return;
-        };
+        let Some((Way::Wire(wire), life)) = link.upgrade().map(|link| link.lived_way()) else { return };
         match wire.listen(None).await {
             Ok(mut events) => {
                 let (began, mut heard) = (Instant::now(), false);
@@ -146,7 +152,7 @@ async fn listen_on(link: Weak<Link>) {
                     heard = true;
                     let Some(link) = link.upgrade() else { return };
                     if let Item::Message(message) = item {
-                        link.unasked(&message);
+                        link.unasked(&message, &Whence::Life(life));
                     }
                 }
                 // One that says nothing and hangs up is asked less and less often.

@@ -136,8 +136,20 @@ impl Hub {
     /// Notes a server's request, which came `within` one of the client's if that is known; answers it as the client gets it,
     /// under an id of this session's own (B-40). One server's questions leave room for another's, and those that nobody answered
     /// while it mattered for others.
-    pub fn ask(&self, link: &Arc<Link>, request: &Message, within: Option<Weak<Notify>>) -> Option<String> {
+    ///
+    /// `life` is in which of the link's lives it was asked; what another one asked is not put.
+    pub fn ask(
+        &self,
+        link: &Arc<Link>,
+        life: u64,
+        request: &Message,
+        within: Option<Weak<Notify>>,
+    ) -> Option<String> {
         let mut asked = lock(&self.asked);
+        // With the lock held, so that it is either seen here or forgotten with the others of its life.
+        if link.life() != life {
+            return None;
+        }
         let is_full = |asked: &HashMap<u64, Asked>| {
             asked.values().filter(|a| a.link.as_ptr() == Arc::as_ptr(link)).count() >= SERVER_REQUESTS
         };
@@ -157,7 +169,7 @@ impl Hub {
             ours,
             Asked {
                 link: Arc::downgrade(link),
-                life: link.life(),
+                life,
                 id,
                 method: request.method().into_owned(),
                 token: token.map(|t| t.text().to_owned()),
@@ -167,13 +179,11 @@ impl Hub {
         Some(splice.finish())
     }
 
-    /// Forgets the request that `link`'s server calls `id` (a JSON text); answers our id for it.
-    pub fn forget(&self, link: &Arc<Link>, id: &str) -> Option<u64> {
+    /// Forgets the request that `link`'s server called `id` (a JSON text) in its `life`; answers our id for it.
+    pub fn forget(&self, link: &Arc<Link>, life: u64, id: &str) -> Option<u64> {
         let mut asked = lock(&self.asked);
-        let ours = asked
-            .iter()
-            .find(|(_, a)| a.id == id && a.link.as_ptr() == Arc::as_ptr(link))
-            .map(|(n, _)| *n)?;
+        let is_it = |a: &Asked| a.id == id && a.life == life && a.link.as_ptr() == Arc::as_ptr(link);
+        let ours = asked.iter().find(|(_, a)| is_it(a)).map(|(n, _)| *n)?;
         asked.remove(&ours);
         Some(ours)
     }
@@ -195,8 +205,9 @@ impl Hub {
         Some((link, asked.life, asked.method, splice.finish()))
     }
 
-    /// The server whose request the client reports progress on, and the report as that server gets it.
-    pub(super) fn progress(&self, report: &Message) -> Option<(Arc<Link>, String)> {
+    /// The server whose request the client reports progress on, in which of its lives it asked, and the report as that server gets
+    /// it.
+    pub(super) fn progress(&self, report: &Message) -> Option<(Arc<Link>, u64, String)> {
         let token = report.param("progressToken")?;
         let asked = lock(&self.asked);
         let about = asked.get(&token.as_u64()?)?;
@@ -204,7 +215,7 @@ impl Hub {
         let mut splice = report.splice();
         splice.replace(token, about.token.clone()?);
         link.meta_up(report, &mut splice);
-        Some((link, splice.finish()))
+        Some((link, about.life, splice.finish()))
     }
 }
 

@@ -15,14 +15,33 @@ use crate::{
     record::Voice,
 };
 
+/// What is said of a process whose standard output holds what is no JSON, as that of many does which greet people there. Clients read
+/// this, and nobody has judged the line: the log alone shows it.
+const CHATTER: &str = "it wrote on its standard output what is no JSON-RPC message, and nothing else belongs there: have it write \
+                       what it logs, and its greeting, to standard error; the gateway's log shows the line";
+
+/// How much of such a line the log shows.
+const SHOWN: usize = 200;
+
 /// Reads messages, one a line, until the end of the stream, a line that is none (spec.md C-35), or too many that nobody asked
-/// for.
-pub(super) async fn read_messages(stdout: ChildStdout, shared: &Shared, voice: &Voice) -> Result<(), String> {
+/// for. Even before the handshake a line that is none ends it: what else is in its output by mistake may be taken for an answer.
+pub(super) async fn read_messages(
+    stdout: ChildStdout,
+    shared: &Shared,
+    voice: &Voice,
+    secrets: &Scrub,
+) -> Result<(), String> {
     let mut reader = BufReader::with_capacity(16 * 1024, stdout);
     loop {
         let Some(line) = read_line(&mut reader, ANSWER_BYTES).await? else { return Ok(()) };
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
+        match line.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            None => continue,
+            Some(b'{' | b'[') => {}
+            Some(_) => {
+                let words = sanitise(line.get(..SHOWN).unwrap_or(&line), line.len() > SHOWN, secrets);
+                tracing::warn!(server = %shared.server, line = %words, "its standard output holds what is no message");
+                return Err(CHATTER.to_owned());
+            }
         }
         let messages = Message::parse_batch(line)
             .map_err(|fault| format!("it wrote a line that is no message: {fault}"))?;

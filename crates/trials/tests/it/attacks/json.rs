@@ -287,6 +287,12 @@ fn ph_13_an_array_of_requests_runs_none_of_them() {
     );
     assert_eq!(scene.executed(), 2);
     assert_eq!(session.post("[]").send().status, 400, "but not empty ones");
+    let hello = hello.trim_matches(['[', ']']);
+    assert_eq!(session.post(format!("[{},{hello}]", plain(3))).send().status, 400, "nor a handshake");
+    assert_eq!(scene.executed(), 2, "and nothing beside one is done");
+    let refused = r#"{"jsonrpc":"2.0","method":"notifications/unheard-of"}"#;
+    let answer = session.post(format!(r#"[{refused},{{"jsonrpc":"2.0","id":7,"method":"ping"}}]"#)).send();
+    assert_eq!(answer.messages().len(), 1, "a notification is never answered: {}", answer.text());
     let pings = vec![r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#; 1025].join(",");
     let answer = session.post(format!("[{pings}]")).send();
     assert_eq!(

@@ -1,6 +1,12 @@
 //! Answers that wait for a person (attacks.md II-03).
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bartizan_trials::{Browser, Gate, Issuer, Upstream, binary, eventually, field};
 use serde_json::json;
@@ -98,6 +104,64 @@ fn ii_03_a_released_answer_reaches_an_old_client_too() {
         .to_owned();
     assert_eq!(bartizan(&gate, &["quarantine", "release", &id, "--yes"]).0, Some(0));
     let given = call("2");
+    assert!(given.said().contains("id_rsa"), "{}", given.text());
+    assert_eq!(upstream.heard_of("tools/call").len(), 1);
+}
+
+/// What is taken back while it is judged has no answer, and leaves the one that waits for it to the next who asks.
+#[test]
+fn ii_03_a_call_that_is_taken_back_uses_up_no_released_answer() {
+    let upstream = Upstream::legacy(|heard, pen| {
+        if heard.rpc() != "tools/call" {
+            return false;
+        }
+        pen.result(&heard.id(), &json!({ "content": [{ "type": "text", "text": ORDER }] }).to_string());
+        true
+    });
+    let is_held = Arc::new(AtomicBool::new(false));
+    let held = Arc::clone(&is_held);
+    let service = Upstream::modern(move |heard, pen| {
+        while held.load(Ordering::Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let documents = heard.json()["documents"].as_array().map_or(0, Vec::len);
+        let clean = json!({ "attackDetected": false });
+        let judged =
+            json!({ "userPromptAnalysis": clean, "documentsAnalysis": vec![clean.clone(); documents] });
+        pen.json(&judged.to_string());
+        true
+    });
+    let gate = Gate::start_with(
+        &format!(
+            "[shield.result]\ncritical = \"quarantine\"\nhigh = \"quarantine\"\n\
+             [shield.second_opinion.azure]\nkind = \"azure-prompt-shields\"\nendpoint = \"{}\"\n\
+             key = {{ env = \"SHIELD_KEY\" }}\ntimeout_ms = 20000\nbudget_ms = 30000\n{}",
+            service.origin(),
+            upstream.config("s", "second_opinions = [\"azure\"]")
+        ),
+        &[("SHIELD_KEY", "subscription-key-1")],
+    );
+    let session = gate.client().session("/mcp/s", "2025-11-25", "{}");
+    // The same request in another order is asked about anew.
+    let call = |id: &str, arguments: &str| session.call(id, "page", arguments);
+    let withheld = call("1", r#"{"city":"Oslo","day":"Monday"}"#).send();
+    let again = r#"{"day":"Monday","city":"Oslo"}"#;
+    let id = withheld.json()["error"]["data"]["quarantine"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{}", withheld.text()))
+        .to_owned();
+    assert_eq!(bartizan(&gate, &["quarantine", "release", &id, "--yes"]).0, Some(0));
+
+    is_held.store(true, Ordering::Relaxed);
+    let asked = service.heard().len();
+    let taken_back = call("2", again);
+    let taken_back = std::thread::spawn(move || taken_back.send());
+    eventually("it is judged", || (service.heard().len() > asked).then_some(()));
+    assert_eq!(session.tell("notifications/cancelled", r#""requestId":2"#).status, 202);
+    is_held.store(false, Ordering::Relaxed);
+    let taken_back = taken_back.join().unwrap();
+    assert!(!taken_back.text().contains("id_rsa"), "{}", taken_back.text());
+    let given = call("3", again).send();
     assert!(given.said().contains("id_rsa"), "{}", given.text());
     assert_eq!(upstream.heard_of("tools/call").len(), 1);
 }

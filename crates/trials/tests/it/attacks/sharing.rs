@@ -3,7 +3,10 @@
 
 use std::{
     fs,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bartizan_trials::{Answer, Client, Gate, Issuer, Session, Upstream, eventually, prober};
@@ -415,4 +418,96 @@ fn sh_11_an_answer_to_a_process_that_is_gone_reaches_no_other() {
     let heard = || fs::read_to_string(&record).unwrap();
     eventually("the second is answered", || heard().contains("meant for the second").then_some(()));
     assert!(!heard().contains("meant for the first"), "{}", heard());
+}
+
+/// A process of everybody's that is started anew counts its tasks anew.
+#[test]
+fn sh_07_the_tasks_of_a_process_of_everybodys_end_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("record");
+    let arguments = ["--legacy", "--record", record.to_str().unwrap()];
+    let issuer = Issuer::start(1);
+    let gate = for_people(&issuer, &prober("up", &arguments, "shared = true"));
+    let open = |name: &str| person(&gate, &issuer, name).session("/mcp/up", "2025-11-25", "{}");
+    let (ann, bob) = (open("ann"), open("bob"));
+    let now = "2026-01-01T00:00:00Z";
+    let first =
+        json!({ "taskId": "1", "status": "working", "createdAt": now, "lastUpdatedAt": now, "ttl": 60000 });
+    let make = |session: &Session, id: &str| {
+        let line = format!(r#"{{"jsonrpc":"2.0","id":%ID%,"result":{{"task":{first}}}}}"#);
+        let made = session.call(id, "only", &json!({ "line": line }).to_string()).send();
+        let json = made.json();
+        let task = json.pointer("/result/task/taskId").and_then(Value::as_str).map(str::to_owned);
+        task.ok_or_else(|| made.text())
+    };
+    let get = |session: &Session, id: &str, task: &str| {
+        session.request(id, "tasks/get", &format!(r#""taskId":"{task}""#)).send()
+    };
+    let hers = make(&ann, "1").unwrap();
+    assert_eq!(get(&ann, "2", &hers).code(), Some(-32601), "as the server says, which knows no such method");
+    let doubled = make(&bob, "2").unwrap_err();
+    assert!(doubled.contains("another caller's"), "while it runs, its first task is hers: {doubled}");
+
+    let seen = ann.call("3", "look", "{}").send().said();
+    let pid = serde_json::from_str::<Value>(&seen).unwrap()["pid"].as_u64().unwrap();
+    bartizan_trials::kill(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
+    eventually("there is a process again", || bob.call("4", "echo", "{}").send().result().map(|_| ()));
+    // He makes the first task of the next process before she hears of that one.
+    let mut her_stream = ann.stream();
+    let his = make(&bob, "5").unwrap();
+    say(&bob, "6", "notifications/tasks/status", &first.to_string());
+    say(&bob, "7", "notifications/tools/list_changed", "{}");
+    let told = her_stream.message();
+    assert_eq!(text(&told, "/method"), "notifications/tools/list_changed", "his is not hers: {told}");
+    assert_eq!(get(&bob, "8", &his).code(), Some(-32601));
+    let heard = || fs::read_to_string(&record).unwrap().matches("tasks/get").count();
+    assert_eq!(heard(), 2);
+    let late = get(&ann, "9", &hers);
+    assert_eq!((late.code(), heard()), (Some(-32602), 2), "{}", late.text());
+}
+
+/// The dead process's question waits behind a message that others are asked about.
+#[test]
+fn sh_11_a_question_that_is_read_late_is_put_to_nobody() {
+    let is_held = Arc::new(AtomicBool::new(true));
+    let held = Arc::clone(&is_held);
+    let service = Upstream::modern(move |heard, pen| {
+        let documents = heard.json()["documents"].as_array().cloned().unwrap_or_default();
+        let is_slow = documents.iter().any(|text| text.to_string().contains("slow horse"));
+        while is_slow && held.load(Ordering::Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let judged: Vec<_> = documents.iter().map(|_| json!({ "attackDetected": false })).collect();
+        let judged =
+            json!({ "userPromptAnalysis": { "attackDetected": false }, "documentsAnalysis": judged });
+        pen.json(&judged.to_string());
+        true
+    });
+    let config = format!(
+        "[shield.second_opinion.azure]\nkind = \"azure-prompt-shields\"\nendpoint = \"{}\"\n\
+         key = {{ env = \"SHIELD_KEY\" }}\ntimeout_ms = 20000\nbudget_ms = 30000\n{}",
+        service.origin(),
+        prober("probe", &["--legacy"], "may_ask = [\"elicitation\"]\nsecond_opinions = [\"azure\"]")
+    );
+    let gate = Gate::start_with(&config, &[("SHIELD_KEY", "subscription-key-1")]);
+    let session = gate.client().session("/mcp/probe", "2025-11-25", r#"{"elicitation":{}}"#);
+    let seen = session.call("1", "look", "{}").send().said();
+    let pid = serde_json::from_str::<Value>(&seen).unwrap()["pid"].as_u64().unwrap();
+    let question = r#"{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{"message":"sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
+    let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"a slow horse"}}"#;
+    let lines = json!({ "line": format!("{log}\n{question}") }).to_string();
+    let late = session.call("2", "say", &lines);
+    let late = std::thread::spawn(move || late.send());
+    let is_asked =
+        |heard: &bartizan_trials::Heard| heard.json()["documents"].to_string().contains("slow horse");
+    eventually("it is judged what was said first", || service.heard().iter().any(is_asked).then_some(()));
+    bartizan_trials::kill(u32::try_from(pid).unwrap(), rustix::process::Signal::KILL);
+    eventually("the session has a process again", || {
+        session.call("3", "echo", "{}").send().result().map(|_| ())
+    });
+    is_held.store(false, Ordering::Relaxed);
+    let late = late.join().unwrap();
+    let said = late.messages().join("\n");
+    assert!(said.contains("a slow horse") && late.said() == "said", "{said}");
+    assert!(!said.contains("elicitation/create"), "an answer would go to the next process: {said}");
 }

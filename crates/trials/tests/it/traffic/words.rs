@@ -51,7 +51,7 @@ fn a_process_its_standard_error_and_its_end_are_in_the_log() {
     let _ = client.call("/mcp/probe", "only", r#"{"line":"no message"}"#);
     let stopped = has(&gate, "the end", |e| e["kind"] == "child.stopped");
     assert_eq!((&stopped["server"], &stopped["pid"]), (&json!("probe"), &pid));
-    assert!(stopped["message"].as_str().unwrap().contains("no message"), "{stopped}");
+    assert!(stopped["message"].as_str().unwrap().contains("no JSON-RPC message"), "{stopped}");
     assert!(!entries(&gate).iter().any(|e| e.to_string().contains("s3cret")));
 }
 

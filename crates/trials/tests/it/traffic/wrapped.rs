@@ -149,6 +149,40 @@ done
     assert_eq!(wrapped.finish().code(), Some(0));
 }
 
+/// What it is told and does not read is no reason to read nothing of the client's.
+#[test]
+fn notifications_that_a_server_does_not_read_hold_up_nothing_else() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = folder.path().join("server.sh");
+    // It reads on after a while, and says so first.
+    let server = r#"#!/bin/sh
+read -r line
+id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+printf '{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"2025-11-25","capabilities":{"logging":{}},"serverInfo":{"name":"s","version":"1"}}}\n' "$id"
+read -r line
+sleep 4
+printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"awake"}}\n'
+exec cat > /dev/null
+"#;
+    std::fs::write(&script, server).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut wrapped = Wrapped::start_command(home.path(), folder.path(), &[], &script, &[]);
+    wrapped.say(HELLO);
+    assert_eq!(text(&wrapped.message(), "/result/serverInfo/name"), "s");
+    wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    // More than fits into a pipe and before it, and less than is taken in.
+    let told = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/roots/list_changed","params":{{"_meta":{{"a":"{}"}}}}}}"#,
+        "rain ".repeat(2000)
+    );
+    (0..100).for_each(|_| wrapped.say(&told));
+    wrapped.say(r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#);
+    assert_eq!(wrapped.message()["id"], 3);
+    let awake = wrapped.message();
+    assert_eq!(text(&awake, "/params/data"), "awake", "it reads on later: {awake}");
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
+
 /// Some servers do one thing after the other, and some clients count on it.
 #[test]
 fn a_wrapped_server_is_asked_in_the_order_its_client_asks() {
