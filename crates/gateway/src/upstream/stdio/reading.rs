@@ -19,8 +19,13 @@ use crate::{
 /// for.
 pub(super) async fn read_messages(stdout: ChildStdout, shared: &Shared, voice: &Voice) -> Result<(), String> {
     let mut reader = BufReader::with_capacity(16 * 1024, stdout);
+    let mut has_begun = false;
     loop {
         let Some(line) = read_line(&mut reader, ANSWER_BYTES).await? else { return Ok(()) };
+        if !has_begun {
+            shared.has_begun();
+            has_begun = true;
+        }
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
