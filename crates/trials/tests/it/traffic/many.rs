@@ -37,8 +37,10 @@ fn servers(count: usize) -> String {
 /// That nothing failed of which the log would tell.
 fn kept_up(gate: &Gate) {
     let log = gate.log();
+    // What is for whoever works on the gate is no failure.
+    let told = log.lines().filter(|line| !line.contains(" DEBUG "));
     let failed: Vec<_> =
-        log.lines().filter(|line| FAILURES.iter().any(|words| line.contains(words))).take(5).collect();
+        told.filter(|line| FAILURES.iter().any(|words| line.contains(words))).take(5).collect();
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
