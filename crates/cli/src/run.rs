@@ -58,6 +58,9 @@ const RESPONSES: Duration = Duration::from_secs(2);
 pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
     crate::start_log("info");
     let loaded = config::load(path)?;
+    if let Err(error) = bartizan_sandbox::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     if let Err(error) = bartizan_sandbox::make_non_dumpable() {
         tracing::warn!(%error, "other processes of this user can read this one's memory");
     }
@@ -324,7 +327,7 @@ impl Reload {
             }
             self.reload().await;
             if let Err(error) = catalog::identify_all(&self.gate).await {
-                tracing::error!(%error, "the pins cannot be read; nothing is approved until they can");
+                tracing::error!(%error, "who the servers are could not be pinned");
             }
         }
     }

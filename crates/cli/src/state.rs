@@ -50,6 +50,8 @@ pub struct State {
     /// The configuration that says what wraps its keys.
     config: Option<PathBuf>,
     keys: LazyKeys,
+    /// The store as it was opened first: all that this process keeps there goes over its connections.
+    database: Arc<tokio::sync::Mutex<Option<Database>>>,
     recording: bartizan_audit::Options,
     /// Set where nothing is to be made: whose folder it is, for the words about what is missing.
     looking: Option<Folder>,
@@ -137,7 +139,7 @@ impl State {
 
     fn new(folder: PathBuf, looking: Option<Folder>) -> Self {
         let (keys, recording) = (LazyKeys::default(), bartizan_audit::Options::default());
-        Self { folder, config: None, keys, recording, looking }
+        Self { folder, config: None, keys, database: Arc::default(), recording, looking }
     }
 
     /// That there is such a folder, whatever is in it.
@@ -273,7 +275,11 @@ impl State {
             // The keys come first: a start that fails for want of them leaves no store that would seem to have lost its own.
             self.keys().await?;
         }
-        self.open_store().await
+        let mut database = self.database.lock().await;
+        match &*database {
+            Some(opened) if !opened.is_closed() => Ok(opened.clone()),
+            _ => Ok(database.insert(self.open_store().await?).clone()),
+        }
     }
 
     /// Where the database is.

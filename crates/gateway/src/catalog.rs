@@ -62,7 +62,8 @@ pub struct Catalog {
 }
 
 struct Judged {
-    version: u64,
+    /// At which version of what it depends on; see [`bartizan_store::PinSet::version_of`].
+    version: Option<u64>,
     at: Instant,
     list: List,
 }
@@ -74,6 +75,14 @@ pub struct List {
     pub withheld: Arc<[Withheld]>,
     /// What its entries are called by, in order: name or address.
     pub names: Arc<[Option<String>]>,
+}
+
+/// Definitions as the keeper takes them, where in the list each was, and those that cannot be kept.
+#[derive(Default)]
+struct Read {
+    offered: Vec<Offered>,
+    places: Vec<usize>,
+    withheld: Vec<Withheld>,
 }
 
 /// A definition that is not shown.
@@ -144,14 +153,22 @@ impl Catalog {
         is_whole: bool,
     ) -> Result<List, PinError> {
         let key = self.recognition.of(server, caller, kind, is_whole, list.text());
-        let version = self.keeper.approved().version();
-        let is_good = |judged: &&Judged| judged.version == version && judged.at.elapsed() < REMEMBER;
+        let pinned = pinned_kind(server, kind);
+        // What is not pinned is judged beside what all servers offer.
+        let now = || {
+            let approved = self.keeper.approved();
+            if pinned.is_some() { approved.version_of(server.name()) } else { Some(approved.version()) }
+        };
+        let version = now();
+        let is_good = |judged: &&Judged| {
+            version.is_some() && judged.version == version && judged.at.elapsed() < REMEMBER
+        };
         let known = |key| Some(lock(&self.judged).get(key).filter(is_good)?.list.clone());
         if let Some(list) = key.as_ref().and_then(known) {
             return Ok(list);
         }
         let entries: Vec<_> = list.elements().map(Value::text).collect();
-        let withheld: Arc<[Withheld]> = match pinned_kind(server, kind) {
+        let withheld: Arc<[Withheld]> = match pinned {
             Some(pinned) => {
                 if server.settings().pinning == Pinning::FirstUse {
                     // Our own look is the first: a client that is shown less must not end first use for all others.
@@ -166,7 +183,7 @@ impl Catalog {
         };
         let name = |entry: Value<'_>| Some(entry.get(kind.key())?.as_str()?.into_owned());
         let list = List { withheld, names: list.elements().map(name).collect() };
-        let version = self.keeper.approved().version();
+        let version = now();
         let mut judged = lock(&self.judged);
         if judged.len() >= REMEMBERED {
             judged.clear();
@@ -187,15 +204,8 @@ impl Catalog {
         bad.into_iter().map(|at| Withheld { at, name: String::new(), reason: "shield.definition" }).collect()
     }
 
-    /// Brings raw definitions of one kind before the keeper.
-    async fn look(
-        &self,
-        server: &Server,
-        caller: &CallerKey,
-        kind: Kind,
-        entries: &[&str],
-        extent: Extent,
-    ) -> Result<Vec<Withheld>, PinError> {
+    /// Reads raw definitions of one kind, and what is found in them.
+    fn read(&self, server: &Server, kind: Kind, entries: &[&str]) -> Read {
         let (shield, others) = (self.shield.load_full(), self.offered());
         let scene = Scene { catalogue: Some(&others), ..inspect::scene(server) };
         let mut withheld = Vec::new();
@@ -225,6 +235,19 @@ impl Catalog {
                 }
             }
         }
+        Read { offered, places, withheld }
+    }
+
+    /// Brings raw definitions of one kind before the keeper.
+    async fn look(
+        &self,
+        server: &Server,
+        caller: &CallerKey,
+        kind: Kind,
+        entries: &[&str],
+        extent: Extent,
+    ) -> Result<Vec<Withheld>, PinError> {
+        let Read { offered, places, mut withheld } = self.read(server, kind, entries);
         let observed = self.observe(server.settings(), caller, extent, offered).await?;
         for (at, sight) in places.into_iter().zip(&observed.sights) {
             if let Decision::Withhold(reason) = sight.decision {

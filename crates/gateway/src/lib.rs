@@ -36,6 +36,7 @@ pub mod respond;
 pub mod responses;
 pub mod server;
 pub mod stages;
+mod starts;
 pub mod upstream;
 pub mod wrap;
 
@@ -65,11 +66,13 @@ use quota::Quotas;
 use record::{ContentRules, Recorder};
 use responses::Responses;
 use server::{Server, ServerSettings};
+use starts::Starts;
 use tokio::sync::watch;
 
 /// Everything that requests share.
 pub struct Gate {
     fleet: ArcSwap<Fleet>,
+    starts: Arc<Starts>,
     sessions: Sessions,
     handles: Handles,
     catalog: Arc<Catalog>,
@@ -119,10 +122,14 @@ impl Fleet {
         settings: Vec<ServerSettings>,
         recorder: &Arc<Recorder>,
         keeper: &Arc<Keeper>,
+        starts: &Arc<Starts>,
     ) -> Self {
         let servers = settings.into_iter().map(|s| {
             let same = self.0.get(&s.name).filter(|old| old.settings().fingerprint == s.fingerprint);
-            let fresh = |s| Arc::new(Server::new(s, Arc::clone(recorder)).with_pins(Arc::clone(keeper)));
+            let fresh = |s| {
+                let server = Server::new(s, Arc::clone(recorder)).with_pins(Arc::clone(keeper));
+                Arc::new(server.starting_in(Arc::clone(starts)))
+            };
             (s.name.clone(), same.cloned().unwrap_or_else(|| fresh(s)))
         });
         Self(servers.collect())
@@ -157,6 +164,7 @@ impl Gate {
         let shield = Arc::new(ArcSwap::from_pointee(Shield::shipped(bartizan_shield::Config::default())));
         Arc::new(Self {
             fleet: ArcSwap::default(),
+            starts: Arc::default(),
             sessions: Sessions::new(Arc::clone(&sealer)),
             handles: Handles::new(sealer, Arc::clone(&clock), entropy.as_ref()),
             catalog: Arc::new(Catalog::new(
@@ -184,7 +192,9 @@ impl Gate {
     /// Takes a new configuration. Requests under way end as they began; sessions of servers that changed or went are
     /// over.
     pub fn configure(&self, settings: Vec<ServerSettings>) {
-        self.fleet.store(Arc::new(self.fleet.load().next(settings, &self.recorder, self.catalog.keeper())));
+        let keeper = self.catalog.keeper();
+        let next = self.fleet.load().next(settings, &self.recorder, keeper, &self.starts);
+        self.fleet.store(Arc::new(next));
         self.sweep_sessions();
     }
 

@@ -110,6 +110,10 @@ pub const MESSAGE_DOCUMENTS: usize = 32;
 /// Messages of one server that wait for a reader.
 pub const READING_LINE: usize = 64;
 
+/// Processes that begin at once, for each core; looks of the gate's own take half of the places at most.
+pub const STARTS_PER_CORE: usize = 4;
+/// How long a process that begins, or a look, keeps its place; what takes longer goes on beside the others.
+pub const START_TURN: Duration = Duration::from_millis(500);
 /// Processes of one server at once.
 pub const PROCESSES: usize = 64;
 /// Those of them that one caller may have started, where callers are told apart.

@@ -35,6 +35,7 @@ use crate::{
     legacy::Link,
     limits::PROGRAM_AGE,
     record::{Recorder, Voice},
+    starts::Starts,
     upstream::{
         Answer, Failure, Item,
         http::{Badge, Wire, no_credential},
@@ -47,8 +48,11 @@ pub struct Server {
     settings: ServerSettings,
     /// What its processes must be, to be started.
     keeper: Option<Arc<Keeper>>,
+    /// Where its processes wait for their turn.
+    starts: Arc<Starts>,
     /// When what it runs was looked at last.
     identified: Mutex<Option<Instant>>,
+    identifying: tokio::sync::Mutex<()>,
     voice: Arc<Voice>,
     tools: ToolHeaders,
     /// The last thing that was learnt of an HTTP server's or a command's era.
@@ -88,7 +92,9 @@ impl Server {
             voice: Arc::new(Voice::new(recorder, settings.name.clone())),
             settings,
             keeper: None,
+            starts: Arc::default(),
             identified: Mutex::default(),
+            identifying: tokio::sync::Mutex::default(),
             tools: ToolHeaders::default(),
             era: tokio::sync::Mutex::new(None),
             unfound: Mutex::default(),
@@ -109,6 +115,13 @@ impl Server {
     #[must_use]
     pub fn with_pins(mut self, keeper: Arc<Keeper>) -> Self {
         self.keeper = Some(keeper);
+        self
+    }
+
+    /// The same, whose processes begin in turn with those of others.
+    #[must_use]
+    pub fn starting_in(mut self, starts: Arc<Starts>) -> Self {
+        self.starts = starts;
         self
     }
 
@@ -210,6 +223,11 @@ impl Server {
     /// The gate's last look at what it defines; whoever holds this is looking.
     pub fn looked(&self) -> &tokio::sync::Mutex<Option<Looked>> {
         &self.looked
+    }
+
+    /// Held while it is looked at what it runs.
+    pub fn identifying(&self) -> &tokio::sync::Mutex<()> {
+        &self.identifying
     }
 
     /// Notes that it announced other definitions.

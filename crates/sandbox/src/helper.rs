@@ -9,6 +9,8 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use crate::open_files;
+
 /// The first argument that makes our binary the helper.
 pub const HELPER_ARGUMENT: &str = "__launch";
 
@@ -17,17 +19,17 @@ pub const EXIT_NO_PROGRAM: u8 = 127;
 /// How a child exits whose program cannot be run, or which could not be confined.
 pub const EXIT_NOT_RUNNABLE: u8 = 126;
 
-/// Runs the helper; `arguments` are those after [`HELPER_ARGUMENT`]: the parent's process id, the program, its
-/// arguments. Returns only if the program cannot be started, with [`EXIT_NO_PROGRAM`] or [`EXIT_NOT_RUNNABLE`]. Must be
+/// Runs the helper; `arguments` are those after [`HELPER_ARGUMENT`]: the parent's process id and limit of open files, the program,
+/// its arguments. Returns only if the program cannot be started, with [`EXIT_NO_PROGRAM`] or [`EXIT_NOT_RUNNABLE`]. Must be
 /// called before anything starts a thread.
 pub fn helper_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
-    let parent = arguments.next().and_then(|p| p.to_str()?.parse::<i32>().ok());
-    let (Some(parent), Some(program)) = (parent, arguments.next()) else {
+    let parent = arguments.next().and_then(|parent| open_files::read(parent.to_str()?));
+    let (Some((parent, open_files)), Some(program)) = (parent, arguments.next()) else {
         complain("this command is for the gateway's own use");
         return ExitCode::from(2);
     };
-    if let Err(error) = give_up(parent) {
+    if let Err(error) = give_up(parent, open_files) {
         // Fail closed: a child with more than it should have does not start.
         complain(&format!("the process could not be confined: {error}"));
         return ExitCode::from(EXIT_NOT_RUNNABLE);
@@ -37,8 +39,9 @@ pub fn helper_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(if error.kind() == ErrorKind::NotFound { EXIT_NO_PROGRAM } else { EXIT_NOT_RUNNABLE })
 }
 
-fn give_up(parent: i32) -> std::io::Result<()> {
+fn give_up(parent: i32, open_files: Option<u64>) -> std::io::Result<()> {
     close_fds::set_fds_cloexec(3, &[]);
+    open_files::put_back(open_files)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ mod child;
 mod helper;
 mod installed;
 mod launcher;
+mod open_files;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ use std::{
 pub use child::{Child, Ladder};
 pub use helper::{EXIT_NO_PROGRAM, EXIT_NOT_RUNNABLE, HELPER_ARGUMENT, helper_main};
 pub use installed::{Installed, InstalledPackage, RunFile};
+pub use open_files::{raise_open_files, room_for_children};
 
 /// Variables that every child gets, if we have them.
 pub const BASIC_VARIABLES: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
@@ -96,7 +98,7 @@ impl Launch {
         let mut command = tokio::process::Command::new(&self.helper);
         command
             .arg(HELPER_ARGUMENT)
-            .arg(std::process::id().to_string())
+            .arg(open_files::with_limit(std::process::id()))
             .arg(&self.program)
             .args(&self.arguments)
             .env_clear()

@@ -383,7 +383,7 @@ impl Approvals for StoredApprovals {
         .bind(&decided.decided_by)
         .bind(seconds(now))
         .bind(with_seal(&decided, |parts| self.sealer.mark(parts)))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         if changed.rows_affected() == 1 { Ok(decided) } else { Err(ApprovalError::NotWaiting) }
     }
@@ -443,7 +443,7 @@ impl Approvals for StoredApprovals {
     async fn forget(&self, before: Timestamp) -> Result<u64, ApprovalError> {
         let forgotten = sqlx::query("DELETE FROM approvals WHERE expires_at < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(forgotten.rows_affected())
     }

@@ -107,7 +107,7 @@ impl Browsers for StoredBrowsers {
         .bind(person)
         .bind(seconds(browser.opened_at))
         .bind(seconds(browser.expires_at))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Browsers for StoredBrowsers {
             sqlx::query("UPDATE browsers SET seen_at = $2 WHERE id = $1 AND seen_at < $2")
                 .bind(&text)
                 .bind(seconds(now))
-                .execute(self.database.pool())
+                .execute(self.database.writer())
                 .await?;
         }
         let (opened_at, expires_at) = (time(&row, "opened_at")?, time(&row, "expires_at")?);
@@ -152,7 +152,7 @@ impl Browsers for StoredBrowsers {
     async fn close(&self, id: &Digest) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM browsers WHERE id = $1")
             .bind(id.to_string())
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(())
     }
@@ -161,7 +161,7 @@ impl Browsers for StoredBrowsers {
         let closed = sqlx::query("DELETE FROM browsers WHERE issuer = $1 AND subject = $2")
             .bind(issuer)
             .bind(subject)
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(closed.rows_affected())
     }
@@ -169,7 +169,7 @@ impl Browsers for StoredBrowsers {
     async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
         let forgotten = sqlx::query("DELETE FROM browsers WHERE expires_at < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(forgotten.rows_affected())
     }

@@ -142,7 +142,7 @@ impl Registrations for StoredRegistrations {
         sqlx::query("UPDATE registered_clients SET expires_at = $2 WHERE id = $1 AND expires_at < $2")
             .bind(id)
             .bind(seconds(until))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Registrations for StoredRegistrations {
     async fn remove(&self, id: &str) -> Result<bool, DatabaseError> {
         let removed = sqlx::query("DELETE FROM registered_clients WHERE id = $1")
             .bind(id)
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(removed.rows_affected() == 1)
     }
@@ -164,7 +164,7 @@ impl Registrations for StoredRegistrations {
     async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
         let forgotten = sqlx::query("DELETE FROM registered_clients WHERE expires_at < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(forgotten.rows_affected())
     }

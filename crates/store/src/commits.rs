@@ -128,8 +128,8 @@ mod tests {
         transaction.execute("UPDATE flow_resets SET resets = resets + 1").await.unwrap();
         transaction.rollback().await.unwrap();
         assert!(commits.state() == after, "nothing was committed");
-        one.pool().execute("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
-        one.pool().execute("UPDATE flow_resets SET resets = resets + 1").await.unwrap();
+        one.writer().execute("PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+        one.writer().execute("UPDATE flow_resets SET resets = resets + 1").await.unwrap();
         assert!(commits.state().is_some_and(|state| Some(state) != after && state != before));
         one.close().await;
         other.close().await;

@@ -108,7 +108,7 @@ impl Consents for StoredConsents {
         .bind(client_name)
         .bind(seconds(*at))
         .bind(self.sealer.mark(&parts(consent, &scopes)))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Consents for StoredConsents {
                 .bind(issuer)
                 .bind(subject)
                 .bind(client)
-                .execute(self.database.pool())
+                .execute(self.database.writer())
                 .await?;
         Ok(withdrawn.rows_affected())
     }

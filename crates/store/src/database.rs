@@ -3,11 +3,13 @@
 //! Statements are written once, in the SQL both understand (`$1` parameters, `ON CONFLICT`, `RETURNING`), with
 //! integers as `BIGINT`, flags as 0 and 1, times in Unix seconds and digests as hexadecimal text.
 
-use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io, net::IpAddr, os::unix::fs::MetadataExt, path::Path, str::FromStr, sync::Arc, time::Duration,
+};
 
 use sqlx::{
-    Any, AnyPool, Executor, Transaction,
-    any::{AnyPoolOptions, install_default_drivers},
+    Any, AnyPool, ConnectOptions, Executor, Transaction,
+    any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers},
 };
 use url::{Host, Url};
 
@@ -16,20 +18,32 @@ use crate::{
     create_once, migrate,
 };
 
-/// Connections of one process.
+/// Connections of one process to Postgres, and those to a file that read.
 const CONNECTIONS: u32 = 8;
+/// See [`CONNECTIONS`]. SQLite has one writer at a time, and whoever else wants to write asks again and again, in no order, until it
+/// gives up: those of one process wait in line for the one connection that writes.
+const READERS: u32 = 4;
 
-/// How long a statement of SQLite's waits for another process, and how long we wait for a connection.
+/// How long we wait for a connection.
 const WAIT: Duration = Duration::from_secs(10);
+/// How long for the one that writes to a file, and how long that waits for another process.
+const TURN: Duration = Duration::from_secs(30);
+
+/// From when on a statement is slow, to whoever looks for that.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Settings of every SQLite connection. What is deleted is overwritten; what is committed is on the disk.
-const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; \
+const PRAGMAS: &str = "PRAGMA busy_timeout = 30000; PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; \
                        PRAGMA secure_delete = ON; PRAGMA trusted_schema = OFF;";
+/// And of those that read: a write that went past the line would be the one that finds the database locked.
+const READS_ONLY: &str = "PRAGMA query_only = ON;";
 
 /// A database whose tables are the ones this program knows.
 #[derive(Clone)]
 pub struct Database {
+    /// Who reads; of Postgres, who writes too.
     pool: AnyPool,
+    writer: AnyPool,
     dialect: Dialect,
     /// Of a file; what others commit to Postgres is only known by asking.
     commits: Option<Arc<Commits>>,
@@ -88,6 +102,31 @@ pub enum DatabaseError {
     Url,
 }
 
+impl DatabaseError {
+    /// Whether it says only that the database could not be asked just now: too much is going on, or it is out of reach. Nothing is
+    /// wrong with what is in it, as far as this tells.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Failed(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
+            Self::Failed(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default();
+                match code.parse::<u32>() {
+                    // SQLite's: the low byte says which (sqlite.org/rescode.html). Postgres has five digits or letters.
+                    Ok(number) if code.len() < 5 => PASSING.contains(&(number & 0xff)),
+                    _ => PASSING_CLASSES.iter().any(|class| code.starts_with(class)),
+                }
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `SQLITE_BUSY`, `SQLITE_LOCKED`, `SQLITE_NOMEM`, `SQLITE_READONLY` (a disk that is), `SQLITE_INTERRUPT`, `SQLITE_IOERR`, `SQLITE_FULL`,
+/// `SQLITE_CANTOPEN`, `SQLITE_PROTOCOL`.
+const PASSING: [u32; 9] = [5, 6, 7, 8, 9, 10, 13, 14, 15];
+/// Connection exceptions, serialization failures, insufficient resources, locks that are held, operators at work, a standby.
+const PASSING_CLASSES: [&str; 6] = ["08", "40", "53", "55P03", "57", "25006"];
+
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL may hold a password.
@@ -113,26 +152,34 @@ impl Database {
         // `Url` does not let `file:` become another scheme.
         let url = url.as_str().replacen("file:", "sqlite:", 1);
         install_default_drivers();
-        let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(WAIT)
+        let writer = options(1, TURN)
             // A file does not hang up: asking whether it is there would cost as much as asking what is in it.
             .test_before_acquire(false)
             .after_connect(|connection, _| {
                 Box::pin(async move { connection.execute(PRAGMAS).await.map(|_| ()) })
             })
-            .connect(&url)
+            .connect_with(quiet(&url)?)
             .await?;
         // The switch to WAL is the one statement whose lock does not wait; the file remembers it.
         let mut tries = 0;
-        while let Err(error) = pool.execute("PRAGMA journal_mode = WAL").await {
+        while let Err(error) = writer.execute("PRAGMA journal_mode = WAL").await {
             tries += 1;
             if tries == 100 {
                 return Err(error.into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Self::prepared(pool, Dialect::Sqlite, Some(Arc::new(Commits::new(&path)))).await
+        // In WAL mode nobody who reads waits for whoever writes. Opened when they are needed.
+        let pool = options(READERS, WAIT)
+            .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute(PRAGMAS).await?;
+                    connection.execute(READS_ONLY).await.map(|_| ())
+                })
+            })
+            .connect_lazy_with(quiet(&url)?);
+        Self::prepared(pool, writer, Dialect::Sqlite, Some(Arc::new(Commits::new(&path)))).await
     }
 
     /// The Postgres database at `url`: `postgres://user:password@host/name?…`. Off loopback the server must prove its
@@ -143,20 +190,17 @@ impl Database {
     pub async fn postgres(url: &str) -> Result<Self, DatabaseError> {
         let url = protected(url)?;
         install_default_drivers();
-        let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(WAIT)
-            .connect(url.as_str())
-            .await?;
-        Self::prepared(pool, Dialect::Postgres, None).await
+        let pool = options(CONNECTIONS, WAIT).connect_with(quiet(url.as_str())?).await?;
+        Self::prepared(pool.clone(), pool, Dialect::Postgres, None).await
     }
 
     async fn prepared(
         pool: AnyPool,
+        writer: AnyPool,
         dialect: Dialect,
         commits: Option<Arc<Commits>>,
     ) -> Result<Self, DatabaseError> {
-        let database = Self { pool, dialect, commits };
+        let database = Self { pool, writer, dialect, commits };
         migrate::run(&database).await?;
         Ok(database)
     }
@@ -179,16 +223,21 @@ impl Database {
         }
     }
 
-    /// For statements that stand alone.
+    /// For statements that stand alone and read.
     pub(crate) fn pool(&self) -> &AnyPool {
         &self.pool
+    }
+
+    /// For statements that stand alone and write.
+    pub(crate) fn writer(&self) -> &AnyPool {
+        &self.writer
     }
 
     /// A transaction that will write. SQLite takes its write lock at once: a lock taken later could not wait.
     pub(crate) async fn write(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         match self.dialect {
-            Dialect::Postgres => self.pool.begin().await,
-            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await,
+            Dialect::Postgres => self.writer.begin().await,
+            Dialect::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
         }
     }
 
@@ -205,7 +254,34 @@ impl Database {
     /// Closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
+        // The last one takes the log of the file along, and must be able to.
+        self.writer.close().await;
     }
+
+    /// Whether somebody closed it.
+    pub fn is_closed(&self) -> bool {
+        self.writer.is_closed()
+    }
+}
+
+/// How much of the library's own words is for operators: who waits for which connection is not, what comes of it is said elsewhere.
+const WORDS: &str = "debug";
+
+fn options(most: u32, wait: Duration) -> AnyPoolOptions {
+    let options = AnyPoolOptions::new().max_connections(most).acquire_timeout(wait);
+    match WORDS.parse() {
+        Ok(level) => options.acquire_slow_level(level),
+        Err(_) => options,
+    }
+}
+
+/// How to connect to `url`.
+fn quiet(url: &str) -> Result<AnyConnectOptions, sqlx::Error> {
+    let options = AnyConnectOptions::from_str(url)?;
+    Ok(match WORDS.parse() {
+        Ok(level) => options.log_slow_statements(level, SLOW),
+        Err(_) => options,
+    })
 }
 
 /// `url` with the protection its host needs.
@@ -275,6 +351,61 @@ mod tests {
         ] {
             assert!(protected(bad).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_writes_waits_in_line_and_nobody_goes_past_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("st.db");
+        let database = Database::sqlite(&path).await.unwrap();
+        assert!(database.pool().execute("UPDATE flow_resets SET resets = resets + 1").await.is_err());
+        let first = database.write().await.unwrap();
+        let waiting: Vec<_> = (0..100)
+            .map(|_| {
+                let database = database.clone();
+                tokio::spawn(async move {
+                    let mut transaction = database.write().await?;
+                    transaction.execute("UPDATE flow_resets SET resets = resets + 1").await?;
+                    transaction.commit().await
+                })
+            })
+            .collect();
+        let resets = async || {
+            let count = sqlx::query_scalar::<_, i64>("SELECT resets FROM flow_resets");
+            count.fetch_one(database.pool()).await.unwrap()
+        };
+        let before = resets().await;
+        first.rollback().await.unwrap();
+        for writer in waiting {
+            writer.await.unwrap().unwrap();
+        }
+        assert_eq!(resets().await, before + 100);
+        database.close().await;
+    }
+
+    #[test]
+    fn only_what_says_that_it_cannot_be_asked_just_now_is_passing() {
+        assert!(DatabaseError::from(sqlx::Error::PoolTimedOut).is_passing());
+        assert!(DatabaseError::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into())).is_passing());
+        assert!(!DatabaseError::from(sqlx::Error::RowNotFound).is_passing());
+        assert!(!DatabaseError::Value("hash").is_passing());
+        assert!(!DatabaseError::Newer { found: 2, known: 1 }.is_passing());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_others_hold_for_long_is_passing_and_a_broken_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("st.db");
+        let database = Database::sqlite(&path).await.unwrap();
+        let other = Database::sqlite(&path).await.unwrap();
+        let held = other.write().await.unwrap();
+        database.writer().execute("PRAGMA busy_timeout = 1").await.unwrap();
+        assert!(DatabaseError::from(database.write().await.unwrap_err()).is_passing());
+        held.rollback().await.unwrap();
+        let absent = database.pool().execute("SELECT * FROM nothing").await.unwrap_err();
+        assert!(!DatabaseError::from(absent).is_passing());
+        database.close().await;
+        other.close().await;
     }
 
     #[tokio::test]

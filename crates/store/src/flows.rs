@@ -299,12 +299,12 @@ impl Flows for StoredFlows {
     async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
         let forgotten = sqlx::query("DELETE FROM flows WHERE at < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?
             .rows_affected();
         sqlx::query("DELETE FROM flow_owners WHERE last_used < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(forgotten)
     }

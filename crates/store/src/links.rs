@@ -264,7 +264,7 @@ impl Links for StoredLinks {
         .bind(grant.scopes.join(" "))
         .bind(sealed)
         .bind(seconds(grant.granted_at))
-        .fetch_one(self.database.pool())
+        .fetch_one(self.database.writer())
         .await?;
         revision(&row)
     }
@@ -286,7 +286,7 @@ impl Links for StoredLinks {
         .bind(number(revision))
         .bind(seconds(now.plus(within)))
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(claimed.rows_affected() == 1)
     }
@@ -306,7 +306,7 @@ impl Links for StoredLinks {
         .bind(grant.scopes.join(" "))
         .bind(sealed)
         .bind(seconds(grant.granted_at))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(renewed.rows_affected() == 1)
     }
@@ -320,7 +320,7 @@ impl Links for StoredLinks {
         .bind(&account.subject)
         .bind(account.server.as_str())
         .bind(number(revision))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -331,7 +331,7 @@ impl Links for StoredLinks {
                 .bind(&account.issuer)
                 .bind(&account.subject)
                 .bind(account.server.as_str())
-                .execute(self.database.pool())
+                .execute(self.database.writer())
                 .await?;
         Ok(gone.rows_affected() == 1)
     }
@@ -398,7 +398,7 @@ impl Links for StoredLinks {
         .bind(redirect_uri)
         .bind(self.sealer.seal_row(&context, content.reveal().as_bytes())?)
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -409,7 +409,7 @@ impl Links for StoredLinks {
             .bind(&state)
             .bind(self.sealer.seal_row(&[ERRANDS.as_bytes(), state.as_bytes()], content.reveal().as_bytes())?)
             .bind(seconds(until))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(())
     }
@@ -419,11 +419,11 @@ impl Links for StoredLinks {
         // Whoever deletes the row has it: of two who come back with one `state`, one does.
         let found = sqlx::query("DELETE FROM upstream_errands WHERE state = $1 RETURNING sealed, until")
             .bind(&state)
-            .fetch_optional(self.database.pool())
+            .fetch_optional(self.database.writer())
             .await?;
         sqlx::query("DELETE FROM upstream_errands WHERE until <= $1")
             .bind(seconds(now))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         let Some(row) = found else { return Ok(None) };
         if time(&row, "until")? <= now {

@@ -3,7 +3,7 @@
 //! Several processes may start at once: the first holds the lock, the others find the work done. A database that a
 //! newer program has used is left alone.
 
-use sqlx::{Executor, Row};
+use sqlx::{AnyConnection, Executor, Row};
 
 use crate::{Database, DatabaseError, Dialect, digest::Digest};
 
@@ -119,8 +119,32 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
 /// Any number will do, as long as nobody else takes it.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7308604897285497204)";
 
+/// The scripts that were applied, and the digest of each.
+async fn applied(database: &mut AnyConnection) -> Result<Vec<(i64, String)>, sqlx::Error> {
+    let rows = sqlx::query("SELECT number, script FROM bartizan_migrations ORDER BY number")
+        .fetch_all(database)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Whether nothing is missing, nor otherwise than it was. Asked first: processes that begin at once would else wait in line, each to
+/// write nothing.
+async fn is_complete(database: &Database) -> Result<bool, DatabaseError> {
+    let mut connection = database.pool().acquire().await?;
+    let applied = applied(&mut connection).await?;
+    let known = SCRIPTS.iter().map(|&(number, sqlite, postgres)| {
+        let script = if database.dialect() == Dialect::Sqlite { sqlite } else { postgres };
+        (number, Digest::of(script.as_bytes()).to_string())
+    });
+    Ok(known.eq(applied))
+}
+
 /// Applies what is missing.
 pub async fn run(database: &Database) -> Result<(), DatabaseError> {
+    // A database without tables has no such list.
+    if is_complete(database).await.unwrap_or(false) {
+        return Ok(());
+    }
     let mut transaction = database.write().await?;
     if database.dialect() == Dialect::Postgres {
         transaction.execute(LOCK).await?;
@@ -130,13 +154,7 @@ pub async fn run(database: &Database) -> Result<(), DatabaseError> {
             "CREATE TABLE IF NOT EXISTS bartizan_migrations (number BIGINT PRIMARY KEY, script TEXT NOT NULL)",
         )
         .await?;
-    let rows = sqlx::query("SELECT number, script FROM bartizan_migrations ORDER BY number")
-        .fetch_all(&mut *transaction)
-        .await?;
-    let mut applied = Vec::new();
-    for row in rows {
-        applied.push((row.try_get::<i64, _>(0)?, row.try_get::<String, _>(1)?));
-    }
+    let applied = applied(&mut transaction).await?;
     let known = SCRIPTS.last().map_or(0, |(number, ..)| *number);
     if let Some((found, _)) = applied.last().filter(|(number, _)| *number > known) {
         return Err(DatabaseError::Newer { found: *found, known });

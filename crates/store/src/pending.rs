@@ -125,7 +125,7 @@ impl Pending for StoredPending {
         .bind(&id)
         .bind(self.sealer.seal_row(&context(kind, &id), body)?)
         .bind(seconds(until))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(kept.rows_affected() == 1)
     }
@@ -146,7 +146,7 @@ impl Pending for StoredPending {
         .bind(&id)
         .bind(self.sealer.seal_row(&context(kind, &id), body)?)
         .bind(seconds(until))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Pending for StoredPending {
             sqlx::query_as("DELETE FROM pending WHERE kind = $1 AND id = $2 RETURNING body, expires_at")
                 .bind(kind.as_str())
                 .bind(&id)
-                .fetch_optional(self.database.pool())
+                .fetch_optional(self.database.writer())
                 .await?;
         let in_time = taken.filter(|(_, until)| *until > seconds(now));
         in_time.map(|(sealed, _)| self.open(kind, &id, &sealed)).transpose()
@@ -188,7 +188,7 @@ impl Pending for StoredPending {
     async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
         let forgotten = sqlx::query("DELETE FROM pending WHERE expires_at < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(forgotten.rows_affected())
     }

@@ -110,7 +110,7 @@ async fn current(
     .bind(&id)
     .bind(&wrapped)
     .bind(seconds(now))
-    .execute(database.pool())
+    .execute(database.writer())
     .await?;
     find(database, sealer, person, &root).await?.ok_or(DatabaseError::Locked)
 }

@@ -306,6 +306,18 @@ pub enum PinError {
     Unknown(Key),
 }
 
+impl PinError {
+    /// Whether it says only that the store could not be asked just now; see [`DatabaseError::is_passing`].
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_passing(),
+            // What is in it, and is not ours, is another matter.
+            Self::Seen(error) => error.kind() != std::io::ErrorKind::InvalidData,
+            _ => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for PinError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error.into())
@@ -344,6 +356,17 @@ pub trait Pins: Send + Sync {
     /// # Errors
     /// [`PinError`]; nothing may be called then.
     async fn snapshot(&self) -> Result<PinSet, PinError>;
+
+    /// What may be called now, if that is another version than `known`. Only what changed since is read.
+    ///
+    /// # Errors
+    /// [`PinError`]; nothing may be called then that `known` does not hold.
+    async fn since(&self, known: &PinSet) -> Result<Option<PinSet>, PinError> {
+        if self.version().await? == known.version() {
+            return Ok(None);
+        }
+        self.snapshot().await.map(Some)
+    }
 
     /// The version alone: another number than before means that [`Pins::snapshot`] differs.
     ///

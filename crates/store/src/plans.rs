@@ -317,7 +317,7 @@ impl Plans for StoredPlans {
         .bind(item.standing.as_str())
         .bind(&item.words)
         .bind(or_zero(item.at))
-        .execute(self.0.pool())
+        .execute(self.0.writer())
         .await?;
         Ok(())
     }
@@ -326,7 +326,7 @@ impl Plans for StoredPlans {
         sqlx::query("UPDATE plans SET ended_at = $2 WHERE id = $1 AND ended_at = 0")
             .bind(plan)
             .bind(seconds(now))
-            .execute(self.0.pool())
+            .execute(self.0.writer())
             .await?;
         Ok(())
     }
@@ -343,7 +343,7 @@ impl Plans for StoredPlans {
         .bind(&mark.plan)
         .bind(&mark.fingerprint)
         .bind(seconds(mark.marked_at))
-        .execute(self.0.pool())
+        .execute(self.0.writer())
         .await?;
         Ok(())
     }
@@ -365,7 +365,7 @@ impl Plans for StoredPlans {
         .bind(server.as_str())
         .bind(place)
         .bind(seconds(now))
-        .execute(self.0.pool())
+        .execute(self.0.writer())
         .await?;
         Ok(done.rows_affected() > 0)
     }

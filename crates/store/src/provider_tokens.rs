@@ -156,7 +156,7 @@ impl StoredProviderTokens {
         for parameter in more {
             query = query.bind(parameter);
         }
-        Ok(query.execute(self.database.pool()).await?.rows_affected())
+        Ok(query.execute(self.database.writer()).await?.rows_affected())
     }
 }
 
@@ -200,7 +200,7 @@ impl ProviderTokens for StoredProviderTokens {
         .bind(&sign_in.id)
         .bind(sealed)
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -236,7 +236,7 @@ impl ProviderTokens for StoredProviderTokens {
         .bind(number(revision))
         .bind(sealed)
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(renewed.rows_affected() == 1)
     }
@@ -262,7 +262,7 @@ impl ProviderTokens for StoredProviderTokens {
         sqlx::query("DELETE FROM provider_tokens WHERE issuer = $1 AND subject = $2")
             .bind(issuer)
             .bind(subject)
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(())
     }
@@ -270,7 +270,7 @@ impl ProviderTokens for StoredProviderTokens {
     async fn sweep(&self, before: Timestamp) -> Result<u64, LinkError> {
         let swept = sqlx::query("DELETE FROM provider_tokens WHERE confirmed_at < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(swept.rows_affected())
     }

@@ -288,14 +288,14 @@ impl Quarantine for StoredQuarantine {
         .bind(id)
         .bind(&released.decided_by)
         .bind(with_parts(&released, |parts| self.sealer.mark(parts)))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         if changed.rows_affected() == 1 { Ok(released) } else { Err(QuarantineError::Unknown(id.to_owned())) }
     }
 
     async fn discard(&self, id: &str, now: Timestamp) -> Result<Item, QuarantineError> {
         let known = item(&self.row(id, now).await?)?;
-        sqlx::query("DELETE FROM quarantine WHERE id = $1").bind(id).execute(self.database.pool()).await?;
+        sqlx::query("DELETE FROM quarantine WHERE id = $1").bind(id).execute(self.database.writer()).await?;
         Ok(known)
     }
 
@@ -329,7 +329,7 @@ impl Quarantine for StoredQuarantine {
         // Of several that came this far, the one that takes the row has it.
         let taken = sqlx::query("DELETE FROM quarantine WHERE id = $1 AND state = 'released'")
             .bind(&item.id)
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok((taken.rows_affected() == 1).then_some((item, text)))
     }

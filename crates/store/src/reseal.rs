@@ -162,7 +162,7 @@ impl Rotation<'_> {
         // Nothing opens by them any more; what still names one did not open before.
         sqlx::query("DELETE FROM person_keys WHERE root <> $1")
             .bind(root)
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         let at_once = self.at_once;
         let ended = self.file.change(now, |keys, _| keys.end(at_once)).await?;
@@ -287,7 +287,7 @@ impl Rotation<'_> {
         for key in *keys {
             query = query.bind(row.try_get::<String, _>(*key)?);
         }
-        Ok(query.execute(self.database.pool()).await?.rows_affected())
+        Ok(query.execute(self.database.writer()).await?.rows_affected())
     }
 
     /// What is to be in the column; `None` for a row that is not as it was written.

@@ -135,7 +135,7 @@ impl Reviews for StoredReviews {
             sqlx::query("INSERT INTO reviews (name, begun_at) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
                 .bind(POLICY)
                 .bind(seconds(now))
-                .execute(self.0.pool())
+                .execute(self.0.writer())
                 .await?;
         if added.rows_affected() > 0 {
             return Ok(false);
@@ -149,7 +149,7 @@ impl Reviews for StoredReviews {
         .bind(seconds(now))
         .bind(seconds(before(every)))
         .bind(seconds(before(STUCK)))
-        .execute(self.0.pool())
+        .execute(self.0.writer())
         .await?;
         Ok(begun.rows_affected() > 0)
     }
@@ -215,7 +215,7 @@ impl Reviews for StoredReviews {
         .bind(&decided.why)
         .bind(seconds(decided.at))
         .bind(seconds(decided.until))
-        .execute(self.0.pool())
+        .execute(self.0.writer())
         .await?;
         Ok(changed.rows_affected() > 0)
     }

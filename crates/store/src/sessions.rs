@@ -168,7 +168,7 @@ impl StoredSessions {
     ) -> Result<u64, DatabaseError> {
         let mut all = 0;
         loop {
-            let done = bind(sqlx::query(AssertSqlSafe(statement))).execute(self.database.pool()).await?;
+            let done = bind(sqlx::query(AssertSqlSafe(statement))).execute(self.database.writer()).await?;
             all += done.rows_affected();
             if usize::try_from(done.rows_affected()).is_ok_and(|rows| rows < ROWS) {
                 return Ok(all);
@@ -219,7 +219,7 @@ impl StoredSessions {
             .bind(&self.node)
             .bind(seconds(now))
             .bind(end.name())
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(closed.rows_affected())
     }
@@ -231,13 +231,21 @@ type Statement = Query<'static, Any, AnyArguments>;
 #[async_trait]
 impl Sessions for StoredSessions {
     async fn begin(&self, now: Timestamp) -> Result<u64, DatabaseError> {
+        let left = sqlx::query("SELECT 1 FROM sessions WHERE node = $1 AND closed_at IS NULL LIMIT 1")
+            .bind(&self.node)
+            .fetch_optional(self.database.pool())
+            .await?;
+        // Nearly always: no turn among those who write is needed for that.
+        if left.is_none() {
+            return Ok(0);
+        }
         let closed = sqlx::query(
             "UPDATE sessions SET closed_at = $2, ended_at = COALESCE(ended_at, $2), ended_by = COALESCE(ended_by, 'lost') \
              WHERE node = $1 AND closed_at IS NULL",
         )
         .bind(&self.node)
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(closed.rows_affected())
     }
@@ -255,7 +263,7 @@ impl Sessions for StoredSessions {
         .bind(session.server.as_ref().map_or("", ServerName::as_str))
         .bind(&session.revision)
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -279,7 +287,7 @@ impl Sessions for StoredSessions {
                 .bind(&list)
                 .bind(&self.node)
                 .bind(seconds(now))
-                .execute(self.database.pool())
+                .execute(self.database.writer())
                 .await?;
             // What was passed over may be live all the same.
             let live: Vec<String> = sqlx::query_scalar(AssertSqlSafe(look.as_str()))

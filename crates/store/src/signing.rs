@@ -145,7 +145,7 @@ impl SigningKeys for StoredSigningKeys {
     async fn end_all(&self, now: Timestamp) -> Result<u64, DatabaseError> {
         let ended = sqlx::query("DELETE FROM signing_keys WHERE verifies_until > $1")
             .bind(seconds(now))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(ended.rows_affected())
     }
@@ -153,7 +153,7 @@ impl SigningKeys for StoredSigningKeys {
     async fn forget(&self, before: Timestamp) -> Result<u64, DatabaseError> {
         let forgotten = sqlx::query("DELETE FROM signing_keys WHERE verifies_until < $1")
             .bind(seconds(before))
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(forgotten.rows_affected())
     }

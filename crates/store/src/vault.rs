@@ -100,7 +100,7 @@ impl Vault {
         .bind(name)
         .bind(self.sealer.seal_row(&context(name, &1_i64.to_be_bytes()), value.reveal().as_bytes())?)
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         if added.rows_affected() == 1 { Ok(()) } else { Err(VaultError::Known(name.to_owned())) }
     }
@@ -137,7 +137,7 @@ impl Vault {
     pub async fn remove(&self, name: &str) -> Result<bool, VaultError> {
         let removed = sqlx::query("DELETE FROM vault_secrets WHERE name = $1")
             .bind(name)
-            .execute(self.database.pool())
+            .execute(self.database.writer())
             .await?;
         Ok(removed.rows_affected() == 1)
     }

@@ -86,6 +86,17 @@ impl Gate {
         Self { process, folder: Arc::new(folder), log, address }
     }
 
+    /// The same, started by this command, which becomes what it starts.
+    pub fn start_by(command: &[&str], config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        write_config(folder.path(), config);
+        let (program, arguments) = command.split_first().expect("a command has a program");
+        let mut starter = Command::new(program);
+        starter.args(arguments).arg(binary());
+        let (process, log, address) = launch_as(starter, folder.path(), &[]);
+        Self { process, folder: Arc::new(folder), log, address }
+    }
+
     /// Starts another gate in the same folder: one configuration and one store, on a port of its own.
     pub fn beside(&self) -> Self {
         let (process, log, address) = launch(self.folder.path(), &[]);
@@ -196,7 +207,15 @@ impl Gate {
 
 /// Starts the binary in `folder` and waits until it listens.
 fn launch(folder: &Path, environment: &[(&str, &str)]) -> (Child, Arc<Mutex<String>>, SocketAddr) {
-    let mut process = Command::new(binary())
+    launch_as(Command::new(binary()), folder, environment)
+}
+
+fn launch_as(
+    mut command: Command,
+    folder: &Path,
+    environment: &[(&str, &str)],
+) -> (Child, Arc<Mutex<String>>, SocketAddr) {
+    let mut process = command
         .args(["run", "--config"])
         .arg(folder.join("bartizan.toml"))
         .env_clear()

@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bartizan_mcp::{Era, era};
+use bartizan_mcp::{Era, era, json::quote};
 use bartizan_model::{CallerKey, ServerName};
 use bartizan_store::pins::{Event, Extent, IDENTITY, Key, Kind, Look, PinError, Policy, Ruling};
+use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{Catalog, faces::Faces, is_pinned, offer, pinned_kind};
@@ -27,6 +28,9 @@ const RESTS: u32 = 8;
 
 /// How long a server that could not be looked at is left alone.
 const FAILED_REST: Duration = Duration::from_secs(5);
+
+/// How long after a look the next one is at a server of which something is not approved until a look can be written down.
+const DOUBT_REST: Duration = Duration::from_secs(30);
 
 /// Why a server could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +75,20 @@ impl Catalog {
             }
         };
         let began = Instant::now();
+        let (mut kinds, mut offered) = (Vec::new(), Vec::new());
         if let Some(instructions) = &found.instructions {
-            self.shows_instructions(server, &nobody, instructions).await;
+            kinds.push(Kind::Instructions);
+            offered.append(&mut self.read(server, Kind::Instructions, &[&quote(instructions)]).offered);
         }
         for kind in DefinitionKind::ALL {
             let Some(pinned) = pinned_kind(server, kind) else { continue };
             let entries: Vec<_> =
                 found.definitions.iter().filter(|(k, _)| *k == kind).map(|(_, raw)| raw.as_str()).collect();
-            self.look(server, &nobody, pinned, &entries, Extent::Whole(vec![pinned])).await?;
+            kinds.push(pinned);
+            offered.append(&mut self.read(server, pinned, &entries).offered);
         }
+        // All at once: one look is written down once.
+        self.observe(server.settings(), &nobody, Extent::Whole(kinds), offered).await?;
         // Whoever has much to be judged rests for longer: however often a server announces another list, most of the time is for
         // others.
         *looked = Some((Instant::now() + began.elapsed() * RESTS, Ok(())));
@@ -120,17 +129,26 @@ impl Catalog {
     }
 }
 
-/// Pins who each server of `gate` is, before anybody asks for anything of it.
+/// Pins who each server of `gate` is, before anybody asks for anything of it. Of one of which that cannot be noted just now nothing
+/// is approved until it is.
 ///
 /// # Errors
-/// [`PinError`]; nothing is approved then.
+/// [`PinError`], if the store is not what it was; nothing is approved then.
 pub async fn identify_all(gate: &Gate) -> Result<(), PinError> {
-    for server in gate.all_servers() {
-        if is_pinned(&server) {
-            gate.catalog().identify(server.settings()).await?;
+    let servers = gate.all_servers();
+    let pinned = servers.iter().filter(|server| is_pinned(server)).map(|server| async move {
+        let turn = gate.starts.look().await;
+        let done = gate.catalog().identify(server.settings()).await;
+        drop(turn);
+        match done {
+            Err(error) if error.is_passing() => {
+                tracing::error!(server = %server.name(), %error, "who it is could not be pinned; nothing of it is approved until it is");
+                Ok(())
+            }
+            done => done,
         }
-    }
-    Ok(())
+    });
+    join_all(pinned).await.into_iter().collect()
 }
 
 /// Looks at every server of `gate` again and again, and takes over what other processes decide, until it is dropped.
@@ -140,9 +158,11 @@ pub async fn watch(gate: Arc<Gate>) {
     let mut faces = Faces::default();
     loop {
         ticks.tick().await;
+        // The keeper says itself what comes of it.
         if let Err(error) = gate.catalog().keeper.refresh().await {
-            tracing::error!(%error, "the pins cannot be read; nothing is approved until they can");
+            tracing::debug!(%error, "the pins cannot be read");
         }
+        let doubted = gate.catalog().keeper.doubted();
         match gate.responses().refresh().await {
             Ok(false) => {}
             Ok(true) => gate.cut_off().await,
@@ -157,6 +177,8 @@ pub async fn watch(gate: Arc<Gate>) {
             if is_pinned(&server) && server.is_due() {
                 let (gate, server) = (Arc::clone(&gate), Arc::clone(&server));
                 tokio::spawn(async move {
+                    // However long the store takes, one waits for it.
+                    let Ok(_one) = server.identifying().try_lock() else { return };
                     if let Err(error) = gate.catalog().identify(server.settings()).await {
                         tracing::error!(server = %server.name(), %error, "what it runs could not be pinned");
                     }
@@ -164,6 +186,9 @@ pub async fn watch(gate: Arc<Gate>) {
             }
             let now = Instant::now();
             let first = due.entry(server.name().clone()).or_insert(now);
+            if doubted.contains(server.name()) {
+                *first = (*first).min(now + DOUBT_REST);
+            }
             if !server.take_change() && *first > now {
                 continue;
             }
@@ -177,6 +202,7 @@ pub async fn watch(gate: Arc<Gate>) {
             let faces = faces.after_look(server.name(), now, chance);
             let gate = Arc::clone(&gate);
             tokio::spawn(async move {
+                let turn = gate.starts.look().await;
                 let looking = async {
                     gate.catalog().look_at(&server, true).await?;
                     for face in faces {
@@ -187,6 +213,7 @@ pub async fn watch(gate: Arc<Gate>) {
                 if let Err(error) = looking.await {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
                 }
+                drop(turn);
             });
         }
     }

@@ -21,6 +21,7 @@ use crate::{
     legacy::{Link, Whence, audience, greet},
     limits::{CRASH_REST, CRASHES, PROCESS_IDLE, PROCESSES, PROCESSES_OF_CALLER},
     program,
+    starts::Running,
     upstream::{
         Failure,
         scrub::Scrub,
@@ -74,9 +75,11 @@ impl Server {
         }
         // Every client of a laptop's owner is the owner, who takes from nobody.
         let sharing = asker.filter(|asker| *asker.caller != Caller::local_owner());
-        let slot = Slot::take(&self.processes, &self.shares, sharing.map(|asker| &asker.key))?;
+        let running = self.starts.count()?;
+        let slot = Slot::take(&self.processes, &self.shares, sharing.map(|asker| &asker.key), running)?;
+        let turn = self.starts.begin().await;
         let voice = Arc::clone(&self.voice);
-        Process::start(self.name(), launch, era, secrets.clone(), slot, voice)
+        Process::start(self.name(), launch, era, secrets.clone(), (slot, turn), voice)
             .inspect_err(|_| self.note_crash(asker))
     }
 
@@ -192,12 +195,18 @@ impl Server {
 pub struct Slot {
     count: Arc<AtomicUsize>,
     share: Option<(Shares, CallerKey)>,
+    _running: Running,
 }
 
 impl Slot {
-    fn take(count: &Arc<AtomicUsize>, shares: &Shares, caller: Option<&CallerKey>) -> Result<Self, Failure> {
+    fn take(
+        count: &Arc<AtomicUsize>,
+        shares: &Shares,
+        caller: Option<&CallerKey>,
+        running: Running,
+    ) -> Result<Self, Failure> {
         let is_free = count.fetch_add(1, Ordering::Relaxed) < PROCESSES;
-        let mut slot = Self { count: Arc::clone(count), share: None };
+        let mut slot = Self { count: Arc::clone(count), share: None, _running: running };
         if !is_free {
             return Err(Failure::Limit(format!(
                 "{PROCESSES} of its processes are running, which is the most"
@@ -235,21 +244,22 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::starts::Starts;
 
     #[test]
     fn one_caller_leaves_processes_for_others() {
-        let (count, shares) = (Arc::default(), Shares::default());
+        let (count, shares, starts) = (Arc::default(), Shares::default(), Starts::default());
+        let take = |caller| Slot::take(&count, &shares, caller, starts.count().unwrap());
         let key = |name: &str, client: &str| Caller::new("https://id.example", name, client).key();
         let (ann, other) = (key("ann", "editor"), key("ann", "agent"));
-        let mut hers: Vec<_> =
-            (0..PROCESSES_OF_CALLER).map(|_| Slot::take(&count, &shares, Some(&ann)).unwrap()).collect();
-        assert!(Slot::take(&count, &shares, Some(&ann)).is_err(), "her share");
-        let others = Slot::take(&count, &shares, Some(&other)).unwrap();
+        let mut hers: Vec<_> = (0..PROCESSES_OF_CALLER).map(|_| take(Some(&ann)).unwrap()).collect();
+        assert!(take(Some(&ann)).is_err(), "her share");
+        let others = take(Some(&other)).unwrap();
         hers.pop();
-        hers.push(Slot::take(&count, &shares, Some(&ann)).unwrap());
+        hers.push(take(Some(&ann)).unwrap());
         let rest = PROCESSES - PROCESSES_OF_CALLER - 1;
-        let rest: Vec<_> = (0..rest).map(|_| Slot::take(&count, &shares, None).unwrap()).collect();
-        assert!(Slot::take(&count, &shares, Some(&other)).is_err(), "there are no more for anybody");
+        let rest: Vec<_> = (0..rest).map(|_| take(None).unwrap()).collect();
+        assert!(take(Some(&other)).is_err(), "there are no more for anybody");
         drop((hers, others, rest));
         assert_eq!((count.load(Ordering::Relaxed), lock(&shares).len()), (0, 0));
     }

@@ -28,6 +28,7 @@ use crate::{
     limits::{PIPE_MESSAGES, WRITE_WAIT},
     record::Voice,
     server::Slot,
+    starts::Turn,
 };
 use reading::{log_stderr, read_messages};
 use routes::{Queued, Shared};
@@ -48,7 +49,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the server; `slot` is held until the process is gone.
+    /// Starts the server; its slot is held until the process is gone, its turn to begin until it says something.
     ///
     /// # Errors
     /// [`Failure::Unreachable`] if it does not start.
@@ -57,7 +58,7 @@ impl Process {
         launch: &Launch,
         era: Era,
         secrets: Scrub,
-        slot: Slot,
+        (slot, turn): (Slot, Turn),
         voice: Arc<Voice>,
     ) -> Result<Arc<Self>, Failure> {
         let mut child = launch.start().map_err(|error| Failure::Unreachable(error.to_string()))?;
@@ -78,6 +79,7 @@ impl Process {
             next: AtomicU64::new(1),
             load: Arc::default(),
             is_counted: AtomicBool::new(false),
+            turn: Mutex::new(Some(turn)),
         });
         if let Some(stderr) = child.take_stderr() {
             let (voice, pid, secrets) = (Arc::clone(&voice), child.id(), secrets.clone());

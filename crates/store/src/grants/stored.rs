@@ -132,7 +132,7 @@ impl Grants for StoredGrants {
         .bind(seconds(grant.made_at))
         .bind(seconds(until))
         .bind(seconds(grant.expires_at))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(())
     }
@@ -284,7 +284,7 @@ impl Grants for StoredGrants {
     }
 
     async fn revoke(&self, revocation: &Revocation) -> Result<(), DatabaseError> {
-        let mut database = self.database.pool().acquire().await?;
+        let mut database = self.database.writer().acquire().await?;
         revoke(&mut database, revocation).await?;
         Ok(())
     }
@@ -308,7 +308,7 @@ impl Grants for StoredGrants {
         .bind(id.to_string())
         .bind(seconds(until))
         .bind(seconds(now))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?;
         Ok(noted.rows_affected() == 1)
     }
@@ -320,7 +320,7 @@ impl Grants for StoredGrants {
             "DELETE FROM grants WHERE expires_at < $1 OR (redeemed_at IS NULL AND code_until < $1)",
         )
         .bind(seconds(before))
-        .execute(self.database.pool())
+        .execute(self.database.writer())
         .await?
         .rows_affected();
         for statement in [
@@ -328,7 +328,7 @@ impl Grants for StoredGrants {
             "DELETE FROM revocations WHERE until < $1",
             "DELETE FROM used_ids WHERE until < $1",
         ] {
-            sqlx::query(statement).bind(seconds(before)).execute(self.database.pool()).await?;
+            sqlx::query(statement).bind(seconds(before)).execute(self.database.writer()).await?;
         }
         Ok(forgotten)
     }

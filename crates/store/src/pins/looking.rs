@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Digest, Sealer,
-    columns::{maybe_digest, seconds},
+    columns::{maybe_digest, seconds, time},
 };
 
 /// How old "last seen" may get before it is written anew.
@@ -45,8 +45,8 @@ pub struct Looking<'a> {
     looked_at: Vec<String>,
     /// What this caller was offered in its last whole looks.
     before: HashMap<Place, Digest>,
-    /// The digests of those looks.
-    sets: HashMap<Kind, String>,
+    /// The digests of those looks, and when the last one was noted.
+    sets: HashMap<Kind, (String, Timestamp)>,
 }
 
 impl<'a> Looking<'a> {
@@ -73,13 +73,13 @@ impl<'a> Looking<'a> {
             looking.place(rows::pin(&row, sealer)?);
         }
         let before = sqlx::query(
-            "SELECT i.kind, i.offered_set, s.name, s.hash FROM pin_inventories i LEFT JOIN pin_sets s ON \
+            "SELECT i.kind, i.offered_set, i.last_seen, s.name, s.hash FROM pin_inventories i LEFT JOIN pin_sets s ON \
              s.server = i.server AND s.kind = i.kind AND s.offered_set = i.offered_set \
              WHERE i.server = $1 AND i.caller = $2",
         );
         for row in before.bind(looking.server()).bind(looking.caller()).fetch_all(&mut *database).await? {
             let kind = rows::kind(&row)?;
-            looking.sets.insert(kind, row.try_get("offered_set")?);
+            looking.sets.insert(kind, (row.try_get("offered_set")?, time(&row, "last_seen")?));
             if let (Some(name), Some(hash)) = (row.try_get("name")?, maybe_digest(&row, "hash")?) {
                 looking.before.insert((kind, name), hash);
             }
@@ -194,16 +194,61 @@ impl<'a> Looking<'a> {
         Ok(withdrawn)
     }
 
+    /// Whether nothing of this look is to be written: it shows what was shown before, noted not long ago, and finds nothing new.
+    pub async fn is_known(
+        &self,
+        database: &mut AnyConnection,
+        outcomes: &[Outcome],
+    ) -> Result<bool, PinError> {
+        let kinds: &[Kind] = match &self.look.extent {
+            Extent::Part => &[],
+            Extent::Whole(kinds) => kinds,
+        };
+        Ok(self.changed.is_empty()
+            && kinds.iter().all(|kind| self.is_noted(*kind, &set_of(&self.singles(*kind))))
+            && self.has_findings(database, outcomes).await?)
+    }
+
+    /// Whether it is on record that this caller is offered `set` of `kind`. While something of the kind waits for a person, who else
+    /// is offered what is part of the question, and must not be old.
+    fn is_noted(&self, kind: Kind, set: &str) -> bool {
+        let waits = || self.pins.iter().any(|(place, pin)| place.0 == kind && pin.waiting.is_some());
+        let noted = self.sets.get(&kind);
+        noted.is_some_and(|(noted, at)| noted == set && self.now.since(*at) < STALE && !waits())
+    }
+
+    /// Whether all that was found in what is offered is kept.
+    async fn has_findings(
+        &self,
+        database: &mut AnyConnection,
+        outcomes: &[Outcome],
+    ) -> Result<bool, PinError> {
+        let kept = self.look.offered.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let mut found: BTreeSet<_> = kept
+            .flat_map(|(offered, _)| offered.findings.iter().map(move |finding| (offered, finding)))
+            .map(|(offered, finding)| {
+                let (kind, hash) = (offered.kind.as_str().to_owned(), offered.hash.to_string());
+                (kind, offered.name.clone(), hash, finding.rule.clone(), rows::words(finding))
+            })
+            .collect();
+        if found.is_empty() {
+            return Ok(true);
+        }
+        let kept = sqlx::query("SELECT kind, name, hash, rule, words FROM pin_findings WHERE server = $1");
+        for row in kept.bind(self.server()).fetch_all(database).await? {
+            let text = |column: &str| row.try_get::<String, _>(column);
+            found.remove(&(text("kind")?, text("name")?, text("hash")?, text("rule")?, text("words")?));
+        }
+        Ok(found.is_empty())
+    }
+
     /// Notes which set of `kind` this caller is offered; the answer is whether it is another one than before.
     async fn keep_set(&self, database: &mut AnyConnection, kind: Kind) -> Result<bool, PinError> {
         let offered = self.singles(kind);
-        let mut framed = Vec::new();
-        for (name, hash) in &offered {
-            framed.extend_from_slice(&(name.len() as u64).to_be_bytes());
-            framed.extend_from_slice(name.as_bytes());
-            framed.extend_from_slice(&hash.0);
+        let set = set_of(&offered);
+        if self.is_noted(kind, &set) {
+            return Ok(false);
         }
-        let set = Digest::of(&framed).to_string();
         let of_kind =
             |statement: &'static str| sqlx::query(statement).bind(self.server()).bind(kind.as_str());
         of_kind(
@@ -216,7 +261,7 @@ impl<'a> Looking<'a> {
         .bind(seconds(self.now))
         .execute(&mut *database)
         .await?;
-        if self.sets.get(&kind) == Some(&set) {
+        if self.sets.get(&kind).is_some_and(|(noted, _)| *noted == set) {
             return Ok(false);
         }
         of_kind(
@@ -345,6 +390,17 @@ impl<'a> Looking<'a> {
         };
         self.look.offered.iter().zip(outcomes).map(sight).collect()
     }
+}
+
+/// What tells one set of definitions from another.
+fn set_of(offered: &BTreeMap<&str, Digest>) -> String {
+    let mut framed = Vec::new();
+    for (name, hash) in offered {
+        framed.extend_from_slice(&(name.len() as u64).to_be_bytes());
+        framed.extend_from_slice(name.as_bytes());
+        framed.extend_from_slice(&hash.0);
+    }
+    Digest::of(&framed).to_string()
 }
 
 /// Whether a definition of this name can be kept: Postgres keeps no NUL, and a name is for reading.

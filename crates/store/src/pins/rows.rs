@@ -142,6 +142,11 @@ pub async fn keep_form(database: &mut AnyConnection, key: &Key, form: &Form) -> 
     Ok(())
 }
 
+/// The words of a finding as they are kept: Postgres keeps no NUL.
+pub fn words(finding: &Finding) -> String {
+    finding.words.replace('\0', "\u{fffd}")
+}
+
 pub async fn keep_findings(
     database: &mut AnyConnection,
     key: &Key,
@@ -161,8 +166,7 @@ pub async fn keep_findings(
         .bind(hash.to_string())
         .bind(&finding.rule)
         .bind(&finding.severity)
-        // Postgres keeps no NUL.
-        .bind(finding.words.replace('\0', "\u{fffd}"))
+        .bind(words(finding))
         .bind(i64::from(finding.blocks))
         .bind(seconds(now))
         .execute(&mut *database)

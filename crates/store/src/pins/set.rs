@@ -20,8 +20,13 @@ pub struct Pinned {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PinSet {
     version: u64,
-    servers: HashMap<ServerName, HashMap<Kind, HashMap<String, Pinned>>>,
+    /// At which version something of a server changed last; none while something of it is in doubt.
+    versions: HashMap<ServerName, Option<u64>>,
+    /// Shared between the versions at which a server is the same.
+    servers: HashMap<ServerName, Arc<OfServer>>,
 }
+
+type OfServer = HashMap<Kind, HashMap<String, Pinned>>;
 
 impl PinSet {
     /// Nothing at all.
@@ -29,12 +34,26 @@ impl PinSet {
         Self::default()
     }
 
-    pub(super) fn at(version: u64) -> Self {
-        Self { version, servers: HashMap::new() }
+    /// The same at a later version, up to which nothing changed but `servers`, each at its own; of those it holds nothing.
+    pub(super) fn advanced(&self, version: u64, servers: Vec<(ServerName, u64)>) -> Self {
+        let mut next = Self { version, ..self.clone() };
+        for (server, version) in servers {
+            next.servers.remove(&server);
+            next.versions.insert(server, Some(version));
+        }
+        next
     }
 
     pub(super) fn insert(&mut self, server: ServerName, kind: Kind, name: String, pinned: Pinned) {
-        self.servers.entry(server).or_default().entry(kind).or_default().insert(name, pinned);
+        let of_server = Arc::make_mut(self.servers.entry(server).or_default());
+        of_server.entry(kind).or_default().insert(name, pinned);
+    }
+
+    pub(super) fn remove(&mut self, server: &ServerName, kind: Kind, name: &str) {
+        let of_server = self.servers.get_mut(server).map(Arc::make_mut);
+        if let Some(of_kind) = of_server.and_then(|of_server| of_server.get_mut(&kind)) {
+            of_kind.remove(name);
+        }
     }
 
     pub(super) fn remove_server(&mut self, server: &ServerName) {
@@ -44,6 +63,16 @@ impl PinSet {
     /// Its version.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// At which version something of `server` changed last, approved or not: what was found out about it since is still so. None
+    /// while something of it is in doubt: nothing is to be remembered then.
+    pub fn version_of(&self, server: &ServerName) -> Option<u64> {
+        self.versions.get(server).copied().unwrap_or(Some(0))
+    }
+
+    pub(super) fn doubt(&mut self, server: &ServerName) {
+        self.versions.insert(server.clone(), None);
     }
 
     /// The approved form of a definition, if it may be called and shown now.
@@ -72,7 +101,7 @@ mod tests {
     #[test]
     fn finds_a_name_of_its_server_and_kind_only() {
         let pinned = Pinned { hash: Digest::of(b"{}"), text: "{}".into() };
-        let mut set = PinSet::at(3);
+        let mut set = PinSet::nothing();
         let files: ServerName = "files".parse().unwrap();
         set.insert(files.clone(), Kind::Tool, "read".to_owned(), pinned.clone());
         assert_eq!(set.get(&files, Kind::Tool, "read"), Some(&pinned));

@@ -14,7 +14,10 @@ use super::{
     seen::Seen,
     step,
 };
-use crate::{Database, DatabaseError, Digest, Sealer, columns::digest};
+use crate::{
+    Database, DatabaseError, Digest, Sealer,
+    columns::{digest, server},
+};
 
 /// [`Pins`] in a [`Database`].
 #[derive(Debug)]
@@ -55,6 +58,23 @@ impl StoredPins {
         .fetch_one(database)
         .await?;
         Ok(u64::try_from(version).map_err(|_| DatabaseError::Value("version"))?)
+    }
+
+    /// What comes of a look that shows nothing to be written down.
+    async fn known_in(
+        &self,
+        look: &Look,
+        known: u64,
+        now: Timestamp,
+    ) -> Result<Option<Observation>, PinError> {
+        let mut database = self.database.read().await?;
+        let version = self.version_in(&mut database, known).await?;
+        let mut looking = Looking::begin(&mut database, &self.sealer, look, now).await?;
+        let outcomes = looking.meet();
+        if !looking.is_known(&mut database, &outcomes).await? {
+            return Ok(None);
+        }
+        Ok(Some(Observation { sights: looking.sights(outcomes), withdrawn: Vec::new(), version }))
     }
 
     async fn observe_in(
@@ -201,6 +221,10 @@ impl Pins for StoredPins {
             }
         }
         let known = self.seen.known(&self.sealer)?;
+        // Nearly every look shows what is known already: it waits for nobody who writes, and nobody waits for it.
+        if let Some(observation) = self.known_in(look, known, now).await? {
+            return Ok(observation);
+        }
         let mut transaction = self.database.write().await?;
         let observation = self.observe_in(&mut transaction, look, known, now).await?;
         transaction.commit().await?;
@@ -288,17 +312,35 @@ impl Pins for StoredPins {
     }
 
     async fn snapshot(&self) -> Result<PinSet, PinError> {
-        let known = self.seen.known(&self.sealer)?;
+        let read = self.since(&PinSet::nothing()).await?;
+        // Nothing was ever pinned.
+        Ok(read.unwrap_or_else(PinSet::nothing))
+    }
+
+    async fn since(&self, known: &PinSet) -> Result<Option<PinSet>, PinError> {
+        let highest = self.seen.known(&self.sealer)?;
         let mut database = self.database.read().await?;
-        let mut set = PinSet::at(self.version_in(&mut database, known).await?);
+        let version = self.version_in(&mut database, highest).await?;
+        if version == known.version() {
+            return Ok(None);
+        }
+        let since = i64::try_from(known.version()).unwrap_or(i64::MAX);
+        let changed = "SELECT server, MAX(version) AS version FROM pins WHERE version > $1 GROUP BY server";
+        let changed = sqlx::query(changed).bind(since).fetch_all(&mut *database).await?;
+        let changed = changed.iter().map(|row| -> Result<_, DatabaseError> {
+            let version = row.try_get::<i64, _>("version")?;
+            Ok((server(row)?, u64::try_from(version).map_err(|_| DatabaseError::Value("version"))?))
+        });
+        let mut set = known.advanced(version, changed.collect::<Result<_, _>>()?);
         let columns: Vec<_> = rows::COLUMNS.split(", ").map(|column| format!("p.{column}")).collect();
         let statement = format!(
             "SELECT {}, f.text FROM pins p LEFT JOIN pin_forms f ON f.server = p.server AND f.kind = p.kind \
-             AND f.name = p.name AND f.hash = p.approved WHERE p.state = 'approved' OR p.kind = 'server-identity'",
+             AND f.name = p.name AND f.hash = p.approved WHERE (p.state = 'approved' OR p.kind = 'server-identity') \
+             AND p.server IN (SELECT server FROM pins WHERE version > $1)",
             columns.join(", ")
         );
         let mut held = Vec::new();
-        for row in sqlx::query(AssertSqlSafe(statement)).fetch_all(&mut *database).await? {
+        for row in sqlx::query(AssertSqlSafe(statement)).bind(since).fetch_all(&mut *database).await? {
             let Kept { pin, is_ours } = rows::pin(&row, &self.sealer)?;
             let text: Option<String> = row.try_get("text")?;
             let pinned = pin.approved.zip(text).filter(|(hash, text)| Digest::of(text.as_bytes()) == *hash);
@@ -314,7 +356,7 @@ impl Pins for StoredPins {
         for server in held {
             set.remove_server(&server);
         }
-        Ok(set)
+        Ok(Some(set))
     }
 
     async fn version(&self) -> Result<u64, PinError> {

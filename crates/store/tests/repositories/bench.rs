@@ -10,7 +10,7 @@ use bartizan_store::{
     Database, Digest, Pins, Sealer, StoredPins,
     pins::{Decision, Event, Extent, Finding, Key, Kind, Look, Observation, Offered, Policy, Ruling},
 };
-use sqlx::{AnyPool, AssertSqlSafe, Executor};
+use sqlx::{Any, AnyPool, AssertSqlSafe, Executor, Transaction};
 
 /// A database of its own, which any number of processes could open.
 pub struct Bench {
@@ -51,6 +51,26 @@ impl Bench {
         let done = pool.execute(AssertSqlSafe(statement.to_owned())).await.unwrap().rows_affected();
         pool.close().await;
         done
+    }
+
+    /// Another process writes to the pins until it is closed.
+    pub async fn hold(&self) -> Writing {
+        sqlx::any::install_default_drivers();
+        let pool = AnyPool::connect(&self.url).await.unwrap();
+        let begin = if self.is_postgres() { "BEGIN" } else { "BEGIN IMMEDIATE" };
+        let mut transaction = pool.begin_with(begin).await.unwrap();
+        transaction.execute("UPDATE pin_servers SET last_seen = last_seen + 1").await.unwrap();
+        Writing(pool, transaction)
+    }
+}
+
+/// Somebody else who writes, and takes long.
+pub struct Writing(AnyPool, Transaction<'static, Any>);
+
+impl Writing {
+    pub async fn close(self) {
+        self.1.rollback().await.unwrap();
+        self.0.close().await;
     }
 }
 

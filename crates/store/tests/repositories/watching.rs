@@ -12,7 +12,10 @@ use async_trait::async_trait;
 use bartizan_model::{ManualClock, ServerName, Timestamp};
 use bartizan_store::{
     Keeper, PinSet, Pins, StoredPins,
-    pins::{Decision, Event, Key, Kind, Look, Observation, Pin, PinError, Record, Ruling},
+    pins::{
+        Decision, Event, Finding, Key, Kind, Look, Observation, Offered, Pin, PinError, Policy, Record,
+        Ruling,
+    },
 };
 
 use crate::bench::{approve, at, decisions, each, look, look_of, news, sealer, server, tool};
@@ -185,7 +188,7 @@ async fn a_keeper_answers_calls_from_memory_and_hears_of_decisions_made_elsewher
 }
 
 #[tokio::test]
-async fn a_keeper_without_its_store_approves_nothing_and_recovers() {
+async fn what_was_approved_a_moment_ago_stays_so_while_the_store_cannot_be_asked_and_nothing_more() {
     each(async |bench| {
         let clock = Arc::new(ManualClock::new(at(0)));
         let pins = Arc::new(Counting {
@@ -193,18 +196,123 @@ async fn a_keeper_without_its_store_approves_nothing_and_recovers() {
             looks: AtomicUsize::new(0),
             is_lost: false.into(),
         });
+        let (files, read, send) = (server("files"), tool("read", "Reads"), tool("send", "Sends"));
+        pins.observe(&look(&[read.clone(), send.clone()]), at(0)).await.unwrap();
+        approve(&*pins, &read, 0).await;
+        approve(&*pins, &send, 0).await;
+        let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
+        let approved = |name: &str| keeper.is_approved(&files, Kind::Tool, name);
+        pins.is_lost.store(true, Ordering::SeqCst);
+        assert!(keeper.refresh().await.is_err());
+        assert!(approved("read") && approved("send"));
+
+        // What a look shows to be otherwise is held, though it cannot be written down, and nothing else for it.
+        let other = look(&[tool("read", "Reads and sends"), send.clone(), tool("new", "Is new")]);
+        assert!(keeper.observe(&other).await.is_err());
+        assert!(!approved("read") && approved("send") && !approved("new"));
+        assert_eq!(keeper.doubted(), [files.clone()]);
+        assert_eq!(keeper.approved().version_of(&files), None, "nothing is remembered of it");
+        assert!(keeper.refresh().await.is_err());
+        assert!(!approved("read"), "it is not forgotten");
+
+        // So too for who the server is: nothing of it is approved then.
+        let identity =
+            Offered { kind: Kind::Identity, name: "identity".to_owned(), ..tool("identity", "Is another") };
+        assert!(keeper.observe(&look(&[identity])).await.is_err());
+        assert!(!approved("send"));
+
+        // The store is there again, and has heard of none of it.
+        pins.is_lost.store(false, Ordering::SeqCst);
+        keeper.refresh().await.unwrap();
+        assert!(!approved("send") && !approved("read"), "it is still in doubt");
+        let seen = keeper.observe(&other).await.unwrap();
+        assert_eq!(news(&seen), [Some(Event::Changed), None, Some(Event::FirstSeen)]);
+        assert!(!approved("read"), "now it is on record");
+
+        pins.is_lost.store(true, Ordering::SeqCst);
+        clock.advance(Duration::from_secs(61));
+        assert!(keeper.refresh().await.is_err());
+        assert_eq!(keeper.approved().version(), 0, "a minute is not a moment");
+        assert!(keeper.observe(&look(std::slice::from_ref(&send))).await.is_err());
+        pins.is_lost.store(false, Ordering::SeqCst);
+        assert!(keeper.refresh().await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_keeper_whose_store_is_not_what_it_was_approves_nothing_and_recovers() {
+    each(async |bench| {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = folder.path().join("pins.seen");
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let pins = Arc::new(StoredPins::new(bench.open().await, sealer(), Some(seen.clone())));
         let read = tool("read", "Reads");
         pins.observe(&look(std::slice::from_ref(&read)), at(0)).await.unwrap();
         approve(&*pins, &read, 0).await;
         let keeper = Keeper::new(pins.clone(), clock).await.unwrap();
         assert!(keeper.is_approved(&server("files"), Kind::Tool, "read"));
-        pins.is_lost.store(true, Ordering::SeqCst);
+        let written = std::fs::read(&seen).unwrap();
+        std::fs::write(&seen, "9 forged\n").unwrap();
         assert!(keeper.refresh().await.is_err());
-        assert!(!keeper.is_approved(&server("files"), Kind::Tool, "read"));
+        assert!(!keeper.is_approved(&server("files"), Kind::Tool, "read"), "at once");
         assert!(keeper.observe(&look(std::slice::from_ref(&read))).await.is_err());
-        pins.is_lost.store(false, Ordering::SeqCst);
+        std::fs::write(&seen, written).unwrap();
         assert!(keeper.refresh().await.unwrap());
         assert!(keeper.is_approved(&server("files"), Kind::Tool, "read"));
+    })
+    .await;
+}
+
+/// With a hundred servers there is always somebody who writes.
+#[tokio::test]
+async fn a_look_that_shows_what_is_known_waits_for_nobody_who_writes() {
+    each(async |bench| {
+        let pins = bench.pins().await;
+        let finding =
+            Finding { rule: "r".into(), severity: "low".into(), words: "w\0".into(), blocks: false };
+        let read = Offered { findings: vec![finding], ..tool("read", "Reads") };
+        let known = look(&[read.clone()]);
+        pins.observe(&known, at(0)).await.unwrap();
+        approve(&pins, &read, 0).await;
+        let before = pins.version().await.unwrap();
+        let writing = bench.hold().await;
+        let seen = pins.observe(&known, at(59 * 60)).await.unwrap();
+        assert_eq!((decisions(&seen), news(&seen)), (vec![Decision::Show], vec![None]));
+        assert_eq!(seen.version, before);
+        assert_eq!(pins.snapshot().await.unwrap().version(), before);
+        writing.close().await;
+        let seen = pins.observe(&known, at(61 * 60)).await.unwrap();
+        assert_eq!(
+            (decisions(&seen), seen.version),
+            (vec![Decision::Show], before),
+            "when it was seen last is no news"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_what_changed_is_read_again_and_comes_to_the_same() {
+    each(async |bench| {
+        let pins = bench.pins().await;
+        let of = |name: &str, offered: &[Offered]| Look { server: server(name), ..look(offered) };
+        let tools: Vec<_> = (0..3).map(|n| tool(&format!("t{n}"), "Works")).collect();
+        for name in ["one", "two", "three"] {
+            pins.observe(&Look { policy: Policy::TrustOnFirstUse, ..of(name, &tools) }, at(0)).await.unwrap();
+        }
+        let all = pins.snapshot().await.unwrap();
+        assert!(pins.since(&all).await.unwrap().is_none());
+        let changed = [tools[0].clone(), tool("t1", "Works otherwise"), tools[2].clone()];
+        pins.observe(&of("two", &changed), at(1)).await.unwrap();
+        pins.observe(&of("three", &tools[..2]), at(1)).await.unwrap();
+        let next = pins.since(&all).await.unwrap().expect("something changed");
+        assert_eq!(next, pins.snapshot().await.unwrap());
+        assert_eq!(next.version_of(&server("one")), all.version_of(&server("one")));
+        assert!(next.version_of(&server("two")) > all.version_of(&server("two")));
+        assert!(next.get(&server("two"), Kind::Tool, "t1").is_none());
+        assert!(next.get(&server("three"), Kind::Tool, "t2").is_none());
+        assert!(next.get(&server("one"), Kind::Tool, "t1").is_some());
     })
     .await;
 }

@@ -10,6 +10,7 @@ mod identities;
 mod kills;
 mod life;
 mod lossless;
+mod many;
 mod merged;
 mod metrics;
 mod nodes;

@@ -32,8 +32,13 @@ pub(super) async fn read_messages(
     secrets: &Scrub,
 ) -> Result<(), String> {
     let mut reader = BufReader::with_capacity(16 * 1024, stdout);
+    let mut has_begun = false;
     loop {
         let Some(line) = read_line(&mut reader, ANSWER_BYTES).await? else { return Ok(()) };
+        if !has_begun {
+            shared.has_begun();
+            has_begun = true;
+        }
         match line.iter().find(|byte| !byte.is_ascii_whitespace()) {
             None => continue,
             Some(b'{' | b'[') => {}

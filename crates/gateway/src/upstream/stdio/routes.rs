@@ -19,7 +19,10 @@ use super::{
     super::under_way::{UnderWay, Within},
     Sink, lock,
 };
-use crate::limits::{EARLY, EARLY_BYTES, PIPE_BYTES, PIPE_BYTES_WITH_RESPONSES};
+use crate::{
+    limits::{EARLY, EARLY_BYTES, PIPE_BYTES, PIPE_BYTES_WITH_RESPONSES},
+    starts::Turn,
+};
 
 /// What the reading side and the asking side share.
 pub(super) struct Shared {
@@ -36,6 +39,8 @@ pub(super) struct Shared {
     pub(super) load: Arc<AtomicUsize>,
     /// Its end was counted against its server.
     pub(super) is_counted: AtomicBool,
+    /// Until it has said something: others begin then.
+    pub(super) turn: Mutex<Option<Turn>>,
 }
 
 /// Where messages go that answer no request.
@@ -102,6 +107,13 @@ impl Shared {
         let mut routes = lock(&self.routes);
         routes.closed = true;
         routes.waiting.clear();
+        drop(routes);
+        self.has_begun();
+    }
+
+    /// It does not begin any more.
+    pub(super) fn has_begun(&self) {
+        lock(&self.turn).take();
     }
 
     /// Hands a message to the request it belongs to, else to the sink. Answers whether it may send such a message at all: a late
@@ -230,6 +242,7 @@ mod tests {
             next,
             load: Arc::default(),
             is_counted: AtomicBool::new(false),
+            turn: Mutex::default(),
         };
         (shared, answers)
     }
