@@ -47,7 +47,7 @@ pub struct Rule {
     /// Expressions by name, for patterns that would be too long to read or say the same again.
     #[serde(default)]
     pub parts: BTreeMap<String, Vec<String>>,
-    /// A match that also matches one of these is no hit.
+    /// A match that also matches one of these is no hit; they have the same parts.
     #[serde(default)]
     pub unless: Vec<String>,
     /// What the match, or its first group, must satisfy besides.
@@ -138,13 +138,17 @@ impl Ready {
 
 impl Rule {
     fn compile(&self) -> Result<Compiled, PackError> {
-        let whole = self.patterns.iter().map(|pattern| self.with_parts(pattern, DEPTH));
-        let patterns = compile(&self.id, &whole.collect::<Result<Vec<_>, _>>()?)?;
+        let patterns = self.expressions(&self.patterns)?;
         if patterns.is_empty() || patterns.iter().any(|pattern| pattern.is_match("")) {
             let what = "a pattern must match something and not nothing";
             return Err(PackError::Incomplete { rule: self.id.clone(), what });
         }
-        Ok(Compiled { patterns, unless: compile(&self.id, &self.unless)? })
+        Ok(Compiled { patterns, unless: self.expressions(&self.unless)? })
+    }
+
+    fn expressions(&self, patterns: &[String]) -> Result<Vec<Regex>, PackError> {
+        let whole = patterns.iter().map(|pattern| self.with_parts(pattern, DEPTH));
+        compile(&self.id, &whole.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// `pattern` with its parts in their places, and theirs in them.
