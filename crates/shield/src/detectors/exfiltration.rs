@@ -240,7 +240,7 @@ fn shouts_for_data(carried: &str, sign: char) -> bool {
 const IDS: [&str; 6] = ["id", "ids", "name", "number", "slug", "version"];
 
 /// What was said, as the name of a place for it.
-const TALK: [&str; 9] = [
+const TALK: [&str; 10] = [
     "{conversation}",
     "chat_history",
     "chat history",
@@ -250,6 +250,7 @@ const TALK: [&str; 9] = [
     "system prompt",
     "last_message",
     "user_message",
+    "what the user",
 ];
 
 /// What a reader knows and an address has no business with.
@@ -285,6 +286,7 @@ const PRIVATE: &[&str] = &[
     "last_message",
     "mailbox",
     "cookie",
+    "what the user",
 ];
 
 /// Whether a query value reads as several words.
