@@ -103,7 +103,8 @@ impl Exfiltration {
             // In what is pinned, an address that waits for what was said has no honest use.
             let is_talk = || {
                 let lower = carried.to_ascii_lowercase();
-                matches!(kind, Kind::Definition | Kind::Question) && TALK.iter().any(|word| lower.contains(word))
+                matches!(kind, Kind::Definition | Kind::Question)
+                    && TALK.iter().any(|word| lower.contains(word))
             };
             let severity = if shown() || is_talk() { Severity::High } else { Severity::Medium };
             hit("exfiltration.placeholder", "has an address to be filled with private data", severity);
@@ -219,7 +220,8 @@ fn asks_for_data(carried: &str) -> bool {
         return false;
     }
     // Which conversation, or what a secret is called, is no private matter: `{conversation_id}`.
-    let asked = |name: &str| is_private(name) && !IDS.iter().any(|id| name.to_ascii_lowercase().ends_with(id));
+    let asked =
+        |name: &str| is_private(name) && !IDS.iter().any(|id| name.to_ascii_lowercase().ends_with(id));
     let opened = carried.match_indices(['{', '[', '<', '$']).any(|(at, _)| {
         let inside: String = carried.get(at + 1..).unwrap_or_default().chars().take(48).collect();
         asked(inside.split(['}', ']', '>', '&', '/']).next().unwrap_or_default())

@@ -102,9 +102,9 @@ impl Detector for Patterns {
                 let gap = sight.original(gap);
                 let parts = passage.parts();
                 parts.len() > 1
-                    && parts.get(parts.partition_point(|part| part.range.end <= gap.start)).is_none_or(|part| {
-                        part.range.start > gap.start || part.range.end < gap.end
-                    })
+                    && parts
+                        .get(parts.partition_point(|part| part.range.end <= gap.start))
+                        .is_none_or(|part| part.range.start > gap.start || part.range.end < gap.end)
             };
             if let Some(flat) = in_one_line(sight.text(), is_apart) {
                 self.judge(sight, Some(&flat), passage.kind(), &mut known, hits)?;
@@ -138,11 +138,8 @@ impl Patterns {
             let search = Search { ready, compiled, most };
             let of_window = |window: Window| {
                 let plain = search.matches(text, window.range.clone());
-                let bare = if is_speech {
-                    search.bare_matches(text, window.range.clone())
-                } else {
-                    Vec::new()
-                };
+                let bare =
+                    if is_speech { search.bare_matches(text, window.range.clone()) } else { Vec::new() };
                 let joined = if window.is_joined && is_speech {
                     search.joined_matches(text, window.range)
                 } else {

@@ -157,7 +157,10 @@ mod tests {
             assert_eq!(flat.as_ref().map_or(text, |flat| &flat.text), expected);
             if let Some(flat) = flat {
                 let at = flat.text.find("two").unwrap();
-                assert_eq!(text.get(flat.offsets.source(at..at + 9)).map(|t| t.ends_with("three")), Some(true));
+                assert_eq!(
+                    text.get(flat.offsets.source(at..at + 9)).map(|t| t.ends_with("three")),
+                    Some(true)
+                );
             }
         }
         let apart = |gap: Range<usize>| gap.contains(&7);
