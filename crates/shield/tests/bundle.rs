@@ -19,13 +19,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 const AHEAD_S: u64 = 3600;
 
 /// The packs of the build.
-const PACKS: [&str; 12] = [
+const PACKS: [&str; 13] = [
     "access",
     "address",
     "command",
     "covert",
     "foreign",
     "languages",
+    "lasting",
     "markers",
     "override",
     "personal",

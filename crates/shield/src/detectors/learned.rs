@@ -186,6 +186,26 @@ mod tests {
         assert_eq!(decision(behind), Decision::Server(Action::Block));
     }
 
+    /// What Bitwarden's and AWS's servers say of two of their tools, in few words.
+    #[test]
+    fn a_password_generator_and_an_example_in_code_give_no_orders() {
+        let generate = r#"{"name": "generate", "description": "Generate a secure password or passphrase", "inputSchema": {"type": "object", "properties": {
+            "length": {"type": "number", "description": "Length of the password (minimum 5)", "minimum": 5},
+            "special": {"type": "boolean", "description": "Include special characters"},
+            "passphrase": {"type": "boolean", "description": "Generate a passphrase instead of a password"},
+            "words": {"type": "number", "description": "Number of words in the passphrase"},
+            "separator": {"type": "string", "description": "Character that separates words in the passphrase"},
+            "capitalize": {"type": "boolean", "description": "Capitalize the first letter of each word in the passphrase"}}}}"#;
+        let alarms = r#"{"name": "get_active_alarms", "description": "Gets all alarms. Falls back to the AWS_PROFILE environment variable if not specified, or uses default AWS credential chain.\n\nReturns:\n    ActiveAlarmsResponse: Response containing active alarms.\n\nExample:\n    result = await get_active_alarms(ctx, max_items=25)\n    if isinstance(result, ActiveAlarmsResponse):\n        print(f\"Found {len(result.metric_alarms)} active alarms\")"}"#;
+        let shield = Shield::shipped(Config::default());
+        for definition in [generate, alarms] {
+            let fragments =
+                crate::json::fragments(definition, Kind::Definition, crate::json::Limits::default());
+            let verdict = shield.inspect(&Scene::default(), &fragments.unwrap());
+            assert!(verdict.decision.passes(), "{:?}", verdict.findings);
+        }
+    }
+
     #[test]
     fn the_operators_threshold_and_action_hold() {
         let config: Config = toml::from_str("[injection]\naction = 'redact'").unwrap();

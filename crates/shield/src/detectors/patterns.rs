@@ -19,7 +19,7 @@ use crate::{
     rules::{Compiled, PackError, Ready, Rule, RuleSet, parse},
 };
 
-use filling::without_filling;
+use filling::{Bare, in_one_line, without_filling};
 
 /// Bytes around a keyword in which its rule's expressions match.
 const BEFORE: usize = 200;
@@ -37,6 +37,7 @@ pub(crate) const PACKS: &[(&str, &str)] = &[
     ("covert", include_str!("../../rules/covert.toml")),
     ("foreign", include_str!("../../rules/foreign.toml")),
     ("languages", include_str!("../../rules/languages.toml")),
+    ("lasting", include_str!("../../rules/lasting.toml")),
     ("markers", include_str!("../../rules/markers.toml")),
     ("override", include_str!("../../rules/override.toml")),
     ("personal", include_str!("../../rules/personal.toml")),
@@ -73,6 +74,9 @@ impl Patterns {
     }
 }
 
+/// Each rule's hits, by where they begin: where they end, and how bad they are.
+type Known = BTreeMap<usize, BTreeMap<usize, (usize, Severity)>>;
+
 fn read<'p>(packs: impl Iterator<Item = &'p str>) -> Result<Vec<Rule>, PackError> {
     let mut rules = Vec::new();
     for pack in packs {
@@ -91,60 +95,19 @@ impl Detector for Patterns {
     }
 
     fn inspect(&self, passage: &Passage<'_>, _: &Scene<'_>, hits: &mut Vec<Hit>) -> Result<(), Lost> {
-        // Each rule's hits, by where they begin: where they end, and how bad they are.
-        let mut known: BTreeMap<usize, BTreeMap<usize, (usize, Severity)>> = BTreeMap::new();
+        let mut known = Known::new();
         for sight in passage.sights() {
-            for (index, windows) in self.windows(sight.text(), passage.kind()) {
-                let Some(ready) = self.rules.rules.get(index) else { continue };
-                let Some(&severity) = ready.rule.severity.get(&passage.kind()) else { continue };
-                let known = known.entry(index).or_default();
-                let compiled = ready.compiled()?;
-                let most = if is_private(ready.rule.category) { PRIVATE_HITS } else { HITS };
-                let search = Search { ready, compiled, most };
-                let of_window = |window: Window| {
-                    let is_speech = is_speech(ready.rule.category);
-                    let plain = search.matches(sight.text(), window.range.clone());
-                    let bare = if is_speech {
-                        search.bare_matches(sight.text(), window.range.clone())
-                    } else {
-                        Vec::new()
-                    };
-                    let joined = if window.is_joined && is_speech {
-                        search.joined_matches(sight.text(), window.range)
-                    } else {
-                        Vec::new()
-                    };
-                    let with =
-                        |found: Vec<Range<usize>>, is_joined| found.into_iter().map(move |r| (r, is_joined));
-                    with(plain, false).chain(with(bare, false)).chain(with(joined, true))
-                };
-                let mut ranges = windows.into_iter().flat_map(of_window);
-                for (range, is_joined) in ranges.by_ref().take(most) {
-                    let severity = if is_joined { of_joined(severity, passage.kind()) } else { severity };
-                    let hit = hit(ready, severity, passage.kind(), sight, range);
-                    let Range { start, end } = hit.range;
-                    // Seen in an easier view already. What is worse is something else: of some views all is in one place.
-                    let is_known = known
-                        .range(..end)
-                        .next_back()
-                        .is_some_and(|(_, &(until, severity))| until > start && severity >= hit.severity);
-                    if !is_known {
-                        known.insert(start, (end, hit.severity));
-                        hits.push(hit);
-                    }
-                }
-                if let Some((range, is_joined)) = ranges.next() {
-                    // What is left may be worse than what was seen: no quoted example, say.
-                    let mut seen = 0;
-                    let mut others = ranges.take(most).inspect(|_| seen += 1);
-                    let is_joined = is_joined && others.all(|(_, is_joined)| is_joined);
-                    drop(others);
-                    let is_mild = is_joined && seen < most;
-                    let severity = if is_mild { of_joined(severity, passage.kind()) } else { severity };
-                    let mut rest = hit(ready, severity, passage.kind(), sight, range);
-                    (rest.severity, rest.range) = (severity, 0..0);
-                    hits.push(rest);
-                }
+            self.judge(sight, None, passage.kind(), &mut known, hits)?;
+            let is_apart = |gap: Range<usize>| {
+                let gap = sight.original(gap);
+                let parts = passage.parts();
+                parts.len() > 1
+                    && parts
+                        .get(parts.partition_point(|part| part.range.end <= gap.start))
+                        .is_none_or(|part| part.range.start > gap.start || part.range.end < gap.end)
+            };
+            if let Some(flat) = in_one_line(sight.text(), is_apart) {
+                self.judge(sight, Some(&flat), passage.kind(), &mut known, hits)?;
             }
         }
         Ok(())
@@ -152,6 +115,79 @@ impl Detector for Patterns {
 }
 
 impl Patterns {
+    /// Judges `sight`, or the `line` that its words are if they have lines of their own.
+    fn judge(
+        &self,
+        sight: Sight<'_>,
+        line: Option<&Bare>,
+        kind: Kind,
+        known: &mut Known,
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), Lost> {
+        let text = line.map_or_else(|| sight.text(), |line| &line.text);
+        for (index, windows) in self.windows(text, kind) {
+            let Some(ready) = self.rules.rules.get(index) else { continue };
+            let Some(&severity) = ready.rule.severity.get(&kind) else { continue };
+            let is_speech = is_speech(ready.rule.category);
+            if line.is_some() && !is_speech {
+                continue;
+            }
+            let known = known.entry(index).or_default();
+            let compiled = ready.compiled()?;
+            let most = if is_private(ready.rule.category) { PRIVATE_HITS } else { HITS };
+            let search = Search { ready, compiled, most };
+            let of_window = |window: Window| {
+                let plain = search.matches(text, window.range.clone());
+                let bare =
+                    if is_speech { search.bare_matches(text, window.range.clone()) } else { Vec::new() };
+                let joined = if window.is_joined && is_speech {
+                    search.joined_matches(text, window.range)
+                } else {
+                    Vec::new()
+                };
+                let with =
+                    |found: Vec<Range<usize>>, is_joined| found.into_iter().map(move |r| (r, is_joined));
+                with(plain, false).chain(with(bare, false)).chain(with(joined, true))
+            };
+            // In the text that was judged; on one line, what would be so without it was judged before.
+            let in_sight = |(range, is_joined): (Range<usize>, bool)| match line {
+                None => Some((range, is_joined)),
+                Some(line) => {
+                    let range = line.offsets.source(range);
+                    line.fills(&range).then_some((range, is_joined))
+                }
+            };
+            let mut ranges = windows.into_iter().flat_map(of_window).filter_map(in_sight);
+            for (range, is_joined) in ranges.by_ref().take(most) {
+                let severity = if is_joined { of_joined(severity, kind) } else { severity };
+                let hit = hit(ready, severity, kind, sight, range);
+                let Range { start, end } = hit.range;
+                // Seen in an easier view already. What is worse is something else: of some views all is in one place.
+                let is_known = known
+                    .range(..end)
+                    .next_back()
+                    .is_some_and(|(_, &(until, severity))| until > start && severity >= hit.severity);
+                if !is_known {
+                    known.insert(start, (end, hit.severity));
+                    hits.push(hit);
+                }
+            }
+            if let Some((range, is_joined)) = ranges.next() {
+                // What is left may be worse than what was seen: no quoted example, say.
+                let mut seen = 0;
+                let mut others = ranges.take(most).inspect(|_| seen += 1);
+                let is_joined = is_joined && others.all(|(_, is_joined)| is_joined);
+                drop(others);
+                let is_mild = is_joined && seen < most;
+                let severity = if is_mild { of_joined(severity, kind) } else { severity };
+                let mut rest = hit(ready, severity, kind, sight, range);
+                (rest.severity, rest.range) = (severity, 0..0);
+                hits.push(rest);
+            }
+        }
+        Ok(())
+    }
+
     /// Where each rule's expressions are worth trying.
     fn windows(&self, text: &str, kind: Kind) -> BTreeMap<usize, Vec<Window>> {
         let mut windows: BTreeMap<usize, Vec<Window>> = BTreeMap::new();
@@ -281,11 +317,8 @@ impl Search<'_> {
     fn bare_matches(&self, text: &str, window: Range<usize>) -> Vec<Range<usize>> {
         let Some(bare) = text.get(window.clone()).and_then(without_filling) else { return Vec::new() };
         let found = self.matches(&bare.text, 0..bare.text.len()).into_iter();
-        let found = found.map(|range| bare.offsets.source(range));
-        let has_filling = |range: &Range<usize>| {
-            bare.filled.iter().any(|filling| filling.start >= range.start && filling.end <= range.end)
-        };
-        found.filter(has_filling).map(|range| range.start + window.start..range.end + window.start).collect()
+        let found = found.map(|range| bare.offsets.source(range)).filter(|range| bare.fills(range));
+        found.map(|range| range.start + window.start..range.end + window.start).collect()
     }
 
     /// Where they match in `window` if what joins two words there is a blank.

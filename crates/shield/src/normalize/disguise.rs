@@ -121,6 +121,8 @@ pub(crate) const ALL: &[Disguise] = &[
 pub(crate) const OF_PAGES: &[Disguise] = &[
     ("lines of a quotation", |t| format!("> {}", t.replace(' ', "\n> "))),
     ("lines of a comment", |t| format!("/*\n * {}\n */", t.replace(' ', "\n * "))),
+    ("a line for every word", |t| t.replace(' ', "\n")),
+    ("a line for every word, and one between", |t| t.replace(' ', " \r\n\r\n")),
     ("items of a list", |t| format!("- {}", t.replace(' ', "\n- "))),
     ("words that go on with a hyphen", |t| t.replace("re", "r-\ne").replace("st", "s-\nt")),
     ("words that are links", |t| {

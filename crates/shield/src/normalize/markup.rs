@@ -30,6 +30,17 @@ pub(super) fn shown(text: &str) -> Vec<Candidate> {
     shown.into_iter().chain(said).collect()
 }
 
+/// Elements that stand for a gap, or for nothing, where they are empty.
+const GAPS: [&str; 12] = ["b", "br", "center", "div", "em", "font", "hr", "i", "p", "pre", "span", "wbr"];
+
+/// Whether `markup` of which nothing but blanks is shown has no other elements than those that are there for blanks.
+pub(super) fn only_pads(markup: &str) -> bool {
+    markup.split('<').skip(1).all(|tag| {
+        let name = tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next();
+        name.is_some_and(|name| GAPS.iter().any(|gap| gap.eq_ignore_ascii_case(name)))
+    })
+}
+
 /// The text without markup; what tags say in entities is added to `inside`.
 fn without_markup(text: &str, inside: &mut Vec<(Range<usize>, String)>) -> Option<Candidate> {
     let bytes = text.as_bytes();

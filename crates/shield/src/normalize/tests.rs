@@ -79,6 +79,17 @@ fn padding_is_shortened_and_named_only_when_it_is_long() {
 }
 
 #[test]
+fn what_is_left_of_a_diagrams_elements_is_no_padding() {
+    // draw.io's `open_drawio_xml` shows a table in its description.
+    let cell = "<mxCell id=\"a\" vertex=\"1\" parent=\"r\">\n  <mxGeometry y=\"40\" width=\"900\" as=\"geometry\"/>\n</mxCell>\n";
+    let pads = |text: &str| views(text, Limits::for_text(text)).tricks().has(Trick::BlankPadding);
+    assert!(!pads(&format!("A table:\n{}and so on", cell.repeat(40))));
+    for gap in ["<br>\n", "<p></p>\n", "<div> </div>     \n"] {
+        assert!(pads(&format!("Adds.{}And more.", gap.repeat(60))), "{gap}");
+    }
+}
+
+#[test]
 fn russian_words_stay_russian() {
     let text = "осёл и река, он, с, рос: ответ на вопрос";
     assert_eq!(normalize(text).text(), text);

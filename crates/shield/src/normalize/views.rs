@@ -10,7 +10,7 @@ use std::{
 use super::{
     Normalized, ciphers, encoded, escapes, markup, normalize,
     offsets::Offsets,
-    tricks::{Trick, Tricks},
+    tricks::{Trick, Tricks, Undone},
 };
 
 /// How far decoding goes.
@@ -119,7 +119,7 @@ pub fn views(text: &str, limits: Limits) -> Views<'_> {
     if plain.tricks().has(Trick::VariationSelectors) {
         // The plain view has lost the selectors, so these are looked for in the original.
         for candidate in encoded::selectors(text) {
-            search.take(candidate, &[], &[], &|range| range);
+            search.take(candidate, text, &[], &[], &|range| range);
         }
     }
     search.look_into(plain.text(), &[], &[], &original);
@@ -173,13 +173,15 @@ impl Search {
                 self.tricks.note(Trick::TooMuchEncoded, original(whole));
                 return;
             }
-            self.take(candidate, readings, passes, original);
+            self.take(candidate, text, readings, passes, original);
         }
     }
 
+    /// `source` is what the candidate was found in.
     fn take(
         &mut self,
         candidate: Candidate,
+        source: &str,
         readings: &[Reading],
         passes: &[Offsets],
         original: &dyn Fn(Range<usize>) -> Range<usize>,
@@ -204,7 +206,16 @@ impl Search {
             }
         }
         let normal = normalize(&candidate.text);
-        for undone in normal.tricks().as_slice() {
+        // What is left of an element that says something to programs, such as a shape of a diagram, pushes nothing out of sight.
+        let pads = |place: &Range<usize>| {
+            source.get(candidate.offsets.source(place.clone())).is_none_or(markup::only_pads)
+        };
+        let is_left_over = |undone: &&Undone| {
+            undone.trick == Trick::BlankPadding
+                && candidate.reading == Reading::Markup
+                && !undone.places.iter().any(pads)
+        };
+        for undone in normal.tricks().as_slice().iter().filter(|undone| !is_left_over(undone)) {
             self.tricks.take_over(undone, |place| original(candidate.offsets.source(place)));
         }
         let mut all = normal.passes();
