@@ -29,6 +29,13 @@ pub enum Taken {
 }
 
 impl Errand {
+    /// Takes a message that the shield does not let pass. `call` is the call in the audit log that it came with.
+    pub fn drop_from_server(&self, message: &Message, call: Option<EventId>) {
+        if message.kind() == Kind::Request {
+            self.link.refuse(message, call, Unasked::Shield);
+        }
+    }
+
     /// Takes what only the session can answer: a server's requests, and its taking them back. `call` is the call in the
     /// audit log that it came with.
     pub fn take_from_server(&self, message: &Message, call: Option<EventId>) -> Taken {
@@ -136,7 +143,6 @@ impl Link {
         call: Option<EventId>,
         within: Option<Weak<Notify>>,
     ) -> Taken {
-        let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
         let refused = match method {
             "ping" => None,
             _ if matches!(&*lock(&self.way), Way::Shared(_)) => Some(Unasked::Shared),
@@ -159,27 +165,37 @@ impl Link {
         if refused == Some(Unasked::UnknownMethod) && self.server.voice().faulted(Some(&self.asker)) {
             self.part();
         }
-        let reply = match refused {
-            None => message::result(&id, "{}"),
-            Some(why) => {
-                self.server.voice().asked(&self.asker, call, method, Some(why));
-                let (code, text) = match why {
-                    Unasked::Shared => {
-                        (code::METHOD_NOT_FOUND, "this process is shared; no one client can be asked")
-                    }
-                    Unasked::UnknownMethod | Unasked::Stateless => {
-                        (code::METHOD_NOT_FOUND, "the gateway does not know this method")
-                    }
-                    Unasked::Policy => (code::FORBIDDEN, "the gateway does not put this question"),
-                    Unasked::Shield => (code::WITHHELD, "the gateway does not put this question"),
-                    Unasked::Limit => (code::LIMIT, "too many requests wait for the client"),
-                };
-                message::error(Some(&id), code, text, None)
+        match refused {
+            None => {
+                let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+                self.reply(message::result(&id, "{}"));
             }
+            Some(why) => self.refuse(message, call, why),
+        }
+        Taken::Done
+    }
+
+    /// Answers a question that is put to nobody: whoever asked waits for it.
+    pub(super) fn refuse(self: &Arc<Self>, message: &Message, call: Option<EventId>, why: Unasked) {
+        self.server.voice().asked(&self.asker, call, &message.method(), Some(why));
+        let (code, text) = match why {
+            Unasked::Shared => (code::METHOD_NOT_FOUND, "this process is shared; no one client can be asked"),
+            Unasked::UnknownMethod | Unasked::Stateless => {
+                (code::METHOD_NOT_FOUND, "the gateway does not know this method")
+            }
+            Unasked::Policy => (code::FORBIDDEN, "the gateway does not put this question; its log says why"),
+            Unasked::Shield => (code::WITHHELD, "the gateway does not put this question; its log says why"),
+            Unasked::Limit => (code::LIMIT, "too many requests wait for the client"),
         };
+        let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+        self.reply(message::error(Some(&id), code, text, None));
+    }
+
+    /// Answers the server, as far as it reads what it is answered.
+    fn reply(self: &Arc<Self>, reply: String) {
         let Some(room) = self.room(reply.len()) else {
             tracing::warn!(server = %self.server.name(), "it asks and does not read what it is answered");
-            return Taken::Done;
+            return;
         };
         let (me, way) = (Arc::clone(self), self.way());
         tokio::spawn(async move {
@@ -192,6 +208,5 @@ impl Link {
                 tracing::debug!(server = %me.server.name(), %failure, "a reply was not delivered");
             }
         });
-        Taken::Done
     }
 }
