@@ -7,6 +7,7 @@
 mod admitting;
 pub mod faces;
 mod looking;
+mod renewing;
 
 use std::{
     borrow::Cow,

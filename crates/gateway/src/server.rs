@@ -67,6 +67,8 @@ pub struct Server {
     /// The one process of a shared legacy server, what it said to our handshake, and who listens to it.
     common: tokio::sync::Mutex<Option<(Arc<Process>, Message)>>,
     listeners: Arc<Mutex<Vec<Weak<Link>>>>,
+    /// When it was approved as something else: processes that started until then are what it was.
+    renewed: Mutex<Option<Instant>>,
 }
 
 /// When the gate looked at a server, and how that went.
@@ -98,6 +100,7 @@ impl Server {
             crashes: Crashes::default(),
             common: tokio::sync::Mutex::default(),
             listeners: Arc::default(),
+            renewed: Mutex::default(),
         }
     }
 

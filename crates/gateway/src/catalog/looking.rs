@@ -7,7 +7,7 @@ use bartizan_model::{CallerKey, ServerName};
 use bartizan_store::pins::{Event, Extent, IDENTITY, Key, Kind, Look, PinError, Policy, Ruling};
 use tokio::time::Instant;
 
-use super::{Catalog, faces::Faces, is_pinned, offer, pinned_kind};
+use super::{Catalog, faces::Faces, is_pinned, offer, pinned_kind, renewing::Identities};
 use crate::{
     Gate,
     inventory::{self, DefinitionKind},
@@ -138,11 +138,13 @@ pub async fn watch(gate: Arc<Gate>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut due: HashMap<ServerName, Instant> = HashMap::new();
     let mut faces = Faces::default();
+    let mut identities = Identities::default();
     loop {
         ticks.tick().await;
         if let Err(error) = gate.catalog().keeper.refresh().await {
             tracing::error!(%error, "the pins cannot be read; nothing is approved until they can");
         }
+        identities.renew(&gate);
         match gate.responses().refresh().await {
             Ok(false) => {}
             Ok(true) => gate.cut_off().await,

@@ -194,7 +194,9 @@ impl Link {
         }
         let way = self.way();
         match &way {
-            Way::Process(process) | Way::Shared(process) if process.ended().is_some() => {
+            Way::Process(process) | Way::Shared(process)
+                if process.ended().is_some() || (process.busy() == 0 && self.server.is_outdated(process)) =>
+            {
                 self.reopen(way).await?;
                 Ok(self.way())
             }

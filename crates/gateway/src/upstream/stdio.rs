@@ -38,6 +38,7 @@ pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
 /// A running server process. Dropping the last handle stops it by the ladder (spec.md C-39).
 pub struct Process {
     shared: Arc<Shared>,
+    began: Instant,
     lines: mpsc::Sender<String>,
     /// Its end tells the supervisor to stop the process.
     _stop: mpsc::Sender<()>,
@@ -82,7 +83,12 @@ impl Process {
         let (deaf, is_deaf) = oneshot::channel();
         tokio::spawn(write_lines(stdin, to_write, deaf));
         tokio::spawn(supervise(child, stdout, Ends { stopped, is_deaf }, Arc::clone(&shared), slot, voice));
-        Ok(Arc::new(Self { shared, lines, _stop: stop }))
+        Ok(Arc::new(Self { shared, began: Instant::now(), lines, _stop: stop }))
+    }
+
+    /// When it started.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// Where messages go that answer no request, those that came already too; replaces the one before.
