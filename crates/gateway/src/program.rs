@@ -67,9 +67,8 @@ pub async fn clear(settings: &ServerSettings, keeper: &Keeper) -> Result<(), Fai
     if is_approved {
         return Ok(());
     }
-    let name = &settings.name;
     Err(Failure::Unreachable(format!(
-        "it is not started: what its command runs is not what was approved; its operator has to look: bartizan tools diff \
-         --server {name}"
+        "it is not started: what its command runs is not what was approved; its operator has to look: {}",
+        settings.look_command()
     )))
 }

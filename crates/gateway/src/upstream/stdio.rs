@@ -3,6 +3,9 @@
 mod reading;
 mod routes;
 
+/// What lines of servers' standard error are logged under.
+pub const SERVER_STDERR: &str = "server_stderr";
+
 use std::{
     pin::pin,
     sync::{
