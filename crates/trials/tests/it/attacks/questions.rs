@@ -50,6 +50,11 @@ fn ii_12_a_server_may_ask_for_nothing_that_nobody_permitted() {
         let answer = ask(&gate, method, params);
         assert_eq!((answer.status, answer.code()), (403, Some(FORBIDDEN)), "{method}: {}", answer.text());
         assert_eq!(answer.json()["error"]["data"]["reason"], "policy.question", "{}", answer.text());
+        assert!(
+            answer.text().contains("neither `may_ask` of the server `up` nor a policy permits it"),
+            "{}",
+            answer.text()
+        );
     }
     eventually("the log says so", || {
         let log = std::process::Command::new(binary())
