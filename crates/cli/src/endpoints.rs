@@ -147,6 +147,7 @@ fn settings(
             (false, true) => Pinning::FirstUse,
             (false, false) => Pinning::ByHand,
         },
+        is_wrapped: false,
         fingerprint,
     })
 }

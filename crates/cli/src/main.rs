@@ -68,8 +68,17 @@ enum Command {
     ///
     /// Put it in front of the command in your client's configuration. State is kept in $XDG_STATE_HOME/bartizan
     /// (~/.local/state/bartizan).
-    #[command(after_help = "Example:
-  bartizan wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs")]
+    #[command(after_help = "Examples:
+  bartizan wrap -- npx -y @modelcontextprotocol/server-filesystem /srv/docs
+  bartizan tools list --wrapped             # what such servers offer, and what of it waits for you
+
+In the file of a client (Claude Desktop, Cursor, VS Code), what was `command` and `args` goes behind `--`,
+and what stands in `env` is named, or the server does not see it:
+  \"github\": {
+    \"command\": \"bartizan\",
+    \"args\": [\"wrap\", \"--env\", \"GITHUB_TOKEN\", \"--\", \"npx\", \"-y\", \"a-server\", \"--an-option\"],
+    \"env\": { \"GITHUB_TOKEN\": \"…\" }
+  }")]
     Wrap(wrap::WrapArgs),
     /// Print the local token, which clients send as `Authorization: Bearer …`.
     Token(ConfigFile),

@@ -449,7 +449,7 @@ fn banner(
     }
     let name = config.servers.first().map(|s| s.name.to_string()).unwrap_or_default();
     let url = if config.servers.len() == 1 { format!("{base}/mcp/{name}") } else { format!("{base}/mcp") };
-    let option = loaded.path.as_ref().map(|p| format!(" --config {}", p.display())).unwrap_or_default();
+    let option = loaded.path.as_ref().map(|p| format!(" --config {}", shell_word(p))).unwrap_or_default();
     if let Some(link) = link {
         writeln!(text, "Sign in, once a client asks you to (good for ten minutes):\n  {}\n", link.reveal())?;
     } else if config.identity.mode == Mode::Local && !config.identity.dangerous_open {
@@ -495,6 +495,18 @@ fn banner(
         writeln!(text, "WARNING: {danger}")?;
     }
     Ok(text)
+}
+
+/// A path as one word for a shell, however it is called.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain =
+        |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ',' | ':' | '@');
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// Every relaxation that is switched on.
@@ -577,4 +589,21 @@ pub fn dangers(config: &Config) -> Vec<String> {
         ));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        for (path, word) in [
+            ("conf/bartizan.toml", "conf/bartizan.toml"),
+            ("/srv/Tür/b.toml", "/srv/Tür/b.toml"),
+            ("/srv/my gate/b.toml", "'/srv/my gate/b.toml'"),
+            ("/srv/it's $(id)/b.toml", r"'/srv/it'\''s $(id)/b.toml'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
 }

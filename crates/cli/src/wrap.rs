@@ -13,7 +13,7 @@ use bartizan_gateway::{
     Asker, Gate, Target, catalog,
     permit::Rules,
     server::{Pinning, ServerSettings, Transport},
-    upstream::scrub::Scrub,
+    upstream::{scrub::Scrub, stdio::SERVER_STDERR},
     wrap::serve,
 };
 use bartizan_model::{Caller, Clock, Secret, ServerName, SystemClock};
@@ -65,7 +65,8 @@ pub struct WrapArgs {
 
 /// Guards one stdio server until standard input ends.
 pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
-    crate::start_log("warn");
+    // Clients show what a server says on standard error, which is often why it does not start.
+    crate::start_log(&format!("warn,{SERVER_STDERR}=info"));
     // Several wraps may run; each would rather run less protected than not at all.
     let _ = bartizan_sandbox::make_non_dumpable();
     let state = State::for_user()?;
@@ -122,6 +123,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
         pins_resources: false,
         trust: bartizan_shield::Trust::Untrusted,
         pinning: if arguments.approve { Pinning::ByHand } else { Pinning::FirstUse },
+        is_wrapped: true,
         fingerprint: String::new(),
     }]);
     let asker = Asker::new(Caller::local_owner());

@@ -141,6 +141,7 @@ impl Scene {
             app_hosts: None,
             pins_resources: false,
             second_opinions: Vec::new(),
+            is_wrapped: false,
             fingerprint: String::new(),
         };
         let audit = AuditFolder::open(&folder.join("audit"), Arc::new(OsEntropy))?;

@@ -7,6 +7,7 @@
 mod admitting;
 pub mod faces;
 mod looking;
+mod renewing;
 
 use std::{
     borrow::Cow,
@@ -283,7 +284,7 @@ impl Catalog {
                 Decision::Show => tracing::info!(%server, kind, %name, event = news.as_str(), "pins"),
                 Decision::Withhold(reason) => {
                     tracing::warn!(%server, kind, %name, event = news.as_str(), reason = reason.code(),
-                        "withheld until a person has looked: bartizan tools diff --server {server}");
+                        "withheld until a person has looked: {}", settings.look_command());
                 }
             }
         }

@@ -94,8 +94,9 @@ pub fn arguments(contract: &Contract, server: &Server, era: Era, message: &Messa
     })?;
     let arguments = message.param("arguments").map_or("{}", Value::text);
     compare(input, arguments).map_err(|Misfit { at, rule, words }| {
-        let place = if at.is_empty() { "the arguments".to_owned() } else { format!("the argument `{at}`") };
-        let text = format!("{place}: {words}; nothing was sent");
+        let place =
+            if at.is_empty() { "the object `arguments`".to_owned() } else { format!("the argument `{at}`") };
+        let text = format!("{place} {words}; nothing was sent");
         Refusal::new(status(400), code::INVALID_PARAMS, text).with_data(data(
             "schema_arguments",
             server,

@@ -156,7 +156,11 @@ impl Flow {
                 let Some(message) = self.held.take() else { continue };
                 let taken = vetted.and_then(|mut vetted| {
                     let message = vetted.changed.take().unwrap_or(message);
-                    if vetted.drops { Ok(None) } else { self.take(&message, &vetted) }
+                    if vetted.drops {
+                        self.let_go(&message);
+                        return Ok(None);
+                    }
+                    self.take(&message, &vetted)
                 });
                 match taken {
                     Ok(Some(out)) => return Some(out),
@@ -214,6 +218,13 @@ impl Flow {
             }
         }
         None
+    }
+
+    /// Lets go of what does not pass; a legacy server that asked is told so.
+    fn let_go(&self, message: &Message) {
+        if let Some(errand) = &self.errand {
+            errand.drop_from_server(message, self.opened.as_ref().map(|opened| opened.call().id()));
+        }
     }
 
     fn take(&mut self, message: &Message, vetted: &Vetted) -> Result<Option<Out>, Failure> {

@@ -157,7 +157,7 @@ impl Line {
         // Some servers offer tools only to clients that can be asked; nobody is asked anything here, but all they have must be
         // seen.
         let hello = format!(
-            r#"{{"protocolVersion":"2025-11-25","capabilities":{{"roots":{{}},"sampling":{{}},"elicitation":{{}}}},"clientInfo":{}}}"#,
+            r#"{{"protocolVersion":"2025-11-25","capabilities":{{"roots":{{}},"sampling":{{"context":{{}},"tools":{{}}}},"elicitation":{{"form":{{}},"url":{{}}}}}},"clientInfo":{}}}"#,
             face.map_or_else(own_info, Face::info)
         );
         let (way, answer) = shake_hands(server, None, &hello).await?;

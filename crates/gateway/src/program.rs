@@ -67,10 +67,9 @@ pub async fn clear(settings: &ServerSettings, keeper: &Keeper) -> Result<(), Fai
     if is_approved {
         return Ok(());
     }
-    let name = &settings.name;
     Err(Failure::Unreachable(format!(
-        "it is not started: what its command runs is not what was approved; its operator has to look: bartizan tools diff \
-         --server {name}"
+        "it is not started: what its command runs is not what was approved; its operator has to look: {}",
+        settings.look_command()
     )))
 }
 
@@ -127,6 +126,7 @@ mod tests {
                 trust: Trust::Untrusted,
                 app_hosts: None,
                 fingerprint: String::new(),
+                is_wrapped: false,
             }
         };
         let (settings, other) = (command("one"), command("another"));

@@ -74,6 +74,8 @@ pub struct Server {
     listeners: Arc<Mutex<Vec<Weak<Link>>>>,
     /// The number of the process of everybody's that was started last for clients of the legacy era, and for others; 0 is none.
     everybodys: [AtomicU64; 2],
+    /// When it was approved as something else: processes that started until then are what it was.
+    renewed: Mutex<Option<Instant>>,
 }
 
 /// When the gate looked at a server, and how that went.
@@ -108,6 +110,7 @@ impl Server {
             common: tokio::sync::Mutex::default(),
             listeners: Arc::default(),
             everybodys: Default::default(),
+            renewed: Mutex::default(),
         }
     }
 

@@ -77,7 +77,8 @@ impl Catalog {
         })?;
         let text = format!(
             "the {what} `{bare}` of the server `{name}` is withheld until its operator has looked at it: \
-             bartizan tools diff --server {name}"
+             {}",
+            server.settings().look_command()
         );
         Ok(reason.map(|reason| {
             let (reason, server, bare) = (reason.code(), quote(name.as_str()), quote(bare));

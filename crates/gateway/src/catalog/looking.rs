@@ -8,7 +8,7 @@ use bartizan_store::pins::{Event, Extent, IDENTITY, Key, Kind, Look, PinError, P
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::{Catalog, faces::Faces, is_pinned, offer, pinned_kind};
+use super::{Catalog, faces::Faces, is_pinned, offer, pinned_kind, renewing::Identities};
 use crate::{
     Gate,
     inventory::{self, DefinitionKind},
@@ -156,12 +156,14 @@ pub async fn watch(gate: Arc<Gate>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut due: HashMap<ServerName, Instant> = HashMap::new();
     let mut faces = Faces::default();
+    let mut identities = Identities::default();
     loop {
         ticks.tick().await;
         // The keeper says itself what comes of it.
         if let Err(error) = gate.catalog().keeper.refresh().await {
             tracing::debug!(%error, "the pins cannot be read");
         }
+        identities.renew(&gate);
         let doubted = gate.catalog().keeper.doubted();
         match gate.responses().refresh().await {
             Ok(false) => {}

@@ -249,7 +249,8 @@ impl Case<'_> {
     /// Answers that the message does not go on, because of what `told` says.
     fn withhold(&self, told: &Verdict) -> Result<Passed, Failure> {
         let rules = rules(told);
-        tracing::warn!(server = %self.server.name(), %rules, "an answer was withheld by the shield");
+        let what = if self.message.kind() == Message_::Request { "a question" } else { "an answer" };
+        tracing::warn!(server = %self.server.name(), %rules, "{what} was withheld by the shield");
         if self.message.kind() != Message_::Response {
             return Ok(Passed::Dropped);
         }

@@ -220,7 +220,9 @@ impl Link {
         }
         let (way, life) = self.lived_way();
         match &way {
-            Way::Process(process) | Way::Shared(process) if process.ended().is_some() => {
+            Way::Process(process) | Way::Shared(process)
+                if process.ended().is_some() || (process.busy() == 0 && self.server.is_outdated(process)) =>
+            {
                 self.reopen(way).await?;
                 Ok(self.lived_way())
             }

@@ -48,7 +48,9 @@ fn denied(denial: &Denial, asker: &Asker, server: &Server, era: Era, because: &s
     if !needs.is_empty() {
         text = format!("{text} ({})", needs.join(", "));
     }
-    if !because.is_empty() {
+    // What entered the window is no reason why an argument or an address cannot be read.
+    let is_decided = matches!(denial.reason, Reason::Forbidden | Reason::NoPermit | Reason::Obligation);
+    if is_decided && !because.is_empty() {
         text = format!("{text}, because {because}");
     }
     let refusal = Refusal::new(status(403), code::FORBIDDEN, text).with_data(format!(

@@ -11,7 +11,8 @@ use bartizan_mcp::{
 };
 use bartizan_model::{ServerName, Timestamp};
 use bartizan_policy::{
-    Action, Decision, Principal, Query, ServerAction, ServerQuery, Source, Surroundings, flow::FlowContext,
+    Action, Decision, Principal, Query, Reason, ServerAction, ServerQuery, Source, Surroundings,
+    flow::FlowContext,
 };
 use url::Url;
 
@@ -163,7 +164,11 @@ impl Policy {
         };
         match ready.bundle.authorize_server(&query) {
             Decision::Permit(_) => Ok(()),
-            Decision::Deny(denial) => Err(refused(&format!("no policy permits it ({})", denial.reason))),
+            Decision::Deny(denial) if denial.reason == Reason::NoPermit => Err(refused(&format!(
+                "neither `may_ask` of the server `{}` nor a policy permits it",
+                server.name()
+            ))),
+            Decision::Deny(denial) => Err(refused(&denial.reason.to_string())),
         }
     }
 

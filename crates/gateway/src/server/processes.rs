@@ -175,6 +175,17 @@ impl Server {
         self.common.lock().await.take();
     }
 
+    /// Has what is asked from now on asked of processes that start from now on; those of before end with what is under way there.
+    pub async fn renew(&self) {
+        *lock(&self.renewed) = Some(Instant::now());
+        self.stop_all().await;
+    }
+
+    /// Whether `process` started before the server was approved as something else.
+    pub fn is_outdated(&self, process: &Process) -> bool {
+        lock(&self.renewed).is_some_and(|renewed| process.began() <= renewed)
+    }
+
     /// Stops processes that nobody used for a while.
     pub fn stop_idle(&self) {
         lock(&self.pool).retain(|_, berth| {

@@ -58,8 +58,18 @@ pub struct ServerSettings {
     pub trust: Trust,
     /// Which hosts its apps may reach; without a list it may show none.
     pub app_hosts: Option<Vec<String>>,
+    /// `bartizan wrap` guards it: commands find what is kept of it in the user's own state folder, if they are told so.
+    pub is_wrapped: bool,
     /// Everything above as it was written: equal texts mean that nothing changed.
     pub fingerprint: String,
+}
+
+impl ServerSettings {
+    /// The command that shows what of it waits for a person, as it is typed here.
+    pub fn look_command(&self) -> String {
+        let place = if self.is_wrapped { " --wrapped" } else { "" };
+        format!("bartizan tools diff{place} --server {}", self.name)
+    }
 }
 
 /// What the first sight of a server's definitions is worth.

@@ -3,6 +3,9 @@
 mod reading;
 mod routes;
 
+/// What lines of servers' standard error are logged under.
+pub const SERVER_STDERR: &str = "server_stderr";
+
 use std::{
     pin::pin,
     sync::{
@@ -42,6 +45,7 @@ pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
 /// A running server process. Dropping the last handle stops it by the ladder (spec.md C-39).
 pub struct Process {
     shared: Arc<Shared>,
+    began: Instant,
     lines: mpsc::Sender<String>,
     number: u64,
     /// Its end tells the supervisor to stop the process.
@@ -90,7 +94,12 @@ impl Process {
         let ends = Ends { stopped, is_deaf };
         tokio::spawn(supervise(child, stdout, ends, Arc::clone(&shared), slot, voice, secrets));
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Self { shared, lines, number, _stop: stop }))
+        Ok(Arc::new(Self { shared, began: Instant::now(), lines, number, _stop: stop }))
+    }
+
+    /// When it started.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// Where messages go that answer no request, those that came already too; replaces the one before.

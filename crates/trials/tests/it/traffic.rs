@@ -21,6 +21,7 @@ mod reopenings;
 mod reports;
 pub mod responses;
 mod reviews;
+mod upgrades;
 mod witness;
 mod words;
 mod wrapped;

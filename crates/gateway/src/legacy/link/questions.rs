@@ -28,6 +28,16 @@ pub enum Taken {
 }
 
 impl Errand {
+    /// Takes a message that the shield does not let pass. `call` is the call in the audit log that it came with.
+    pub fn drop_from_server(&self, message: &Message, call: Option<EventId>) {
+        let whence = Whence::Life(self.life.load(Ordering::Relaxed));
+        if message.kind() == Kind::Request
+            && let Some((way, _)) = self.link.way_back(&whence)
+        {
+            self.link.refuse(message, call, Unasked::Shield, way);
+        }
+    }
+
     /// Takes what only the session can answer and came on this request's way: a server's requests, and its taking them back. `call`
     /// is the call in the audit log.
     pub fn take_from_server(&self, message: &Message, call: Option<EventId>) -> Taken {
@@ -150,19 +160,10 @@ impl Link {
         call: Option<EventId>,
         within: Option<Weak<Notify>>,
     ) -> Taken {
-        let (way, life) = match whence {
-            Whence::Shared(process) => (Way::Shared(Arc::clone(process)), self.life()),
-            Whence::Life(life) => {
-                let (way, now) = self.lived_way();
-                // The next process or session counts its questions anew: the answer to this one would answer another there.
-                if now != *life || self.life() != *life {
-                    tracing::debug!(server = %self.server.name(), method, "the server that asks is gone");
-                    return Taken::Done;
-                }
-                (way, *life)
-            }
+        let Some((way, life)) = self.way_back(whence) else {
+            tracing::debug!(server = %self.server.name(), method, "the server that asks is gone");
+            return Taken::Done;
         };
-        let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
         let refused = match method {
             "ping" => None,
             _ if matches!(way, Way::Shared(_)) => Some(Unasked::Shared),
@@ -185,27 +186,49 @@ impl Link {
         if refused == Some(Unasked::UnknownMethod) && self.server.voice().faulted(Some(&self.asker)) {
             self.part();
         }
-        let reply = match refused {
-            None => message::result(&id, "{}"),
-            Some(why) => {
-                self.server.voice().asked(&self.asker, call, method, Some(why));
-                let (code, text) = match why {
-                    Unasked::Shared => {
-                        (code::METHOD_NOT_FOUND, "this process is shared; no one client can be asked")
-                    }
-                    Unasked::UnknownMethod | Unasked::Stateless => {
-                        (code::METHOD_NOT_FOUND, "the gateway does not know this method")
-                    }
-                    Unasked::Policy => (code::FORBIDDEN, "the gateway does not put this question"),
-                    Unasked::Shield => (code::WITHHELD, "the gateway does not put this question"),
-                    Unasked::Limit => (code::LIMIT, "too many requests wait for the client"),
-                };
-                message::error(Some(&id), code, text, None)
+        match refused {
+            None => {
+                let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+                self.reply(message::result(&id, "{}"), way);
             }
+            Some(why) => self.refuse(message, call, why, way),
+        }
+        Taken::Done
+    }
+
+    /// The way to who asks, and in which of our lives; none if that is gone. The next process or session counts its questions anew:
+    /// the answer to one from before would answer another there.
+    pub(super) fn way_back(&self, whence: &Whence) -> Option<(Way, u64)> {
+        match whence {
+            Whence::Shared(process) => Some((Way::Shared(Arc::clone(process)), self.life())),
+            Whence::Life(life) => {
+                let (way, now) = self.lived_way();
+                (now == *life && self.life() == *life).then_some((way, now))
+            }
+        }
+    }
+
+    /// Answers a question that is put to nobody: whoever asked waits for it. `way` leads to them.
+    pub(super) fn refuse(self: &Arc<Self>, message: &Message, call: Option<EventId>, why: Unasked, way: Way) {
+        self.server.voice().asked(&self.asker, call, &message.method(), Some(why));
+        let (code, text) = match why {
+            Unasked::Shared => (code::METHOD_NOT_FOUND, "this process is shared; no one client can be asked"),
+            Unasked::UnknownMethod | Unasked::Stateless => {
+                (code::METHOD_NOT_FOUND, "the gateway does not know this method")
+            }
+            Unasked::Policy => (code::FORBIDDEN, "the gateway does not put this question; its log says why"),
+            Unasked::Shield => (code::WITHHELD, "the gateway does not put this question; its log says why"),
+            Unasked::Limit => (code::LIMIT, "too many requests wait for the client"),
         };
+        let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+        self.reply(message::error(Some(&id), code, text, None), way);
+    }
+
+    /// Answers the server, as far as it reads what it is answered.
+    fn reply(self: &Arc<Self>, reply: String, way: Way) {
         let Some(room) = self.room(reply.len()) else {
             tracing::warn!(server = %self.server.name(), "it asks and does not read what it is answered");
-            return Taken::Done;
+            return;
         };
         let me = Arc::clone(self);
         tokio::spawn(async move {
@@ -218,6 +241,5 @@ impl Link {
                 tracing::debug!(server = %me.server.name(), %failure, "a reply was not delivered");
             }
         });
-        Taken::Done
     }
 }

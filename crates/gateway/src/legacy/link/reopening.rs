@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Link {
-    /// Opens the conversation again if the server lost it; `stale` is the session that was lost. What was under way
+    /// Opens the conversation again if the server lost it, or is another now; `stale` is the session that was. What was under way
     /// fails; what the client had set is set again (C-26, C-40).
     pub(super) fn reopen(self: &Arc<Self>, stale: Way) -> BoxFuture<'static, Result<(), Failure>> {
         // Boxed, for asking reopens and reopening asks.
@@ -44,11 +44,21 @@ impl Link {
         if self.is_over.load(Ordering::Acquire) {
             return Err(Failure::SessionGone);
         }
-        tracing::warn!(server = %self.server.name(), "the server lost a session; opening it again");
+        let is_lost = match stale {
+            Way::Wire(_) => true,
+            Way::Process(process) | Way::Shared(process) => process.ended().is_some(),
+        };
+        if is_lost {
+            tracing::warn!(server = %self.server.name(), "the server lost a session; opening it again");
+        } else {
+            tracing::info!(server = %self.server.name(), "a session is opened again in a process of what was approved");
+        }
         // Its next life counts its questions anew: an answer to an old one would answer another.
         let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
         self.hub.forget_all(self);
-        if let Way::Process(process) = stale {
+        if let Way::Process(process) = stale
+            && is_lost
+        {
             self.server.note_end(process, Some(&self.asker));
         }
         if let Err(failure) = self.begin_anew(life).await {

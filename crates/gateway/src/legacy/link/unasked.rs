@@ -16,7 +16,7 @@ use crate::{
     documents,
     inspect::{self, Known, Passed},
     opinions,
-    record::Ending,
+    record::{Ending, Unasked},
     upstream::{Failure, Item, Within, stdio::lock},
 };
 
@@ -54,7 +54,10 @@ impl Link {
             let shield = gate.shield.load_full();
             let found = opinions::ask(&shield, &me.server.settings().second_opinions, &text).await;
             if message.kind() == Kind::Request && !found.is_empty() {
-                tracing::warn!(server = %me.server.name(), "a question was dropped for a second opinion");
+                tracing::warn!(server = %me.server.name(), "a question was withheld for a second opinion");
+                if let Some((way, _)) = me.way_back(&whence) {
+                    me.refuse(&message, None, Unasked::Shield, way);
+                }
                 return;
             }
             me.judge_unasked(&gate, &message, &whence, &found);

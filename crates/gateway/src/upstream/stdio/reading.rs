@@ -9,7 +9,7 @@ use tokio::{
     process::ChildStdout,
 };
 
-use super::{super::scrub::Scrub, routes::Shared};
+use super::{super::scrub::Scrub, SERVER_STDERR, routes::Shared};
 use crate::{
     limits::{ANSWER_BYTES, STDERR_LINE},
     record::Voice,
@@ -71,7 +71,10 @@ async fn read_line(
         let end = chunk.iter().position(|b| *b == b'\n');
         let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
         if line.len() + piece.len() > limit {
-            return Err(format!("it wrote a line of more than {limit} bytes"));
+            return Err(format!(
+                "it wrote a message of more than {} MiB, which is more than is read",
+                limit >> 20
+            ));
         }
         line.extend_from_slice(piece);
         let used = piece.len() + usize::from(end.is_some());
@@ -110,7 +113,7 @@ pub(super) async fn log_stderr(
             let within = shared.upgrade().map(|shared| shared.within()).unwrap_or_default();
             // What is too much for one log is too much for the other.
             if voice.stderr(pid, within, &words) {
-                tracing::info!(%server, "{words}");
+                tracing::info!(target: SERVER_STDERR, %server, "{words}");
             }
             (line, is_cut) = (Vec::new(), false);
         }

@@ -63,6 +63,29 @@ fn tools(gate: &Gate, arguments: &[&str]) -> (Option<i32>, String) {
     (done.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Some servers offer a tool only to clients that can do what it asks for. It is no news when the first of them comes.
+#[test]
+fn po_14_the_gate_sees_what_only_some_clients_are_offered() {
+    let is_able = AtomicUsize::new(0);
+    let up = Upstream::legacy(move |heard, pen| match heard.rpc().as_str() {
+        "initialize" => {
+            let url = heard.json().pointer("/params/capabilities/elicitation/url").is_some();
+            is_able.store(usize::from(url), Ordering::SeqCst);
+            false
+        }
+        "tools/list" => {
+            let all = [tool("plain", "Adds."), tool("opener", "Opens a page.")];
+            pen.result(&heard.id(), &json!({ "tools": all[..=is_able.load(Ordering::SeqCst)] }).to_string());
+            true
+        }
+        _ => false,
+    });
+    let gate = Gate::start(&config(&up, "trust_on_first_use = true"));
+    let session = gate.client().session("/mcp/s", "2025-11-25", r#"{"elicitation":{"url":{}}}"#);
+    let listed = session.request("1", "tools/list", "").send();
+    assert_eq!(listed.result().unwrap()["tools"].as_array().unwrap().len(), 2, "{}", listed.text());
+}
+
 #[test]
 fn po_01_a_tool_that_changes_is_held_until_a_person_approves_it() {
     let version = Arc::new(AtomicUsize::new(0));

@@ -218,6 +218,18 @@ fn ep_05_a_policy_says_which_addresses_are_read() {
     assert!(up.heard_of("subscriptions/listen").is_empty(), "the server was not told");
 }
 
+/// What has entered the window is no reason why an address has two readings, and whoever is told so looks in the wrong place.
+#[test]
+fn ep_05_an_address_with_two_readings_is_refused_for_that_alone() {
+    let up = modern();
+    let gate = Gate::start(&up.config("up", ""));
+    assert_eq!(gate.client().call("/mcp/up", "read", "{}").status, 200);
+    let read = gate.client().modern("/mcp/up", "resources/read", r#""uri":"file:///data/a%20b""#).send();
+    assert_eq!((read.status, read.code()), (403, Some(FORBIDDEN)), "{}", read.text());
+    let words = read.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(words.ends_with("it is percent-encoded"), "{words}");
+}
+
 /// Also: EP-09.
 #[test]
 fn aa_21_a_tool_that_needs_a_scope_needs_that_scope() {

@@ -76,6 +76,13 @@ fn po_17_arguments_that_do_not_fit_are_not_sent() {
             assert_eq!((refused.status, refused.code()), (400, Some(-32602)), "{}", refused.text());
             assert_eq!(refused.json()["error"]["data"]["at"], at, "{}", refused.text());
             assert_eq!(reason(&refused), "schema_arguments");
+            let words = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+            let place = if at.is_empty() {
+                "the object `arguments` ".to_owned()
+            } else {
+                format!("the argument `{at}` ")
+            };
+            assert!(words.starts_with(&place) && words.ends_with("; nothing was sent"), "{words}");
         }
     }
     let none = gate.client().modern("/mcp/s", "tools/call", r#""name":"t""#).send();

@@ -300,3 +300,68 @@ fn a_wrap_names_the_command_that_approves_a_held_call() {
     assert!(text(&answer, "/result/content/0/text").contains("evil.example"), "{answer}");
     assert_eq!(wrapped.finish().code(), Some(0));
 }
+
+/// Whoever reads that something waits is told the command that shows it here, not the one for a gate's state.
+#[test]
+fn a_wrap_names_the_command_that_shows_what_waits() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = folder.path().join("server.sh");
+    let write = |comment: &str| {
+        let server = format!("#!/bin/sh\n# {comment}\nexec {}\n", bartizan_trials::prober_path().display());
+        std::fs::write(&script, server).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write("first");
+    let options = ["--name", "mine", "--approve"];
+    let command = "bartizan tools diff --wrapped --server mine";
+    let bartizan = |words: &str| {
+        std::process::Command::new(bartizan_trials::binary())
+            .args(words.split(' ').skip(1))
+            .env_clear()
+            .env("HOME", home.path())
+            .output()
+            .unwrap()
+    };
+
+    let mut wrapped = Wrapped::start_command(home.path(), folder.path(), &options, &script, &[]);
+    wrapped.say(HELLO);
+    assert_eq!(text(&wrapped.message(), "/result/serverInfo/name"), "prober");
+    wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    wrapped.say(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#);
+    let withheld = wrapped.message();
+    assert!(text(&withheld, "/error/message").ends_with(command), "{withheld}");
+    assert_eq!(bartizan(command).status.code(), Some(1), "something waits there");
+    assert_eq!(wrapped.finish().code(), Some(0));
+
+    write("second");
+    let mut wrapped = Wrapped::start_command(home.path(), folder.path(), &options, &script, &[]);
+    wrapped.say(HELLO);
+    let refused = wrapped.message();
+    assert!(text(&refused, "/error/message").ends_with(command), "{refused}");
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
+
+/// Why a server does not start is often on its standard error, which its client would show if it had started it itself.
+#[test]
+fn a_wrap_hands_on_what_its_server_says_on_standard_error() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = folder.path().join("server.sh");
+    std::fs::write(&script, "#!/bin/sh\necho 'API_KEY is not set' >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut wrap = std::process::Command::new(bartizan_trials::binary())
+        .args(["wrap", "--"])
+        .arg(&script)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", home.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(wrap.stdin.as_mut().unwrap(), format!("{HELLO}\n").as_bytes()).unwrap();
+    let done = wrap.wait_with_output().unwrap();
+    let (answer, said) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(answer.contains("the process ended (exit status: 1)"), "{answer}");
+    assert!(said.contains("API_KEY is not set"), "{said}");
+}
