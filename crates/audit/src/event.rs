@@ -6,12 +6,12 @@ mod kind;
 mod moment;
 mod names;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use bartizan_model::{Caller, ServerName};
 use serde::{Deserialize, Serialize};
 
-use crate::text::Text;
+use crate::{persons::Person, text::Text};
 
 pub use id::{Digest, EventId, InvalidId, InvalidNote, Note, Pseudonym, Sealed};
 pub use kind::{Decision, Kind, Outcome, Owasp, Severity};
@@ -25,6 +25,8 @@ pub struct Event {
     pub kind: Kind,
     /// Who did it or for whom it was done, if that is verified. The log keeps a pseudonym in place of the subject.
     pub caller: Option<Caller>,
+    /// The person behind `caller`, where the log was asked already.
+    pub person: Option<Arc<Person>>,
     /// The application, where nobody acts through it, or it is known before anybody is.
     pub client: Option<String>,
     /// The network address of whoever asked. The log seals it under the person's key, if there is a person.
@@ -36,7 +38,7 @@ pub struct Event {
 impl Event {
     /// An event of this kind, with no details.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, caller: None, client: None, address: None, details: Box::default() }
+        Self { kind, caller: None, person: None, client: None, address: None, details: Box::default() }
     }
 
     /// The same, asked for from `address`.
@@ -50,6 +52,14 @@ impl Event {
     #[must_use]
     pub fn by(mut self, caller: &Caller) -> Self {
         self.caller = Some(caller.clone());
+        self
+    }
+
+    /// The same; `person` is what [`Persons::of`](crate::Persons::of) answered just now for its caller. A call is asked about its caller
+    /// several times otherwise, and each time the disk is.
+    #[must_use]
+    pub fn known_as(mut self, person: Option<Arc<Person>>) -> Self {
+        self.person = person;
         self
     }
 

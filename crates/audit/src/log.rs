@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use crate::{
     check::Problem,
     checkpoint::{Origin, Signer},
-    event::{Change, Details, Entry, Event, EventId, Kind, Moment, Outcome, Pseudonym, Sealed},
-    persons::Persons,
+    event::{Change, Details, Entry, Event, EventId, Kind, Moment, Outcome, Sealed},
+    persons::{Person, Persons},
     private::PrivateFileError,
     storage::Storage,
     text::Text,
@@ -100,7 +100,7 @@ pub struct Opened {
 /// What the closing entry of a call repeats of its opening.
 struct Opening {
     id: EventId,
-    person: Option<Pseudonym>,
+    person: Option<Arc<Person>>,
     client: Option<Text>,
     address: Option<Sealed>,
     server: Option<ServerName>,
@@ -111,11 +111,11 @@ struct Opening {
 }
 
 impl Opening {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &Entry, person: Option<Arc<Person>>) -> Self {
         let said = &entry.details;
         Self {
             id: entry.id,
-            person: entry.person,
+            person,
             client: entry.client.clone(),
             address: entry.address.clone(),
             server: said.server.clone(),
@@ -283,7 +283,8 @@ impl Log {
     /// # Errors
     /// [`Lost`]: the call must not be made.
     pub async fn open(&self, event: Event) -> Result<Opened, Lost> {
-        let event = Event { kind: Kind::CallOpened, ..event };
+        let event = Event { kind: Kind::CallOpened, ..self.known(event) };
+        let person = event.person.clone();
         if let Some(why) = &*self.0.state.barred.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(Lost::Barred(Arc::clone(why)));
         }
@@ -295,7 +296,7 @@ impl Log {
             entry => entry?,
         };
         let receipt = Receipt { id: entry.id, seq: None };
-        let opening = Some(Box::new(Opening::of(&entry)));
+        let opening = Some(Box::new(Opening::of(&entry, person)));
         // Before the wait: if nobody waits to its end, the call is recorded as abandoned.
         let mut opened = Opened { log: self.clone(), opening, receipt };
         match self.write(entry).await {
@@ -400,19 +401,26 @@ impl Log {
         holds.insert(who.to_owned(), seq);
     }
 
-    /// `plain` sealed under the key of `person`, for an event of his; `None` if he has no key, and then his event cannot be
-    /// recorded either.
-    pub fn seal(&self, person: &Caller, plain: &[u8]) -> Option<Sealed> {
-        self.0.persons.of(person).ok()?.seal(plain, self.0.entropy.as_ref())
+    /// `plain` sealed under the key of `person`, for an event of his.
+    pub fn seal(&self, person: &Person, plain: &[u8]) -> Option<Sealed> {
+        person.seal(plain, self.0.entropy.as_ref())
+    }
+
+    /// The event with the person behind its caller, if that can be told.
+    fn known(&self, event: Event) -> Event {
+        let person = event.person.or_else(|| self.0.persons.of(event.caller.as_ref()?).ok());
+        Event { person, ..event }
     }
 
     fn entry(&self, event: Event) -> Result<Entry, Lost> {
-        let person =
-            event.caller.as_ref().map(|caller| self.0.persons.of(caller)).transpose().map_err(|error| {
+        let person = match (event.person, &event.caller) {
+            (None, Some(caller)) => Some(self.0.persons.of(caller).map_err(|error| {
                 // Unrecorded rather than recorded as nobody's.
                 self.0.state.count_lost(1);
                 Lost::Person(Arc::new(error))
-            })?;
+            })?),
+            (person, _) => person,
+        };
         let address = event.address.map(|address| address.to_string());
         let sealed = address.as_ref().zip(person.as_ref());
         let through = event.caller.as_ref().map(|caller| caller.client().to_owned());
@@ -438,6 +446,7 @@ impl Log {
             trace: details.trace.or(trace),
             ..details
         });
+        let person = person.map(|person| person.pseudonym());
         Entry { person, client, address, ..self.blank(Kind::CallClosed, details) }
     }
 
@@ -506,6 +515,12 @@ impl Opened {
     /// The call's id, for [`Kind::CallEvent`] and for correlation upstream (spec.md G-04).
     pub fn id(&self) -> EventId {
         self.receipt.id
+    }
+
+    /// Who makes it, to the log: what is recorded of its end is digested and sealed under the same key as its beginning, whoever is
+    /// erased meanwhile. `None` if nothing of it could be recorded.
+    pub fn person(&self) -> Option<&Arc<Person>> {
+        self.opening.as_ref()?.person.as_ref()
     }
 
     /// Proof that the opening is durable.

@@ -224,6 +224,13 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some(Stamp { inode: about.ino(), changed_s: about.ctime(), changed_ns: about.ctime_nsec() })
 }
 
+/// No two persons have the same pseudonym.
+impl PartialEq for Person {
+    fn eq(&self, other: &Self) -> bool {
+        self.pseudonym == other.pseudonym
+    }
+}
+
 impl std::fmt::Debug for Person {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Person").field(&self.pseudonym).finish()

@@ -134,7 +134,8 @@ impl Flow {
     fn close(&mut self, status: u16, text: String) {
         let took = self.began.elapsed();
         let told = self.call.told(&text);
-        let answered = self.recorder.answered(&self.call.asker.caller, &text, took, told);
+        let person = self.opened.as_ref().and_then(|opened| opened.call().person());
+        let answered = self.recorder.answered(person.map(Arc::as_ref), &text, took, told);
         let log = self.recorder.log().clone();
         let ending = std::mem::take(&mut self.call.ending);
         let (recorded, slot): (Recording, _) = match self.opened.take().map(stages::Opened::into_parts) {

@@ -11,7 +11,7 @@ mod voice;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bartizan_audit::{
-    Details, Event, Kind, Log, Lost, Opened, Receipt, Text,
+    Details, Event, Kind, Log, Lost, Opened, Person, Receipt, Text,
     event::{Alteration, Change, Decision, Digest, Finding, Outcome, Reason, Sealed, Severity},
 };
 use bartizan_mcp::{Era, Message, Refusal, code, json::Value};
@@ -107,7 +107,10 @@ impl Recorder {
         permitted: &Permitted,
         told: Option<Told>,
     ) -> Result<Opened, Refusal> {
-        let (arguments, sealed_arguments) = self.content(&asker.caller, told);
+        // Without one the log cannot record it, and says so.
+        let person = self.log.persons().of(&asker.caller).ok();
+        let known = person.as_deref();
+        let (arguments, sealed_arguments) = self.content(known, told);
         let policies = permitted.policies().iter().map(|id| Text::new(id)).collect();
         let details = Details {
             decision: Some(Decision::Permit),
@@ -115,10 +118,14 @@ impl Recorder {
             labels: permitted.labels().iter().map(|label| Text::new(label)).collect(),
             arguments,
             sealed_arguments,
-            attributes: permitted.attributes().and_then(|json| self.log.seal(&asker.caller, json.as_bytes())),
-            ..self.about(asker, server.name(), asked)
+            attributes: permitted
+                .attributes()
+                .zip(known)
+                .and_then(|(json, k)| self.log.seal(k, json.as_bytes())),
+            ..self.about(known, server.name(), asked)
         };
-        let event = Event::new(Kind::CallOpened).by(&asker.caller).at(asker.address).with(details);
+        let event = Event::new(Kind::CallOpened).by(&asker.caller).known_as(person);
+        let event = event.at(asker.address).with(details);
         let opened = self.log.open(event).await.map_err(|lost| unrecorded(&lost))?;
         // In the stateless era answers to a server's questions come with the call that is made again.
         for (_, answer) in answers_to_server(asked.message).into_iter().flatten() {
@@ -145,12 +152,11 @@ impl Recorder {
     }
 
     /// What a request is about, contents as digests under the person's key.
-    fn about(&self, asker: &Asker, server: &ServerName, asked: &Asked<'_>) -> Details {
+    fn about(&self, person: Option<&Person>, server: &ServerName, asked: &Asked<'_>) -> Details {
         let Asked { era, message, tool } = asked;
         let text = |name| message.param(name).and_then(Value::as_str);
         let method = message.method();
         let arguments = message.param("arguments");
-        let person = arguments.and_then(|_| self.log.persons().of(&asker.caller).ok());
         Details {
             server: Some(server.clone()),
             method: Some(Text::new(&method)),
@@ -163,11 +169,11 @@ impl Recorder {
         }
     }
 
-    /// What is recorded of what was told in a call of `caller`: in clear, or sealed.
-    fn content(&self, caller: &Caller, told: Option<Told>) -> (Option<Text>, Option<Sealed>) {
+    /// What is recorded of what was told in a call of `person`: in clear, or sealed.
+    fn content(&self, person: Option<&Person>, told: Option<Told>) -> (Option<Text>, Option<Sealed>) {
         match told {
             Some(Told { words, is_clear: true, .. }) => (Some(words), None),
-            Some(told) => (None, self.log.seal(caller, told.words.as_str().as_bytes())),
+            Some(told) => (None, person.and_then(|p| self.log.seal(p, told.words.as_str().as_bytes()))),
             None => (None, None),
         }
     }
@@ -177,13 +183,14 @@ impl Recorder {
         let is_hurried = refusal.code == code::LIMIT && refusal.retry_after_s.is_some();
         let more = if is_hurried { self.hurried.admit(self.second(), REFUSALS_A_SECOND) } else { Some(0) };
         let Some(more) = more else { return };
+        let person = self.log.persons().of(&asker.caller).ok();
         let details = Details {
             decision: Some(Decision::Deny),
             reason: reason_of(refusal),
             code: Some(i64::from(refusal.code)),
             message: Some(Text::new(&refusal.message)),
             count: (more > 0).then_some(more),
-            ..self.about(asker, server.name(), asked)
+            ..self.about(person.as_deref(), server.name(), asked)
         };
         // A call that waits for a person is not over.
         let waits = details
@@ -191,7 +198,8 @@ impl Recorder {
             .as_ref()
             .is_some_and(|r| matches!(r.to_string().as_str(), "policy.approval" | "shield.approval"));
         let kind = if waits { Kind::ApprovalRequested } else { Kind::RequestRefused };
-        self.log.mention(Event::new(kind).by(&asker.caller).at(asker.address).with(details));
+        let event = Event::new(kind).by(&asker.caller).known_as(person).at(asker.address);
+        self.log.mention(event.with(details));
     }
 
     /// Records that a call was made by a person's approval, and whose.
@@ -340,11 +348,16 @@ impl Recorder {
         self.log.mention(Event::new(Kind::ConfigChanged).by(by).with(details));
     }
 
-    /// What is known of an answer that took `took`, of which `told` is to be recorded.
-    pub fn answered(&self, caller: &Caller, text: &str, took: Duration, told: Option<Told>) -> Answered {
-        let person = self.log.persons().of(caller).ok();
+    /// What is known of an answer to a call of `person` that took `took`, of which `told` is to be recorded.
+    pub fn answered(
+        &self,
+        person: Option<&Person>,
+        text: &str,
+        took: Duration,
+        told: Option<Told>,
+    ) -> Answered {
         let tool = told.as_ref().and_then(|told| told.tool.clone());
-        let (clear, sealed) = self.content(caller, told);
+        let (clear, sealed) = self.content(person, told);
         let digest = person.map(|person| person.digest(text.as_bytes()));
         Answered { bytes: text.len() as u64, took, digest, tool, clear, sealed }
     }
@@ -377,8 +390,9 @@ impl Recorder {
     pub fn passed(&self, opened: &Opened, call: &Call, bytes: usize, told: Option<Told>) {
         let asker = &call.asker;
         let tool = told.as_ref().and_then(|told| told.tool.clone());
-        let (result, sealed_result) = self.content(&asker.caller, told);
-        self.log.mention(Event::new(Kind::CallEvent).by(&asker.caller).at(asker.address).with(Details {
+        let (result, sealed_result) = self.content(opened.person().map(Arc::as_ref), told);
+        let event = Event::new(Kind::CallEvent).by(&asker.caller).known_as(opened.person().cloned());
+        self.log.mention(event.at(asker.address).with(Details {
             call: Some(opened.id()),
             server: Some(call.server.name().clone()),
             method: Some(Text::new(&call.method)),
