@@ -120,6 +120,8 @@ pub const PROCESSES: usize = 64;
 pub const PROCESSES_OF_CALLER: usize = PROCESSES / 4;
 /// A process for modern requests is stopped when it was not used for this long.
 pub const PROCESS_IDLE: Duration = Duration::from_secs(5 * 60);
+/// How long sessions go on in a process that is busy, after its server was approved as something else.
+pub const OUTDATED_GRACE: Duration = Duration::from_secs(60);
 /// How often it is looked whether a command still runs what was approved.
 pub const PROGRAM_AGE: Duration = Duration::from_secs(2);
 /// Starts of one server's processes that fail in a row before it is left alone for [`CRASH_REST`].

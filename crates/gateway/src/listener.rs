@@ -87,31 +87,39 @@ pub struct Peer {
 impl Peer {
     /// Who sent a request: the peer, or whom it forwards for, if it is one of `proxies`. From anybody else, forwarding
     /// headers are words (attacks.md AA-28).
-    fn sender(&self, proxies: &Proxies, headers: &HeaderMap) -> Self {
+    ///
+    /// # Errors
+    /// What is said where a proxy does not say by an address whom it forwards for: the proxy's own is not theirs, and may be allowed
+    /// more.
+    fn sender(&self, proxies: &Proxies, headers: &HeaderMap) -> Result<Self, &'static str> {
         let is_proxy = |address: &IpAddr| proxies.include(address);
         if !is_proxy(&self.address) {
-            return self.clone();
+            return Ok(self.clone());
         }
         // Each proxy appends whom it heard from; what stands before the last one that is no proxy anybody may have written.
         let mut address = self.address;
         let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
-        let named = lines.iter().rev().flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+        // Each by itself: what a client wrote must not spoil what a proxy appended to it.
+        let named = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         for name in named {
             if !is_proxy(&address) {
                 break;
             }
-            let Some(next) = address_in(name) else { break };
-            address = next.to_canonical();
+            address = address_in(name).ok_or(UNREADABLE)?.to_canonical();
         }
         // A certificate of the proxy itself says nothing of whom it forwards for.
         let certificate = forwarded_certificate(headers).filter(|_| proxies.show_certificates);
-        Self { address, is_tls: true, certificate }
+        Ok(Self { address, is_tls: true, certificate })
     }
 }
 
+/// See [`Peer::sender`].
+const UNREADABLE: &str = "what a trusted proxy appended to `X-Forwarded-For` is no address; have it write the client's, \
+                          see `[server] trusted_proxies`";
+
 /// An address as a proxy writes it: some add the port, which Azure Application Gateway always does.
-fn address_in(name: &str) -> Option<IpAddr> {
-    let name = name.trim();
+fn address_in(name: &[u8]) -> Option<IpAddr> {
+    let name = std::str::from_utf8(name).ok()?.trim();
     let with_port = || name.parse::<SocketAddr>().ok().map(|socket| socket.ip());
     name.trim_matches(['[', ']']).parse().ok().or_else(with_port)
 }
@@ -257,7 +265,10 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
     if let Err(text) = check_host(&names, &head.headers, head.uri.authority()) {
         return refuse(421, text);
     }
-    let sender = peer.sender(&door.proxies.borrow(), &head.headers);
+    let sender = match peer.sender(&door.proxies.borrow(), &head.headers) {
+        Ok(sender) => sender,
+        Err(text) => return refuse(400, text),
+    };
     let Some(target) = target_of(head.uri.path()) else {
         return Ok(Admitted::Visit(Box::new(Visit { head, sender, body })));
     };
@@ -394,12 +405,15 @@ mod tests {
             let networks = proxies.iter().map(|p| p.parse().unwrap()).collect();
             (peer, Proxies { networks, show_certificates: false })
         };
-        let from = |(peer, proxies): &(Peer, Proxies), lines: &[&str]| {
+        let read = |(peer, proxies): &(Peer, Proxies), lines: &[&[u8]]| {
             let mut headers = HeaderMap::new();
             for line in lines {
-                headers.append("x-forwarded-for", line.parse().unwrap());
+                headers.append("x-forwarded-for", HeaderValue::from_bytes(line).unwrap());
             }
-            peer.sender(proxies, &headers).address.to_string()
+            peer.sender(proxies, &headers).map(|sender| sender.address.to_string())
+        };
+        let from = |who: &(Peer, Proxies), lines: &[&str]| {
+            read(who, &lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>()).unwrap()
         };
         let direct = peer("192.0.2.1", &[]);
         assert_eq!(from(&direct, &["198.51.100.9"]), "192.0.2.1", "anybody may write the header");
@@ -411,7 +425,17 @@ mod tests {
             "what the client wrote is left"
         );
         assert_eq!(from(&behind, &["203.0.113.5", "198.51.100.9, 10.0.0.2"]), "198.51.100.9", "two proxies");
-        assert_eq!(from(&behind, &["198.51.100.9, nonsense"]), "10.0.0.1");
+        for client in [&b"\xff"[..], b"nonsense", "\u{e9}".as_bytes(), b""] {
+            let line = [client, b", 198.51.100.9"].concat();
+            assert_eq!(read(&behind, &[&line]).unwrap(), "198.51.100.9", "{client:?} hides nobody");
+            assert_eq!(read(&behind, &[client, b"198.51.100.9, 10.0.0.2"]).unwrap(), "198.51.100.9");
+            // Whoever is behind it, the proxy is not the client.
+            let line = [b"198.51.100.9, ", client].concat();
+            assert_eq!(read(&behind, &[&line]), Err(UNREADABLE), "{client:?}");
+            let line = [b"198.51.100.9, ", client, b", 10.0.0.2"].concat();
+            assert_eq!(read(&behind, &[&line]), Err(UNREADABLE), "{client:?} of the proxy before it");
+            assert_eq!(read(&direct, &[client]).unwrap(), "192.0.2.1");
+        }
         // Whoever is taken for the proxy stands inside its network.
         assert_eq!(from(&behind, &["10.0.0.7, 198.51.100.9:50123"]), "198.51.100.9", "with its port");
         for ipv6 in ["2001:db8::9", "[2001:db8::9]", "[2001:db8::9]:50123"] {

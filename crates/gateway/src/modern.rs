@@ -98,7 +98,8 @@ pub async fn open(
     message: &Message,
     headers: Option<&HeaderMap>,
 ) -> Result<Flow, Refusal> {
-    let opened = stages::enter(gate, asker, server, Era::Modern, is_merged, message).await?;
+    let there = (server, server.home(Era::Modern));
+    let opened = stages::enter(gate, asker, there, Era::Modern, is_merged, message).await?;
     let entry = opened.call().id();
     let putting = put(gate, asker, server, is_merged, message, headers, entry);
     match putting.instrument(tracing::debug_span!("upstream.send")).await {

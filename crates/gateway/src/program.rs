@@ -75,9 +75,11 @@ pub async fn clear(settings: &ServerSettings, keeper: &Keeper) -> Result<(), Fai
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
-    use bartizan_model::{CallerKey, ManualClock, Timestamp};
+    use bartizan_audit::{AuditFolder, Options};
+    use bartizan_mcp::Era;
+    use bartizan_model::{CallerKey, ManualClock, SeededEntropy, Timestamp};
     use bartizan_sandbox::Launch;
     use bartizan_shield::Trust;
     use bartizan_store::{
@@ -86,51 +88,49 @@ mod tests {
     };
 
     use super::*;
-    use crate::upstream::scrub::Scrub;
+    use crate::{record::Recorder, server::Server, upstream::scrub::Scrub};
 
-    /// A person who is sent to look at a change that is none looks in vain.
-    #[tokio::test]
-    async fn where_approvals_cannot_be_read_that_is_what_is_said() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
+    /// A keeper and the store it reads.
+    async fn kept(folder: &Path) -> (Database, Arc<Keeper>) {
+        let database = Database::sqlite(&folder.join("store.db")).await.unwrap();
         let sealer = Arc::new(Sealer::new(&[1; 32]).unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp::from_unix(100)));
         let pins = Arc::new(StoredPins::new(database.clone(), sealer, None));
-        let keeper = Keeper::new(pins, clock).await.unwrap();
-        let command = |program: &str| {
-            let launch = Launch {
-                program: program.into(),
-                arguments: Vec::new(),
-                folder: None,
-                environment: BTreeMap::new(),
-                helper: "/nowhere".into(),
-            };
-            ServerSettings {
-                name: "probe".parse().unwrap(),
-                transport: Transport::Command { launch, secrets: Scrub::default() },
-                credential: None,
-                era: None,
-                shared: false,
-                allow_methods: Vec::new(),
-                identity: Identity::Command {
-                    argv: vec![program.to_owned()],
-                    package: None,
-                    runs: Vec::new(),
-                },
-                watches_program: false,
-                pinning: Pinning::FirstUse,
-                pins_resources: false,
-                validates: true,
-                inspects: true,
-                second_opinions: Vec::new(),
-                trust: Trust::Untrusted,
-                app_hosts: None,
-                fingerprint: String::new(),
-                is_wrapped: false,
-            }
+        (database, Keeper::new(pins, clock).await.unwrap())
+    }
+
+    fn command(program: &str) -> ServerSettings {
+        let launch = Launch {
+            program: program.into(),
+            arguments: Vec::new(),
+            folder: None,
+            environment: BTreeMap::new(),
+            helper: "/nowhere".into(),
         };
-        let (settings, other) = (command("one"), command("another"));
-        let definition = settings.identity.definition();
+        ServerSettings {
+            name: "probe".parse().unwrap(),
+            transport: Transport::Command { launch, secrets: Scrub::default() },
+            credential: None,
+            era: None,
+            shared: false,
+            allow_methods: Vec::new(),
+            identity: Identity::Command { argv: vec![program.to_owned()], package: None, runs: Vec::new() },
+            watches_program: false,
+            pinning: Pinning::FirstUse,
+            pins_resources: false,
+            validates: true,
+            inspects: true,
+            second_opinions: Vec::new(),
+            trust: Trust::Untrusted,
+            app_hosts: None,
+            fingerprint: String::new(),
+            is_wrapped: false,
+        }
+    }
+
+    /// Approves what the server is now.
+    async fn approve(settings: &ServerSettings, keeper: &Keeper) {
+        let definition = identity(settings).await.definition();
         let offered = Offered {
             kind: Kind::Identity,
             name: IDENTITY.to_owned(),
@@ -147,6 +147,15 @@ mod tests {
             offered: vec![offered],
         };
         keeper.observe(&look).await.unwrap();
+    }
+
+    /// A person who is sent to look at a change that is none looks in vain.
+    #[tokio::test]
+    async fn where_approvals_cannot_be_read_that_is_what_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, keeper) = kept(folder.path()).await;
+        let (settings, other) = (command("one"), command("another"));
+        approve(&settings, &keeper).await;
         assert_eq!(clear(&settings, &keeper).await, Ok(()));
         let words = |failure: Failure| failure.to_string();
         let changed = clear(&other, &keeper).await.map_err(words).unwrap_err();
@@ -157,5 +166,37 @@ mod tests {
             let unread = clear(settings, &keeper).await.map_err(words).unwrap_err();
             assert!(unread.contains("cannot be looked up now") && !unread.contains("diff"), "{unread}");
         }
+    }
+
+    /// Where many begin at once, that takes seconds.
+    #[tokio::test]
+    async fn sc_01_what_is_exchanged_while_its_start_waits_for_its_turn_is_not_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_database, keeper) = kept(folder.path()).await;
+        let program = folder.path().join("server");
+        let install = |text: &str| {
+            std::fs::write(&program, text).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        install("#!/bin/sh\n");
+        let settings = ServerSettings { watches_program: true, ..command(&program.display().to_string()) };
+        approve(&settings, &keeper).await;
+        let clock = Arc::new(ManualClock::new(Timestamp::from_unix(100)));
+        let audit = AuditFolder::open(folder.path(), Arc::new(SeededEntropy::new(1))).unwrap();
+        let log = audit.start("gate", clock.clone(), Options::default()).unwrap();
+        let server = Server::new(settings.clone(), Arc::new(Recorder::new(log, clock))).with_pins(keeper);
+        let Transport::Command { launch, secrets } = &settings.transport else { unreachable!() };
+        let start = || server.start(launch, secrets, Era::Legacy, None);
+        let said = |started: Result<_, Failure>| started.err().map(|failure| failure.to_string()).unwrap();
+        let unstarted = said(start().await);
+        assert!(!unstarted.contains("approved"), "there is no sandbox here: {unstarted}");
+        // One that did not start has the next one wait.
+        let exchange = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            install("#!/bin/sh\n: and steals\n");
+        };
+        let ((), started) = futures::future::join(exchange, start()).await;
+        let refused = said(started);
+        assert!(refused.contains("is not what was approved"), "{refused}");
     }
 }

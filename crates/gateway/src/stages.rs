@@ -11,7 +11,9 @@ use tracing::Instrument;
 use crate::{
     Asker, Gate, badge,
     call::origins::{tool_of_result, tools_of},
-    contract, opinions,
+    contract,
+    handles::Home,
+    opinions,
     permit::holds::Shielded,
     quota::Taken,
     record::{self, tool_called},
@@ -43,19 +45,18 @@ impl Opened {
     }
 }
 
-/// Lets a request through to its server.
+/// Lets a request through to its server. `home` is whose the tasks are that it names: where it will be sent, as far as that is known.
 ///
 /// # Errors
 /// The refusal, which is recorded.
 pub async fn enter(
     gate: &Arc<Gate>,
     asker: &Asker,
-    server: &Arc<Server>,
+    (server, home): (&Arc<Server>, Home<'_>),
     era: Era,
     is_merged: bool,
     message: &Message,
 ) -> Result<Opened, Refusal> {
-    let home = server.home(era);
     let judged = async {
         let slot = gate.quotas.enter(asker, Some(server), is_merged, message).await?;
         // Before anything is asked of a server that may be in quarantine.

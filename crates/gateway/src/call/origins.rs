@@ -4,12 +4,13 @@
 //! Of a task that nobody remembers (see [`super::tasks`]) it may be any tool of its server.
 
 use bartizan_mcp::{Message, Refusal, Splice, era, json::Value};
+use bartizan_model::ServerName;
 
 use super::Call;
 use crate::{Asker, Gate, handles::Home, merged, upstream::Failure};
 
-/// The tools of the tasks whose results a request asks a server for, or which it answers: one for each task, `None` for one
-/// that is not known.
+/// The tools of the tasks whose results a request asks the server of `home` for, or which it answers: one for each task, `None` for
+/// one that is not known.
 pub fn tools_of(
     gate: &Gate,
     asker: &Asker,
@@ -22,13 +23,31 @@ pub fn tools_of(
         "subscriptions/listen" => (None, request.param("notifications").and_then(|n| n.get("taskIds"))),
         _ => (None, None),
     };
-    let shown = one.into_iter().chain(several.into_iter().flat_map(Value::elements));
     let now = gate.clock.now();
-    // What does not open is refused before anything is sent.
-    let opened = shown
-        .filter_map(Value::as_str)
-        .filter_map(|shown| gate.handles.open_task(&asker.key, home, is_merged, &shown));
-    opened.map(|task| gate.tasks.tool(&asker.key, home, &task, now)).collect()
+    named(one, several, is_merged.then_some(home.server), |shown| {
+        let task = gate.handles.open_task(&asker.key, home, is_merged, shown)?;
+        gate.tasks.tool(&asker.key, home, &task, now)
+    })
+}
+
+/// What `tool` says of each task that a request names; at the merged endpoint of those among `several` that are `merged`'s own.
+///
+/// One whose id does not open counts too: it is refused where it is sent, unless it opens there, in a process that took the place of
+/// the one that is known of here, or in which the request's session still is.
+fn named(
+    one: Option<Value<'_>>,
+    several: Option<Value<'_>>,
+    merged: Option<&ServerName>,
+    tool: impl Fn(&str) -> Option<String>,
+) -> Vec<Option<String>> {
+    let is_here = |shown: &Value<'_>| {
+        merged.is_none_or(|server| {
+            let shown = shown.as_str();
+            shown.is_some_and(|s| merged::split_task(&s).is_some_and(|(named, _)| named == server.as_str()))
+        })
+    };
+    let several = several.into_iter().flat_map(Value::elements).filter(is_here);
+    one.into_iter().chain(several).map(|shown| tool(&shown.as_str()?)).collect()
 }
 
 /// The tool that the task came from whose result `request` asks a server for, as its client calls it, if it is known.
@@ -141,6 +160,29 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What may bring anything has the labels of any tool: with none at all, it would bring nothing into the caller's window.
+    #[test]
+    fn a_task_that_does_not_open_may_be_any_tools() {
+        let ours: ServerName = "files".parse().unwrap();
+        let tool = |shown: &str| shown.ends_with("known").then(|| "read".to_owned());
+        let of = |one: &str, several: &str, merged| {
+            let value = |text| (text != "").then(|| Value::of(text));
+            named(value(one), value(several), merged, tool)
+        };
+        let read = || Some("read".to_owned());
+        assert_eq!(of("\"known\"", "", None), [read()]);
+        for other in ["\"of another process\"", "7", "null"] {
+            assert_eq!(of(other, "", None), [None], "{other}");
+            assert_eq!(of(other, "", Some(&ours)), [None], "{other}");
+        }
+        assert_eq!(of("", r#"["known","other",7]"#, None), [read(), None, None]);
+        let (here, there) =
+            (merged::join_task(&ours, "known"), merged::join_task(&"git".parse().unwrap(), "known"));
+        let all = format!(r#"["{here}","{there}","{here}x","known"]"#);
+        assert_eq!(of("", &all, Some(&ours)), [read(), None], "of others it is asked there");
+        assert!(of("", "", None).is_empty());
+    }
 
     #[test]
     fn a_task_that_is_not_the_clients_to_know_is_not_named() {

@@ -109,8 +109,8 @@ impl Way {
 /// Where a message comes from that its server did not write in answer.
 #[derive(Clone)]
 pub enum Whence {
-    /// From the session or process that was its in this of its lives.
-    Life(u64),
+    /// From the session or process that was its in this of its lives; that process, if it is one.
+    Life(u64, Weak<Process>),
     /// From a process of everybody's, which may be another than the one that its requests go to.
     Shared(Arc<Process>),
 }
@@ -179,10 +179,10 @@ impl Link {
     fn attach(self: &Arc<Self>, way: &Way, life: u64) {
         match way {
             Way::Process(process) => {
-                let me = Arc::downgrade(self);
+                let (me, whence) = (Arc::downgrade(self), Whence::Life(life, Arc::downgrade(process)));
                 process.set_sink(Arc::new(move |message| {
                     if let Some(me) = me.upgrade() {
-                        me.unasked(&message, &Whence::Life(life));
+                        me.unasked(&message, &whence);
                     }
                 }));
             }
@@ -221,7 +221,7 @@ impl Link {
         let (way, life) = self.lived_way();
         match &way {
             Way::Process(process) | Way::Shared(process)
-                if process.ended().is_some() || (process.busy() == 0 && self.server.is_outdated(process)) =>
+                if process.ended().is_some() || self.server.is_to_be_left(process) =>
             {
                 self.reopen(way).await?;
                 Ok(self.lived_way())
@@ -284,7 +284,9 @@ impl Link {
     ) -> Result<Flow, Refusal> {
         // Before it is judged, which may take a while in which it can be cancelled.
         let errand = self.note(request);
-        let opened = stages::enter(gate, asker, &self.server, Era::Legacy, self.is_merged, request)
+        // Not the process of everybody's that was started last: this one's may be another.
+        let there = (&self.server, self.home());
+        let opened = stages::enter(gate, asker, there, Era::Legacy, self.is_merged, request)
             .await
             .map_err(|refusal| self.shown(over_legacy(refusal)))?;
         if let Some(turn) = turn {

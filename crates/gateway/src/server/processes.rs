@@ -19,7 +19,7 @@ use crate::{
     Asker,
     call::own_info,
     legacy::{Link, Whence, audience, greet},
-    limits::{CRASH_REST, CRASHES, PROCESS_IDLE, PROCESSES, PROCESSES_OF_CALLER},
+    limits::{CRASH_REST, CRASHES, OUTDATED_GRACE, PROCESS_IDLE, PROCESSES, PROCESSES_OF_CALLER},
     program,
     starts::Running,
     upstream::{
@@ -59,9 +59,6 @@ impl Server {
         era: Era,
         asker: Option<&Asker>,
     ) -> Result<Arc<Process>, Failure> {
-        if let Some(keeper) = &self.keeper {
-            program::clear(&self.settings, keeper).await?;
-        }
         let whose = asker.map(|asker| &*asker.caller);
         let crashes = self.crashes.counted_for(whose);
         if crashes >= CRASHES {
@@ -78,6 +75,10 @@ impl Server {
         let running = self.starts.count()?;
         let slot = Slot::take(&self.processes, &self.shares, sharing.map(|asker| &asker.key), running)?;
         let turn = self.starts.begin().await;
+        // Last: what it runs can be exchanged for as long as anything is waited for after this (attacks.md SC-01).
+        if let Some(keeper) = &self.keeper {
+            program::clear(&self.settings, keeper).await?;
+        }
         let voice = Arc::clone(&self.voice);
         Process::start(self.name(), launch, era, secrets.clone(), (slot, turn), voice)
             .inspect_err(|_| self.note_crash(asker))
@@ -181,9 +182,10 @@ impl Server {
         self.stop_all().await;
     }
 
-    /// Whether `process` started before the server was approved as something else.
-    pub fn is_outdated(&self, process: &Process) -> bool {
-        lock(&self.renewed).is_some_and(|renewed| process.began() <= renewed)
+    /// Whether the next request of a session in `process` goes to another.
+    pub fn is_to_be_left(&self, process: &Process) -> bool {
+        let renewed = lock(&self.renewed).filter(|renewed| process.began() <= *renewed);
+        is_to_be_left(process.busy(), renewed.map(|renewed| renewed.elapsed()))
     }
 
     /// Stops processes that nobody used for a while.
@@ -200,6 +202,12 @@ impl Server {
             })
         });
     }
+}
+
+/// Whether a process of so many requests is left, which is outdated since then: started before its server was approved as something
+/// else. At once if it has nothing to do, and soon in any case: everybody's may never have nothing to do.
+fn is_to_be_left(busy: usize, outdated: Option<Duration>) -> bool {
+    outdated.is_some_and(|outdated| busy == 0 || outdated >= OUTDATED_GRACE)
 }
 
 /// One of a server's processes, counted while it runs, and in its caller's share.
@@ -256,6 +264,20 @@ impl Drop for Slot {
 mod tests {
     use super::*;
     use crate::starts::Starts;
+
+    #[test]
+    fn sessions_leave_an_outdated_process_however_busy_it_is() {
+        let soon = OUTDATED_GRACE - Duration::from_secs(1);
+        for (busy, outdated, is_left) in [
+            (0, None, false),
+            (3, None, false),
+            (0, Some(Duration::ZERO), true),
+            (3, Some(soon), false),
+            (3, Some(OUTDATED_GRACE), true),
+        ] {
+            assert_eq!(is_to_be_left(busy, outdated), is_left, "{busy} {outdated:?}");
+        }
+    }
 
     #[test]
     fn one_caller_leaves_processes_for_others() {

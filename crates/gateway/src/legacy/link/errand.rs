@@ -1,14 +1,14 @@
 //! Requests under way in a conversation, by the client's ids.
 
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicU64, Ordering},
 };
 
 use bartizan_mcp::{Id, Message, Refusal, code};
 use tokio::sync::Notify;
 
-use super::{Link, Way};
+use super::{Link, Way, Whence};
 use crate::{
     limits::SESSION_REQUESTS,
     upstream::{Failure, stdio::lock},
@@ -58,6 +58,18 @@ impl Errand {
         let mut inflight = lock(&self.link.inflight);
         let mine = inflight.get_mut(&self.key).filter(|e| Arc::ptr_eq(&e.cancelled, &self.cancelled));
         mine.is_some_and(look)
+    }
+
+    /// Where the messages come from that come with its answer.
+    pub(super) fn whence(&self) -> Whence {
+        let mut process = Weak::new();
+        self.mine(|errand| {
+            if let Some((_, Way::Process(own))) = &errand.sent {
+                process = Arc::downgrade(own);
+            }
+            true
+        });
+        Whence::Life(self.life.load(Ordering::Relaxed), process)
     }
 
     /// Told when the client cancels.

@@ -1,6 +1,6 @@
 //! What a server asks: answered here, put to the client, or refused (C-29).
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::sync::{Arc, Weak};
 
 use bartizan_audit::EventId;
 use bartizan_mcp::{Era, Kind, Message, Refusal, Revision, code, era, json::Value, message};
@@ -30,7 +30,7 @@ pub enum Taken {
 impl Errand {
     /// Takes a message that the shield does not let pass. `call` is the call in the audit log that it came with.
     pub fn drop_from_server(&self, message: &Message, call: Option<EventId>) {
-        let whence = Whence::Life(self.life.load(Ordering::Relaxed));
+        let whence = self.whence();
         if message.kind() == Kind::Request
             && let Some((way, _)) = self.link.way_back(&whence)
         {
@@ -41,7 +41,7 @@ impl Errand {
     /// Takes what only the session can answer and came on this request's way: a server's requests, and its taking them back. `call`
     /// is the call in the audit log.
     pub fn take_from_server(&self, message: &Message, call: Option<EventId>) -> Taken {
-        let whence = Whence::Life(self.life.load(Ordering::Relaxed));
+        let whence = self.whence();
         let within = call.map(|_| Arc::downgrade(&self.cancelled));
         self.link.take_from_server(message, &whence, call, within)
     }
@@ -66,7 +66,7 @@ impl Link {
             Kind::Request => self.ask_client(message, &method, whence, call, within),
             Kind::Notification if method == "notifications/cancelled" => {
                 let forgotten = match whence {
-                    Whence::Life(life) => message
+                    Whence::Life(life, _) => message
                         .param("requestId")
                         .and_then(|id| self.hub.forget(self, *life, id.text()).map(|ours| (id, ours))),
                     // Nobody was asked anything.
@@ -162,6 +162,15 @@ impl Link {
     ) -> Taken {
         let Some((way, life)) = self.way_back(whence) else {
             tracing::debug!(server = %self.server.name(), method, "the server that asks is gone");
+            // One that was left for the next one ends what is under way there, and would wait for an answer.
+            if let Whence::Life(_, process) = whence
+                && let Some(process) = process.upgrade()
+                && process.ended().is_none()
+            {
+                let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
+                let text = "this process was replaced; its client is not asked any more";
+                self.reply(message::error(Some(&id), code::FORBIDDEN, text, None), Way::Process(process));
+            }
             return Taken::Done;
         };
         let refused = match method {
@@ -201,7 +210,7 @@ impl Link {
     pub(super) fn way_back(&self, whence: &Whence) -> Option<(Way, u64)> {
         match whence {
             Whence::Shared(process) => Some((Way::Shared(Arc::clone(process)), self.life())),
-            Whence::Life(life) => {
+            Whence::Life(life, _) => {
                 let (way, now) = self.lived_way();
                 (now == *life && self.life() == *life).then_some((way, now))
             }

@@ -112,7 +112,7 @@ impl Link {
             Taken::Theirs => {
                 let process = match whence {
                     Whence::Shared(process) => process.everybodys(),
-                    Whence::Life(_) => None,
+                    Whence::Life(..) => None,
                 };
                 let line = Line { id: 0, process };
                 let mut call = Call::new(
@@ -155,7 +155,7 @@ async fn listen_on(link: Weak<Link>) {
                     heard = true;
                     let Some(link) = link.upgrade() else { return };
                     if let Item::Message(message) = item {
-                        link.unasked(&message, &Whence::Life(life));
+                        link.unasked(&message, &Whence::Life(life, Weak::new()));
                     }
                 }
                 // One that says nothing and hangs up is asked less and less often.

@@ -64,6 +64,21 @@ fn aa_28_behind_an_api_gateway_only_its_word_counts_and_nothing_of_it_goes_on() 
     let document: Value = serde_json::from_str(&document.text()).unwrap();
     assert_eq!(document["resource"], format!("{BASE}/mcp/up"));
 
+    // What a client wrote spoils nothing of what a proxy says; who does not say whom it forwards for is not taken for them.
+    let forwarded = |by: &Gate, line: &str| {
+        let ask = by.stranger().modern("/mcp/up", "tools/list", "").line("X-Forwarded-For", line);
+        ask.send()
+    };
+    for (by, line, status) in [
+        (&trusting, "\u{e9}, 203.0.113.7", 401),
+        (&trusting, "203.0.113.7, \u{e9}", 400),
+        (&wary, "\u{e9}", 401),
+    ] {
+        let answer = forwarded(by, line);
+        assert_eq!(answer.status, status, "{line}");
+        assert_eq!(answer.text().contains("X-Forwarded-For"), status == 400, "{}", answer.text());
+    }
+
     // The token is judged here, whatever was judged before: its issuer, its audience, the certificate it is bound to.
     let audience = format!("{BASE}/mcp/up");
     let plain = issuer.token("ann", &audience, json!({}));

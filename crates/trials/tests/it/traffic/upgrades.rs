@@ -4,6 +4,7 @@ use std::{os::unix::fs::PermissionsExt, process::Command};
 
 use bartizan_trials::{Answer, Gate, binary, eventually};
 
+use super::records::entries;
 use crate::text;
 
 /// A server of both eras, which describes its tool as `%SAID%`, and answers with its process.
@@ -79,4 +80,67 @@ fn what_a_person_approves_of_a_new_version_holds_for_clients_of_before_too() {
         process,
         "the session of before goes on in a new process"
     );
+}
+
+/// A process of everybody's that makes a task of calls of `make`, leaves those of `wait` unanswered, and answers others with its number.
+const TASKS: &str = r#"#!/bin/sh
+# %VERSION%
+while read -r line; do
+  id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in
+    *'"initialize"'*) result='"protocolVersion":"2025-11-25","capabilities":{"tools":{},"tasks":{"requests":{"tools":{"call":{}}}}},"serverInfo":{"name":"s","version":"1"}' ;;
+    *'"tools/list"'*) result='"tools":[{"name":"make","inputSchema":{"type":"object"}},{"name":"wait","inputSchema":{"type":"object"}},{"name":"pid","inputSchema":{"type":"object"}}]' ;;
+    *'"server/discover"'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"no"}}\n' "$id"; continue ;;
+    *'"name":"make"'*) result='"task":{"taskId":"1","status":"working","createdAt":"2026-01-01T00:00:00Z","lastUpdatedAt":"2026-01-01T00:00:00Z","ttl":60000}' ;;
+    *'"name":"wait"'*) continue ;;
+    *'"tools/call"'* | *'"tasks/result"'*) result='"content":[{"type":"text","text":"'$$'"}]' ;;
+    *'"id"'*) result='"x":1' ;;
+    *) continue ;;
+  esac
+  printf '{"jsonrpc":"2.0","id":%s,"result":{%s}}\n' "$id" "$result"
+done
+"#;
+
+/// A session that stays in the process of before, for that is busy, asks there for its tasks, which are of their tools there.
+#[test]
+fn a_task_in_a_process_that_others_have_left_is_its_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("server.sh");
+    let install = |version: &str| {
+        let fresh = folder.path().join("fresh");
+        std::fs::write(&fresh, TASKS.replace("%VERSION%", version)).unwrap();
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&fresh, &script).unwrap();
+    };
+    install("1");
+    let gate = Gate::start(&format!(
+        "[[servers]]\nname = \"s\"\ncommand = [{:?}]\nshared = true\ntrust_on_first_use = true\n",
+        script.display().to_string()
+    ));
+    let tools = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("tools").args(words).args(["--server", "s", "--config"]);
+        command.arg(gate.folder().join("bartizan.toml")).output().unwrap().status.code()
+    };
+    let open = || gate.client().session("/mcp/s", "2025-11-25", "{}");
+    let before = open();
+    let made = before.call("1", "make", "{}").send();
+    let task = text(&made.json(), "/result/task/taskId").to_owned();
+    assert!(!task.is_empty(), "{}", made.text());
+    let process = before.call("2", "pid", "{}").send().said();
+    let waiting = before.call("3", "wait", "{}").open();
+
+    install("2");
+    eventually("the new version waits", || (tools(&["diff"]) == Some(1)).then_some(()));
+    assert_eq!(tools(&["approve", "--all", "--yes"]), Some(0));
+    eventually("others are in a new process", || {
+        let said = open().call("1", "pid", "{}").send();
+        (said.result().is_some() && said.said() != process).then_some(())
+    });
+    let result = before.request("4", "tasks/result", &format!(r#""taskId":"{task}""#)).send();
+    assert_eq!(result.said(), process, "{}", result.text());
+    let asked =
+        entries(&gate).into_iter().find(|e| e["kind"] == "call.opened" && e["method"] == "tasks/result");
+    assert_eq!(asked.unwrap()["tool"], "make");
+    drop(waiting);
 }
