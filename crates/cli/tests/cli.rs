@@ -117,7 +117,8 @@ fn the_keys_are_told_to_programs_too() {
     let folder = tempfile::tempdir().unwrap();
     let status = || {
         let output = bartizan(folder.path(), &["keys", "status", "--format", "json"]);
-        let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&said(&output.stderr));
+        let told: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output.stderr)));
         (output.status.code(), told)
     };
     let (code, none) = status();

@@ -210,7 +210,7 @@ async fn what_was_approved_a_moment_ago_stays_so_while_the_store_cannot_be_asked
         let other = look(&[tool("read", "Reads and sends"), send.clone(), tool("new", "Is new")]);
         assert!(keeper.observe(&other).await.is_err());
         assert!(!approved("read") && approved("send") && !approved("new"));
-        assert_eq!(keeper.doubted(), [files.clone()]);
+        assert_eq!(keeper.doubted(), std::slice::from_ref(&files));
         assert_eq!(keeper.approved().version_of(&files), None, "nothing is remembered of it");
         assert!(keeper.refresh().await.is_err());
         assert!(!approved("read"), "it is not forgotten");
@@ -272,7 +272,7 @@ async fn a_look_that_shows_what_is_known_waits_for_nobody_who_writes() {
         let finding =
             Finding { rule: "r".into(), severity: "low".into(), words: "w\0".into(), blocks: false };
         let read = Offered { findings: vec![finding], ..tool("read", "Reads") };
-        let known = look(&[read.clone()]);
+        let known = look(std::slice::from_ref(&read));
         pins.observe(&known, at(0)).await.unwrap();
         approve(&pins, &read, 0).await;
         let before = pins.version().await.unwrap();
