@@ -366,7 +366,7 @@ async fn a_doubt_lasts_until_what_was_written_down_is_read_and_no_longer() {
         assert!(keeper.observe(&only(&tool("send", "Sends all"))).await.is_err() && !approved("send"));
         pins.lose(false);
         keeper.observe(&look(std::slice::from_ref(&read))).await.unwrap();
-        assert_eq!(keeper.doubted(), [files.clone()]);
+        assert_eq!(keeper.doubted(), std::slice::from_ref(&files));
         keeper.observe(&only(&read)).await.unwrap();
         assert!(keeper.doubted().is_empty());
         assert!(keeper.approved().version_of(&files).is_some(), "what is found out is remembered again");
