@@ -7,7 +7,10 @@
 mod admitting;
 pub mod faces;
 mod looking;
+mod owing;
 mod renewing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     borrow::Cow,
@@ -64,7 +67,7 @@ pub struct Catalog {
 
 struct Judged {
     /// At which version of what it depends on; see [`bartizan_store::PinSet::version_of`].
-    version: Option<u64>,
+    version: u64,
     at: Instant,
     list: List,
 }
@@ -161,15 +164,14 @@ impl Catalog {
             if pinned.is_some() { approved.version_of(server.name()) } else { Some(approved.version()) }
         };
         let version = now();
-        let is_good = |judged: &&Judged| {
-            version.is_some() && judged.version == version && judged.at.elapsed() < REMEMBER
-        };
+        let is_good = |judged: &&Judged| version == Some(judged.version) && judged.at.elapsed() < REMEMBER;
         let known = |key| Some(lock(&self.judged).get(key).filter(is_good)?.list.clone());
         if let Some(list) = key.as_ref().and_then(known) {
             return Ok(list);
         }
         let entries: Vec<_> = list.elements().map(Value::text).collect();
-        let withheld: Arc<[Withheld]> = match pinned {
+        // At which version of what it depends on the answer is certainly so.
+        let (withheld, seen): (Arc<[Withheld]>, _) = match pinned {
             Some(pinned) => {
                 if server.settings().pinning == Pinning::FirstUse {
                     // Our own look is the first: a client that is shown less must not end first use for all others.
@@ -178,13 +180,17 @@ impl Catalog {
                     }
                 }
                 let extent = if is_whole { Extent::Whole(vec![pinned]) } else { Extent::Part };
-                self.look(server, caller, pinned, &entries, extent).await?.into()
+                let (withheld, seen) = self.look(server, caller, pinned, &entries, extent).await?;
+                (withheld.into(), Some(seen))
             }
-            None => self.scan_only(server, &entries).into(),
+            None => (self.scan_only(server, &entries).into(), version),
         };
         let name = |entry: Value<'_>| Some(entry.get(kind.key())?.as_str()?.into_owned());
         let list = List { withheld, names: list.elements().map(name).collect() };
-        let version = now();
+        // Unless something was decided meanwhile.
+        let Some(version) = now().filter(|version| seen.is_some_and(|seen| *version <= seen)) else {
+            return Ok(list);
+        };
         let mut judged = lock(&self.judged);
         if judged.len() >= REMEMBERED {
             judged.clear();
@@ -239,7 +245,7 @@ impl Catalog {
         Read { offered, places, withheld }
     }
 
-    /// Brings raw definitions of one kind before the keeper.
+    /// Brings raw definitions of one kind before the keeper; the answer is so at the version of the pins beside it.
     async fn look(
         &self,
         server: &Server,
@@ -247,7 +253,7 @@ impl Catalog {
         kind: Kind,
         entries: &[&str],
         extent: Extent,
-    ) -> Result<Vec<Withheld>, PinError> {
+    ) -> Result<(Vec<Withheld>, u64), PinError> {
         let Read { offered, places, mut withheld } = self.read(server, kind, entries);
         let observed = self.observe(server.settings(), caller, extent, offered).await?;
         for (at, sight) in places.into_iter().zip(&observed.sights) {
@@ -256,7 +262,7 @@ impl Catalog {
             }
         }
         withheld.sort_by_key(|w| w.at);
-        Ok(withheld)
+        Ok((withheld, observed.version))
     }
 
     async fn observe(
@@ -305,7 +311,7 @@ impl Catalog {
             .look(server, caller, Kind::Instructions, &[&raw], Extent::Whole(vec![Kind::Instructions]))
             .await;
         match looked {
-            Ok(withheld) => withheld.is_empty(),
+            Ok((withheld, _)) => withheld.is_empty(),
             Err(error) => {
                 tracing::error!(server = %server.name(), %error, "its instructions were withheld");
                 false

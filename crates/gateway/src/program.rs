@@ -54,6 +54,7 @@ pub async fn clear(settings: &ServerSettings, keeper: &Keeper) -> Result<(), Fai
         return Ok(());
     }
     let identity = identity(settings).await;
+    keeper.keep_fresh().await;
     let approved = keeper.approved();
     if approved.version() == 0 {
         return Err(Failure::Unreachable(

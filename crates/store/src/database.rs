@@ -108,22 +108,27 @@ impl DatabaseError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Failed(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
-            Self::Failed(sqlx::Error::Database(error)) => {
-                let code = error.code().unwrap_or_default();
-                match code.parse::<u32>() {
-                    // SQLite's: the low byte says which (sqlite.org/rescode.html). Postgres has five digits or letters.
-                    Ok(number) if code.len() < 5 => PASSING.contains(&(number & 0xff)),
-                    _ => PASSING_CLASSES.iter().any(|class| code.starts_with(class)),
-                }
-            }
+            Self::Failed(sqlx::Error::Database(error)) => is_passing(&error.code().unwrap_or_default()),
             _ => false,
         }
+    }
+}
+
+/// Whether what the database calls `code` says nothing of what is in it.
+fn is_passing(code: &str) -> bool {
+    match code.parse::<u32>() {
+        // SQLite's: the low byte says which, the next one what of it (sqlite.org/rescode.html). Postgres has five digits or letters.
+        Ok(number) if code.len() < 5 => PASSING.contains(&(number & 0xff)) && !LASTING.contains(&number),
+        _ => PASSING_CLASSES.iter().any(|class| code.starts_with(class)),
     }
 }
 
 /// `SQLITE_BUSY`, `SQLITE_LOCKED`, `SQLITE_NOMEM`, `SQLITE_READONLY` (a disk that is), `SQLITE_INTERRUPT`, `SQLITE_IOERR`, `SQLITE_FULL`,
 /// `SQLITE_CANTOPEN`, `SQLITE_PROTOCOL`.
 const PASSING: [u32; 9] = [5, 6, 7, 8, 9, 10, 13, 14, 15];
+/// `SQLITE_READONLY_DBMOVED`, `SQLITE_IOERR_DATA`, `SQLITE_IOERR_CORRUPTFS`: another file is in its place, or what is in it is not what
+/// was written.
+const LASTING: [u32; 3] = [1032, 8202, 8458];
 /// Connection exceptions, serialization failures, insufficient resources, locks that are held, operators at work, a standby.
 const PASSING_CLASSES: [&str; 6] = ["08", "40", "53", "55P03", "57", "25006"];
 
@@ -327,6 +332,17 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    /// What was approved stays so for a minute only where nothing says that the file is another one.
+    #[test]
+    fn a_file_that_is_not_what_it_was_is_no_passing_matter() {
+        for passing in ["5", "8", "10", "13", "261", "266", "08006", "40001", "55P03"] {
+            assert!(is_passing(passing), "{passing}");
+        }
+        for lasting in ["1032", "8202", "8458", "11", "26", "267", "23505", "XX001", ""] {
+            assert!(!is_passing(lasting), "{lasting}");
+        }
+    }
 
     #[test]
     fn a_server_elsewhere_must_prove_its_name() {

@@ -37,6 +37,7 @@ impl Catalog {
         let named = message.param("name").and_then(Value::as_str).unwrap_or_default();
         let bare = if is_merged { merged::split_name(&named).map_or("", |(_, bare)| bare) } else { &named };
         let name = server.name();
+        self.keeper.keep_fresh().await;
         if self.keeper.is_approved(name, kind, bare) {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use bartizan_store::pins::{Event, Extent, IDENTITY, Key, Kind, Look, PinError, P
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::{Catalog, faces::Faces, is_pinned, offer, pinned_kind, renewing::Identities};
+use super::{Catalog, faces::Faces, is_pinned, offer, owing::Owed, pinned_kind, renewing::Identities};
 use crate::{
     Gate,
     inventory::{self, DefinitionKind},
@@ -30,7 +30,10 @@ const RESTS: u32 = 8;
 const FAILED_REST: Duration = Duration::from_secs(5);
 
 /// How long after a look the next one is at a server of which something is not approved until a look can be written down.
-const DOUBT_REST: Duration = Duration::from_secs(30);
+pub(super) const DOUBT_REST: Duration = Duration::from_secs(30);
+
+/// How long the store may take to say what is cut off.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a server could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -106,20 +109,27 @@ impl Catalog {
         let identity = program::identity(settings).await;
         let offered = offer(Kind::Identity, identity.definition(), Vec::new());
         let extent = Extent::Whole(vec![Kind::Identity]);
-        let approved = self.keeper.approved();
-        let approved = approved.get(&settings.name, Kind::Identity, IDENTITY);
-        if approved.is_none_or(|approved| !program::says_more(&identity, approved)) {
-            return self.observe(settings, &CallerKey::nobody(), extent, vec![offered]).await.map(|_| ());
-        }
         let (server, hash) = (settings.name.clone(), offered.hash);
         let key = Key { server, kind: Kind::Identity, name: IDENTITY.to_owned() };
         let look = Look {
             server: settings.name.clone(),
             caller: CallerKey::nobody(),
             policy: Policy::ApproveByHand,
-            extent,
-            offered: vec![offered],
+            extent: extent.clone(),
+            offered: vec![offered.clone()],
         };
+        let set = self.keeper.approved();
+        let approved = match set.get(&settings.name, Kind::Identity, IDENTITY) {
+            // While it is in doubt, or nothing can be read, the store may say what is approved: more of the same would be written
+            // down as a change.
+            None if set.version() == 0 || set.version_of(&settings.name).is_none() => {
+                self.keeper.look_up(&key, &look).await?
+            }
+            approved => approved.cloned(),
+        };
+        if approved.is_none_or(|approved| !program::says_more(&identity, &approved)) {
+            return self.observe(settings, &CallerKey::nobody(), extent, vec![offered]).await.map(|_| ());
+        }
         self.keeper.observe(&look).await?;
         let ruling = Ruling::Approve { key: key.clone(), hash };
         self.keeper.rule(&[ruling], "first sight of what the command runs").await?;
@@ -157,19 +167,25 @@ pub async fn watch(gate: Arc<Gate>) {
     let mut due: HashMap<ServerName, Instant> = HashMap::new();
     let mut faces = Faces::default();
     let mut identities = Identities::default();
+    let owed = Arc::new(Owed::default());
     loop {
         ticks.tick().await;
         // The keeper says itself what comes of it.
-        if let Err(error) = gate.catalog().keeper.refresh().await {
+        let read = gate.catalog().keeper.refresh().await;
+        if let Err(error) = &read {
             tracing::debug!(%error, "the pins cannot be read");
         }
+        owed.asked(read.is_ok(), Instant::now());
         identities.renew(&gate);
         let doubted = gate.catalog().keeper.doubted();
-        match gate.responses().refresh().await {
-            Ok(false) => {}
-            Ok(true) => gate.cut_off().await,
-            Err(error) => {
+        match tokio::time::timeout(PATIENCE, gate.responses().refresh()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => gate.cut_off().await,
+            Ok(Err(error)) => {
                 tracing::error!(%error, "what is cut off cannot be read; nothing is served until it can");
+            }
+            Err(_) => {
+                tracing::error!("what is cut off cannot be read in time; nothing is served until it can")
             }
         }
         for server in gate.all_servers() {
@@ -191,7 +207,8 @@ pub async fn watch(gate: Arc<Gate>) {
             if doubted.contains(server.name()) {
                 *first = (*first).min(now + DOUBT_REST);
             }
-            if !server.take_change() && *first > now {
+            let is_owed = owed.take(server.name(), now);
+            if !server.take_change() && !is_owed && *first > now {
                 continue;
             }
             // A quarter more or less, so that servers are not all asked at once and cannot know when.
@@ -202,7 +219,7 @@ pub async fn watch(gate: Arc<Gate>) {
             };
             *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
             let faces = faces.after_look(server.name(), now, chance);
-            let gate = Arc::clone(&gate);
+            let (gate, owed) = (Arc::clone(&gate), Arc::clone(&owed));
             tokio::spawn(async move {
                 let turn = gate.starts.look().await;
                 let looking = async {
@@ -214,6 +231,9 @@ pub async fn watch(gate: Arc<Gate>) {
                 };
                 if let Err(error) = looking.await {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
+                    if matches!(error, LookError::Pins(_)) {
+                        owed.note(server.name(), Instant::now());
+                    }
                 }
                 drop(turn);
             });

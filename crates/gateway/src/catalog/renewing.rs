@@ -4,13 +4,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bartizan_model::ServerName;
-use bartizan_store::pins::{IDENTITY, Kind, Pinned};
+use bartizan_store::pins::{IDENTITY, Kind, PinSet, Pinned};
 
 use crate::{Gate, program, server::Server};
 
 /// Who each server was when that was last asked.
 #[derive(Default)]
 pub struct Identities {
+    /// At which version of the pins nothing of it was in doubt.
     version: u64,
     last: HashMap<ServerName, Pinned>,
 }
@@ -19,19 +20,31 @@ impl Identities {
     /// Has servers start anew that are approved as something else since this was last asked.
     pub fn renew(&mut self, gate: &Gate) {
         let set = gate.catalog().keeper().approved();
-        if set.version() == self.version {
-            return;
+        for (server, before) in self.changed(&set, gate.all_servers()) {
+            tokio::spawn(async move { renew(&server, &before).await });
         }
-        self.version = set.version();
-        let servers = gate.all_servers();
+    }
+
+    /// The servers that `set` has as something else than before, and as what they were before.
+    pub(super) fn changed(&mut self, set: &PinSet, servers: Vec<Arc<Server>>) -> Vec<(Arc<Server>, Pinned)> {
+        if set.version() == self.version {
+            return Vec::new();
+        }
         self.last.retain(|name, _| servers.iter().any(|server| server.name() == name));
+        // Who a server is may be approved and yet in doubt: that it is becomes known at no other version.
+        let is_certain = servers.iter().all(|server| set.version_of(server.name()).is_some());
+        if is_certain {
+            self.version = set.version();
+        }
+        let mut changed = Vec::new();
         for server in servers {
             let Some(now) = set.get(server.name(), Kind::Identity, IDENTITY) else { continue };
             let Some(before) = self.last.insert(server.name().clone(), now.clone()) else { continue };
             if before.hash != now.hash {
-                tokio::spawn(async move { renew(&server, &before).await });
+                changed.push((server, before));
             }
         }
+        changed
     }
 }
 

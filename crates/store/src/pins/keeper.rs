@@ -2,15 +2,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use bartizan_model::{Clock, ServerName, Timestamp};
+use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
 use tokio::sync::watch;
 
-use super::{Extent, Key, Kind, Look, Observation, Offered, PinError, PinSet, Pins, Policy, Reason, State};
+use super::{
+    Extent, Key, Kind, Look, Observation, Offered, PinError, PinSet, Pinned, Pins, Policy, Reason, State,
+};
 use crate::Digest;
 
 /// For how long an unchanged look is answered from memory.
@@ -22,6 +27,9 @@ const REMEMBERED: usize = 100_000;
 /// For how long what was approved stays so while the store cannot be asked. It was asked every second until then: what somebody
 /// decides meanwhile is not heard of for as long, and nothing is approved that was not.
 const LAST_KNOWN: Duration = Duration::from_secs(60);
+
+/// How long the store may take to say what is approved: a lock or a silent link in between must not keep what was approved so.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks that go to the store at once, at most; those that are equal go in one lane.
 const LANES: usize = 64;
@@ -38,14 +46,18 @@ pub struct Keeper {
     /// Of equal looks at once, one goes to the store; the others find its answer in memory. When one did so in vain.
     asking: [tokio::sync::Mutex<Option<Instant>>; LANES],
     standing: Mutex<Standing>,
-    /// One refresh at a time, so that an older set never replaces a newer one.
-    refreshing: tokio::sync::Mutex<()>,
+    /// [`Standing::at`], for calls.
+    at: AtomicU64,
+    /// One refresh at a time, so that an older set never replaces a newer one. When one was in vain.
+    refreshing: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// What is known of the store, and of how things are where that is not what it says.
 struct Standing {
     /// What it said last.
     said: Arc<PinSet>,
+    /// What it said before that was lost: what looks show is still compared with it.
+    before: Arc<PinSet>,
     /// When that was what it says.
     at: Timestamp,
     /// Whether it could not be asked since.
@@ -57,13 +69,20 @@ struct Standing {
 /// Where a definition is within its server.
 type Place = (Kind, String);
 
+/// Something that is not approved for now.
+struct Doubt {
+    until: Until,
+    /// Who was shown it.
+    caller: CallerKey,
+}
+
 /// How long something is in doubt.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    /// Until a look at it can be written down.
-    Unwritten,
-    /// Until what was written down can be read.
-    Unread,
+enum Until {
+    /// What was written down can be read.
+    Read,
+    /// A look at it can be written down.
+    Written,
 }
 
 /// Looks by digest.
@@ -95,7 +114,9 @@ impl Keeper {
     pub async fn new(pins: Arc<dyn Pins>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, PinError> {
         let at = clock.now();
         let set = Arc::new(pins.snapshot().await?);
-        let standing = Standing { said: Arc::clone(&set), at, is_away: false, doubts: HashMap::new() };
+        let before = Arc::default();
+        let standing =
+            Standing { said: Arc::clone(&set), before, at, is_away: false, doubts: HashMap::new() };
         Ok(Arc::new(Self {
             pins,
             clock,
@@ -104,6 +125,7 @@ impl Keeper {
             looks: Mutex::default(),
             asking: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             standing: Mutex::new(standing),
+            at: AtomicU64::new(at.as_unix()),
             refreshing: tokio::sync::Mutex::default(),
         }))
     }
@@ -124,6 +146,36 @@ impl Keeper {
             State::Pending => Reason::Pending,
             State::Approved if record.pin.is_open() => Reason::Identity,
             State::Approved | State::Withdrawn => Reason::Changed,
+        }))
+    }
+
+    /// Has [`Keeper::approved`] be what the store said within the last minute, or nothing, even where whoever refreshes it stands
+    /// still. In memory, but for then.
+    pub async fn keep_fresh(&self) {
+        let now = self.clock.now();
+        let at = Timestamp::from_unix(self.at.load(Ordering::Acquire));
+        // Nothing is as good as new.
+        if !is_recent(at, now) && self.set.load().version() != 0 {
+            // What cannot be read is lost then.
+            let _ = self.refresh().await;
+        }
+    }
+
+    /// What the store says is approved of `key`, whatever [`Keeper::approved`] has; `look` shows what is offered of it.
+    ///
+    /// # Errors
+    /// [`PinError`]; what `look` shows to be otherwise than approved is not approved then until a look is written down.
+    pub async fn look_up(&self, key: &Key, look: &Look) -> Result<Option<Pinned>, PinError> {
+        let record = match self.pins.read(key).await {
+            Ok(record) => record,
+            Err(error) => {
+                self.fail(look, &error);
+                return Err(error);
+            }
+        };
+        Ok(record.filter(|record| record.pin.is_open()).and_then(|record| {
+            let form = record.forms.into_iter().find(|form| Some(form.hash) == record.pin.approved)?;
+            Some(Pinned { hash: form.hash, text: form.text.into() })
         }))
     }
 
@@ -157,7 +209,7 @@ impl Keeper {
         }
         // Whoever waited while another asked in vain does not ask in vain again: a line of them would only grow.
         if in_vain.as_ref().and_then(|at| **at).is_some_and(|at| at > began) {
-            self.doubt(look, Doubt::Unwritten);
+            self.doubt(look, Until::Written);
             return Err(sqlx::Error::PoolTimedOut.into());
         }
         let now = self.clock.now();
@@ -169,20 +221,18 @@ impl Keeper {
                 if let Some(in_vain) = &mut in_vain {
                     **in_vain = Some(Instant::now());
                 }
-                self.doubt(look, Doubt::Unwritten);
-                if !error.is_passing() {
-                    self.lose();
-                }
+                self.fail(look, &error);
                 return Err(error);
             }
         };
-        self.settle(look);
         // The look is on record, so its news must reach somebody even if the store is lost right now: what it holds back is in doubt
-        // then, and the next refresh tells.
-        if observation.version > self.set.load().version()
-            && self.catch_up(observation.version).await.is_err()
+        // then, as is what was before, and the next refresh tells.
+        if observation.version <= self.set.load().version()
+            || self.catch_up(observation.version).await.is_ok()
         {
-            self.doubt(look, Doubt::Unread);
+            self.settle(look);
+        } else {
+            self.doubt(look, Until::Read);
         }
         // News is told once; what is remembered has none.
         let mut quiet = observation.clone();
@@ -196,6 +246,14 @@ impl Keeper {
             self.remember(digest, Remembered { at: now, version, observation: Arc::new(quiet) });
         }
         Ok(Arc::new(observation))
+    }
+
+    /// What follows from a look that could not be written down.
+    fn fail(&self, look: &Look, error: &PinError) {
+        self.doubt(look, Until::Written);
+        if !error.is_passing() {
+            self.lose();
+        }
     }
 
     fn lane(&self, look: &Digest) -> Option<&tokio::sync::Mutex<Option<Instant>>> {
@@ -238,47 +296,43 @@ impl Keeper {
     /// [`PinError`]. If that is only that the store cannot be asked just now, what was approved stays so for a minute, and nothing
     /// more; until a refresh succeeds, nothing is approved then.
     pub async fn refresh(&self) -> Result<bool, PinError> {
-        let _turn = self.refreshing.lock().await;
-        self.read().await
+        let began = Instant::now();
+        let mut in_vain = self.refreshing.lock().await;
+        self.read(began, &mut in_vain).await
     }
 
     /// [`Keeper::refresh`], unless somebody did meanwhile.
     async fn catch_up(&self, version: u64) -> Result<(), PinError> {
-        let _turn = self.refreshing.lock().await;
+        let began = Instant::now();
+        let mut in_vain = self.refreshing.lock().await;
         if self.standing().said.version() < version {
-            self.read().await?;
+            self.read(began, &mut in_vain).await?;
         }
         Ok(())
     }
 
-    async fn read(&self) -> Result<bool, PinError> {
+    /// Reads what the store says, for somebody who `began` to wait for it then; `in_vain` is when that failed last.
+    async fn read(&self, began: Instant, in_vain: &mut Option<Instant>) -> Result<bool, PinError> {
+        // Whoever waited while another asked in vain does not ask in vain again.
+        if in_vain.is_some_and(|at| at > began) {
+            return Err(sqlx::Error::PoolTimedOut.into());
+        }
         // Before the question: what is decided while it is answered is read the next time.
         let now = self.clock.now();
         let said = Arc::clone(&self.standing().said);
-        let read = self.pins.since(&said).await;
-        let error = match read {
+        let read = tokio::time::timeout(PATIENCE, self.pins.since(&said)).await;
+        let error = match read.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into())) {
             Ok(fresh) => {
-                let mut standing = self.standing();
-                standing.at = now;
-                if std::mem::take(&mut standing.is_away) {
-                    tracing::info!("the pins can be read again");
-                }
-                for doubts in standing.doubts.values_mut() {
-                    doubts.retain(|_, doubt| *doubt != Doubt::Unread);
-                }
-                standing.doubts.retain(|_, doubts| !doubts.is_empty());
                 let has_changed = fresh.is_some();
-                if let Some(fresh) = fresh {
-                    standing.said = Arc::new(fresh);
-                    self.take_over(&standing);
-                }
+                self.take_in(fresh, now);
                 return Ok(has_changed);
             }
             Err(error) => error,
         };
+        *in_vain = Some(Instant::now());
         let mut standing = self.standing();
-        // Nor is it known what was so at a time that is still to come, after the clock was set back.
-        let is_recent = standing.at <= now && now.since(standing.at) < LAST_KNOWN;
+        // However long the question took: what it is asked about is as old as when the last one that was answered began.
+        let is_recent = is_recent(standing.at, self.clock.now());
         let was_away = std::mem::replace(&mut standing.is_away, true);
         if error.is_passing() && is_recent {
             if !was_away {
@@ -292,11 +346,36 @@ impl Keeper {
         Err(error)
     }
 
+    /// Takes in what the store says at `now`: something else than before, or the same.
+    fn take_in(&self, fresh: Option<PinSet>, now: Timestamp) {
+        let mut standing = self.standing();
+        standing.at = now;
+        self.at.store(now.as_unix(), Ordering::Release);
+        if std::mem::take(&mut standing.is_away) {
+            tracing::info!("the pins can be read again");
+        }
+        let mut has_changed = false;
+        for doubts in standing.doubts.values_mut() {
+            let before = doubts.len();
+            doubts.retain(|_, doubt| doubt.until != Until::Read);
+            has_changed |= doubts.len() < before;
+        }
+        standing.doubts.retain(|_, doubts| !doubts.is_empty());
+        if let Some(fresh) = fresh {
+            standing.said = Arc::new(fresh);
+            has_changed = true;
+        }
+        if has_changed {
+            self.take_over(&standing);
+        }
+    }
+
     /// What cannot be looked up is not approved.
     fn lose(&self) {
         let mut standing = self.standing();
         if standing.said.version() != 0 {
             tracing::error!("the pins cannot be read; nothing is approved until they can");
+            standing.before = Arc::clone(&standing.said);
         }
         standing.is_away = true;
         standing.said = Arc::new(PinSet::nothing());
@@ -309,14 +388,25 @@ impl Keeper {
     }
 
     /// Takes what a look shows to be otherwise than approved for not approved for now.
-    fn doubt(&self, look: &Look, doubt: Doubt) {
+    fn doubt(&self, look: &Look, until: Until) {
         let mut standing = self.standing();
         let differs = |offered: &&Offered| {
-            let approved = standing.said.get(&look.server, offered.kind, &offered.name);
-            // Without a word about who the server is, nothing of it is approved.
-            approved.map_or(offered.kind == Kind::Identity, |approved| approved.hash != offered.hash)
+            let approved = |set: &PinSet| {
+                set.get(&look.server, offered.kind, &offered.name).map(|approved| approved.hash)
+            };
+            match approved(&standing.said) {
+                Some(hash) => hash != offered.hash,
+                // Without a word about who the server is, nothing of it is approved.
+                None if offered.kind == Kind::Identity => true,
+                // What was lost may come back as it was.
+                None => {
+                    standing.said.version() == 0
+                        && approved(&standing.before).is_some_and(|hash| hash != offered.hash)
+                }
+            }
         };
-        let differing: Vec<_> = look.offered.iter().filter(differs).map(|o| (place(o), doubt)).collect();
+        let doubt = |offered| (place(offered), Doubt { until, caller: look.caller.clone() });
+        let differing: Vec<_> = look.offered.iter().filter(differs).map(doubt).collect();
         if differing.is_empty() {
             return;
         }
@@ -324,12 +414,15 @@ impl Keeper {
         self.take_over(&standing);
     }
 
-    /// What a look showed is on record.
+    /// What a look showed is on record, and read; so is what its caller is not offered any more.
     fn settle(&self, look: &Look) {
         let mut standing = self.standing();
         let Some(doubts) = standing.doubts.get_mut(&look.server) else { return };
         for offered in &look.offered {
             doubts.remove(&place(offered));
+        }
+        if let Extent::Whole(kinds) = &look.extent {
+            doubts.retain(|(kind, _), doubt| doubt.caller != look.caller || !kinds.contains(kind));
         }
         if doubts.is_empty() {
             standing.doubts.remove(&look.server);
@@ -358,6 +451,12 @@ impl Keeper {
         self.set.store(set);
         self.version.send_replace(version);
     }
+}
+
+/// Whether what was so `at` may be taken for so `now`. Nor is it known what was so at a time that is still to come, after the clock
+/// was set back.
+fn is_recent(at: Timestamp, now: Timestamp) -> bool {
+    at <= now && now.since(at) < LAST_KNOWN
 }
 
 fn place(offered: &Offered) -> Place {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -109,10 +109,34 @@ async fn a_version_that_rises_meanwhile_is_no_older_database() {
 struct Counting<P> {
     inner: P,
     looks: AtomicUsize,
-    is_lost: std::sync::atomic::AtomicBool,
+    is_lost: AtomicBool,
+    /// Looks go through, and nothing can be read.
+    is_unread: AtomicBool,
+    /// So, but for an answer.
+    is_silent: AtomicBool,
+    /// Told when somebody asks while it is.
+    asked: tokio::sync::Notify,
+    /// What it says its version is, unless 0.
+    version: AtomicU64,
 }
 
 impl<P> Counting<P> {
+    fn new(inner: P) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            looks: AtomicUsize::new(0),
+            is_lost: AtomicBool::new(false),
+            is_unread: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            asked: tokio::sync::Notify::new(),
+            version: AtomicU64::new(0),
+        })
+    }
+
+    fn lose(&self, is_lost: bool) {
+        self.is_lost.store(is_lost, Ordering::SeqCst);
+    }
+
     fn check(&self) -> Result<(), PinError> {
         if self.is_lost.load(Ordering::SeqCst) { Err(sqlx::Error::PoolTimedOut.into()) } else { Ok(()) }
     }
@@ -140,7 +164,17 @@ impl<P: Pins> Pins for Counting<P> {
     }
     async fn version(&self) -> Result<u64, PinError> {
         self.check()?;
-        self.inner.version().await
+        if self.is_silent.load(Ordering::SeqCst) {
+            self.asked.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if self.is_unread.load(Ordering::SeqCst) {
+            return Err(sqlx::Error::PoolTimedOut.into());
+        }
+        match self.version.load(Ordering::SeqCst) {
+            0 => self.inner.version().await,
+            version => Ok(version),
+        }
     }
 }
 
@@ -148,11 +182,7 @@ impl<P: Pins> Pins for Counting<P> {
 async fn a_keeper_answers_calls_from_memory_and_hears_of_decisions_made_elsewhere() {
     each(async |bench| {
         let clock = Arc::new(ManualClock::new(at(0)));
-        let pins = Arc::new(Counting {
-            inner: bench.pins().await,
-            looks: AtomicUsize::new(0),
-            is_lost: false.into(),
-        });
+        let pins = Counting::new(bench.pins().await);
         let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
         let mut changes = keeper.changes();
         let (files, read) = (server("files"), tool("read", "Reads"));
@@ -191,18 +221,14 @@ async fn a_keeper_answers_calls_from_memory_and_hears_of_decisions_made_elsewher
 async fn what_was_approved_a_moment_ago_stays_so_while_the_store_cannot_be_asked_and_nothing_more() {
     each(async |bench| {
         let clock = Arc::new(ManualClock::new(at(0)));
-        let pins = Arc::new(Counting {
-            inner: bench.pins().await,
-            looks: AtomicUsize::new(0),
-            is_lost: false.into(),
-        });
+        let pins = Counting::new(bench.pins().await);
         let (files, read, send) = (server("files"), tool("read", "Reads"), tool("send", "Sends"));
         pins.observe(&look(&[read.clone(), send.clone()]), at(0)).await.unwrap();
         approve(&*pins, &read, 0).await;
         approve(&*pins, &send, 0).await;
         let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
         let approved = |name: &str| keeper.is_approved(&files, Kind::Tool, name);
-        pins.is_lost.store(true, Ordering::SeqCst);
+        pins.lose(true);
         assert!(keeper.refresh().await.is_err());
         assert!(approved("read") && approved("send"));
 
@@ -222,20 +248,141 @@ async fn what_was_approved_a_moment_ago_stays_so_while_the_store_cannot_be_asked
         assert!(!approved("send"));
 
         // The store is there again, and has heard of none of it.
-        pins.is_lost.store(false, Ordering::SeqCst);
+        pins.lose(false);
         keeper.refresh().await.unwrap();
         assert!(!approved("send") && !approved("read"), "it is still in doubt");
         let seen = keeper.observe(&other).await.unwrap();
         assert_eq!(news(&seen), [Some(Event::Changed), None, Some(Event::FirstSeen)]);
         assert!(!approved("read"), "now it is on record");
 
-        pins.is_lost.store(true, Ordering::SeqCst);
+        pins.lose(true);
         clock.advance(Duration::from_secs(61));
         assert!(keeper.refresh().await.is_err());
         assert_eq!(keeper.approved().version(), 0, "a minute is not a moment");
         assert!(keeper.observe(&look(std::slice::from_ref(&send))).await.is_err());
-        pins.is_lost.store(false, Ordering::SeqCst);
+        pins.lose(false);
         assert!(keeper.refresh().await.unwrap());
+    })
+    .await;
+}
+
+/// A lock, or a link that says nothing: it is no answer that what was approved is still so.
+#[tokio::test]
+async fn a_store_that_does_not_answer_keeps_nothing_approved_for_long() {
+    each(async |bench| {
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let pins = Counting::new(bench.pins().await);
+        let (files, read) = (server("files"), tool("read", "Reads"));
+        pins.observe(&look(std::slice::from_ref(&read)), at(0)).await.unwrap();
+        approve(&*pins, &read, 0).await;
+        let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
+        let is_approved = || keeper.is_approved(&files, Kind::Tool, "read");
+        pins.is_silent.store(true, Ordering::SeqCst);
+        tokio::time::pause();
+        assert!(keeper.refresh().await.unwrap_err().is_passing());
+        assert!(is_approved(), "that was a moment ago");
+        // It is judged when the question has ended.
+        let (done, ()) = tokio::join!(keeper.refresh(), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            clock.advance(Duration::from_secs(61));
+        });
+        assert!(done.is_err() && !is_approved());
+        tokio::time::resume();
+        pins.is_silent.store(false, Ordering::SeqCst);
+        assert!(keeper.refresh().await.unwrap() && is_approved());
+
+        // Nobody asks any more: whoever calls finds that out.
+        clock.advance(Duration::from_secs(59));
+        pins.lose(true);
+        keeper.keep_fresh().await;
+        assert!(is_approved());
+        clock.advance(Duration::from_secs(1));
+        keeper.keep_fresh().await;
+        assert!(!is_approved());
+        pins.lose(false);
+        assert!(keeper.refresh().await.unwrap());
+        clock.advance(Duration::from_secs(3600));
+        keeper.keep_fresh().await;
+        assert!(is_approved(), "asked and answered");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_changed_while_the_approvals_were_lost_is_in_doubt_when_they_are_back() {
+    each(async |bench| {
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let pins = Counting::new(bench.pins().await);
+        let (files, read, send) = (server("files"), tool("read", "Reads"), tool("send", "Sends"));
+        pins.observe(&look(&[read.clone(), send.clone()]), at(0)).await.unwrap();
+        approve(&*pins, &read, 0).await;
+        approve(&*pins, &send, 0).await;
+        let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
+        pins.lose(true);
+        clock.advance(Duration::from_secs(61));
+        assert!(keeper.refresh().await.is_err() && keeper.approved().version() == 0);
+        let other = look(&[tool("read", "Reads and sends"), send, tool("new", "Is new")]);
+        assert!(keeper.observe(&other).await.is_err());
+        pins.lose(false);
+        assert!(keeper.refresh().await.unwrap());
+        assert!(!keeper.is_approved(&files, Kind::Tool, "read"));
+        assert!(keeper.is_approved(&files, Kind::Tool, "send"));
+        assert_eq!(keeper.doubted(), [files]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_doubt_lasts_until_what_was_written_down_is_read_and_no_longer() {
+    each(async |bench| {
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let pins = Counting::new(bench.pins().await);
+        let (files, read, send) = (server("files"), tool("read", "Reads"), tool("send", "Sends"));
+        pins.observe(&look(&[read.clone(), send.clone()]), at(0)).await.unwrap();
+        approve(&*pins, &read, 0).await;
+        approve(&*pins, &send, 0).await;
+        let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
+        let approved = |name: &str| keeper.is_approved(&files, Kind::Tool, name);
+        let said = keeper.approved().version();
+
+        // It is not lifted while the news is on its way.
+        let other = look(&[tool("read", "Reads and sends"), send.clone()]);
+        pins.lose(true);
+        assert!(keeper.observe(&other).await.is_err() && !approved("read"));
+        pins.lose(false);
+        pins.is_silent.store(true, Ordering::SeqCst);
+        tokio::select! {
+            _ = keeper.observe(&other) => panic!("nobody answers"),
+            () = pins.asked.notified() => assert!(!approved("read")),
+        }
+        pins.is_silent.store(false, Ordering::SeqCst);
+        assert!(keeper.refresh().await.unwrap() && !approved("read") && keeper.approved().version() > said);
+        keeper.observe(&other).await.unwrap();
+        assert!(keeper.doubted().is_empty());
+
+        // What its caller is not offered any more is in doubt for nobody; what others are not says nothing.
+        let only = |offered: &Offered| look_of("ann", std::slice::from_ref(offered));
+        pins.lose(true);
+        assert!(keeper.observe(&only(&tool("send", "Sends all"))).await.is_err() && !approved("send"));
+        pins.lose(false);
+        keeper.observe(&look(std::slice::from_ref(&read))).await.unwrap();
+        assert_eq!(keeper.doubted(), std::slice::from_ref(&files));
+        keeper.observe(&only(&read)).await.unwrap();
+        assert!(keeper.doubted().is_empty());
+        assert!(keeper.approved().version_of(&files).is_some(), "what is found out is remembered again");
+
+        // A doubt falls though the store says nothing new.
+        approve(&*pins, &read, 0).await;
+        keeper.refresh().await.unwrap();
+        let said = keeper.approved().version();
+        assert!(approved("read"));
+        pins.is_unread.store(true, Ordering::SeqCst);
+        keeper.observe(&look(&[tool("read", "Reads otherwise")])).await.unwrap();
+        assert!(!approved("read") && keeper.approved().version_of(&files).is_none());
+        pins.is_unread.store(false, Ordering::SeqCst);
+        pins.version.store(said, Ordering::SeqCst);
+        assert!(!keeper.refresh().await.unwrap());
+        assert!(keeper.doubted().is_empty() && keeper.approved().version_of(&files).is_some());
     })
     .await;
 }

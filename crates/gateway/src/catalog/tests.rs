@@ -1,0 +1,210 @@
+//! The catalog over a store that cannot always be asked, and is never alone.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use bartizan_audit::{AuditFolder, Options};
+use bartizan_model::{ManualClock, SeededEntropy, ServerName, Timestamp};
+use bartizan_sandbox::Launch;
+use bartizan_shield::{
+    Config, Trust,
+    drift::{Identity, Run},
+};
+use bartizan_store::{
+    Database, PinSet, Pins, Sealer, StoredPins,
+    pins::{IDENTITY, Key, Pin, Record, Ruling, State},
+};
+use tempfile::TempDir;
+
+use super::{renewing::Identities, *};
+use crate::{server::Transport, upstream::scrub::Scrub};
+
+/// Pins that cannot be asked when told so, and about which somebody else decides right after a look.
+struct Shaky {
+    inner: StoredPins,
+    is_away: AtomicBool,
+    decided: Mutex<Vec<Ruling>>,
+}
+
+impl Shaky {
+    fn check(&self) -> Result<(), PinError> {
+        if self.is_away.load(Ordering::SeqCst) { Err(away()) } else { Ok(()) }
+    }
+}
+
+fn away() -> PinError {
+    PinError::Seen(std::io::Error::other("away"))
+}
+
+#[async_trait]
+impl Pins for Shaky {
+    async fn observe(&self, look: &Look, now: Timestamp) -> Result<Observation, PinError> {
+        self.check()?;
+        let observed = self.inner.observe(look, now).await?;
+        let decided = std::mem::take(&mut *lock(&self.decided));
+        if !decided.is_empty() {
+            self.inner.decide(&decided, "ada", now).await?;
+        }
+        Ok(observed)
+    }
+    async fn decide(&self, rulings: &[Ruling], by: &str, now: Timestamp) -> Result<u64, PinError> {
+        self.check()?;
+        self.inner.decide(rulings, by, now).await
+    }
+    async fn list(&self, server: Option<&ServerName>) -> Result<Vec<Pin>, PinError> {
+        self.inner.list(server).await
+    }
+    async fn read(&self, key: &Key) -> Result<Option<Record>, PinError> {
+        self.check()?;
+        self.inner.read(key).await
+    }
+    async fn snapshot(&self) -> Result<PinSet, PinError> {
+        self.check()?;
+        self.inner.snapshot().await
+    }
+    async fn version(&self) -> Result<u64, PinError> {
+        self.check()?;
+        self.inner.version().await
+    }
+}
+
+struct Scene {
+    pins: Arc<Shaky>,
+    clock: Arc<ManualClock>,
+    recorder: Arc<Recorder>,
+    catalog: Catalog,
+    _folder: TempDir,
+}
+
+async fn scene() -> Scene {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::sqlite(&folder.path().join("store.db")).await.unwrap();
+    let inner = StoredPins::new(database, Arc::new(Sealer::new(&[1; 32]).unwrap()), None);
+    let pins = Arc::new(Shaky { inner, is_away: AtomicBool::new(false), decided: Mutex::default() });
+    let clock = Arc::new(ManualClock::new(Timestamp::from_unix(1_800_000_000)));
+    let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
+    let entropy = Arc::new(SeededEntropy::new(1));
+    let audit = AuditFolder::open(&folder.path().join("audit"), entropy.clone()).unwrap();
+    let log = audit.start("gate", clock.clone(), Options::default()).unwrap();
+    let recorder = Arc::new(Recorder::new(log, clock.clone()));
+    let shield = Arc::new(ArcSwap::from_pointee(Shield::new(Config::default())));
+    let catalog = Catalog::new(keeper, shield, Arc::clone(&recorder), &*entropy);
+    Scene { pins, clock, recorder, catalog, _folder: folder }
+}
+
+/// The server `probe`, whose command is `program` and runs `runs`.
+fn settings(program: &str, runs: &[&str], pinning: Pinning) -> ServerSettings {
+    let launch = Launch {
+        program: program.into(),
+        arguments: Vec::new(),
+        folder: None,
+        environment: BTreeMap::new(),
+        helper: "/nowhere".into(),
+    };
+    let runs = runs.iter().map(|path| Run { path: (*path).to_owned(), sha256: [0; 32] }).collect();
+    ServerSettings {
+        name: "probe".parse().unwrap(),
+        transport: Transport::Command { launch, secrets: Scrub::default() },
+        credential: None,
+        era: None,
+        shared: false,
+        allow_methods: Vec::new(),
+        identity: Identity::Command { argv: vec![program.to_owned()], package: None, runs },
+        watches_program: false,
+        pinning,
+        pins_resources: false,
+        validates: true,
+        inspects: true,
+        second_opinions: Vec::new(),
+        trust: Trust::Untrusted,
+        app_hosts: None,
+        fingerprint: String::new(),
+        is_wrapped: false,
+    }
+}
+
+fn identity() -> Key {
+    Key { server: "probe".parse().unwrap(), kind: Kind::Identity, name: IDENTITY.to_owned() }
+}
+
+fn hash(settings: &ServerSettings) -> Digest {
+    Digest(settings.identity.definition().hash())
+}
+
+/// That the store could not be asked must not hold a server that is what it was.
+#[tokio::test]
+async fn more_of_the_same_command_is_no_change_after_the_store_was_away() {
+    for is_lost in [false, true] {
+        let Scene { pins, clock, catalog, .. } = &scene().await;
+        let of = |program, runs: &[&str]| settings(program, runs, Pinning::FirstUse);
+        let (old, more, other) = (of("one", &[]), of("one", &["/one"]), of("other", &[]));
+        let is_approved = || catalog.keeper.is_approved(&old.name, Kind::Identity, IDENTITY);
+        let is_away = |is_away| pins.is_away.store(is_away, Ordering::SeqCst);
+        catalog.identify(&old).await.unwrap();
+        assert!(is_approved());
+        is_away(true);
+        if is_lost {
+            clock.advance(Duration::from_secs(61));
+            assert!(catalog.keeper.refresh().await.is_err() && catalog.keeper.approved().version() == 0);
+        }
+        assert!(catalog.identify(&more).await.is_err() && !is_approved());
+        is_away(false);
+        catalog.identify(&more).await.unwrap();
+        assert!(is_approved());
+        let record = pins.read(&identity()).await.unwrap().unwrap();
+        assert_eq!((record.pin.state, record.pin.approved), (State::Approved, Some(hash(&more))));
+
+        // Another command is another server all the same.
+        is_away(true);
+        assert!(catalog.identify(&other).await.is_err());
+        is_away(false);
+        catalog.identify(&other).await.unwrap();
+        assert!(!is_approved());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_approved_while_it_is_in_doubt_starts_anew_when_it_is_not() {
+    let Scene { pins, recorder, catalog, .. } = &scene().await;
+    let (old, new) = (settings("one", &[], Pinning::FirstUse), settings("two", &[], Pinning::FirstUse));
+    let servers = || vec![Arc::new(Server::new(old.clone(), Arc::clone(recorder)))];
+    let mut identities = Identities::default();
+    let mut changed = || identities.changed(&catalog.keeper.approved(), servers()).len();
+    catalog.identify(&old).await.unwrap();
+    assert_eq!(changed(), 0);
+    catalog.identify(&new).await.unwrap();
+    pins.is_away.store(true, Ordering::SeqCst);
+    let third = settings("three", &[], Pinning::FirstUse);
+    assert!(catalog.identify(&third).await.is_err());
+    pins.is_away.store(false, Ordering::SeqCst);
+    catalog.keeper.rule(&[Ruling::Approve { key: identity(), hash: hash(&new) }], "ada").await.unwrap();
+    assert_eq!(changed(), 0, "it is in doubt");
+    catalog.identify(&new).await.unwrap();
+    assert_eq!(changed(), 1);
+    assert_eq!(changed(), 0);
+}
+
+#[tokio::test]
+async fn a_list_is_not_remembered_as_it_was_before_somebody_decided() {
+    let Scene { pins, recorder, catalog, .. } = &scene().await;
+    let settings = settings("one", &[], Pinning::ByHand);
+    catalog.identify(&settings).await.unwrap();
+    let approve = |key: Key, hash| Ruling::Approve { key, hash };
+    catalog.keeper.rule(&[approve(identity(), hash(&settings))], "ada").await.unwrap();
+    let server = Arc::new(Server::new(settings, Arc::clone(recorder)));
+    let raw = r#"[{"description":"Adds.","inputSchema":{"type":"object"},"name":"add"}]"#;
+    let definition = Definition::read("tool", raw.trim_matches(['[', ']'])).unwrap();
+    let key = Key { server: server.name().clone(), kind: Kind::Tool, name: "add".to_owned() };
+    lock(&pins.decided).push(approve(key, Digest(definition.hash())));
+    let nobody = CallerKey::nobody();
+    let judge = async || {
+        let judged = catalog.judge(&server, &nobody, DefinitionKind::Tool, Value::of(raw), true).await;
+        judged.unwrap().withheld.len()
+    };
+    assert_eq!(judge().await, 1, "nobody had approved it");
+    assert!(catalog.keeper.is_approved(server.name(), Kind::Tool, "add"));
+    assert_eq!(judge().await, 0);
+}
