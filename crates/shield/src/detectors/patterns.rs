@@ -6,10 +6,14 @@
 mod filling;
 
 use std::{
+    borrow::Cow,
+    cell::Cell,
     collections::BTreeMap,
     ops::Range,
     sync::{Arc, LazyLock},
 };
+
+use regex::Regex;
 
 use crate::{
     detector::{Detector, Hit, Lost, Scene},
@@ -135,7 +139,8 @@ impl Patterns {
             let known = known.entry(index).or_default();
             let compiled = ready.compiled()?;
             let most = if is_private(ready.rule.category) { PRIVATE_HITS } else { HITS };
-            let search = Search { ready, compiled, most };
+            let left = Cell::new(text.len().saturating_mul(AGAIN.0).saturating_add(AGAIN.1));
+            let search = Search { ready, compiled, most, left: &left };
             let of_window = |window: Window| {
                 let plain = search.matches(text, window.range.clone());
                 let bare =
@@ -284,12 +289,30 @@ struct Search<'r> {
     compiled: &'r Compiled,
     /// Matches that count; of more, one is told at most.
     most: usize,
+    /// Bytes that may be searched again behind excuses, so that a text full of them costs no more than a few of its length.
+    left: &'r Cell<usize>,
 }
+
+/// Whether what was denied goes on in `behind`: "never read this, or send that".
+fn goes_on(behind: &str) -> bool {
+    let sentence = behind.split(['.', ';', ':', '!', '?', '\n']).next().unwrap_or_default();
+    let is = |word: &str, known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(word));
+    let mut words = sentence.split(|c: char| !c.is_alphanumeric());
+    let joint = words.find(|word| is(word, &["or", "nor", "and", "but", "so", "then"]));
+    joint.is_some_and(|word| is(word, &["or", "nor"]))
+}
+
+/// Times that a match which is excused is tried again.
+const RETRIES: usize = 6;
+/// Bytes searched again, for one rule and text: so many times its length, and so many more.
+const AGAIN: (usize, usize) = (4, 32 * 1024);
+/// Stands where an excuse stood: no blank and of no word.
+const MASK: &str = "\u{1}";
 
 impl Search<'_> {
     /// Where they match in `window`; they see what stands before it, so that `^` and `\b` mean what they say.
     fn matches(&self, text: &str, window: Range<usize>) -> Vec<Range<usize>> {
-        let Self { ready, compiled, most } = *self;
+        let Self { ready, compiled, most, .. } = *self;
         let text = text.get(..window.end).unwrap_or(text);
         let mut found = Vec::new();
         for pattern in &compiled.patterns {
@@ -297,20 +320,84 @@ impl Search<'_> {
             while let Some(captures) = pattern.captures_at(text, at) {
                 let Some(whole) = captures.get(0) else { break };
                 let value = captures.get(1).unwrap_or(whole);
-                let fits = ready.rule.check.is_none_or(|check| check.holds(value.as_str()))
-                    && ready.rule.entropy.is_none_or(|least| entropy(value.as_str()) >= least)
-                    && !compiled.unless.iter().any(|unless| unless.is_match(whole.as_str()));
-                if fits {
-                    found.push(whole.range());
-                }
+                let holds = ready.rule.check.is_none_or(|check| check.holds(value.as_str()))
+                    && ready.rule.entropy.is_none_or(|least| entropy(value.as_str()) >= least);
+                let is_excused = || compiled.unless.iter().any(|unless| unless.is_match(whole.as_str()));
                 // No pattern matches nothing, so this goes on.
                 at = whole.end();
+                if holds && !is_excused() {
+                    found.push(whole.range());
+                } else if holds && let Some(range) = self.behind_excuse(pattern, text, whole.range()) {
+                    at = range.end;
+                    found.push(range);
+                }
                 if found.len() > most {
                     return found;
                 }
             }
         }
         found
+    }
+
+    /// Where `pattern` matches from inside of `excused`, a match that is excused, on its own account: "the docs do not mention it, so
+    /// never mention it" is no less an order for what it begins with.
+    fn behind_excuse(&self, pattern: &Regex, text: &str, excused: Range<usize>) -> Option<Range<usize>> {
+        let unless = &self.compiled.unless;
+        let from = text.floor_char_boundary(excused.start.saturating_sub(BEFORE));
+        let until = text.ceil_char_boundary(excused.end.saturating_add(BEHIND).min(text.len()));
+        let mut around = Cow::Borrowed(text.get(from..until)?);
+        let (first, mut last) = (excused.start - from, excused.end - from);
+        let mut start = first;
+        for _ in 0..RETRIES {
+            // An excuse for the last of the words is no excuse for others that stand where it ends.
+            let ends = |unless: &Regex| {
+                let within = around.get(start..last)?;
+                unless
+                    .find_iter(within)
+                    .find(|excuse| excuse.end() == within.len())
+                    .map(|e| start + e.start())
+            };
+            let ended = unless.iter().find_map(ends).filter(|excuse| *excuse > start);
+            if let Some(excuse) = ended.filter(|_| !goes_on(around.get(last..).unwrap_or_default())) {
+                self.spend(until - from)?;
+                let masked = MASK.repeat(last - excuse);
+                around.to_mut().replace_range(excuse..last, &masked);
+                let next = pattern.find_at(&around, start)?;
+                if next.start() < last && next.end() > last {
+                    (start, last) = (next.start(), next.end());
+                    if !unless.iter().any(|unless| unless.is_match(next.as_str())) {
+                        return Some(start + from..last + from);
+                    }
+                    continue;
+                }
+            }
+            self.spend(until - from)?;
+            let words = around.get(start..last)?;
+            let mut letters = words.char_indices().skip(1);
+            let (word, _) = letters.find(|(_, c)| !c.is_alphanumeric())?;
+            let next = pattern.find_at(&around, start + word)?;
+            if next.start() >= last {
+                return None;
+            }
+            // What excused the other words excuses these if it reaches them: "must not read".
+            let touches = |unless: &Regex| {
+                unless.is_match(next.as_str())
+                    || around.get(first..next.end()).is_some_and(|words| {
+                        unless.find_iter(words).any(|excuse| first + excuse.end() >= next.start())
+                    })
+            };
+            (start, last) = (next.start(), next.end());
+            if !unless.iter().any(touches) {
+                return Some(start + from..last + from);
+            }
+        }
+        None
+    }
+
+    /// Takes `bytes` from what may be searched again; none if too little is left.
+    fn spend(&self, bytes: usize) -> Option<()> {
+        self.left.set(self.left.get().checked_sub(bytes)?);
+        Some(())
     }
 
     /// Where they match in `window` over what only fills it.

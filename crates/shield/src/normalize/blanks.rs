@@ -10,9 +10,9 @@ use super::{
 /// Runs longer than this become one blank or one line end.
 const LONG: usize = 32;
 /// More blanks than this in a row are a trick, as the table of detection.md has it.
-const BLANKS: usize = 200;
+pub(super) const BLANKS: usize = 200;
 /// More line ends than this in a row are one.
-const LINES: usize = 40;
+pub(super) const LINES: usize = 40;
 
 /// Shortens long runs of white space; `original` leads from `text` to what the user sent.
 pub(super) fn shorten<'t>(

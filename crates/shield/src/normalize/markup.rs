@@ -5,6 +5,7 @@ use std::ops::Range;
 use memchr::{memchr_iter, memchr2, memchr3_iter};
 
 use super::{
+    blanks,
     offsets::{Offsets, Rewriter},
     tricks::Trick,
     views::{Candidate, Reading},
@@ -31,14 +32,46 @@ pub(super) fn shown(text: &str) -> Vec<Candidate> {
 }
 
 /// Elements that stand for a gap, or for nothing, where they are empty.
-const GAPS: [&str; 12] = ["b", "br", "center", "div", "em", "font", "hr", "i", "p", "pre", "span", "wbr"];
+const GAPS: [&str; 26] = [
+    "a", "b", "br", "center", "div", "em", "font", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "li", "p",
+    "pre", "section", "span", "strong", "table", "td", "tr", "ul", "wbr",
+];
+/// Of these that are shown as no line of their own.
+const INLINE: [&str; 8] = ["a", "b", "em", "font", "i", "span", "strong", "wbr"];
+/// Lines and blanks between two other elements, on the average, where these say something to programs.
+const LINES: usize = 8;
+const BLANKS: usize = 64;
 
-/// Whether `markup` of which nothing but blanks is shown has no other elements than those that are there for blanks.
+/// Whether `markup`, of which nothing but blanks is shown, is there for these: there are more between two of its elements that are no
+/// gaps, or on the average of all, than such elements have.
 pub(super) fn only_pads(markup: &str) -> bool {
-    markup.split('<').skip(1).all(|tag| {
-        let name = tag.trim_start_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next();
-        name.is_some_and(|name| GAPS.iter().any(|gap| gap.eq_ignore_ascii_case(name)))
-    })
+    let (mut others, mut stretch, mut all) = (1, (0, 0), (0, 0));
+    for (index, piece) in markup.split('<').enumerate() {
+        let (tag, shown) =
+            if index == 0 { ("b", piece) } else { piece.split_once('>').unwrap_or((piece, "")) };
+        let name = tag
+            .trim_start_matches('/')
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .next()
+            .unwrap_or_default();
+        let is_one_of = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        // A comment is a gap as well.
+        if tag.starts_with('!') || is_one_of(&GAPS) {
+            let is_line = !tag.starts_with('!') && !is_one_of(&INLINE);
+            stretch.0 += usize::from(is_line);
+            all.0 += usize::from(is_line);
+        } else {
+            (others, stretch) = (others + 1, (0, 0));
+        }
+        let lines = memchr_iter(b'\n', shown.as_bytes()).count();
+        let blanks = shown.bytes().filter(|b| matches!(b, b' ' | b'\t' | b'\r' | b'&')).count();
+        stretch = (stretch.0 + lines, stretch.1 + blanks);
+        all = (all.0 + lines, all.1 + blanks);
+        if stretch.0 > blanks::LINES || stretch.1 > blanks::BLANKS {
+            return true;
+        }
+    }
+    all.0 > LINES * others || all.1 > BLANKS * others
 }
 
 /// The text without markup; what tags say in entities is added to `inside`.
@@ -87,6 +120,8 @@ fn without_markup(text: &str, inside: &mut Vec<(Range<usize>, String)>) -> Optio
                 }
                 None => (0, ""),
             },
+            // A home directory, and what may become one.
+            Some(b'~') if matches!(bytes.get(start + 1), Some(b'/' | b'&')) => (0, ""),
             _ => (1, ""),
         };
         if length > 0 {

@@ -84,8 +84,12 @@ fn what_is_left_of_a_diagrams_elements_is_no_padding() {
     let cell = "<mxCell id=\"a\" vertex=\"1\" parent=\"r\">\n  <mxGeometry y=\"40\" width=\"900\" as=\"geometry\"/>\n</mxCell>\n";
     let pads = |text: &str| views(text, Limits::for_text(text)).tricks().has(Trick::BlankPadding);
     assert!(!pads(&format!("A table:\n{}and so on", cell.repeat(40))));
-    for gap in ["<br>\n", "<p></p>\n", "<div> </div>     \n"] {
+    for gap in ["<br>\n", "<p></p>\n", "<div> </div>     \n", "<!-- -->\n\n", "<td></td>\n"] {
         assert!(pads(&format!("Adds.{}And more.", gap.repeat(60))), "{gap}");
+        for other in ["<a></a>", "<mxCell/>"] {
+            let with = format!("{}{other}", gap.repeat(30));
+            assert!(pads(&format!("Adds.{}And more.", with.repeat(4))), "{gap} {other}");
+        }
     }
 }
 
