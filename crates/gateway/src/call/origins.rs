@@ -167,8 +167,9 @@ mod tests {
         let ours: ServerName = "files".parse().unwrap();
         let tool = |shown: &str| shown.ends_with("known").then(|| "read".to_owned());
         let of = |one: &str, several: &str, merged| {
-            let value = |text| (text != "").then(|| Value::of(text));
-            named(value(one), value(several), merged, tool)
+            let [one, several] =
+                [one, several].map(|text| Some(Value::of(text)).filter(|v| !v.text().is_empty()));
+            named(one, several, merged, tool)
         };
         let read = || Some("read".to_owned());
         assert_eq!(of("\"known\"", "", None), [read()]);

@@ -249,7 +249,7 @@ fn is_name_of_name(name: &str) -> bool {
     };
     let words = name.split_ascii_whitespace().count();
     let is_short = words == 1 || words == 2 && !name.contains(['_', '-']);
-    is_short && IDS.iter().any(|id| ends(&id))
+    is_short && IDS.iter().any(ends)
 }
 
 /// How the name of a name ends.
