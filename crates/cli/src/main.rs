@@ -207,6 +207,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long threads are waited for when a wrap ends.
+const AT_THE_END: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// What a shell says of a program that wrote to a pipe which nobody reads any more.
 const CUT_SHORT: u8 = 128 + 13;
 
@@ -220,8 +223,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Wrap(arguments) => {
             let runtime = runtime()?;
             let code = runtime.block_on(wrap::wrap(arguments));
-            // After a signal its standard input is still read, on a thread that nothing wakes.
-            runtime.shutdown_background();
+            // What still runs when a process ends may crash it, and its client would see that. After a signal its standard input is
+            // still read, on a thread that nothing wakes.
+            runtime.shutdown_timeout(AT_THE_END);
             code
         }
         Command::Login(file) => runtime()?.block_on(login::login(file)),

@@ -148,7 +148,8 @@ fn twenty_wraps_of_one_state_begin_at_once() {
                 assert!(listed.to_string().contains("\"echo\""), "{listed}");
                 wrapped.say(r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"echo","arguments":{"a":1}}}"#);
                 assert_eq!(text(&wrapped.message(), "/result/content/0/text"), r#"{"a":1}"#);
-                assert_eq!(wrapped.finish().code(), Some(0));
+                let ended = wrapped.finish();
+                assert!(ended.success(), "{ended}");
             });
         }
     });
