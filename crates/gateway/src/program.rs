@@ -76,20 +76,18 @@ pub async fn clear(settings: &ServerSettings, keeper: &Keeper) -> Result<(), Fai
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+    use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
     use bartizan_audit::{AuditFolder, Options};
     use bartizan_mcp::Era;
     use bartizan_model::{CallerKey, ManualClock, SeededEntropy, Timestamp};
-    use bartizan_sandbox::Launch;
-    use bartizan_shield::Trust;
     use bartizan_store::{
         Database, Sealer, StoredPins,
         pins::{Extent, Look, Offered, Policy},
     };
 
     use super::*;
-    use crate::{record::Recorder, server::Server, upstream::scrub::Scrub};
+    use crate::{record::Recorder, server::Server};
 
     /// A keeper and the store it reads.
     async fn kept(folder: &Path) -> (Database, Arc<Keeper>) {
@@ -101,32 +99,7 @@ mod tests {
     }
 
     fn command(program: &str) -> ServerSettings {
-        let launch = Launch {
-            program: program.into(),
-            arguments: Vec::new(),
-            folder: None,
-            environment: BTreeMap::new(),
-            helper: "/nowhere".into(),
-        };
-        ServerSettings {
-            name: "probe".parse().unwrap(),
-            transport: Transport::Command { launch, secrets: Scrub::default() },
-            credential: None,
-            era: None,
-            shared: false,
-            allow_methods: Vec::new(),
-            identity: Identity::Command { argv: vec![program.to_owned()], package: None, runs: Vec::new() },
-            watches_program: false,
-            pinning: Pinning::FirstUse,
-            pins_resources: false,
-            validates: true,
-            inspects: true,
-            second_opinions: Vec::new(),
-            trust: Trust::Untrusted,
-            app_hosts: None,
-            fingerprint: String::new(),
-            is_wrapped: false,
-        }
+        ServerSettings::probe(program, &[], Pinning::FirstUse)
     }
 
     /// Approves what the server is now.

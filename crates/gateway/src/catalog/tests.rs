@@ -1,18 +1,11 @@
 //! The catalog over a store that cannot always be asked, and is never alone.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bartizan_audit::{AuditFolder, Options};
 use bartizan_model::{ManualClock, SeededEntropy, ServerName, Timestamp};
-use bartizan_sandbox::Launch;
-use bartizan_shield::{
-    Config, Trust,
-    drift::{Identity, Run},
-};
+use bartizan_shield::Config;
 use bartizan_store::{
     Database, PinSet, Pins, Sealer, StoredPins,
     pins::{IDENTITY, Key, Pin, Record, Ruling, State},
@@ -20,7 +13,6 @@ use bartizan_store::{
 use tempfile::TempDir;
 
 use super::{renewing::Identities, *};
-use crate::{server::Transport, upstream::scrub::Scrub};
 
 /// Pins that cannot be asked when told so, and about which somebody else decides right after a look.
 struct Shaky {
@@ -95,37 +87,6 @@ async fn scene() -> Scene {
     Scene { pins, clock, recorder, catalog, _folder: folder }
 }
 
-/// The server `probe`, whose command is `program` and runs `runs`.
-fn settings(program: &str, runs: &[&str], pinning: Pinning) -> ServerSettings {
-    let launch = Launch {
-        program: program.into(),
-        arguments: Vec::new(),
-        folder: None,
-        environment: BTreeMap::new(),
-        helper: "/nowhere".into(),
-    };
-    let runs = runs.iter().map(|path| Run { path: (*path).to_owned(), sha256: [0; 32] }).collect();
-    ServerSettings {
-        name: "probe".parse().unwrap(),
-        transport: Transport::Command { launch, secrets: Scrub::default() },
-        credential: None,
-        era: None,
-        shared: false,
-        allow_methods: Vec::new(),
-        identity: Identity::Command { argv: vec![program.to_owned()], package: None, runs },
-        watches_program: false,
-        pinning,
-        pins_resources: false,
-        validates: true,
-        inspects: true,
-        second_opinions: Vec::new(),
-        trust: Trust::Untrusted,
-        app_hosts: None,
-        fingerprint: String::new(),
-        is_wrapped: false,
-    }
-}
-
 fn identity() -> Key {
     Key { server: "probe".parse().unwrap(), kind: Kind::Identity, name: IDENTITY.to_owned() }
 }
@@ -139,7 +100,7 @@ fn hash(settings: &ServerSettings) -> Digest {
 async fn more_of_the_same_command_is_no_change_after_the_store_was_away() {
     for is_lost in [false, true] {
         let Scene { pins, clock, catalog, .. } = &scene().await;
-        let of = |program, runs: &[&str]| settings(program, runs, Pinning::FirstUse);
+        let of = |program, runs: &[&str]| ServerSettings::probe(program, runs, Pinning::FirstUse);
         let (old, more, other) = (of("one", &[]), of("one", &["/one"]), of("other", &[]));
         let is_approved = || catalog.keeper.is_approved(&old.name, Kind::Identity, IDENTITY);
         let is_away = |is_away| pins.is_away.store(is_away, Ordering::SeqCst);
@@ -169,7 +130,10 @@ async fn more_of_the_same_command_is_no_change_after_the_store_was_away() {
 #[tokio::test]
 async fn a_server_that_is_approved_while_it_is_in_doubt_starts_anew_when_it_is_not() {
     let Scene { pins, recorder, catalog, .. } = &scene().await;
-    let (old, new) = (settings("one", &[], Pinning::FirstUse), settings("two", &[], Pinning::FirstUse));
+    let (old, new) = (
+        ServerSettings::probe("one", &[], Pinning::FirstUse),
+        ServerSettings::probe("two", &[], Pinning::FirstUse),
+    );
     let servers = || vec![Arc::new(Server::new(old.clone(), Arc::clone(recorder)))];
     let mut identities = Identities::default();
     let mut changed = || identities.changed(&catalog.keeper.approved(), servers()).len();
@@ -177,7 +141,7 @@ async fn a_server_that_is_approved_while_it_is_in_doubt_starts_anew_when_it_is_n
     assert_eq!(changed(), 0);
     catalog.identify(&new).await.unwrap();
     pins.is_away.store(true, Ordering::SeqCst);
-    let third = settings("three", &[], Pinning::FirstUse);
+    let third = ServerSettings::probe("three", &[], Pinning::FirstUse);
     assert!(catalog.identify(&third).await.is_err());
     pins.is_away.store(false, Ordering::SeqCst);
     catalog.keeper.rule(&[Ruling::Approve { key: identity(), hash: hash(&new) }], "ada").await.unwrap();
@@ -190,7 +154,7 @@ async fn a_server_that_is_approved_while_it_is_in_doubt_starts_anew_when_it_is_n
 #[tokio::test]
 async fn a_list_is_not_remembered_as_it_was_before_somebody_decided() {
     let Scene { pins, recorder, catalog, .. } = &scene().await;
-    let settings = settings("one", &[], Pinning::ByHand);
+    let settings = ServerSettings::probe("one", &[], Pinning::ByHand);
     catalog.identify(&settings).await.unwrap();
     let approve = |key: Key, hash| Ruling::Approve { key, hash };
     catalog.keeper.rule(&[approve(identity(), hash(&settings))], "ada").await.unwrap();

@@ -72,6 +72,42 @@ impl ServerSettings {
     }
 }
 
+#[cfg(test)]
+impl ServerSettings {
+    /// The server `probe` of tests, whose command is `program` and runs `runs`.
+    pub(crate) fn probe(program: &str, runs: &[&str], pinning: Pinning) -> Self {
+        use bartizan_shield::drift::Run;
+
+        let launch = Launch {
+            program: program.into(),
+            arguments: Vec::new(),
+            folder: None,
+            environment: std::collections::BTreeMap::new(),
+            helper: "/nowhere".into(),
+        };
+        let runs = runs.iter().map(|path| Run { path: (*path).to_owned(), sha256: [0; 32] }).collect();
+        Self {
+            name: "probe".parse().unwrap(),
+            transport: Transport::Command { launch, secrets: Scrub::default() },
+            credential: None,
+            era: None,
+            shared: false,
+            allow_methods: Vec::new(),
+            identity: Identity::Command { argv: vec![program.to_owned()], package: None, runs },
+            watches_program: false,
+            pinning,
+            pins_resources: false,
+            validates: true,
+            inspects: true,
+            second_opinions: Vec::new(),
+            trust: Trust::Untrusted,
+            app_hosts: None,
+            fingerprint: String::new(),
+            is_wrapped: false,
+        }
+    }
+}
+
 /// What the first sight of a server's definitions is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pinning {
