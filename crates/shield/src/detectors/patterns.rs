@@ -305,7 +305,7 @@ fn goes_on(behind: &str) -> bool {
 /// Times that a match which is excused is tried again.
 const RETRIES: usize = 6;
 /// Bytes searched again, for one rule and text: so many times its length, and so many more.
-const AGAIN: (usize, usize) = (4, 32 * 1024);
+const AGAIN: (usize, usize) = (16, 32 * 1024);
 /// Stands where an excuse stood: no blank and of no word.
 const MASK: &str = "\u{1}";
 
@@ -340,7 +340,7 @@ impl Search<'_> {
     }
 
     /// Where `pattern` matches from inside of `excused`, a match that is excused, on its own account: "the docs do not mention it, so
-    /// never mention it" is no less an order for what it begins with.
+    /// never mention it" is no less an order for what it begins with. One with more excuses than are looked behind counts as it is.
     fn behind_excuse(&self, pattern: &Regex, text: &str, excused: Range<usize>) -> Option<Range<usize>> {
         let unless = &self.compiled.unless;
         let from = text.floor_char_boundary(excused.start.saturating_sub(BEFORE));
@@ -359,10 +359,13 @@ impl Search<'_> {
             };
             let ended = unless.iter().find_map(ends).filter(|excuse| *excuse > start);
             if let Some(excuse) = ended.filter(|_| !goes_on(around.get(last..).unwrap_or_default())) {
-                self.spend(until - from)?;
                 let masked = MASK.repeat(last - excuse);
                 around.to_mut().replace_range(excuse..last, &masked);
-                let next = pattern.find_at(&around, start)?;
+                let next = pattern.find_at(&around, start);
+                if !self.spend(next.map_or(around.len(), |next| next.end()) - start) {
+                    return Some(excused);
+                }
+                let next = next?;
                 if next.start() < last && next.end() > last {
                     (start, last) = (next.start(), next.end());
                     if !unless.iter().any(|unless| unless.is_match(next.as_str())) {
@@ -371,11 +374,14 @@ impl Search<'_> {
                     continue;
                 }
             }
-            self.spend(until - from)?;
             let words = around.get(start..last)?;
             let mut letters = words.char_indices().skip(1);
             let (word, _) = letters.find(|(_, c)| !c.is_alphanumeric())?;
-            let next = pattern.find_at(&around, start + word)?;
+            let next = pattern.find_at(&around, start + word);
+            if !self.spend(next.map_or(around.len(), |next| next.end()) - start) {
+                return Some(excused);
+            }
+            let next = next?;
             if next.start() >= last {
                 return None;
             }
@@ -391,13 +397,13 @@ impl Search<'_> {
                 return Some(start + from..last + from);
             }
         }
-        None
+        Some(excused)
     }
 
-    /// Takes `bytes` from what may be searched again; none if too little is left.
-    fn spend(&self, bytes: usize) -> Option<()> {
-        self.left.set(self.left.get().checked_sub(bytes)?);
-        Some(())
+    /// Takes `bytes` from what may be searched again, if so many are left.
+    fn spend(&self, bytes: usize) -> bool {
+        let left = self.left.get().checked_sub(bytes);
+        left.inspect(|left| self.left.set(*left)).is_some()
     }
 
     /// Where they match in `window` over what only fills it.
