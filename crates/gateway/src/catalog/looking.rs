@@ -231,7 +231,8 @@ pub async fn watch(gate: Arc<Gate>) {
                 };
                 if let Err(error) = looking.await {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
-                    if matches!(error, LookError::Pins(_)) {
+                    // One that is owed stays so until it was made.
+                    if is_owed || matches!(error, LookError::Pins(_)) {
                         owed.note(server.name(), Instant::now());
                     }
                 }

@@ -31,6 +31,10 @@ const LAST_KNOWN: Duration = Duration::from_secs(60);
 /// How long the store may take to say what is approved: a lock or a silent link in between must not keep what was approved so.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the store may take over one look, beyond the 30 s that writers of SQLite wait in line for: what it shows is in doubt
+/// then. It may be on record all the same, and the next one finds it.
+const LOOK_PATIENCE: Duration = Duration::from_secs(40);
+
 /// Looks that go to the store at once, at most; those that are equal go in one lane.
 const LANES: usize = 64;
 
@@ -166,7 +170,7 @@ impl Keeper {
     /// # Errors
     /// [`PinError`]; what `look` shows to be otherwise than approved is not approved then until a look is written down.
     pub async fn look_up(&self, key: &Key, look: &Look) -> Result<Option<Pinned>, PinError> {
-        let record = match self.pins.read(key).await {
+        let record = match in_time(self.pins.read(key)).await {
             Ok(record) => record,
             Err(error) => {
                 self.fail(look, &error);
@@ -213,7 +217,7 @@ impl Keeper {
             return Err(sqlx::Error::PoolTimedOut.into());
         }
         let now = self.clock.now();
-        let observation = match self.pins.observe(look, now).await {
+        let observation = match in_time(self.pins.observe(look, now)).await {
             Ok(observation) => observation,
             // That is the look's fault, and says nothing of the store.
             Err(error @ PinError::Forged(_)) => return Err(error),
@@ -451,6 +455,12 @@ impl Keeper {
         self.set.store(set);
         self.version.send_replace(version);
     }
+}
+
+/// What the store answers a look, within [`LOOK_PATIENCE`].
+async fn in_time<T>(asked: impl Future<Output = Result<T, PinError>>) -> Result<T, PinError> {
+    let answered = tokio::time::timeout(LOOK_PATIENCE, asked).await;
+    answered.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
 }
 
 /// Whether what was so `at` may be taken for so `now`. Nor is it known what was so at a time that is still to come, after the clock
