@@ -1,12 +1,13 @@
 //! The real gate, as a process of its own.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader},
     net::SocketAddr,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
 };
 
@@ -19,7 +20,7 @@ use crate::{Client, eventually};
 pub struct Gate {
     process: Child,
     folder: Arc<TempDir>,
-    log: Arc<Mutex<String>>,
+    log: File,
     address: SocketAddr,
 }
 
@@ -206,7 +207,7 @@ impl Gate {
 }
 
 /// Starts the binary in `folder` and waits until it listens.
-fn launch(folder: &Path, environment: &[(&str, &str)]) -> (Child, Arc<Mutex<String>>, SocketAddr) {
+fn launch(folder: &Path, environment: &[(&str, &str)]) -> (Child, File, SocketAddr) {
     launch_as(Command::new(binary()), folder, environment)
 }
 
@@ -214,7 +215,9 @@ fn launch_as(
     mut command: Command,
     folder: &Path,
     environment: &[(&str, &str)],
-) -> (Child, Arc<Mutex<String>>, SocketAddr) {
+) -> (Child, File, SocketAddr) {
+    // Not a pipe: what the gate has said is there for whoever asks next.
+    let log = tempfile::tempfile().expect("there is room for a log");
     let mut process = command
         .args(["run", "--config"])
         .arg(folder.join("bartizan.toml"))
@@ -223,10 +226,9 @@ fn launch_as(
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stderr(log.try_clone().expect("a file can be shared"))
         .spawn()
         .expect("the binary starts");
-    let log = collect(process.stderr.take().expect("it is piped"));
     let address = eventually("the gate listens", || {
         if let Ok(Some(status)) = process.try_wait() {
             gone(&format!("the gate ended ({status}): {}", text_of(&log)));
@@ -309,19 +311,11 @@ fn write_config(folder: &Path, config: &str) {
     fs::rename(fresh, folder.join("bartizan.toml")).expect("the folder is ours");
 }
 
-fn text_of(log: &Mutex<String>) -> String {
-    log.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-fn collect(from: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
-    let log: Arc<Mutex<String>> = Arc::default();
-    let into = Arc::clone(&log);
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut log = into.lock().unwrap_or_else(PoisonError::into_inner);
-            log.push_str(&line);
-            log.push('\n');
-        }
-    });
-    log
+/// What was logged so far, in whole lines.
+fn text_of(log: &File) -> String {
+    let length = log.metadata().expect("it is open").len();
+    let mut bytes = vec![0; usize::try_from(length).expect("it fits")];
+    log.read_exact_at(&mut bytes, 0).expect("a log only grows");
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    String::from_utf8_lossy(&bytes[..whole]).into_owned()
 }
