@@ -15,7 +15,7 @@ pub mod witness;
 
 pub use part::{load_audit, load_shield};
 pub use secret::Given;
-pub use servers::{EraPin, MayAsk, Upstream, UpstreamTls};
+pub use servers::{EraPin, MayAsk, Sandbox, SandboxNetwork, Upstream, UpstreamTls};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -227,6 +227,8 @@ fn embedded(name: ServerName) -> Config {
         dangerous_unvalidated: false,
         dangerous_unshielded: false,
         dangerous_any_program: false,
+        // Where the kernel can; it is our own program.
+        sandbox: bartizan_sandbox::can_confine().is_ok().then(Sandbox::default),
         allow_methods: Vec::new(),
         may_ask: BTreeSet::new(),
         tls: UpstreamTls::default(),

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     ConfigFile,
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, Upstream},
     identity::Mode,
     print,
     run::dangers,
@@ -111,6 +111,7 @@ pub async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.push(release(config));
     checks.extend(relaxations(config));
     checks.extend(secrets(config));
+    checks.extend(sandboxes(config));
     let state = State::look(path)?;
     checks.extend(place::checks(&state).await);
     checks.extend(keys::checks(config, &base, &state, arguments.offline).await);
@@ -268,6 +269,23 @@ fn relaxations(config: &Config) -> Vec<Check> {
     }
     let check = |danger: String| Check::warn("relaxations", danger, "remove it where you can");
     found.into_iter().map(check).collect()
+}
+
+/// Whether processes of servers can do what the gate's user can.
+fn sandboxes(config: &Config) -> Option<Check> {
+    let is_own = |command: &[String]| command.first().is_some_and(|program| program == crate::sample::OWN_BINARY);
+    let started = config.servers.iter().filter(|server| server.command.as_deref().is_some_and(|c| !is_own(c)));
+    let (inside, outside): (Vec<_>, Vec<_>) = started.partition(|server| server.sandbox.is_some());
+    let names = |servers: &[&Upstream]| servers.iter().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", ");
+    match (inside.as_slice(), outside.as_slice()) {
+        ([], []) => None,
+        (inside, []) => Some(Check::pass("servers.sandbox", format!("{} in a sandbox", names(inside)))),
+        (_, outside) => Some(Check::warn(
+            "servers.sandbox",
+            format!("{} can read, write and reach whatever your user can", names(outside)),
+            "name what each needs, and nothing more: sandbox = { read = [\"/srv/docs\"], write = [], network = \"none\" }",
+        )),
+    }
 }
 
 /// Whether two servers share a secret: one of them then knows the other's.

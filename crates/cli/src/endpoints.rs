@@ -26,6 +26,7 @@ use crate::{
     config::{Config, EraPin, TlsFiles, Upstream, UpstreamTls},
     identity::Mode,
     secrets::{self, LocalSecrets},
+    state::STATE_FOLDER,
 };
 
 /// The door that a configuration asks for.
@@ -244,11 +245,13 @@ fn launch(command: &[String], server: &Upstream, base: &Path) -> anyhow::Result<
             .filter_map(|name| environment.get(std::ffi::OsStr::new(name))?.to_str())
             .map(|value| Secret::new(value.to_owned())),
     );
+    let confinement = server.sandbox.as_ref().map(|sandbox| sandbox.confinement(base, &base.join(STATE_FOLDER)));
     let launch = Launch {
         program,
         arguments: arguments.iter().map(OsString::from).collect(),
         folder: server.cwd.as_ref().map(|f| base.join(f)),
         environment,
+        confinement: confinement.transpose()?,
         helper: crate::own_binary()?.into(),
     };
     Ok((launch, Scrub::new(secrets)))

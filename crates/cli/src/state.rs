@@ -57,10 +57,13 @@ pub struct State {
     looking: Option<Folder>,
 }
 
+/// The state folder, beside the configuration file.
+pub const STATE_FOLDER: &str = ".bartizan";
+
 impl State {
     /// Where the state folder of this configuration is: `.bartizan/` beside the file, or in this folder.
     pub fn folder_for(config: Option<&Path>) -> PathBuf {
-        beside(config).join(".bartizan")
+        beside(config).join(STATE_FOLDER)
     }
 
     /// The state folder of this configuration, made if there is none.

@@ -17,7 +17,7 @@ use bartizan_gateway::{
     wrap::serve,
 };
 use bartizan_model::{Caller, Clock, Secret, ServerName, SystemClock};
-use bartizan_sandbox::{Launch, clean_environment};
+use bartizan_sandbox::{Confinement, Launch, clean_environment};
 use bartizan_shield::drift::Identity;
 use bartizan_store::Digest;
 use clap::Args;
@@ -25,7 +25,7 @@ use clap::Args;
 use crate::{
     alerts::Watching,
     bundles::Bundles,
-    config::MayAsk,
+    config::{MayAsk, Sandbox, SandboxNetwork},
     exports::{self, Exporters},
     state::State,
     witness::{self, Witnessing},
@@ -58,9 +58,41 @@ pub struct WrapArgs {
     /// that is refused leaves the last good one in use, or the build's own rules.
     #[arg(long, value_name = "FILE")]
     shield_config: Option<PathBuf>,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     /// The server's command and its arguments. No shell reads them.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+/// What the server may reach. Any of them puts it in a sandbox (Linux): the system's programs and libraries, itself, and what is
+/// named.
+#[derive(Args)]
+struct SandboxArgs {
+    /// Let the server reach nothing else of this machine, and nobody by network.
+    #[arg(long)]
+    sandbox: bool,
+    /// A file or folder that the sandboxed server may read. May be repeated.
+    #[arg(long, value_name = "PATH")]
+    read: Vec<PathBuf>,
+    /// A file or folder that the sandboxed server may read and write. May be repeated.
+    #[arg(long, value_name = "PATH")]
+    write: Vec<PathBuf>,
+    /// Whom the sandboxed server may talk to.
+    #[arg(long, value_enum, value_name = "WHOM")]
+    network: Option<SandboxNetwork>,
+}
+
+impl SandboxArgs {
+    /// The sandbox, if there is to be one, with the gate's own folder at `state`.
+    fn confinement(self, state: &Path) -> anyhow::Result<Option<Confinement>> {
+        let Self { sandbox, read, write, network } = self;
+        if !sandbox && read.is_empty() && write.is_empty() && network.is_none() {
+            return Ok(None);
+        }
+        let here = std::env::current_dir()?;
+        Sandbox { read, write, network: network.unwrap_or_default() }.confinement(&here, state).map(Some)
+    }
 }
 
 /// Guards one stdio server until standard input ends.
@@ -101,6 +133,7 @@ pub async fn wrap(arguments: WrapArgs) -> anyhow::Result<ExitCode> {
         arguments: rest.to_vec(),
         folder: None,
         environment,
+        confinement: arguments.sandbox.confinement(state.folder())?,
         helper: crate::own_binary()?.into(),
     };
     gate.configure(vec![ServerSettings {

@@ -5,6 +5,8 @@ use std::{io, process::ExitStatus, time::Duration};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
+use crate::confine::PrivateHome;
+
 /// How patiently a child is stopped (25/life; spec.md C-39).
 #[derive(Clone, Copy, Debug)]
 pub struct Ladder {
@@ -27,12 +29,14 @@ pub struct Child {
     inner: tokio::process::Child,
     group: Option<Pid>,
     has_left_others: bool,
+    home: Option<PrivateHome>,
 }
 
 impl Child {
-    pub(crate) fn new(inner: tokio::process::Child) -> Self {
+    /// `home` goes with it.
+    pub(crate) fn new(inner: tokio::process::Child, home: Option<PrivateHome>) -> Self {
         let group = inner.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Self { inner, group, has_left_others: false }
+        Self { inner, group, has_left_others: false, home }
     }
 
     /// Its process id, until it was waited for.
@@ -116,5 +120,9 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.end_group();
+        // What it left there may be much.
+        if let (Some(home), Ok(runtime)) = (self.home.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(|| drop(home));
+        }
     }
 }

@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Launch;
+use crate::{Launch, confine::PrivateHome};
 
 use content::hash_file;
 
@@ -64,12 +64,33 @@ impl Launch {
     /// Looks at what it would run now. Reads files, the program whole, so not for a thread that serves requests; what was
     /// read before and has not changed since, by its inode's times, is not read again.
     pub fn installed(&self) -> Installed {
-        let mut found = Found { launch: self, installed: Installed::default() };
-        found.look();
-        found.installed
+        let Found { paths, package, .. } = Found::look(self);
+        let mut files: Vec<RunFile> = Vec::new();
+        for path in paths.iter().filter_map(|path| path.canonicalize().ok()) {
+            if !files.iter().any(|file| file.path == path) {
+                files.extend(hash_file(&path).map(|sha256| RunFile { path, sha256 }));
+            }
+        }
+        Installed { files, package }
     }
 
+    /// Where the program is, what interprets it and the script it runs, as they are named and with links followed.
+    pub(crate) fn run_paths(&self) -> Vec<PathBuf> {
+        let mut named = Found::look(self).paths;
+        named.extend(self.find_program());
+        let real = named.iter().filter_map(|path| path.canonicalize().ok());
+        let absolute = named.iter().filter_map(|path| std::path::absolute(path).ok());
+        let mut all: Vec<_> = absolute.chain(real).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// A folder that a variable of the child names. One that is confined has another `HOME`, in which is nothing yet.
     fn variable(&self, name: &str) -> Option<&Path> {
+        if self.confinement.is_some() && PrivateHome::VARIABLES.contains(&name) {
+            return None;
+        }
         self.environment.get(OsStr::new(name)).map(Path::new).filter(|path| path.is_absolute())
     }
 
@@ -81,7 +102,9 @@ impl Launch {
 
 struct Found<'l> {
     launch: &'l Launch,
-    installed: Installed,
+    /// The files, as they are named.
+    paths: Vec<PathBuf>,
+    package: Option<InstalledPackage>,
 }
 
 /// What runs what.
@@ -117,25 +140,29 @@ impl Runner {
     }
 }
 
-impl Found<'_> {
-    fn look(&mut self) {
-        let launch = self.launch;
-        if launch.is_own() {
-            return;
+impl<'l> Found<'l> {
+    fn look(launch: &'l Launch) -> Self {
+        let mut found = Self { launch, paths: Vec::new(), package: None };
+        if let Some(program) = launch.find_program().filter(|_| !launch.is_own()) {
+            found.follow(&program);
         }
-        let Some(program) = launch.find_program() else { return };
-        self.run(&program);
+        found
+    }
+
+    fn follow(&mut self, program: &Path) {
+        let launch = self.launch;
+        self.run(program);
         let name = Path::new(&launch.program).file_name().unwrap_or_default().to_string_lossy().into_owned();
         match Runner::of(&name, &launch.arguments) {
             Some((Runner::Npx, arguments)) => {
-                self.installed.package = npm::of_npx(launch, &program, arguments);
+                self.package = npm::of_npx(launch, program, arguments);
             }
             Some((Runner::PythonTool, arguments)) => {
-                self.installed.package = python::of_tool(launch, arguments);
+                self.package = python::of_tool(launch, arguments);
             }
             Some((Runner::Python, arguments)) => {
                 if let Some(module) = python::module(arguments) {
-                    self.installed.package = python::of_module(launch, &program, &module);
+                    self.package = python::of_module(launch, program, &module);
                 } else {
                     self.script(arguments, &["-W", "-X", "--check-hash-based-pycs"], &[]);
                 }
@@ -146,7 +173,7 @@ impl Found<'_> {
             Some((Runner::Shell, arguments)) => {
                 self.script(arguments, &["-o", "-O"], &["--rcfile", "--init-file"])
             }
-            None => self.installed.package = package_of(&program),
+            None => self.package = package_of(program),
         }
     }
 
@@ -159,11 +186,7 @@ impl Found<'_> {
     }
 
     fn note(&mut self, path: &Path) {
-        let Ok(path) = path.canonicalize() else { return };
-        let Some(sha256) = hash_file(&path) else { return };
-        if !self.installed.files.iter().any(|file| file.path == path) {
-            self.installed.files.push(RunFile { path, sha256 });
-        }
+        self.paths.push(path.to_owned());
     }
 
     /// What the first line of a script names, `env` looked through.
@@ -202,7 +225,7 @@ impl Found<'_> {
             } else if !option.starts_with('-') {
                 let script = self.launch.at(argument);
                 self.note(&script);
-                self.installed.package = package_of(&script);
+                self.package = package_of(&script);
                 return;
             }
         }

@@ -4,10 +4,11 @@
 //! binary starts again as a helper ([`helper_main`]), which takes away what the child should not have and then becomes
 //! the command. So far that is: a clean environment, file descriptors 0 to 2 only, a process group of its own, no new
 //! privileges, no core dumps, death with its parent. What the child starts itself does not die with us by force, only by
-//! the end of its standard input. Hiding other processes and files is not done yet.
+//! the end of its standard input. One with a [`Confinement`] besides reaches only what that names.
 
 pub mod cell;
 mod child;
+mod confine;
 mod helper;
 mod installed;
 mod launcher;
@@ -21,7 +22,10 @@ use std::{
     process::Stdio,
 };
 
+use confine::PrivateHome;
+
 pub use child::{Child, Ladder};
+pub use confine::{Confinement, LARGEST_FILE, Network, can_confine};
 pub use helper::{EXIT_NO_PROGRAM, EXIT_NOT_RUNNABLE, HELPER_ARGUMENT, helper_main};
 pub use installed::{Installed, InstalledPackage, RunFile};
 pub use open_files::{raise_open_files, room_for_children};
@@ -38,8 +42,10 @@ pub struct Launch {
     pub arguments: Vec<OsString>,
     /// Its folder; ours by default.
     pub folder: Option<PathBuf>,
-    /// Its whole environment; see [`clean_environment`].
+    /// Its whole environment; see [`clean_environment`]. Of a confined child, `HOME` and where temporary files go are its own.
     pub environment: BTreeMap<OsString, OsString>,
+    /// What it may reach, if it is confined.
+    pub confinement: Option<Confinement>,
     /// The binary whose `main` calls [`helper_main`]; `/proc/self/exe` is the running one, even after an upgrade.
     pub helper: PathBuf,
 }
@@ -66,6 +72,12 @@ pub enum Error {
     /// There is no such folder.
     #[error("there is no folder `{0}` to start in")]
     NoFolder(PathBuf),
+    /// Its sandbox names something that is not there.
+    #[error("its `sandbox` names `{0}`, which is not there")]
+    NoPlace(PathBuf),
+    /// It is to be confined, and cannot be.
+    #[error("it cannot be confined: {0}")]
+    Unconfined(io::Error),
 }
 
 /// The environment of a child: [`BASIC_VARIABLES`] and `allow` from `ours`, then `set`. Unless one of these says otherwise,
@@ -95,14 +107,18 @@ impl Launch {
     /// [`Error`] if there is nothing to start.
     pub fn start(&self) -> Result<Child, Error> {
         self.check()?;
+        let home = self.confinement.as_ref().map(|_| PrivateHome::make());
+        let home = home.transpose().map_err(Error::Unconfined)?;
         let mut command = tokio::process::Command::new(&self.helper);
         command
             .arg(HELPER_ARGUMENT)
             .arg(open_files::with_limit(std::process::id()))
+            .arg(self.orders(home.as_ref())?)
             .arg(&self.program)
             .args(&self.arguments)
             .env_clear()
             .envs(&self.environment)
+            .envs(home.iter().flat_map(|home| PrivateHome::VARIABLES.map(|name| (name, home.path()))))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -112,7 +128,7 @@ impl Launch {
             command.current_dir(folder);
         }
         launcher::spawn(command)
-            .map(Child::new)
+            .map(|child| Child::new(child, home))
             .map_err(|source| Error::Helper { path: self.helper.clone(), source })
     }
 
@@ -126,10 +142,22 @@ impl Launch {
         if is_text_without_interpreter(&found) {
             return Err(Error::NoInterpreter(shown()));
         }
-        match self.folder.as_ref().filter(|folder| !folder.is_dir()) {
-            Some(folder) => Err(Error::NoFolder(folder.clone())),
-            None => Ok(()),
+        if let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(Error::NoFolder(folder.clone()));
         }
+        let Some(confinement) = &self.confinement else { return Ok(()) };
+        can_confine().map_err(Error::Unconfined)?;
+        confinement.missing().map_or(Ok(()), |path| Err(Error::NoPlace(path.clone())))
+    }
+
+    /// What the helper is told of how to confine the child.
+    fn orders(&self, home: Option<&PrivateHome>) -> Result<String, Error> {
+        let (Some(confinement), Some(home)) = (&self.confinement, home) else {
+            return Ok(helper::NO_ORDERS.to_owned());
+        };
+        let mut orders = confinement.orders(self.run_paths(), home);
+        orders.read(self.folder.iter());
+        serde_json::to_string(&orders).map_err(|error| Error::Unconfined(error.into()))
     }
 
     /// A path as the child has it, from the folder it starts in.

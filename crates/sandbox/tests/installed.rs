@@ -48,6 +48,7 @@ impl Place {
             arguments: arguments.iter().map(Into::into).collect(),
             folder: Some(self.at("")),
             environment: environment.into_iter().map(|(n, v)| (n.into(), v.into())).collect(),
+            confinement: None,
             helper: "/nonexistent/helper".into(),
         };
         launch.installed()

@@ -61,6 +61,7 @@ fn launch(program: &str, arguments: &[&str]) -> Launch {
         arguments: arguments.iter().map(OsString::from).collect(),
         folder: None,
         environment: clean_environment(ours, &["ALLOWED".into()], &set),
+        confinement: None,
         helper: std::env::current_exe().unwrap(),
     }
 }

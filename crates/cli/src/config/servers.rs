@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use bartizan_gateway::permit::Question;
 use bartizan_model::ServerName;
 use bartizan_oauth::outbound::CredentialConfig;
+use bartizan_sandbox::{Confinement, Network};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,10 @@ pub struct Upstream {
     /// The folder the process starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,
+    /// Let the process reach nothing but the system's programs and libraries, itself, and what is named here:
+    /// `{ read = ["/srv/docs"], write = [], network = "none" }`. Linux; without it, the process may do what your user may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
     /// How far you trust what it says: own code over own data, own code over other people's text, or anybody's.
     #[serde(default)]
     pub trust: bartizan_shield::Trust,
@@ -123,6 +128,60 @@ impl From<MayAsk> for Question {
     }
 }
 
+/// `[[servers]] sandbox`
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// Files that it may read, and folders with all that is below them.
+    pub read: Vec<PathBuf>,
+    /// The same, to read and to write. Nothing there can be run.
+    pub write: Vec<PathBuf>,
+    /// Whom it may talk to beside the gate.
+    pub network: SandboxNetwork,
+}
+
+/// `[[servers]] sandbox.network`
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxNetwork {
+    /// Nobody.
+    #[default]
+    None,
+    /// Every address that your user reaches, this machine's own included.
+    Open,
+}
+
+impl Sandbox {
+    /// What the process may reach, relative paths seen from `base`, with the gate's own folder at `state`.
+    ///
+    /// # Errors
+    /// What it may not.
+    pub fn confinement(&self, base: &Path, state: &Path) -> anyhow::Result<Confinement> {
+        let at = |paths: &[PathBuf]| -> anyhow::Result<Vec<PathBuf>> {
+            paths.iter().map(|path| Ok(std::path::absolute(base.join(path))?)).collect()
+        };
+        let (read, write) = (at(&self.read)?, at(&self.write)?);
+        let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
+        let state = real(state)?;
+        for path in read.iter().chain(&write) {
+            let named = real(path)?;
+            anyhow::ensure!(
+                !state.starts_with(&named) && !named.starts_with(&state),
+                "sandbox: `{}` would let it reach the gate's own keys and records in {}; name other folders, or some that are below",
+                path.display(),
+                state.display()
+            );
+        }
+        let network = match self.network {
+            SandboxNetwork::None => Network::None,
+            SandboxNetwork::Open => Network::Open,
+        };
+        Ok(Confinement { read, write, network })
+    }
+}
+
 /// `[[servers]] era`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -176,8 +235,11 @@ impl Upstream {
                 }
             }
             (None, Some(_)) => {
-                if self.shared || !self.env.is_empty() || !self.set_env.is_empty() || self.cwd.is_some() {
-                    found.push(format!("server `{name}`: `shared`, `env`, `set_env` and `cwd` are for servers with a `command`"));
+                let has_process = self.shared || self.cwd.is_some() || self.sandbox.is_some();
+                if has_process || !self.env.is_empty() || !self.set_env.is_empty() {
+                    found.push(format!(
+                        "server `{name}`: `shared`, `env`, `set_env`, `cwd` and `sandbox` are for servers with a `command`"
+                    ));
                 }
             }
             (Some(_), Some(_)) => found.push(format!("server `{name}`: set `command` or `url`, not both")),

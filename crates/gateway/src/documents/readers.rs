@@ -74,6 +74,7 @@ impl Readers {
             arguments: vec![argument.into()],
             folder: Some("/".into()),
             environment: std::collections::BTreeMap::new(),
+            confinement: None,
             helper: binary,
         };
         Self { launch: Some(launch), ..Self::default() }

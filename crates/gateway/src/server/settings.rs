@@ -83,6 +83,7 @@ impl ServerSettings {
             arguments: Vec::new(),
             folder: None,
             environment: std::collections::BTreeMap::new(),
+            confinement: None,
             helper: "/nowhere".into(),
         };
         let runs = runs.iter().map(|path| Run { path: (*path).to_owned(), sha256: [0; 32] }).collect();

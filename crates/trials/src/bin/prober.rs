@@ -108,6 +108,7 @@ impl Prober {
         };
         match tool {
             "look" => Some(look().to_string()),
+            "try" => Some(if dares(text("deed"), text("on")) { "done" } else { "refused" }.into()),
             "pause" => {
                 thread::sleep(Duration::from_millis(number("ms")));
                 Some("rested".into())
@@ -133,10 +134,23 @@ impl Prober {
 }
 
 fn tools() -> Vec<Value> {
-    ["echo", "look", "pause", "hang", "say", "only", "blurt"]
+    ["echo", "look", "try", "pause", "hang", "say", "only", "blurt"]
         .into_iter()
         .map(|name| json!({ "name": name, "inputSchema": { "type": "object" } }))
         .collect()
+}
+
+/// Whether this process may read or write a file, or connect to an address.
+fn dares(deed: &str, on: &str) -> bool {
+    match deed {
+        "read" => std::fs::read(on).is_ok(),
+        "list" => std::fs::read_dir(on).is_ok(),
+        "write" => std::fs::write(on, "x").is_ok(),
+        "connect" => std::net::TcpStream::connect(on).is_ok(),
+        "send" => std::net::UdpSocket::bind("0.0.0.0:0").is_ok_and(|socket| socket.send_to(b"x", on).is_ok()),
+        "start" => std::process::Command::new(on).status().is_ok_and(|status| status.success()),
+        _ => false,
+    }
 }
 
 /// What this process sees of the machine: its own environment, arguments, descriptors, folder, and its parent's.

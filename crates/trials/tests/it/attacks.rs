@@ -55,6 +55,7 @@ mod registering;
 mod related;
 mod reloads;
 mod rights;
+mod sandboxes;
 mod schemas;
 mod secrets;
 mod sessions;

@@ -1,0 +1,92 @@
+//! Landlock: which files and folders (landlock(7)).
+
+use std::{io, path::Path};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+};
+
+use super::{
+    Network, Orders,
+    places::{self, DEVICES, PROGRAMS, SETTINGS},
+};
+
+/// What must be in force: without the rights of this one, files elsewhere could be cut to nothing (`truncate(2)`), Linux 6.2.
+const LEAST: ABI = ABI::V3;
+/// What is in force besides where the kernel has it: device calls, abstract sockets and signals to others (Linux 6.12).
+const BEST: ABI = ABI::V6;
+
+fn refused(error: &RulesetError) -> io::Error {
+    io::Error::other(format!(
+        "Landlock of Linux 6.2 or newer is needed for a `sandbox`, and this kernel does not offer it ({error}); see \
+         /sys/kernel/security/lsm, or leave `sandbox` out"
+    ))
+}
+
+/// The rules before anything is allowed.
+fn none(network: Network) -> Result<RulesetCreated, RulesetError> {
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(LEAST))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(BEST))?
+        .scope(Scope::from_all(BEST))?;
+    if network == Network::None {
+        // seccomp gives it no socket to begin with.
+        rules = rules.handle_access(AccessNet::from_all(BEST))?;
+    }
+    rules.create()
+}
+
+/// Whether the kernel can do what must be done.
+pub fn can_restrict() -> io::Result<()> {
+    none(Network::None).map(drop).map_err(|error| refused(&error))
+}
+
+/// Leaves this process what `orders` and [`places`] name.
+pub fn restrict(orders: &Orders) -> io::Result<()> {
+    let status = rules(orders)?.restrict_self().map_err(|error| refused(&error))?;
+    if status.ruleset == RulesetStatus::NotEnforced || !status.no_new_privs {
+        return Err(io::Error::other("Landlock is not in force"));
+    }
+    Ok(())
+}
+
+/// A rule for `path`; none if nobody can look there.
+fn beneath(path: &Path, access: BitFlags<AccessFs>) -> Option<PathBeneath<PathFd>> {
+    let opened = PathFd::new(path).ok()?;
+    let access = if path.is_dir() { access } else { access & AccessFs::from_file(BEST) };
+    Some(PathBeneath::new(opened, access))
+}
+
+fn rules(orders: &Orders) -> io::Result<RulesetCreated> {
+    let Orders { runs, home, confinement } = orders;
+    let looks = AccessFs::ReadFile | AccessFs::ReadDir;
+    let runs_too = looks | AccessFs::Execute;
+    // No device files, no sockets: those are other programs' doors.
+    let writes = looks
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::MakeSym
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
+        | AccessFs::Refer;
+    let of_all = |paths: &'static [&'static str], access| paths.iter().filter_map(move |path| beneath(path.as_ref(), access));
+    let own = runs.iter().flat_map(|file| places::of_program(file));
+    let mut allowed: Vec<_> = of_all(PROGRAMS, runs_too)
+        .chain(of_all(SETTINGS, looks))
+        .chain(of_all(DEVICES, AccessFs::ReadFile | AccessFs::WriteFile))
+        .chain(own.filter_map(|path| beneath(&path, runs_too)))
+        .collect();
+    let named = confinement.read.iter().map(|path| (path, looks));
+    for (path, access) in named.chain(confinement.write.iter().chain([home]).map(|path| (path, writes))) {
+        let rule = beneath(path, access);
+        let unseen = || io::Error::other(format!("`{}` of its sandbox cannot be opened", path.display()));
+        allowed.push(rule.ok_or_else(unseen)?);
+    }
+    let allowed = allowed.into_iter().map(Ok::<_, RulesetError>);
+    none(confinement.network).and_then(|rules| rules.add_rules(allowed)).map_err(|error| refused(&error))
+}
