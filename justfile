@@ -33,6 +33,7 @@ interop:
     target/interop/venv/bin/python interop/conformance.py
     target/interop/venv/bin/python interop/upstream_auth.py
     target/interop/venv/bin/python interop/peers.py
+    target/interop/venv/bin/python interop/escape.py
     target/interop/venv/bin/python interop/identity.py
     target/interop/venv/bin/python interop/browser.py
     target/interop/venv/bin/python interop/soc.py

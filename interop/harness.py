@@ -125,8 +125,7 @@ def gate(binary, servers, log, more="", **extra):
             lines.append(f'admin_listen = "127.0.0.1:{free_port()}"')
         lines += ["", more]
         for server in servers:
-            # A JSON string or array of strings is the same in TOML.
-            lines += ["", "[[servers]]"] + [f"{key} = {json.dumps(value)}" for key, value in pinned(server).items()]
+            lines += ["", "[[servers]]"] + [f"{key} = {toml(value)}" for key, value in pinned(server).items()]
         config.write_text("\n".join(lines) + "\n")
         shutil.copyfile(config, str(log) + ".toml")
         env = environment(scratch, **extra)
@@ -138,6 +137,13 @@ def gate(binary, servers, log, more="", **extra):
             yield Gate(port, token.stdout.decode().strip(), config, child)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def toml(value):
+    """A value as TOML has it: a JSON string or array of strings is the same there."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + " }"
+    return json.dumps(value)
 
 
 def schema(binary, scratch):

@@ -36,7 +36,8 @@ LIMIT = 240
 
 
 def servers(node, scratch):
-    """The servers: how each starts, the eras it speaks, and one call whose answer is the same every time."""
+    """The servers: how each starts, the eras it speaks, one call whose answer is the same every time, and what it needs of
+    this machine beside itself."""
 
     def npm(name, *arguments):
         return [str(node), str(harness.MODULES / f"@modelcontextprotocol/server-{name}/dist/index.js"), *arguments]
@@ -52,11 +53,11 @@ def servers(node, scratch):
     noon = {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"}
     both, handshake = {"legacy", "modern"}, {"legacy"}
     return {
-        "everything": (npm("everything"), handshake, ("echo", {"message": 'a "quoted" word, \u2028 and 1e400'})),
-        "filesystem": (npm("filesystem", str(documents)), handshake, ("read_text_file", {"path": str(documents / "note.txt")})),
-        "memory": (npm("memory"), handshake, ("create_entities", None)),
-        "time": (pip("mcp-server-time"), both, ("convert_time", noon)),
-        "git": (pip("mcp-server-git"), both, ("git_status", {"repo_path": str(repository)})),
+        "everything": (npm("everything"), handshake, ("echo", {"message": 'a "quoted" word, \u2028 and 1e400'}), {}),
+        "filesystem": (npm("filesystem", str(documents)), handshake, ("read_text_file", {"path": str(documents / "note.txt")}), {"read": [str(documents)]}),
+        "memory": (npm("memory"), handshake, ("create_entities", None), {"write": [str(scratch)]}),
+        "time": (pip("mcp-server-time"), both, ("convert_time", noon), {}),
+        "git": (pip("mcp-server-git"), both, ("git_status", {"repo_path": str(repository)}), {"read": [str(repository)]}),
     }
 
 
@@ -112,7 +113,7 @@ class Trial:
         cells = {client: [] for client in CLIENTS}
         for client in CLIENTS:
             for mode in MODES:
-                for name, (command, _, _) in self.servers.items():
+                for name, (command, *_) in self.servers.items():
                     if self.speaks(mode, name):
                         memory = self.scratch / f"{client}-{mode}-{name}.json"
                         env = harness.environment(self.scratch, MEMORY_FILE_PATH=memory)
@@ -127,8 +128,8 @@ class Trial:
 
     def through_gate(self, direct):
         upstreams = [
-            {"name": name, "command": command} | ({"env": ["MEMORY_FILE_PATH"]} if name == "memory" else {})
-            for name, (command, _, _) in self.servers.items()
+            {"name": name, "command": command, "sandbox": sandbox} | ({"env": ["MEMORY_FILE_PATH"]} if name == "memory" else {})
+            for name, (command, _, _, sandbox) in self.servers.items()
         ]
         memory = self.scratch / "gate-memory.json"
         with harness.gate(self.options.gate, upstreams, self.logs / "gate.log", MEMORY_FILE_PATH=memory) as gate:
@@ -144,13 +145,13 @@ class Trial:
             cells["wrap"] = [
                 self.cell("py", mode, f"wrap {name}", command=[str(self.options.gate), "wrap", *MAY_ASK, "--", *command], env=env)
                 for mode in MODES
-                for name, (command, _, _) in self.servers.items()
+                for name, (command, *_) in self.servers.items()
                 if name in ("time", "everything")
                 for env in [harness.environment(self.scratch)]
             ]
             seen = self.run(cells)
             rows = [self.judge(key, found, direct) for key, found in seen.items()]
-            for name, (_, eras, _) in self.servers.items():
+            for name, (_, eras, *_) in self.servers.items():
                 if "modern" not in eras:
                     rows.append({"cell": f"raw modern {name}", "problems": refusal(gate, name)})
         return rows

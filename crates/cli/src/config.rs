@@ -32,7 +32,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::identity::{EndpointConfig, IdentityConfig};
+use crate::{
+    identity::{EndpointConfig, IdentityConfig},
+    state::STATE_FOLDER,
+};
 
 /// The configuration of a gate.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -199,7 +202,15 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
     let one = |problem: String| Problems { shown: shown.clone(), found: vec![problem] };
     let text = std::fs::read_to_string(path).map_err(|error| one(format!("it cannot be read: {error}")))?;
     let config = reading::read(&text).map_err(|found| Problems::new(&shown, found))?;
-    let found = config.problems();
+    let mut found = config.problems();
+    let base = crate::run::base_of(Some(path));
+    for server in &config.servers {
+        let sandbox =
+            server.sandbox.as_ref().map(|sandbox| sandbox.confinement(&base, &base.join(STATE_FOLDER)));
+        found.extend(
+            sandbox.and_then(Result::err).map(|problem| format!("server `{}`: {problem:#}", server.name)),
+        );
+    }
     if found.is_empty() {
         Ok(Loaded { config, path: Some(path.to_owned()) })
     } else {

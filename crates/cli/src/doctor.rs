@@ -273,10 +273,14 @@ fn relaxations(config: &Config) -> Vec<Check> {
 
 /// Whether processes of servers can do what the gate's user can.
 fn sandboxes(config: &Config) -> Option<Check> {
-    let is_own = |command: &[String]| command.first().is_some_and(|program| program == crate::sample::OWN_BINARY);
-    let started = config.servers.iter().filter(|server| server.command.as_deref().is_some_and(|c| !is_own(c)));
+    let is_own =
+        |command: &[String]| command.first().is_some_and(|program| program == crate::sample::OWN_BINARY);
+    let started =
+        config.servers.iter().filter(|server| server.command.as_deref().is_some_and(|c| !is_own(c)));
     let (inside, outside): (Vec<_>, Vec<_>) = started.partition(|server| server.sandbox.is_some());
-    let names = |servers: &[&Upstream]| servers.iter().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", ");
+    let names = |servers: &[&Upstream]| {
+        servers.iter().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", ")
+    };
     match (inside.as_slice(), outside.as_slice()) {
         ([], []) => None,
         (inside, []) => Some(Check::pass("servers.sandbox", format!("{} in a sandbox", names(inside)))),

@@ -98,10 +98,7 @@ pub(crate) fn confine(orders: &Orders) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Resource, Rlimit, setrlimit};
-        setrlimit(
-            Resource::Fsize,
-            Rlimit { current: Some(LARGEST_FILE), maximum: Some(LARGEST_FILE) },
-        )?;
+        setrlimit(Resource::Fsize, Rlimit { current: Some(LARGEST_FILE), maximum: Some(LARGEST_FILE) })?;
         files::restrict(orders)?;
         calls::drop_capabilities()?;
         calls::restrict(orders.confinement.network)?;

@@ -36,7 +36,8 @@ pub fn helper_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         complain("this command is for the gateway's own use");
         return ExitCode::from(2);
     };
-    let confined = give_up(parent, open_files).and_then(|()| orders.as_ref().map_or(Ok(()), confine::confine));
+    let confined =
+        give_up(parent, open_files).and_then(|()| orders.as_ref().map_or(Ok(()), confine::confine));
     if let Err(error) = confined {
         // Fail closed: a child with more than it should have does not start.
         complain(&format!("the process could not be confined: {error}"));

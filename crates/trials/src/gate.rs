@@ -211,11 +211,7 @@ fn launch(folder: &Path, environment: &[(&str, &str)]) -> (Child, File, SocketAd
     launch_as(Command::new(binary()), folder, environment)
 }
 
-fn launch_as(
-    mut command: Command,
-    folder: &Path,
-    environment: &[(&str, &str)],
-) -> (Child, File, SocketAddr) {
+fn launch_as(mut command: Command, folder: &Path, environment: &[(&str, &str)]) -> (Child, File, SocketAddr) {
     // Not a pipe: what the gate has said is there for whoever asks next.
     let log = tempfile::tempfile().expect("there is room for a log");
     let mut process = command
@@ -317,5 +313,6 @@ fn text_of(log: &File) -> String {
     let mut bytes = vec![0; usize::try_from(length).expect("it fits")];
     log.read_exact_at(&mut bytes, 0).expect("a log only grows");
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
-    String::from_utf8_lossy(&bytes[..whole]).into_owned()
+    bytes.truncate(whole);
+    String::from_utf8_lossy(&bytes).into_owned()
 }

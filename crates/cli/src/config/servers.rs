@@ -141,9 +141,7 @@ pub struct Sandbox {
 }
 
 /// `[[servers]] sandbox.network`
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxNetwork {
     /// Nobody.
@@ -164,7 +162,11 @@ impl Sandbox {
         };
         let (read, write) = (at(&self.read)?, at(&self.write)?);
         let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
-        let state = real(state)?;
+        // It may not have been made yet.
+        let state = match (state.parent(), state.file_name()) {
+            (Some(beside), Some(name)) if !state.exists() => real(beside)?.join(name),
+            _ => real(state)?,
+        };
         for path in read.iter().chain(&write) {
             let named = real(path)?;
             anyhow::ensure!(

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, io};
 
 use rustix::thread::{CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule,
 };
 
 use super::Network;
@@ -106,7 +106,8 @@ pub fn restrict(network: Network) -> io::Result<()> {
     ];
     for (answer, rules) in filters {
         let answer = SeccompAction::Errno(answer.unsigned_abs());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, here).map_err(io::Error::other)?;
+        let filter =
+            SeccompFilter::new(rules, SeccompAction::Allow, answer, here).map_err(io::Error::other)?;
         let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
         seccompiler::apply_filter(&program).map_err(io::Error::other)?;
     }

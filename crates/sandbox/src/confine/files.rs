@@ -3,8 +3,8 @@
 use std::{io, path::Path};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use super::{
@@ -74,7 +74,9 @@ fn rules(orders: &Orders) -> io::Result<RulesetCreated> {
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir
         | AccessFs::Refer;
-    let of_all = |paths: &'static [&'static str], access| paths.iter().filter_map(move |path| beneath(path.as_ref(), access));
+    let of_all = |paths: &'static [&'static str], access| {
+        paths.iter().filter_map(move |path| beneath(path.as_ref(), access))
+    };
     let own = runs.iter().flat_map(|file| places::of_program(file));
     let mut allowed: Vec<_> = of_all(PROGRAMS, runs_too)
         .chain(of_all(SETTINGS, looks))

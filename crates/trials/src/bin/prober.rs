@@ -141,6 +141,7 @@ fn tools() -> Vec<Value> {
 }
 
 /// Whether this process may read or write a file, or connect to an address.
+#[expect(clippy::disallowed_methods, reason = "a server that goes its own way out")]
 fn dares(deed: &str, on: &str) -> bool {
     match deed {
         "read" => std::fs::read(on).is_ok(),

@@ -24,7 +24,8 @@ fn ph_07_a_server_in_a_sandbox_reaches_what_was_named_and_nothing_else() {
 
     let free = Gate::start(&probe(""));
     let client = free.client();
-    for (deed, on) in [("read", secret.as_path()), ("connect", Path::new(&address)), ("list", Path::new("/"))] {
+    for (deed, on) in [("read", secret.as_path()), ("connect", Path::new(&address)), ("list", Path::new("/"))]
+    {
         assert_eq!(asked(&client, deed, on), "done", "without a sandbox it may what its user may: {deed}");
     }
 
@@ -47,14 +48,20 @@ fn ph_07_a_server_in_a_sandbox_reaches_what_was_named_and_nothing_else() {
         assert_eq!(asked(&client, "list", file), "refused", "{}", file.display());
     }
     for folder in [documents.path(), outside.path(), Path::new("/tmp"), Path::new("/")] {
-        assert_eq!(asked(&client, "write", folder.join("bartizan-was-here")), "refused", "{}", folder.display());
+        assert_eq!(
+            asked(&client, "write", folder.join("bartizan-was-here")),
+            "refused",
+            "{}",
+            folder.display()
+        );
     }
     for deed in ["connect", "send"] {
         for on in [address.as_str(), "169.254.169.254:80", "127.0.0.53:53", &gate.address().to_string()] {
             assert_eq!(asked(&client, deed, on), "refused", "{deed} {on}");
         }
     }
-    let look: serde_json::Value = serde_json::from_str(&client.call("/mcp/probe", "look", "{}").said()).unwrap();
+    let look: serde_json::Value =
+        serde_json::from_str(&client.call("/mcp/probe", "look", "{}").said()).unwrap();
     let home = look["environment"]["HOME"].as_str().unwrap();
     assert_eq!(asked(&client, "write", Path::new(home).join("note")), "done");
     assert_eq!((&look["parent_memory"], &look["parent_environment"]), (&false.into(), &().into()), "{look}");
@@ -77,9 +84,13 @@ fn ph_07_with_a_network_a_server_still_reads_nothing_else() {
 #[test]
 fn ph_07_no_sandbox_holds_the_gates_own_folder() {
     for folder in [".", "/", ".bartizan", ".bartizan/audit"] {
-        let (code, said) = refusal_of(&prober("probe", &[], &format!("sandbox = {{ write = [{folder:?}] }}")));
+        let (code, said) =
+            refusal_of(&prober("probe", &[], &format!("sandbox = {{ write = [{folder:?}] }}")));
         assert_eq!(code, Some(2), "{folder}: {said}");
-        assert!(said.contains("probe") && said.contains("the gate's own keys") && said.contains(folder), "{said}");
+        assert!(
+            said.contains("probe") && said.contains("the gate's own keys") && said.contains(folder),
+            "{said}"
+        );
     }
     let gate = Gate::start(&prober("probe", &[], r#"sandbox = { read = ["/nowhere/at/all"] }"#));
     let answer = gate.client().call("/mcp/probe", "echo", "{}");
