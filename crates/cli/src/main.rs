@@ -5,6 +5,7 @@ mod alerts;
 mod approvals;
 mod audit;
 mod bundles;
+mod clients;
 mod config;
 mod doctor;
 mod doorman;
@@ -80,6 +81,9 @@ and what stands in `env` is named, or the server does not see it:
     \"env\": { \"GITHUB_TOKEN\": \"…\" }
   }")]
     Wrap(wrap::WrapArgs),
+    /// Put the guard or the gate into the configurations of installed MCP clients, and take it out.
+    #[command(subcommand)]
+    Clients(clients::ClientsCommand),
     /// Print the local token, which clients send as `Authorization: Bearer …`.
     Token(ConfigFile),
     /// Print a link that signs you in, once, when a client asks for access.
@@ -228,6 +232,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             runtime.shutdown_timeout(AT_THE_END);
             code
         }
+        Command::Clients(command) => clients::clients(&command),
         Command::Login(file) => runtime()?.block_on(login::login(file)),
         Command::Token(file) => {
             let path = file.config.as_deref();

@@ -754,3 +754,80 @@ fn every_shell_gets_its_completions() {
     }
     assert_eq!(bartizan(folder.path(), &["completions", "csh"]).status.code(), Some(2));
 }
+
+#[test]
+fn clients_are_guarded_and_released_and_their_servers_imported() {
+    let home = tempfile::tempdir().unwrap();
+    let (cursor, project) = (home.path().join(".cursor/mcp.json"), home.path().join("project"));
+    fs::create_dir_all(cursor.parent().unwrap()).unwrap();
+    fs::create_dir(&project).unwrap();
+    let mine = "{\n  // mine\n  \"mcpServers\": {\n    \"files\": { \"command\": \"npx\", \"args\": [\"files\"], \"env\": { \"TOKEN\": \"s3cret\" } }\n  }\n}\n";
+    let shared = r#"{"servers":{"far":{"type":"http","url":"https://far.example/mcp?key=s3cret"}}}"#;
+    fs::write(&cursor, mine).unwrap();
+    fs::create_dir(project.join(".vscode")).unwrap();
+    fs::write(project.join(".vscode/mcp.json"), shared).unwrap();
+    let clients = |arguments: &[&str]| {
+        let all = [&["clients"], arguments].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
+        let output =
+            command.args(all).current_dir(&project).env_clear().env("HOME", home.path()).output().unwrap();
+        (output.status.code(), said(&output.stdout), said(&output.stderr))
+    };
+    let states = || {
+        let (code, listed, _) = clients(&["list", "--format", "json"]);
+        assert_eq!(code, Some(0));
+        let rows: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| format!("{} {} {}", row["client"], row["server"], row["state"]).replace('"', ""))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states(), ["cursor files open", "vscode far remote"]);
+    let (code, listed, hint) = clients(&["list"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        listed.contains("far.example") && !listed.contains("s3cret") && hint.contains("clients add"),
+        "{listed}{hint}"
+    );
+
+    let (code, _, said) = clients(&["add", "--dry-run"]);
+    assert!(code == Some(0) && said.contains("would change"), "{said}");
+    assert_eq!(fs::read_to_string(&cursor).unwrap(), mine);
+    let (code, _, said) = clients(&["add", "--sandbox", "--read", "docs"]);
+    assert_eq!(code, Some(0), "{said}");
+    let guarded = fs::read_to_string(&cursor).unwrap();
+    assert!(guarded.contains("// mine") && guarded.contains(env!("CARGO_BIN_EXE_bartizan")), "{guarded}");
+    let read = project.canonicalize().unwrap().join("docs");
+    for part in [
+        "\"wrap\", \"--sandbox\", \"--read\"",
+        &read.display().to_string(),
+        "\"--env\", \"TOKEN\", \"--\", \"npx\", \"files\"",
+    ] {
+        assert!(guarded.contains(part), "{part}: {guarded}");
+    }
+    assert_eq!(states(), ["cursor files guarded", "vscode far remote"]);
+    assert_eq!(clients(&["add"]).0, Some(1), "there is nothing left to guard");
+
+    let (code, imported, _) = clients(&["import"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        imported.contains("command = [\"npx\", \"files\"]") && imported.contains("env = [\"TOKEN\"]"),
+        "{imported}"
+    );
+    fs::write(project.join("bartizan.toml"), &imported).unwrap();
+    let checked = bartizan(&project, &["config", "check", "--config", "bartizan.toml"]);
+    assert_eq!(checked.status.code(), Some(0), "{}{imported}", said_of(&checked));
+
+    assert_eq!(clients(&["remove"]).0, Some(0));
+    assert_eq!(fs::read_to_string(&cursor).unwrap(), mine, "to the byte");
+    assert_eq!(clients(&["list", "--client", "nobody"]).0, Some(2));
+    fs::write(&cursor, "{ \"mcpServers\": ").unwrap();
+    let (code, _, said) = clients(&["add"]);
+    assert!(
+        code == Some(2) && said.contains("mcp.json") && said.contains("nothing was changed"),
+        "{code:?} {said}"
+    );
+}
+
+fn said_of(output: &Output) -> String {
+    said(&output.stderr)
+}
