@@ -161,7 +161,7 @@ pub struct Look {
 pub struct Observation {
     /// One for each definition offered, in that order.
     pub sights: Vec<Sight>,
-    /// Definitions that nobody is offered any more, since this look.
+    /// Definitions that nobody is offered any more, since this look; none of those that come and go.
     pub withdrawn: Vec<Key>,
     /// The pins' version after it.
     pub version: u64,
@@ -174,7 +174,7 @@ pub struct Sight {
     pub key: Key,
     /// Whether it may be shown.
     pub decision: Decision,
-    /// What this look was the first to see. Told once, to one observer.
+    /// What this look was the first to see. Told once, to one observer, and no more of what is flapping.
     pub news: Option<Event>,
 }
 

@@ -128,6 +128,7 @@ impl StoredPins {
                     waiting: None,
                     refused: None,
                     offered: None,
+                    turns: 0,
                     first_seen: now,
                     last_seen: now,
                     decided_by: None,
