@@ -6,6 +6,7 @@
 //!
 //! The store compares hashes. What a change *says* is `bartizan-shield`'s to read, from the forms kept here.
 
+mod doubts;
 mod keeper;
 mod life;
 mod looking;

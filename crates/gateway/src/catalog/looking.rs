@@ -8,7 +8,14 @@ use bartizan_store::pins::{Event, Extent, IDENTITY, Key, Kind, Look, PinError, P
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::{Catalog, faces::Faces, is_pinned, offer, owing::Owed, pinned_kind, renewing::Identities};
+use super::{
+    Catalog,
+    faces::{Face, Faces},
+    is_pinned, offer,
+    owing::Owed,
+    pinned_kind,
+    renewing::Identities,
+};
 use crate::{
     Gate,
     inventory::{self, DefinitionKind},
@@ -102,6 +109,38 @@ impl Catalog {
     ///
     /// What more becomes known of the same command, a package that was installed meanwhile or what an older gate did not look
     /// at, is pinned at its first sight and told of; from then on it changes for nobody unseen.
+    /// Looks at everything `server` defines, and as each of `faces`; those it was looked at as are taken away. The answer is whether
+    /// that was all: what is in doubt is compared with nothing.
+    ///
+    /// # Errors
+    /// [`LookError`].
+    async fn look_fully(&self, server: &Arc<Server>, faces: &mut Vec<Face>) -> Result<bool, LookError> {
+        self.look_at(server, true).await?;
+        while let Some(face) = faces.first() {
+            if self.keeper.approved().version_of(server.name()).is_none() {
+                return Ok(false);
+            }
+            self.look_as(server, *face).await?;
+            faces.remove(0);
+        }
+        Ok(true)
+    }
+
+    /// Writes down what callers of `servers` were shown when it could not be: they may not look again.
+    pub(super) async fn write_owed(&self, servers: &[Arc<Server>]) {
+        for look in self.keeper.owed() {
+            let Some(server) = servers.iter().find(|server| *server.name() == look.server) else { continue };
+            match self.keeper.observe(&look).await {
+                Ok(observed) => self.tell(server.settings(), &observed),
+                // Nor could the next.
+                Err(error) => {
+                    tracing::warn!(%error, "what a caller was shown cannot be written down yet");
+                    return;
+                }
+            }
+        }
+    }
+
     ///
     /// # Errors
     /// [`PinError`].
@@ -207,10 +246,12 @@ pub async fn watch(gate: Arc<Gate>) {
             if doubted.contains(server.name()) {
                 *first = (*first).min(now + DOUBT_REST);
             }
-            let is_owed = owed.take(server.name(), now);
+            let due_faces = owed.take(server.name(), now);
+            let is_owed = due_faces.is_some();
             if !server.take_change() && !is_owed && *first > now {
                 continue;
             }
+    let writing = Arc::new(tokio::sync::Mutex::new(()));
             // A quarter more or less, so that servers are not all asked at once and cannot know when.
             let [when, chance] = {
                 let mut bytes = [0; 2];
@@ -219,22 +260,31 @@ pub async fn watch(gate: Arc<Gate>) {
             };
             *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
             let faces = faces.after_look(server.name(), now, chance);
+        if read.is_ok()
+            && !gate.catalog().keeper.owed().is_empty()
+            && let Ok(one) = Arc::clone(&writing).try_lock_owned()
+        {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                gate.catalog().write_owed(&gate.all_servers()).await;
+                drop(one);
+            });
+        }
             let (gate, owed) = (Arc::clone(&gate), Arc::clone(&owed));
             tokio::spawn(async move {
                 let turn = gate.starts.look().await;
-                let looking = async {
-                    gate.catalog().look_at(&server, true).await?;
-                    for face in faces {
-                        gate.catalog().look_as(&server, *face).await?;
-                    }
-                    Ok::<(), LookError>(())
+                let looked = gate.catalog().look_fully(&server, &mut left).await;
+                // One that is owed stays so until it was made, and as whom it was.
+                let stays_owed = match &looked {
+                    Ok(is_all) => !is_all,
+                    Err(LookError::Pins(_)) => true,
+                    Err(LookError::Server(_)) => is_owed,
                 };
-                if let Err(error) = looking.await {
+                if let Err(error) = &looked {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
-                    // One that is owed stays so until it was made.
-                    if is_owed || matches!(error, LookError::Pins(_)) {
-                        owed.note(server.name(), Instant::now());
-                    }
+                }
+                if stays_owed {
+                    owed.note(server.name(), left, Instant::now());
                 }
                 drop(turn);
             });
