@@ -229,6 +229,16 @@ pub enum Ruling {
         /// The form that was looked at.
         hash: Digest,
     },
+    /// This form says more of the same as the form `from`, and takes its place, if that stands approved and nothing was decided or
+    /// offered since.
+    Extend {
+        /// Of what.
+        key: Key,
+        /// The form that stood approved.
+        from: Digest,
+        /// The one that says more.
+        form: Form,
+    },
     /// A form from a `bartizan.lock` is the approved one.
     Import {
         /// Of what.
@@ -262,6 +272,7 @@ impl Ruling {
     pub fn key(&self) -> &Key {
         match self {
             Self::Approve { key, .. }
+            | Self::Extend { key, .. }
             | Self::Import { key, .. }
             | Self::Reject { key, .. }
             | Self::Release { key }

@@ -3,8 +3,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bartizan_mcp::{Era, era, json::quote};
-use bartizan_model::{CallerKey, ServerName};
-use bartizan_store::pins::{Event, Extent, IDENTITY, Key, Kind, Look, PinError, Policy, Ruling};
+use bartizan_model::{CallerKey, ServerName, Timestamp};
+use bartizan_shield::drift::Definition;
+use bartizan_store::{
+    Digest,
+    pins::{Event, Extent, Form, IDENTITY, Key, Kind, Look, PinError, Policy, Ruling},
+};
 use futures::future::join_all;
 use tokio::time::Instant;
 
@@ -20,7 +24,7 @@ use crate::{
     Gate,
     inventory::{self, DefinitionKind},
     program,
-    server::{Server, ServerSettings},
+    server::{Pinning, Server, ServerSettings, Transport},
     upstream::Failure,
 };
 
@@ -105,10 +109,6 @@ impl Catalog {
         Ok(())
     }
 
-    /// Pins who the server is: its command and what that runs, or its address (attacks.md SC-01).
-    ///
-    /// What more becomes known of the same command, a package that was installed meanwhile or what an older gate did not look
-    /// at, is pinned at its first sight and told of; from then on it changes for nobody unseen.
     /// Looks at everything `server` defines, and as each of `faces`; those it was looked at as are taken away. The answer is whether
     /// that was all: what is in doubt is compared with nothing.
     ///
@@ -141,22 +141,17 @@ impl Catalog {
         }
     }
 
+    /// Pins who the server is: its command and what that runs, or its address (attacks.md SC-01).
+    ///
+    /// What more becomes known of the same command, a package that was installed meanwhile or what an older gate did not look
+    /// at, is pinned at its first sight and told of; from then on it changes for nobody unseen.
     ///
     /// # Errors
     /// [`PinError`].
     pub async fn identify(&self, settings: &ServerSettings) -> Result<(), PinError> {
         let identity = program::identity(settings).await;
-        let offered = offer(Kind::Identity, identity.definition(), Vec::new());
-        let extent = Extent::Whole(vec![Kind::Identity]);
-        let (server, hash) = (settings.name.clone(), offered.hash);
-        let key = Key { server, kind: Kind::Identity, name: IDENTITY.to_owned() };
-        let look = Look {
-            server: settings.name.clone(),
-            caller: CallerKey::nobody(),
-            policy: Policy::ApproveByHand,
-            extent: extent.clone(),
-            offered: vec![offered.clone()],
-        };
+        let key = Key { server: settings.name.clone(), kind: Kind::Identity, name: IDENTITY.to_owned() };
+        let look = identity_of(settings, identity.definition());
         let set = self.keeper.approved();
         let approved = match set.get(&settings.name, Kind::Identity, IDENTITY) {
             // While it is in doubt, or nothing can be read, the store may say what is approved: more of the same would be written
@@ -166,15 +161,63 @@ impl Catalog {
             }
             approved => approved.cloned(),
         };
-        if approved.is_none_or(|approved| !program::says_more(&identity, &approved)) {
-            return self.observe(settings, &CallerKey::nobody(), extent, vec![offered]).await.map(|_| ());
+        if let Some(approved) = approved.filter(|approved| program::says_more(&identity, approved)) {
+            self.extend(settings, &key, approved.hash, &look).await?;
         }
-        self.keeper.observe(&look).await?;
-        let ruling = Ruling::Approve { key: key.clone(), hash };
-        self.keeper.rule(&[ruling], "first sight of what the command runs").await?;
-        self.recorder.pins(&key, Event::FirstSeen, None);
-        tracing::info!(server = %settings.name, "what its command runs is pinned from now on");
-        Ok(())
+        let Look { caller, extent, offered, .. } = look;
+        self.observe(settings, &caller, extent, offered).await.map(|_| ())
+    }
+
+    /// Has what `look` shows take the place of `from`, which says less of the same, unless somebody decided otherwise meanwhile: then it is
+    /// a change like any other.
+    async fn extend(
+        &self,
+        settings: &ServerSettings,
+        key: &Key,
+        from: Digest,
+        look: &Look,
+    ) -> Result<(), PinError> {
+        let forms = look.offered.iter().map(|offered| Form {
+            hash: offered.hash,
+            body: offered.body,
+            text: offered.text.clone(),
+            first_seen: Timestamp::from_unix(0),
+            approved_at: None,
+            findings: Vec::new(),
+        });
+        let rulings: Vec<_> = forms.map(|form| Ruling::Extend { key: key.clone(), from, form }).collect();
+        match self.keeper.rule(&rulings, "first sight of what the command runs").await {
+            Ok(()) => {
+                self.recorder.pins(key, Event::FirstSeen, None);
+                tracing::info!(server = %settings.name, "what its command runs is pinned from now on");
+                Ok(())
+            }
+            Err(PinError::Moved(_)) => Ok(()),
+            Err(error) => {
+                self.keeper.suspect(look);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has nothing of a server behind a URL be approved that is configured as another than what was approved, until that is on record. What
+    /// a command runs is looked at when it starts.
+    pub fn doubt_others(&self, settings: &ServerSettings) {
+        let is_pinned = settings.pinning != Pinning::DangerousNone;
+        if is_pinned && matches!(settings.transport, Transport::Url(_)) {
+            self.keeper.suspect(&identity_of(settings, settings.identity.definition()));
+        }
+    }
+}
+
+/// Our own look at who a server is.
+pub(super) fn identity_of(settings: &ServerSettings, definition: Definition) -> Look {
+    Look {
+        server: settings.name.clone(),
+        caller: CallerKey::nobody(),
+        policy: Policy::ApproveByHand,
+        extent: Extent::Whole(vec![Kind::Identity]),
+        offered: vec![offer(Kind::Identity, definition, Vec::new())],
     }
 }
 
@@ -207,6 +250,7 @@ pub async fn watch(gate: Arc<Gate>) {
     let mut faces = Faces::default();
     let mut identities = Identities::default();
     let owed = Arc::new(Owed::default());
+    let writing = Arc::new(tokio::sync::Mutex::new(()));
     loop {
         ticks.tick().await;
         // The keeper says itself what comes of it.
@@ -215,6 +259,16 @@ pub async fn watch(gate: Arc<Gate>) {
             tracing::debug!(%error, "the pins cannot be read");
         }
         owed.asked(read.is_ok(), Instant::now());
+        if read.is_ok()
+            && !gate.catalog().keeper.owed().is_empty()
+            && let Ok(one) = Arc::clone(&writing).try_lock_owned()
+        {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                gate.catalog().write_owed(&gate.all_servers()).await;
+                drop(one);
+            });
+        }
         identities.renew(&gate);
         let doubted = gate.catalog().keeper.doubted();
         match tokio::time::timeout(PATIENCE, gate.responses().refresh()).await {
@@ -251,7 +305,6 @@ pub async fn watch(gate: Arc<Gate>) {
             if !server.take_change() && !is_owed && *first > now {
                 continue;
             }
-    let writing = Arc::new(tokio::sync::Mutex::new(()));
             // A quarter more or less, so that servers are not all asked at once and cannot know when.
             let [when, chance] = {
                 let mut bytes = [0; 2];
@@ -259,17 +312,9 @@ pub async fn watch(gate: Arc<Gate>) {
                 bytes
             };
             *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
-            let faces = faces.after_look(server.name(), now, chance);
-        if read.is_ok()
-            && !gate.catalog().keeper.owed().is_empty()
-            && let Ok(one) = Arc::clone(&writing).try_lock_owned()
-        {
-            let gate = Arc::clone(&gate);
-            tokio::spawn(async move {
-                gate.catalog().write_owed(&gate.all_servers()).await;
-                drop(one);
-            });
-        }
+            let mut left = due_faces.unwrap_or_default();
+            let others = faces.after_look(server.name(), now, chance).iter();
+            left.extend(others.filter(|face| !left.contains(face)).copied().collect::<Vec<_>>());
             let (gate, owed) = (Arc::clone(&gate), Arc::clone(&owed));
             tokio::spawn(async move {
                 let turn = gate.starts.look().await;

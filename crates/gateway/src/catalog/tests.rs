@@ -127,6 +127,32 @@ async fn more_of_the_same_command_is_no_change_after_the_store_was_away() {
     }
 }
 
+/// What a person, or another gate's look, says of a server is heard of a moment later.
+#[tokio::test]
+async fn more_of_the_same_command_undoes_nothing_that_was_decided_a_moment_ago() {
+    let of = |program, runs: &[&str]| ServerSettings::probe(program, runs, Pinning::FirstUse);
+    let (old, more, other) = (of("one", &[]), of("one", &["/one"]), of("other", &[]));
+    for is_rejected in [true, false] {
+        let Scene { pins, catalog, .. } = &scene().await;
+        catalog.identify(&old).await.unwrap();
+        let now = Timestamp::from_unix(1_800_000_001);
+        if is_rejected {
+            let reject = Ruling::Reject { key: identity(), hash: hash(&old) };
+            pins.inner.decide(&[reject], "ada", now).await.unwrap();
+        } else {
+            pins.inner
+                .observe(&looking::identity_of(&other, other.identity.definition()), now)
+                .await
+                .unwrap();
+        }
+        assert!(catalog.keeper.is_approved(&old.name, Kind::Identity, IDENTITY), "it is not heard of yet");
+        catalog.identify(&more).await.unwrap();
+        assert!(!catalog.keeper.is_approved(&old.name, Kind::Identity, IDENTITY));
+        let record = pins.read(&identity()).await.unwrap().unwrap();
+        assert!(!record.pin.is_open() && record.pin.approved != Some(hash(&more)), "{:?}", record.pin);
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_approved_while_it_is_in_doubt_starts_anew_when_it_is_not() {
     let Scene { pins, recorder, catalog, .. } = &scene().await;

@@ -362,6 +362,11 @@ impl Keeper {
         self.take_over(&standing);
     }
 
+    /// Takes what `look` shows to be otherwise than approved for not approved until it, or another by the same, is written down.
+    pub fn suspect(&self, look: &Look) {
+        self.doubt(look, Until::Written);
+    }
+
     /// The servers of which something is not approved until a look at them can be written down.
     pub fn doubted(&self) -> Vec<ServerName> {
         self.standing().doubts.servers()

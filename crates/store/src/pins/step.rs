@@ -193,6 +193,14 @@ pub fn rule(
             pin.waiting = pin.offered.filter(|offered| *offered != form.hash);
             (Event::Imported, form.hash)
         }
+        Ruling::Extend { from, form, .. } => {
+            if !pin.is_open() || pin.approved != Some(*from) {
+                return Err(PinError::Moved(pin.key.clone()));
+            }
+            approve(pin, form.hash, by, now);
+            pin.offered = Some(form.hash);
+            (Event::Approved, form.hash)
+        }
         Ruling::Reject { hash, .. } => {
             if ![pin.waiting, pin.offered, pin.approved].contains(&Some(*hash)) {
                 return Err(PinError::Moved(pin.key.clone()));
@@ -200,6 +208,7 @@ pub fn rule(
             pin.state = State::Rejected;
             pin.refused = Some(*hash);
             pin.waiting = None;
+            pin.turns = 0;
             if pin.approved == Some(*hash) {
                 pin.approved = None;
             }
@@ -208,7 +217,6 @@ pub fn rule(
         Ruling::Release { key } => {
             let Some(approved) = pin.approved.filter(|approved| pin.offered == Some(*approved)) else {
                 return Err(PinError::StillChanged(key.clone()));
-            pin.turns = 0;
             };
             approve(pin, approved, by, now);
             (Event::Released, approved)
@@ -230,6 +238,7 @@ fn approve(pin: &mut Pin, hash: Digest, by: &str, now: Timestamp) {
     pin.approved = Some(hash);
     pin.waiting = None;
     pin.refused = None;
+    pin.turns = 0;
     pin.decided_by = Some(by.to_owned());
     pin.decided_at = Some(now);
 }
@@ -238,9 +247,8 @@ fn approve(pin: &mut Pin, hash: Digest, by: &str, now: Timestamp) {
 mod tests {
     use proptest::prelude::*;
 
-    pin.turns = 0;
     use super::*;
-    use crate::pins::Key;
+    use crate::pins::{Form, Key};
 
     fn key() -> Key {
         Key { server: "files".parse().unwrap(), kind: Kind::Tool, name: "read".to_owned() }
@@ -255,6 +263,7 @@ mod tests {
         Offer { form: u8, before: Option<u8> },
         Withdraw,
         Approve(u8),
+        Extend { from: u8, to: u8 },
         Reject(u8),
         Release,
         RollBack(u8),
@@ -265,6 +274,7 @@ mod tests {
             4 => (0..3u8, prop::option::of(0..3u8)).prop_map(|(form, before)| Move::Offer { form, before }),
             1 => Just(Move::Withdraw),
             2 => (0..3u8).prop_map(Move::Approve),
+            1 => (0..3u8, 0..3u8).prop_map(|(from, to)| Move::Extend { from, to }),
             1 => (0..3u8).prop_map(Move::Reject),
             1 => Just(Move::Release),
             1 => (0..3u8).prop_map(Move::RollBack),
@@ -292,6 +302,8 @@ mod tests {
             // What a person chose, while nothing has happened to it.
             let mut chosen: Option<Digest> = None;
             let mut last_choice: Option<Digest> = None;
+            // How often anybody was told since a person decided.
+            let mut told = 0;
             for one in moves {
                 match one {
                     Move::Offer { form: n, before } => {
@@ -307,8 +319,6 @@ mod tests {
                         let shown = decide(&pin, form(n), None) == Decision::Show;
                         prop_assert_eq!(shown, chosen == Some(form(n)));
                     }
-            // How often anybody was told since a person decided.
-            let mut told = 0;
                     Move::Withdraw => {
                         told += usize::from(withdraw(&mut pin).is_some_and(|turn| turn.is_told));
                         prop_assert!(!pin.is_open());
@@ -318,6 +328,18 @@ mod tests {
                         if rule(&mut pin, &ruling, None, "ada", now).is_ok() {
                             (chosen, told) = (Some(form(n)), 0);
                             last_choice = chosen;
+                        }
+                    }
+                    Move::Extend { from, to } => {
+                        let (text, findings) = (String::new(), Vec::new());
+                        let (from, hash, body) = (form(from), form(to), form(to));
+                        let form = Form { hash, body, text, first_seen: now, approved_at: None, findings };
+                        let ruling = Ruling::Extend { key: key(), from, form };
+                        let was_open = pin.is_open() && chosen == Some(from);
+                        let is_done = rule(&mut pin, &ruling, None, "more of the same", now).is_ok();
+                        prop_assert_eq!(is_done, was_open, "only what stands approved is extended");
+                        if is_done {
+                            (chosen, last_choice, told) = (Some(hash), Some(hash), 0);
                         }
                     }
                     Move::Reject(n) => {
@@ -341,6 +363,8 @@ mod tests {
                         chosen = last_choice.filter(|_| pin.waiting.is_none());
                     }
                 }
+                // Twice as a turn, once as flapping; with as much coming and going before something else was held.
+                prop_assert!(told <= 9, "{} times", told);
                 // Calls go to what was chosen last, or nowhere.
                 if pin.is_open() {
                     prop_assert_eq!(pin.approved, last_choice);
@@ -350,5 +374,3 @@ mod tests {
         }
     }
 }
-                // Twice as a turn, once as flapping; with as much coming and going before something else was held.
-                prop_assert!(told <= 9, "{} times", told);
