@@ -129,9 +129,10 @@ impl Catalog {
     /// Writes down what callers of `servers` were shown when it could not be: they may not look again.
     pub(super) async fn write_owed(&self, servers: &[Arc<Server>]) {
         for look in self.keeper.owed() {
-            let Some(server) = servers.iter().find(|server| *server.name() == look.server) else { continue };
+            // Of one that is not configured any more it is on record, too.
+            let server = servers.iter().find(|server| *server.name() == look.server);
             match self.keeper.observe(&look).await {
-                Ok(observed) => self.tell(server.settings(), &observed),
+                Ok(observed) => server.into_iter().for_each(|server| self.tell(server.settings(), &observed)),
                 // Nor could the next.
                 Err(error) => {
                     tracing::warn!(%error, "what a caller was shown cannot be written down yet");
