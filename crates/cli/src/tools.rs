@@ -524,7 +524,9 @@ impl Desk<'_> {
 fn deed(ruling: &Ruling, before: Option<Digest>, by: &str) -> Deed {
     let (kind, decision, to) = match ruling {
         Ruling::Approve { hash, .. } => (Recorded::ApprovalGranted, Decision::Permit, hash.to_string()),
-        Ruling::Import { form, .. } => (Recorded::ApprovalGranted, Decision::Permit, form.hash.to_string()),
+        Ruling::Extend { form, .. } | Ruling::Import { form, .. } => {
+            (Recorded::ApprovalGranted, Decision::Permit, form.hash.to_string())
+        }
         Ruling::Reject { hash, .. } => (Recorded::ApprovalRejected, Decision::Deny, format!("not {hash}")),
         Ruling::Release { .. } => (Recorded::ApprovalGranted, Decision::Permit, "released".to_owned()),
         Ruling::RollBack { to, .. } => {

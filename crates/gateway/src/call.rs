@@ -3,6 +3,7 @@
 mod down;
 mod interests;
 mod lists;
+mod made;
 pub mod origins;
 mod own;
 mod rounds;
@@ -25,7 +26,8 @@ use bartizan_shield::{Finding, Inspector, Shield, schema::Contract};
 use tokio::task::JoinHandle;
 
 pub use down::Down;
-pub use own::{modern_request_of, own_info, own_modern_request};
+pub use made::Made;
+pub use own::{modern_request_of, own_info, own_modern_request, own_question_of_task};
 pub use trace::Trace;
 pub use up::meta_up;
 pub use vet::Vetted;
@@ -40,7 +42,7 @@ use crate::{
     Asker, Gate,
     catalog::Catalog,
     documents::{Readers, Reading},
-    handles::{Handle, Handles},
+    handles::{Handle, Handles, Task},
     permit::Policy,
     quarantine::Stay,
     record::{ContentRules, Ending, tool_called},
@@ -99,7 +101,7 @@ pub struct Call {
     /// The task whose result it asks for, as its server calls it.
     task: Option<String>,
     /// The task that it names, whatever it asks.
-    named: Option<String>,
+    named: Option<Task>,
     clock: Arc<dyn Clock>,
     /// How it ends, for the audit log.
     pub ending: Ending,
@@ -196,13 +198,13 @@ impl Call {
     }
 
     fn open(&self, kind: Handle<'_>, sealed: &str, what: &str) -> Result<String, Refusal> {
-        self.handles.open(kind, &self.asker.key, self.server.name().as_str(), sealed).ok_or_else(|| {
-            Refusal::new(
-                if self.era == Era::Modern { 400 } else { 200 },
-                code::INVALID_PARAMS,
-                format!("the {what} is unknown or expired"),
-            )
-        })
+        let opened = self.handles.open(kind, &self.asker.key, self.server.name().as_str(), sealed);
+        opened.ok_or_else(|| self.unknown(what))
+    }
+
+    fn unknown(&self, what: &str) -> Refusal {
+        let status = if self.era == Era::Modern { 400 } else { 200 };
+        Refusal::new(status, code::INVALID_PARAMS, format!("the {what} is unknown or expired"))
     }
 
     fn seal(&self, kind: Handle<'_>, value: Value<'_>) -> Option<String> {
@@ -210,9 +212,9 @@ impl Call {
         Some(quote(&sealed))
     }
 
-    fn seal_task(&self, id: Value<'_>) -> Option<String> {
-        let sealed = self.handles.seal_task(&self.asker.key, self.home(), self.is_merged, &id.as_str()?);
-        Some(quote(&sealed))
+    /// The id by which its client knows `task`, a JSON text.
+    fn seal_task(&self, task: &Task) -> String {
+        quote(&self.handles.seal_task(&self.asker.key, self.home(), self.is_merged, task))
     }
 
     /// What the client declared on this request.

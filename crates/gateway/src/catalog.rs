@@ -278,6 +278,12 @@ impl Catalog {
         };
         let look = Look { server: settings.name.clone(), caller: caller.clone(), policy, extent, offered };
         let observed = self.keeper.observe(&look).await?;
+        self.tell(settings, &observed);
+        Ok(observed)
+    }
+
+    /// Records what a look was the first to see.
+    fn tell(&self, settings: &ServerSettings, observed: &Observation) {
         for sight in &observed.sights {
             let Some(news) = sight.news else { continue };
             let held = match sight.decision {
@@ -298,7 +304,6 @@ impl Catalog {
             self.recorder.pins(gone, Event::Withdrawn, None);
             tracing::warn!(server = %gone.server, kind = gone.kind.as_str(), name = %quote(&gone.name), "no longer offered");
         }
-        Ok(observed)
     }
 
     /// Whether a server's `instructions` may be shown.

@@ -8,7 +8,7 @@ use std::{borrow::Cow, sync::Arc};
 use bartizan_model::{CallerKey, Clock, Entropy, ServerName, Timestamp};
 use bartizan_store::Sealer;
 
-use crate::{limits::HANDLE_LIFE, merged};
+use crate::{call::Made, limits::HANDLE_LIFE, merged};
 
 /// What a handle is; one kind never opens as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,15 @@ pub struct Home<'a> {
     pub server: &'a ServerName,
     /// Its process, if that is everybody's ([`crate::upstream::stdio::Process::everybodys`]).
     pub process: Option<u64>,
+}
+
+/// A task, as its server knows it.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What it is called by.
+    pub id: String,
+    /// When it was made, if the server said so: what is made at another time is another task, whatever its id.
+    pub made: Option<Made>,
 }
 
 /// Seals and opens handles.
@@ -84,9 +93,11 @@ impl Handles {
         String::from_utf8(value.to_vec()).ok()
     }
 
-    /// The task `id` of `home` as `caller` knows it: at the merged endpoint with the server's name.
-    pub fn seal_task(&self, caller: &CallerKey, home: Home<'_>, is_merged: bool, id: &str) -> String {
-        let sealed = self.seal(Handle::Task { process: home.process }, caller, home.server.as_str(), id);
+    /// The `task` of `home` as `caller` knows it: at the merged endpoint with the server's name.
+    pub fn seal_task(&self, caller: &CallerKey, home: Home<'_>, is_merged: bool, task: &Task) -> String {
+        // No time has such a letter.
+        let value = format!("{}/{}", task.made.as_ref().map_or("", Made::as_str), task.id);
+        let sealed = self.seal(Handle::Task { process: home.process }, caller, home.server.as_str(), &value);
         if is_merged { merged::join_task(home.server, &sealed) } else { sealed }
     }
 
@@ -97,13 +108,16 @@ impl Handles {
         home: Home<'_>,
         is_merged: bool,
         shown: &str,
-    ) -> Option<String> {
+    ) -> Option<Task> {
         let sealed = if is_merged {
             merged::split_task(shown).filter(|(named, _)| *named == home.server.as_str())?.1
         } else {
             shown
         };
-        self.open(Handle::Task { process: home.process }, caller, home.server.as_str(), sealed)
+        let value =
+            self.open(Handle::Task { process: home.process }, caller, home.server.as_str(), sealed)?;
+        let (made, id) = value.split_once('/')?;
+        Some(Task { id: id.to_owned(), made: Made::read(made) })
     }
 }
 
@@ -143,6 +157,15 @@ mod tests {
         assert_eq!(handles.open(Handle::Cursor { method: "prompts/list" }, &alice, files, &sealed), None);
         let of = |process| Handle::Task { process };
         assert_eq!(handles.open(of(None), &alice, files, &sealed), None);
+        let name: ServerName = files.parse().unwrap();
+        let home = Home { server: &name, process: None };
+        for (id, made) in [("t/1", Some("2026-01-01T00:00:00Z")), ("", None)] {
+            let dated = Task { id: id.to_owned(), made: made.and_then(Made::read) };
+            let shown = handles.seal_task(&alice, home, true, &dated);
+            assert!(handles.open_task(&bob, home, true, &shown).is_none());
+            let opened = handles.open_task(&alice, home, true, &shown).unwrap();
+            assert_eq!((opened.id.as_str(), opened.made.as_ref().map(Made::as_str)), (id, made));
+        }
         let task = handles.seal(of(None), &alice, files, "t1");
         let other = handles.seal(of(Some(1)), &alice, files, "t1");
         clock.advance(HANDLE_LIFE * 2);

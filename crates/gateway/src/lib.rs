@@ -192,6 +192,8 @@ impl Gate {
     /// Takes a new configuration. Requests under way end as they began; sessions of servers that changed or went are
     /// over.
     pub fn configure(&self, settings: Vec<ServerSettings>) {
+        // Before anybody can call there what was approved of the one before.
+        settings.iter().for_each(|settings| self.catalog.doubt_others(settings));
         let keeper = self.catalog.keeper();
         let next = self.fleet.load().next(settings, &self.recorder, keeper, &self.starts);
         self.fleet.store(Arc::new(next));

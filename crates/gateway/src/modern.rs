@@ -9,10 +9,12 @@ use tracing::Instrument;
 
 use crate::{
     Asker, Gate, Target, badge,
-    call::{Call, Line, asked_to_visit},
+    call::{Call, Line, asked_to_visit, own_question_of_task},
     flow::{Flow, Replies, Reply},
+    handles::Task,
+    limits::CONTROL_WAIT,
     merged,
-    server::{ModernLink, NotModern, Server, is_header_mismatch, modern_headers},
+    server::{ModernLink, NotModern, Server, final_message, is_header_mismatch, modern_headers},
     stages,
     upstream::{
         Answer, Failure,
@@ -167,6 +169,12 @@ async fn put(
     if let Some(answer) = call.released().await {
         return Ok((call, answer));
     }
+    if let ModernLink::Wire(wire) = &link
+        && let Some(task) = call.uncertain_task()
+    {
+        let found = ask_for_task(wire.clone(), gate.mint(), task).await;
+        call.is_certain(&found.map_err(|failure| badge::refusal(&failure, server.name().as_str(), asker))?)?;
+    }
     let answer = match link {
         ModernLink::Process(process) => match process.request(line.id, text, Some(entry), true).await {
             Ok(pipe) => Answer::pipe(pipe),
@@ -181,6 +189,15 @@ async fn put(
         }
     };
     Ok((call, answer))
+}
+
+/// What the server behind `wire` says of `task`.
+async fn ask_for_task(wire: Wire, id: u64, task: &Task) -> Result<Message, Failure> {
+    let headers = modern_headers("tasks/get", Some(&task.id));
+    let sent = wire.post(own_question_of_task(id, &task.id), headers);
+    let mut answer = Answer::sending(async { sent.await.map(|(posted, _)| posted) });
+    let answered = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;
+    answered.map_err(|_| Failure::Timeout(CONTROL_WAIT.as_secs()))?
 }
 
 /// The name that `Mcp-Name` mirrors, as the server knows it (C-02).

@@ -319,9 +319,12 @@ impl Recorder {
     pub fn pins(&self, key: &pins::Key, news: pins::Event, held: Option<pins::Reason>) {
         use pins::Event as News;
         let kind = match news {
-            News::Changed | News::Reverted | News::Withdrawn | News::Tampered | News::Returned => {
-                Kind::PinDrifted
-            }
+            News::Changed
+            | News::Flapping
+            | News::Reverted
+            | News::Withdrawn
+            | News::Tampered
+            | News::Returned => Kind::PinDrifted,
             News::Approved | News::Released => Kind::ApprovalGranted,
             News::Rejected => Kind::ApprovalRejected,
             News::RolledBack => Kind::PinRolledBack,

@@ -1,8 +1,14 @@
 //! The same path over standard input and output, for clients that launch servers themselves.
 
-use std::{collections::HashMap, future::Future, pin::pin, sync::Arc, task::Poll};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
 
-use bartizan_mcp::{Era, Id, Kind, Message, Refusal, code, era};
+use bartizan_mcp::{Era, Id, Kind, Message, Refusal, code, era, message};
 use bartizan_store::sessions::End;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
@@ -41,6 +47,7 @@ pub async fn serve(
         asker,
         target,
         session: None,
+        opening: None,
         tasks: JoinSet::new(),
         telling: JoinSet::new(),
         running: HashMap::new(),
@@ -48,58 +55,66 @@ pub async fn serve(
         untold: Arc::new(Semaphore::new(UNTOLD)),
         to,
     };
-    let mut reader = BufReader::new(input);
-    let mut line = Vec::new();
+    let mut lines = Lines { reader: BufReader::new(input), line: Vec::new(), is_long: false };
     let mut stop = pin!(stop);
     let (mut ended, mut is_stopped) = (Ok(()), false);
     loop {
-        line.clear();
         let longest = client.gate.quotas().request_bytes();
-        let read = tokio::select! {
-            read = read_line(&mut reader, &mut line, longest) => read,
+        let has_room = client.has_room(longest);
+        let heard = tokio::select! {
+            opened = opened(&mut client.opening) => Heard::Opened(opened),
+            read = lines.next(longest), if has_room => Heard::Line(read),
             () = &mut stop => {
                 is_stopped = true;
                 break;
             }
         };
-        let read = match read {
-            Ok(read) => read,
-            // Whoever cannot be read any more is gone, and what was begun for them ends as it would otherwise.
-            Err(error) => {
-                ended = Err(error);
-                break;
-            }
-        };
         while client.tasks.try_join_next().is_some() {}
-        match read {
-            Line::End => break,
-            Line::TooLong => {
-                let refusal =
-                    Refusal::new(413, code::LIMIT, format!("the line is longer than {longest} bytes"));
-                client.say(refusal.to_text(None)).await;
-            }
-            Line::Whole if line.iter().all(u8::is_ascii_whitespace) => {}
-            Line::Whole => {
-                tokio::select! {
-                    () = client.take(std::mem::take(&mut line)) => {}
-                    () = &mut stop => {
-                        is_stopped = true;
-                        break;
-                    }
+        let taking = async {
+            match heard {
+                Heard::Opened(opened) => client.enter(opened).await,
+                Heard::Line(Ok(Line::Whole(line))) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Heard::Line(Ok(Line::Whole(line))) => client.take(line).await,
+                Heard::Line(Ok(Line::TooLong)) => {
+                    let text = format!("the line is longer than {longest} bytes");
+                    client.say(Refusal::new(413, code::LIMIT, text).to_text(None)).await;
                 }
+                Heard::Line(Ok(Line::End)) => return Some(Ok(())),
+                // Whoever cannot be read any more is gone, and what was begun for them ends as it would otherwise.
+                Heard::Line(Err(error)) => return Some(Err(error)),
+            }
+            None
+        };
+        tokio::select! {
+            end = taking => if let Some(end) = end {
+                ended = end;
+                break;
+            },
+            () = &mut stop => {
+                is_stopped = true;
+                break;
             }
         }
     }
     if !is_stopped {
         // What was asked before the end is still answered, if that takes not too long.
-        let answered = async { while client.tasks.join_next().await.is_some() {} };
+        let answered = async {
+            // A handshake has its own time.
+            while client.opening.is_some() {
+                let opened = opened(&mut client.opening).await;
+                client.enter(opened).await;
+            }
+            let all = async { while client.tasks.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(LAST_ANSWERS, all).await;
+        };
         tokio::select! {
-            _ = tokio::time::timeout(LAST_ANSWERS, answered) => {}
+            () = answered => {}
             () = &mut stop => {}
         }
     }
     client.tasks.shutdown().await;
     client.telling.shutdown().await;
+    client.give_up();
     if let Some(session) = client.session.take() {
         client.gate.sessions().end(&session, End::Client);
     }
@@ -109,33 +124,47 @@ pub async fn serve(
     ended
 }
 
+/// What there is to be done next.
+enum Heard {
+    Opened(Opened),
+    Line(std::io::Result<Line>),
+}
+
 enum Line {
-    Whole,
+    Whole(Vec<u8>),
     TooLong,
     End,
 }
 
-async fn read_line(
-    reader: &mut (impl AsyncBufReadExt + Unpin),
-    line: &mut Vec<u8>,
-    longest: usize,
-) -> std::io::Result<Line> {
-    let mut is_long = false;
-    loop {
-        let chunk = reader.fill_buf().await?;
-        if chunk.is_empty() {
-            return Ok(if line.is_empty() { Line::End } else { Line::Whole });
-        }
-        let end = chunk.iter().position(|b| *b == b'\n');
-        let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
-        is_long |= line.len() + piece.len() > longest;
-        if !is_long {
-            line.extend_from_slice(piece);
-        }
-        let used = piece.len() + usize::from(end.is_some());
-        reader.consume(used);
-        if end.is_some() {
-            return Ok(if is_long { Line::TooLong } else { Line::Whole });
+/// The lines of `reader`.
+struct Lines<R> {
+    reader: R,
+    /// What was read of the next one.
+    line: Vec<u8>,
+    is_long: bool,
+}
+
+impl<R: AsyncBufReadExt + Unpin> Lines<R> {
+    /// The next line. Dropping the future loses nothing.
+    async fn next(&mut self, longest: usize) -> std::io::Result<Line> {
+        loop {
+            let chunk = self.reader.fill_buf().await?;
+            if chunk.is_empty() && self.line.is_empty() && !self.is_long {
+                return Ok(Line::End);
+            }
+            let end = chunk.iter().position(|b| *b == b'\n');
+            let is_last = chunk.is_empty();
+            let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
+            self.is_long |= self.line.len() + piece.len() > longest;
+            if !self.is_long {
+                self.line.extend_from_slice(piece);
+            }
+            let used = piece.len() + usize::from(end.is_some());
+            self.reader.consume(used);
+            if end.is_some() || is_last {
+                let line = std::mem::take(&mut self.line);
+                return Ok(if std::mem::take(&mut self.is_long) { Line::TooLong } else { Line::Whole(line) });
+            }
         }
     }
 }
@@ -155,6 +184,7 @@ struct Client {
     asker: Asker,
     target: Target,
     session: Option<Arc<Session>>,
+    opening: Option<Opening>,
     tasks: JoinSet<()>,
     /// Passes on what answers no request.
     telling: JoinSet<()>,
@@ -166,6 +196,29 @@ struct Client {
     /// Room for messages that are not answered.
     untold: Arc<Semaphore>,
     to: mpsc::Sender<String>,
+}
+
+/// A handshake that is under way.
+struct Opening {
+    /// The client's id for it, as written.
+    id: Option<String>,
+    opened: oneshot::Receiver<Opened>,
+    /// What came meanwhile and is for the session, or whatever there is then.
+    waiting: VecDeque<Vec<u8>>,
+}
+
+/// A session, and what its client is answered.
+type Opened = Result<(Arc<Session>, String), Refusal>;
+
+/// What comes of a handshake that is under way, if one is.
+async fn opened(opening: &mut Option<Opening>) -> Opened {
+    match opening {
+        Some(opening) => {
+            let failed = || Refusal::new(500, code::INTERNAL_ERROR, "the handshake failed; see the log");
+            (&mut opening.opened).await.unwrap_or_else(|_| Err(failed()))
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// One turn: dropping the first gives it, the other is closed once it is over.
@@ -185,7 +238,51 @@ impl Client {
         let _ = self.to.send(text).await;
     }
 
+    /// Whether another line may be read, where one has `longest` bytes at most: not once so much waits for the end of the handshake.
+    fn has_room(&self, longest: usize) -> bool {
+        let waiting = self.opening.as_ref().map(|opening| &opening.waiting);
+        waiting
+            .is_none_or(|lines| lines.len() < UNTOLD && lines.iter().map(Vec::len).sum::<usize>() < longest)
+    }
+
     async fn take(&mut self, line: Vec<u8>) {
+        if let Some(opening) = &mut self.opening {
+            match meanwhile(&line, opening, &self.running) {
+                Meanwhile::Answer(text) => self.say(text).await,
+                Meanwhile::GiveUp => {
+                    let waiting = self.give_up();
+                    self.take_waiting(waiting).await;
+                }
+                Meanwhile::Now(message) => self.take_message(message).await,
+                Meanwhile::Wait => opening.waiting.push_back(line),
+            }
+            return;
+        }
+        self.take_now(line).await;
+    }
+
+    /// Has nothing come of the handshake that is under way; what waited for it is answered.
+    fn give_up(&mut self) -> VecDeque<Vec<u8>> {
+        let Some(mut opening) = self.opening.take() else { return VecDeque::new() };
+        // Whoever opens it ends it from now on.
+        opening.opened.close();
+        if let Ok(Ok((session, _))) = opening.opened.try_recv() {
+            self.gate.sessions().end(&session, End::Client);
+        }
+        opening.waiting
+    }
+
+    /// Takes lines that waited for a handshake. One of them may begin another, for which the rest waits.
+    async fn take_waiting(&mut self, waiting: VecDeque<Vec<u8>>) {
+        for line in waiting {
+            match &mut self.opening {
+                Some(opening) => opening.waiting.push_back(line),
+                None => self.take_now(line).await,
+            }
+        }
+    }
+
+    async fn take_now(&mut self, line: Vec<u8>) {
         let batches = self.session.as_ref().is_some_and(|s| s.revision().has_batches());
         let read = if batches { Message::parse_batch(line) } else { Message::parse(line).map(|m| vec![m]) };
         match read {
@@ -222,6 +319,9 @@ impl Client {
         if let Some(session) = self.session.as_ref().filter(|_| may_wait(&message)) {
             let session = Arc::clone(session);
             return self.spawn_untold(session, message).await;
+        }
+        if id.is_some() && message.method() == "initialize" && self.session.is_none() {
+            return self.open(message, id);
         }
         match self.legacy(&message).await {
             Ok(()) => {}
@@ -300,26 +400,46 @@ impl Client {
         }
     }
 
-    /// The handshake, and what does not wait.
-    async fn legacy(&mut self, message: &Message) -> Result<(), Refusal> {
-        if message.kind() == Kind::Request && message.method() == "initialize" && self.session.is_none() {
-            let (session, _, text) =
-                legacy::initialize(&self.gate, &self.asker, &self.target, message).await?;
-            self.say(text).await;
-            session.listen();
-            let (general, to) = (session.hub().general(), self.to.clone());
-            self.telling.spawn(async move {
-                let mut reader = general.read_on();
-                while let Read::Message(_, text) = reader.next().await {
-                    let text = String::from_utf8_lossy(&text).into_owned();
-                    if to.send(text).await.is_err() {
-                        return;
+    /// Begins the handshake; what the client says meanwhile is read.
+    fn open(&mut self, message: Message, id: Option<String>) {
+        let (gate, asker, target) = (Arc::clone(&self.gate), self.asker.clone(), self.target.clone());
+        let (to, opened) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let opened = legacy::initialize(&gate, &asker, &target, &message).await;
+            let opened = opened.map(|(session, _, text)| (session, text));
+            if let Err(Ok((session, _))) = to.send(opened) {
+                gate.sessions().end(&session, End::Client);
+            }
+        });
+        self.opening = Some(Opening { id, opened, waiting: VecDeque::new() });
+    }
+
+    /// Goes on in the session that was opened, or without.
+    async fn enter(&mut self, opened: Opened) {
+        let Some(Opening { id, waiting, .. }) = self.opening.take() else { return };
+        match opened {
+            Ok((session, text)) => {
+                self.say(text).await;
+                session.listen();
+                let (general, to) = (session.hub().general(), self.to.clone());
+                self.telling.spawn(async move {
+                    let mut reader = general.read_on();
+                    while let Read::Message(_, text) = reader.next().await {
+                        let text = String::from_utf8_lossy(&text).into_owned();
+                        if to.send(text).await.is_err() {
+                            return;
+                        }
                     }
-                }
-            });
-            self.session = Some(session);
-            return Ok(());
+                });
+                self.session = Some(session);
+            }
+            Err(refusal) => self.say(refusal.to_text(id.as_deref())).await,
         }
+        self.take_waiting(waiting).await;
+    }
+
+    /// What does not wait.
+    async fn legacy(&self, message: &Message) -> Result<(), Refusal> {
         let session = self.session.as_ref().ok_or_else(|| {
             Refusal::new(
                 400,
@@ -328,6 +448,40 @@ impl Client {
             )
         })?;
         legacy::exchange(&self.gate, &self.asker, session, message, None).await.map(drop)
+    }
+}
+
+/// What becomes of a line that comes while a handshake is under way.
+enum Meanwhile {
+    /// This answers it.
+    Answer(String),
+    /// The client takes the handshake back.
+    GiveUp,
+    /// It needs no session.
+    Now(Message),
+    /// It is for the session.
+    Wait,
+}
+
+fn meanwhile(line: &[u8], opening: &Opening, running: &HashMap<Id, AbortHandle>) -> Meanwhile {
+    // What is wrong with it is said when it is known which revision it must keep to.
+    let Ok(message) = Message::parse(line.to_vec()) else { return Meanwhile::Wait };
+    let is_modern = era::of_message(&message, None) == Era::Modern;
+    match (message.kind(), &*message.method()) {
+        (Kind::Request, "ping") if !is_modern => {
+            let id = message.id_value().map(|id| id.text().to_owned()).unwrap_or_default();
+            Meanwhile::Answer(message::result(&id, "{}"))
+        }
+        (Kind::Notification, "notifications/cancelled") => {
+            // Of the session's requests none is under way yet.
+            match message.param("requestId") {
+                Some(named) if opening.id.as_deref() == Some(named.text()) => Meanwhile::GiveUp,
+                Some(named) if running.contains_key(&Id::of(named)) => Meanwhile::Now(message),
+                _ => Meanwhile::Wait,
+            }
+        }
+        _ if is_modern => Meanwhile::Now(message),
+        _ => Meanwhile::Wait,
     }
 }
 

@@ -114,6 +114,11 @@ const SCRIPTS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/sqlite/0032_flow_resets.sql"),
         include_str!("../migrations/postgres/0032_flow_resets.sql"),
     ),
+    (
+        34,
+        include_str!("../migrations/sqlite/0034_pin_turns.sql"),
+        include_str!("../migrations/postgres/0034_pin_turns.sql"),
+    ),
 ];
 
 /// Any number will do, as long as nobody else takes it.

@@ -6,6 +6,7 @@
 //!
 //! The store compares hashes. What a change *says* is `bartizan-shield`'s to read, from the forms kept here.
 
+mod doubts;
 mod keeper;
 mod life;
 mod looking;
@@ -161,7 +162,7 @@ pub struct Look {
 pub struct Observation {
     /// One for each definition offered, in that order.
     pub sights: Vec<Sight>,
-    /// Definitions that nobody is offered any more, since this look.
+    /// Definitions that nobody is offered any more, since this look; none of those that come and go.
     pub withdrawn: Vec<Key>,
     /// The pins' version after it.
     pub version: u64,
@@ -174,7 +175,7 @@ pub struct Sight {
     pub key: Key,
     /// Whether it may be shown.
     pub decision: Decision,
-    /// What this look was the first to see. Told once, to one observer.
+    /// What this look was the first to see. Told once, to one observer, and no more of what is flapping.
     pub news: Option<Event>,
 }
 
@@ -228,6 +229,16 @@ pub enum Ruling {
         /// The form that was looked at.
         hash: Digest,
     },
+    /// This form says more of the same as the form `from`, and takes its place, if that stands approved and nothing was decided or
+    /// offered since.
+    Extend {
+        /// Of what.
+        key: Key,
+        /// The form that stood approved.
+        from: Digest,
+        /// The one that says more.
+        form: Form,
+    },
     /// A form from a `bartizan.lock` is the approved one.
     Import {
         /// Of what.
@@ -261,6 +272,7 @@ impl Ruling {
     pub fn key(&self) -> &Key {
         match self {
             Self::Approve { key, .. }
+            | Self::Extend { key, .. }
             | Self::Import { key, .. }
             | Self::Reject { key, .. }
             | Self::Release { key }

@@ -88,6 +88,11 @@ impl Wrapped {
         eventually("the wrap ends", || self.process.try_wait().ok().flatten())
     }
 
+    /// Closes its input.
+    pub fn close(&mut self) {
+        drop(self.input.take());
+    }
+
     /// Closes its input and waits for its end.
     pub fn finish(mut self) -> ExitStatus {
         drop(self.input.take());

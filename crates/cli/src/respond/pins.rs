@@ -161,6 +161,7 @@ mod tests {
                 waiting: None,
                 refused: None,
                 offered: None,
+                turns: 0,
                 first_seen: at(0),
                 last_seen: at(0),
                 decided_by: None,

@@ -154,7 +154,11 @@ impl Difference {
         let drift = compare(&known, offered.as_ref());
         let (words, renamed_from) = match &drift {
             Drift::Changed(_) => ("changed".to_owned(), None),
-            Drift::Flapping { turns, .. } => (format!("goes back and forth: {turns} times so far"), None),
+            Drift::Flapping { turns, .. } => {
+                // What is not told of is counted all the same.
+                let turns = pin.turns.max(u32::try_from(*turns).unwrap_or(u32::MAX));
+                (format!("goes back and forth: {turns} times so far"), None)
+            }
             Drift::New => ("new".to_owned(), None),
             Drift::Removed => ("offered no more".to_owned(), None),
             Drift::Renamed { from } => {
@@ -268,6 +272,7 @@ pub fn proposed(known: Option<Record>, key: &Key, form: &Form, now: Timestamp) -
         waiting: Some(form.hash),
         refused: None,
         offered: None,
+        turns: 0,
         first_seen: now,
         last_seen: now,
         decided_by: None,
@@ -285,7 +290,7 @@ fn past(record: &Record) -> Vec<Option<[u8; 32]>> {
         .history
         .iter()
         .filter_map(|step| match step.event {
-            Event::FirstSeen | Event::Changed | Event::Returned | Event::Reverted => {
+            Event::FirstSeen | Event::Changed | Event::Flapping | Event::Returned | Event::Reverted => {
                 step.hash.map(|hash| Some(hash.0))
             }
             Event::Withdrawn => Some(None),

@@ -90,6 +90,7 @@ impl Call {
             "notifications/cancelled" if self.era == Era::Modern => true,
             _ if self.era == Era::Modern => {
                 self.interests.as_ref().is_none_or(|interests| !interests.include(method, message))
+                    || !self.tells_of_own_tasks(message)
             }
             _ => false,
         }
@@ -146,31 +147,35 @@ impl Call {
             // What answers nothing has no id.
             let listen = (era::META_SUBSCRIPTION, self.client_id.as_str());
             let listen = Some(listen).filter(|(_, id)| !id.is_empty());
-            let own = |id| self.is_own_task(id).then(|| self.seal_task(id)).flatten();
+            let own = |id: Value<'_>| self.own_task(&id.as_str()?).map(|task| self.seal_task(&task));
             if meta_down(meta, listen, splice, own) {
                 tracing::debug!(server = %self.server.name(), "another caller's task was not named");
             }
         }
-        let tasks =
-            [message.field("taskId").filter(|_| self.tells_of_task(message)), self.made_task(message)];
+        if let Some((id, task)) = self.made_task(message) {
+            splice.replace(id, self.seal_task(&task));
+        }
+        let about = message.field("taskId").filter(|_| self.tells_of_task(message));
         let listed = message.field("notifications").and_then(|n| n.get("taskIds"));
-        let listed = listed.into_iter().flat_map(Value::elements);
-        for task in tasks.into_iter().flatten().chain(listed) {
-            if let Some(sealed) = self.seal_task(task) {
-                splice.replace(task, sealed);
+        for told in about.into_iter().chain(listed.into_iter().flat_map(Value::elements)) {
+            if let Some(id) = told.as_str() {
+                // Nothing that names another comes this far.
+                let own = self.own_task(&id).map(|task| self.seal_task(&task));
+                splice.replace(told, own.unwrap_or_else(|| "\"\"".to_owned()));
             }
         }
         if let Some(list) = message.field("tasks").filter(|_| self.method == "tasks/list") {
-            let own = list.elements().filter_map(|task| self.own_task(task)).collect::<Vec<_>>();
+            let own = list.elements().filter_map(|task| self.listed_task(task)).collect::<Vec<_>>();
             splice.replace(list, format!("[{}]", own.join(",")));
         }
     }
 
     /// A listed task under its sealed id; `None` of one that did not come of a call of this caller's (attacks.md SH-07).
-    fn own_task(&self, task: Value<'_>) -> Option<String> {
-        let id = task.get("taskId").filter(|id| self.is_own_task(*id))?;
-        let mut splice = Splice::new(task.text());
-        splice.replace(id, self.seal_task(id)?);
+    fn listed_task(&self, listed: Value<'_>) -> Option<String> {
+        let id = listed.get("taskId")?;
+        let task = self.own_task(&id.as_str()?).filter(|task| self.is_made(task, listed.get("createdAt")))?;
+        let mut splice = Splice::new(listed.text());
+        splice.replace(id, self.seal_task(&task));
         Some(splice.finish())
     }
 
@@ -178,9 +183,11 @@ impl Call {
     fn tells_of_own_tasks(&self, message: &Message) -> bool {
         let related = message.field("_meta").and_then(|m| m.get(era::META_TASK));
         let related = related.map(|task| task.get("taskId"));
+        let own = |id: Option<Value<'_>>| self.own_task(&id?.as_str()?);
         let is_status = message.method().starts_with("notifications/tasks");
-        let named = is_status.then(|| message.field("taskId"));
-        related.into_iter().chain(named).all(|id| id.is_some_and(|id| self.is_own_task(id)))
+        let status = || own(message.field("taskId"));
+        related.is_none_or(|id| own(id).is_some())
+            && (!is_status || status().is_some_and(|task| self.is_made(&task, message.field("createdAt"))))
     }
 
     /// Whether `taskId` is a task's: a tool's own result may have a member that happens to be called so.

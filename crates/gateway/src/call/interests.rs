@@ -1,8 +1,10 @@
 //! Which notifications a modern request asked for.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use bartizan_mcp::{Message, era, json::Value};
+
+use crate::handles::Task;
 
 /// What a `subscriptions/listen` asked to be told (26/sub; spec.md A-82).
 #[derive(Default)]
@@ -12,7 +14,7 @@ pub(super) struct Interests {
     resources: bool,
     uris: Vec<String>,
     /// The tasks it names, as the server calls them.
-    tasks: HashSet<String>,
+    tasks: HashMap<String, Task>,
 }
 
 impl Interests {
@@ -30,13 +32,18 @@ impl Interests {
                 .filter_map(|u| u.as_str().map(Into::into))
                 .collect(),
             // They are sealed here, and named once they are opened.
-            tasks: HashSet::new(),
+            tasks: HashMap::new(),
         }
     }
 
     /// It asked to be told of these tasks, as the server calls them.
-    pub(super) fn name_tasks(&mut self, tasks: impl IntoIterator<Item = String>) {
-        self.tasks.extend(tasks);
+    pub(super) fn name_tasks(&mut self, tasks: impl IntoIterator<Item = Task>) {
+        self.tasks.extend(tasks.into_iter().map(|task| (task.id.clone(), task)));
+    }
+
+    /// The task that it asked to be told of and its server calls `id`.
+    pub(super) fn task(&self, id: &str) -> Option<&Task> {
+        self.tasks.get(id)
     }
 
     /// Whether it is to hear `message`. A server that sees one client in everybody tells each listener of all tasks, and an id that
@@ -63,7 +70,7 @@ impl Interests {
 
     /// Whether it asked to be told of `task`, as the server calls it.
     pub(super) fn names(&self, task: Option<Value<'_>>) -> bool {
-        task.and_then(Value::as_str).is_some_and(|task| self.tasks.contains(&*task))
+        task.and_then(Value::as_str).is_some_and(|task| self.tasks.contains_key(&*task))
     }
 }
 
@@ -88,7 +95,7 @@ mod tests {
     fn of_tasks_it_hears_of_those_it_named() {
         let listen = message("subscriptions/listen", r#"{"notifications":{"taskIds":["sealed"]}}"#);
         let mut interests = Interests::of(&listen);
-        interests.name_tasks(["hers".to_owned()]);
+        interests.name_tasks([Task { id: "hers".to_owned(), made: None }]);
         let hears = |method: &str, params: &str| interests.include(method, &message(method, params));
         assert!(hears("notifications/tasks", r#"{"taskId":"hers"}"#));
         for other in [r#"{"taskId":"his"}"#, r#"{"taskId":"sealed"}"#, r#"{"taskId":1}"#, "{}"] {

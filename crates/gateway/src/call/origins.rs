@@ -26,7 +26,7 @@ pub fn tools_of(
     let now = gate.clock.now();
     named(one, several, is_merged.then_some(home.server), |shown| {
         let task = gate.handles.open_task(&asker.key, home, is_merged, shown)?;
-        gate.tasks.tool(&asker.key, home, &task, now)
+        gate.tasks.tool(&asker.key, home, &task.id, now)
     })
 }
 

@@ -38,7 +38,7 @@ impl Call {
         let said = about.get("result").or_else(|| about.get("error"))?;
         let shown = about.get("taskId").and_then(Value::as_str)?;
         let task = self.opened_task(&shown);
-        self.told_of_task(&task.unwrap_or_default(), said)
+        self.told_of_task(task.as_ref().map_or("", |task| &task.id), said)
     }
 
     fn told_of_task(&self, task: &str, said: Value<'_>) -> Option<Told> {

@@ -7,7 +7,10 @@ use bartizan_mcp::{
 };
 
 use super::{Call, Trace, visits::is_ours};
-use crate::{handles::Handle, merged};
+use crate::{
+    handles::{Handle, Task},
+    merged,
+};
 
 impl Call {
     /// The request as the server gets it: our id and token, our trace, its own handles; all else as it came.
@@ -28,7 +31,7 @@ impl Call {
         if let Some(meta) = params.get("_meta") {
             meta_up(meta, Some(self.id), splice, &self.trace, |task| {
                 let text = task.as_str().unwrap_or_default();
-                self.open_task(&text, "task id").map(|t| quote(&t))
+                self.open_task(&text, "task id").map(|t| quote(&t.id))
             })?;
         }
         if let Some(cursor) = params.get("cursor") {
@@ -56,9 +59,9 @@ impl Call {
             let text = task.as_str().unwrap_or_default();
             let opened = self.open_task(&text, "task")?;
             if self.method == "tasks/update" {
-                self.may_update(&opened)?;
+                self.may_update(&opened.id)?;
             }
-            splice.replace(task, quote(&opened));
+            splice.replace(task, quote(&opened.id));
         }
         if let Some(tasks) = params.get("notifications").and_then(|n| n.get("taskIds")) {
             let opened: Vec<_> = tasks
@@ -68,7 +71,7 @@ impl Call {
                     !self.is_merged
                         || merged::split_task(t).is_some_and(|(s, _)| s == self.server.name().as_str())
                 })
-                .map(|t| self.open_task(&t, "task").map(|t| quote(&t)))
+                .map(|t| self.open_task(&t, "task").map(|t| quote(&t.id)))
                 .collect::<Result<_, _>>()?;
             splice.replace(tasks, format!("[{}]", opened.join(",")));
         }
@@ -79,9 +82,8 @@ impl Call {
     }
 
     /// The task that its client calls `shown`, as its server calls it; `what` it is to whoever reads the refusal.
-    fn open_task(&self, shown: &str, what: &str) -> Result<String, Refusal> {
-        let bare = merged::split_task(shown).filter(|_| self.is_merged).map(|(_, sealed)| sealed);
-        self.open(Handle::Task { process: self.process }, bare.unwrap_or(shown), what)
+    fn open_task(&self, shown: &str, what: &str) -> Result<Task, Refusal> {
+        self.opened_task(shown).ok_or_else(|| self.unknown(what))
     }
 }
 

@@ -3,17 +3,28 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bartizan_mcp::{Era, era, json::quote};
-use bartizan_model::{CallerKey, ServerName};
-use bartizan_store::pins::{Event, Extent, IDENTITY, Key, Kind, Look, PinError, Policy, Ruling};
+use bartizan_model::{CallerKey, ServerName, Timestamp};
+use bartizan_shield::drift::Definition;
+use bartizan_store::{
+    Digest,
+    pins::{Event, Extent, Form, IDENTITY, Key, Kind, Look, PinError, Policy, Ruling},
+};
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::{Catalog, faces::Faces, is_pinned, offer, owing::Owed, pinned_kind, renewing::Identities};
+use super::{
+    Catalog,
+    faces::{Face, Faces},
+    is_pinned, offer,
+    owing::Owed,
+    pinned_kind,
+    renewing::Identities,
+};
 use crate::{
     Gate,
     inventory::{self, DefinitionKind},
     program,
-    server::{Server, ServerSettings},
+    server::{Pinning, Server, ServerSettings, Transport},
     upstream::Failure,
 };
 
@@ -98,6 +109,39 @@ impl Catalog {
         Ok(())
     }
 
+    /// Looks at everything `server` defines, and as each of `faces`; those it was looked at as are taken away. The answer is whether
+    /// that was all: what is in doubt is compared with nothing.
+    ///
+    /// # Errors
+    /// [`LookError`].
+    async fn look_fully(&self, server: &Arc<Server>, faces: &mut Vec<Face>) -> Result<bool, LookError> {
+        self.look_at(server, true).await?;
+        while let Some(face) = faces.first() {
+            if self.keeper.approved().version_of(server.name()).is_none() {
+                return Ok(false);
+            }
+            self.look_as(server, *face).await?;
+            faces.remove(0);
+        }
+        Ok(true)
+    }
+
+    /// Writes down what callers of `servers` were shown when it could not be: they may not look again.
+    pub(super) async fn write_owed(&self, servers: &[Arc<Server>]) {
+        for look in self.keeper.owed() {
+            // Of one that is not configured any more it is on record, too.
+            let server = servers.iter().find(|server| *server.name() == look.server);
+            match self.keeper.observe(&look).await {
+                Ok(observed) => server.into_iter().for_each(|server| self.tell(server.settings(), &observed)),
+                // Nor could the next.
+                Err(error) => {
+                    tracing::warn!(%error, "what a caller was shown cannot be written down yet");
+                    return;
+                }
+            }
+        }
+    }
+
     /// Pins who the server is: its command and what that runs, or its address (attacks.md SC-01).
     ///
     /// What more becomes known of the same command, a package that was installed meanwhile or what an older gate did not look
@@ -107,17 +151,8 @@ impl Catalog {
     /// [`PinError`].
     pub async fn identify(&self, settings: &ServerSettings) -> Result<(), PinError> {
         let identity = program::identity(settings).await;
-        let offered = offer(Kind::Identity, identity.definition(), Vec::new());
-        let extent = Extent::Whole(vec![Kind::Identity]);
-        let (server, hash) = (settings.name.clone(), offered.hash);
-        let key = Key { server, kind: Kind::Identity, name: IDENTITY.to_owned() };
-        let look = Look {
-            server: settings.name.clone(),
-            caller: CallerKey::nobody(),
-            policy: Policy::ApproveByHand,
-            extent: extent.clone(),
-            offered: vec![offered.clone()],
-        };
+        let key = Key { server: settings.name.clone(), kind: Kind::Identity, name: IDENTITY.to_owned() };
+        let look = identity_of(settings, identity.definition());
         let set = self.keeper.approved();
         let approved = match set.get(&settings.name, Kind::Identity, IDENTITY) {
             // While it is in doubt, or nothing can be read, the store may say what is approved: more of the same would be written
@@ -127,15 +162,63 @@ impl Catalog {
             }
             approved => approved.cloned(),
         };
-        if approved.is_none_or(|approved| !program::says_more(&identity, &approved)) {
-            return self.observe(settings, &CallerKey::nobody(), extent, vec![offered]).await.map(|_| ());
+        if let Some(approved) = approved.filter(|approved| program::says_more(&identity, approved)) {
+            self.extend(settings, &key, approved.hash, &look).await?;
         }
-        self.keeper.observe(&look).await?;
-        let ruling = Ruling::Approve { key: key.clone(), hash };
-        self.keeper.rule(&[ruling], "first sight of what the command runs").await?;
-        self.recorder.pins(&key, Event::FirstSeen, None);
-        tracing::info!(server = %settings.name, "what its command runs is pinned from now on");
-        Ok(())
+        let Look { caller, extent, offered, .. } = look;
+        self.observe(settings, &caller, extent, offered).await.map(|_| ())
+    }
+
+    /// Has what `look` shows take the place of `from`, which says less of the same, unless somebody decided otherwise meanwhile: then it is
+    /// a change like any other.
+    async fn extend(
+        &self,
+        settings: &ServerSettings,
+        key: &Key,
+        from: Digest,
+        look: &Look,
+    ) -> Result<(), PinError> {
+        let forms = look.offered.iter().map(|offered| Form {
+            hash: offered.hash,
+            body: offered.body,
+            text: offered.text.clone(),
+            first_seen: Timestamp::from_unix(0),
+            approved_at: None,
+            findings: Vec::new(),
+        });
+        let rulings: Vec<_> = forms.map(|form| Ruling::Extend { key: key.clone(), from, form }).collect();
+        match self.keeper.rule(&rulings, "first sight of what the command runs").await {
+            Ok(()) => {
+                self.recorder.pins(key, Event::FirstSeen, None);
+                tracing::info!(server = %settings.name, "what its command runs is pinned from now on");
+                Ok(())
+            }
+            Err(PinError::Moved(_)) => Ok(()),
+            Err(error) => {
+                self.keeper.suspect(look);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has nothing of a server behind a URL be approved that is configured as another than what was approved, until that is on record. What
+    /// a command runs is looked at when it starts.
+    pub fn doubt_others(&self, settings: &ServerSettings) {
+        let is_pinned = settings.pinning != Pinning::DangerousNone;
+        if is_pinned && matches!(settings.transport, Transport::Url(_)) {
+            self.keeper.suspect(&identity_of(settings, settings.identity.definition()));
+        }
+    }
+}
+
+/// Our own look at who a server is.
+pub(super) fn identity_of(settings: &ServerSettings, definition: Definition) -> Look {
+    Look {
+        server: settings.name.clone(),
+        caller: CallerKey::nobody(),
+        policy: Policy::ApproveByHand,
+        extent: Extent::Whole(vec![Kind::Identity]),
+        offered: vec![offer(Kind::Identity, definition, Vec::new())],
     }
 }
 
@@ -168,6 +251,7 @@ pub async fn watch(gate: Arc<Gate>) {
     let mut faces = Faces::default();
     let mut identities = Identities::default();
     let owed = Arc::new(Owed::default());
+    let writing = Arc::new(tokio::sync::Mutex::new(()));
     loop {
         ticks.tick().await;
         // The keeper says itself what comes of it.
@@ -176,6 +260,16 @@ pub async fn watch(gate: Arc<Gate>) {
             tracing::debug!(%error, "the pins cannot be read");
         }
         owed.asked(read.is_ok(), Instant::now());
+        if read.is_ok()
+            && !gate.catalog().keeper.owed().is_empty()
+            && let Ok(one) = Arc::clone(&writing).try_lock_owned()
+        {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                gate.catalog().write_owed(&gate.all_servers()).await;
+                drop(one);
+            });
+        }
         identities.renew(&gate);
         let doubted = gate.catalog().keeper.doubted();
         match tokio::time::timeout(PATIENCE, gate.responses().refresh()).await {
@@ -207,7 +301,8 @@ pub async fn watch(gate: Arc<Gate>) {
             if doubted.contains(server.name()) {
                 *first = (*first).min(now + DOUBT_REST);
             }
-            let is_owed = owed.take(server.name(), now);
+            let due_faces = owed.take(server.name(), now);
+            let is_owed = due_faces.is_some();
             if !server.take_change() && !is_owed && *first > now {
                 continue;
             }
@@ -218,23 +313,24 @@ pub async fn watch(gate: Arc<Gate>) {
                 bytes
             };
             *first = now + LOOK_AGAIN.mul_f32(0.75 + f32::from(when) / 512.0);
-            let faces = faces.after_look(server.name(), now, chance);
+            let mut left = due_faces.unwrap_or_default();
+            let others = faces.after_look(server.name(), now, chance).iter();
+            left.extend(others.filter(|face| !left.contains(face)).copied().collect::<Vec<_>>());
             let (gate, owed) = (Arc::clone(&gate), Arc::clone(&owed));
             tokio::spawn(async move {
                 let turn = gate.starts.look().await;
-                let looking = async {
-                    gate.catalog().look_at(&server, true).await?;
-                    for face in faces {
-                        gate.catalog().look_as(&server, *face).await?;
-                    }
-                    Ok::<(), LookError>(())
+                let looked = gate.catalog().look_fully(&server, &mut left).await;
+                // One that is owed stays so until it was made, and as whom it was.
+                let stays_owed = match &looked {
+                    Ok(is_all) => !is_all,
+                    Err(LookError::Pins(_)) => true,
+                    Err(LookError::Server(_)) => is_owed,
                 };
-                if let Err(error) = looking.await {
+                if let Err(error) = &looked {
                     tracing::warn!(server = %server.name(), %error, "the server could not be looked at");
-                    // One that is owed stays so until it was made.
-                    if is_owed || matches!(error, LookError::Pins(_)) {
-                        owed.note(server.name(), Instant::now());
-                    }
+                }
+                if stays_owed {
+                    owed.note(server.name(), left, Instant::now());
                 }
                 drop(turn);
             });

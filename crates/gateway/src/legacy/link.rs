@@ -19,7 +19,7 @@ use std::{
 };
 
 use bartizan_audit::EventId;
-use bartizan_mcp::{Era, Id, Message, Refusal, Revision, era};
+use bartizan_mcp::{Era, Id, Message, Refusal, Revision, era, json::quote, message};
 use bartizan_shield::Inspector;
 use http::HeaderMap;
 use tokio::{sync::Semaphore, task::AbortHandle, time::Instant};
@@ -35,9 +35,9 @@ use crate::{
     Asker, Gate,
     call::{Call, Line},
     flow::Flow,
-    handles::Home,
-    limits::ANSWER_BYTES,
-    server::Server,
+    handles::{Home, Task},
+    limits::{ANSWER_BYTES, CONTROL_WAIT},
+    server::{Server, final_message},
     stages,
     upstream::{
         Answer, Failure,
@@ -333,6 +333,13 @@ impl Link {
         if here.is_none() && !errand.is_cancelled() {
             here = call.released().await;
         }
+        if here.is_none()
+            && !errand.is_cancelled()
+            && let Some(task) = call.uncertain_task()
+        {
+            let found = self.task(&way, task).await.map_err(failed)?;
+            call.is_certain(&found).map_err(over_legacy)?;
+        }
         let answer = match here {
             Some(answer) => answer,
             None if !errand.begin(id, &way, life) => Answer::nothing(),
@@ -342,6 +349,16 @@ impl Link {
             }
         };
         Ok((call, answer, errand))
+    }
+
+    /// What its server says of `task`.
+    async fn task(self: &Arc<Self>, way: &Way, task: &Task) -> Result<Message, Failure> {
+        let id = self.mint(way);
+        let params = format!(r#"{{"taskId":{}}}"#, quote(&task.id));
+        let text = message::request(&id.to_string(), "tasks/get", Some(&params));
+        let mut answer = self.ask(way.clone(), id, text, "tasks/get", None, &Arc::default()).await?;
+        let answered = tokio::time::timeout(CONTROL_WAIT, final_message(&mut answer)).await;
+        answered.map_err(|_| Failure::Timeout(CONTROL_WAIT.as_secs()))?
     }
 
     /// Whose the tasks are that its server names.

@@ -10,11 +10,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use bartizan_model::{CallerKey, Clock, ServerName, Timestamp};
+use bartizan_model::{Clock, ServerName, Timestamp};
 use tokio::sync::watch;
 
 use super::{
     Extent, Key, Kind, Look, Observation, Offered, PinError, PinSet, Pinned, Pins, Policy, Reason, State,
+    doubts::{Doubts, Until},
 };
 use crate::Digest;
 
@@ -67,26 +68,7 @@ struct Standing {
     /// Whether it could not be asked since.
     is_away: bool,
     /// What looks showed to be otherwise than approved.
-    doubts: HashMap<ServerName, HashMap<Place, Doubt>>,
-}
-
-/// Where a definition is within its server.
-type Place = (Kind, String);
-
-/// Something that is not approved for now.
-struct Doubt {
-    until: Until,
-    /// Who was shown it.
-    caller: CallerKey,
-}
-
-/// How long something is in doubt.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// What was written down can be read.
-    Read,
-    /// A look at it can be written down.
-    Written,
+    doubts: Doubts,
 }
 
 /// Looks by digest.
@@ -120,7 +102,7 @@ impl Keeper {
         let set = Arc::new(pins.snapshot().await?);
         let before = Arc::default();
         let standing =
-            Standing { said: Arc::clone(&set), before, at, is_away: false, doubts: HashMap::new() };
+            Standing { said: Arc::clone(&set), before, at, is_away: false, doubts: Doubts::default() };
         Ok(Arc::new(Self {
             pins,
             clock,
@@ -234,7 +216,7 @@ impl Keeper {
         if observation.version <= self.set.load().version()
             || self.catch_up(observation.version).await.is_ok()
         {
-            self.settle(look);
+            self.settle(look, &observation);
         } else {
             self.doubt(look, Until::Read);
         }
@@ -358,13 +340,7 @@ impl Keeper {
         if std::mem::take(&mut standing.is_away) {
             tracing::info!("the pins can be read again");
         }
-        let mut has_changed = false;
-        for doubts in standing.doubts.values_mut() {
-            let before = doubts.len();
-            doubts.retain(|_, doubt| doubt.until != Until::Read);
-            has_changed |= doubts.len() < before;
-        }
-        standing.doubts.retain(|_, doubts| !doubts.is_empty());
+        let mut has_changed = standing.doubts.read();
         if let Some(fresh) = fresh {
             standing.said = Arc::new(fresh);
             has_changed = true;
@@ -386,9 +362,21 @@ impl Keeper {
         self.take_over(&standing);
     }
 
+    /// Takes what `look` shows to be otherwise than approved for not approved until it, or another by the same, is written down.
+    pub fn suspect(&self, look: &Look) {
+        self.doubt(look, Until::Written);
+    }
+
     /// The servers of which something is not approved until a look at them can be written down.
     pub fn doubted(&self) -> Vec<ServerName> {
-        self.standing().doubts.keys().cloned().collect()
+        self.standing().doubts.servers()
+    }
+
+    /// What callers were shown otherwise than approved, and could not be written down: looks for [`Keeper::observe`], which is to have
+    /// them before anybody can call what they are about. Whoever was shown it may never look again, and others may be shown what was
+    /// approved.
+    pub fn owed(&self) -> Vec<Look> {
+        self.standing().doubts.owed()
     }
 
     /// Takes what a look shows to be otherwise than approved for not approved for now.
@@ -409,29 +397,20 @@ impl Keeper {
                 }
             }
         };
-        let doubt = |offered| (place(offered), Doubt { until, caller: look.caller.clone() });
-        let differing: Vec<_> = look.offered.iter().filter(differs).map(doubt).collect();
+        let differing: Vec<_> = look.offered.iter().filter(differs).collect();
         if differing.is_empty() {
             return;
         }
-        standing.doubts.entry(look.server.clone()).or_default().extend(differing);
+        standing.doubts.raise(look, &differing, until);
         self.take_over(&standing);
     }
 
-    /// What a look showed is on record, and read; so is what its caller is not offered any more.
-    fn settle(&self, look: &Look) {
+    /// What a look showed is on record, as `observation` says, and read.
+    fn settle(&self, look: &Look, observation: &Observation) {
         let mut standing = self.standing();
-        let Some(doubts) = standing.doubts.get_mut(&look.server) else { return };
-        for offered in &look.offered {
-            doubts.remove(&place(offered));
+        if standing.doubts.lift(look, observation) {
+            self.take_over(&standing);
         }
-        if let Extent::Whole(kinds) = &look.extent {
-            doubts.retain(|(kind, _), doubt| doubt.caller != look.caller || !kinds.contains(kind));
-        }
-        if doubts.is_empty() {
-            standing.doubts.remove(&look.server);
-        }
-        self.take_over(&standing);
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -441,14 +420,12 @@ impl Keeper {
     /// Has what the store said last count, but for what is in doubt.
     fn take_over(&self, standing: &Standing) {
         let mut set = Arc::clone(&standing.said);
-        for (server, doubts) in &standing.doubts {
+        for (server, kind, name) in standing.doubts.all() {
             let set = Arc::make_mut(&mut set);
             set.doubt(server);
-            for (kind, name) in doubts.keys() {
-                match kind {
-                    Kind::Identity => set.remove_server(server),
-                    _ => set.remove(server, *kind, name),
-                }
+            match kind {
+                Kind::Identity => set.remove_server(server),
+                _ => set.remove(server, kind, name),
             }
         }
         let version = set.version();
@@ -467,10 +444,6 @@ async fn in_time<T>(asked: impl Future<Output = Result<T, PinError>>) -> Result<
 /// was set back.
 fn is_recent(at: Timestamp, now: Timestamp) -> bool {
     at <= now && now.since(at) < LAST_KNOWN
-}
-
-fn place(offered: &Offered) -> Place {
-    (offered.kind, offered.name.clone())
 }
 
 /// One look from another.

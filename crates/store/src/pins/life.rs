@@ -52,6 +52,8 @@ pub struct Pin {
     pub refused: Option<Digest>,
     /// The form the server switched to last; none for one that was only imported.
     pub offered: Option<Digest>,
+    /// How often it turned into another form, or came back, since a person decided or it was first held after that.
+    pub turns: u32,
     /// When it was first offered or imported.
     pub first_seen: Timestamp,
     /// When it was last offered, to an hour.
@@ -110,6 +112,8 @@ pub enum Event {
     Changed,
     /// It was offered for the first time.
     FirstSeen,
+    /// It changes again and again; of what it turns into next nothing is told until a person decides.
+    Flapping,
     /// It came from a `bartizan.lock`.
     Imported,
     /// A person rejected it.
@@ -129,10 +133,11 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Approved,
         Self::Changed,
         Self::FirstSeen,
+        Self::Flapping,
         Self::Imported,
         Self::Rejected,
         Self::Released,
@@ -149,6 +154,7 @@ impl Event {
             Self::Approved => "approved",
             Self::Changed => "changed",
             Self::FirstSeen => "first-seen",
+            Self::Flapping => "flapping",
             Self::Imported => "imported",
             Self::Rejected => "rejected",
             Self::Released => "released",

@@ -12,7 +12,7 @@ use super::{
     Decision, Event, Extent, Form, IDENTITY, Key, Kind, Look, NAME_BYTES, Offered, PINS_PER_SERVER, Pin,
     PinError, Reason, Sight, Step,
     rows::{self, Kept},
-    step::{self, Around},
+    step::{self, Around, Turn},
 };
 use crate::{
     Digest, Sealer,
@@ -145,14 +145,16 @@ impl<'a> Looking<'a> {
         // Nothing else has been noted yet.
         let was_tampered = self.changed.contains_key(&place);
         if let Some(pin) = self.pins.get_mut(&place) {
-            let (offered_before, seen_before) = (pin.offered, pin.last_seen);
-            let event = step::offer(pin, offered.hash, &around);
-            if let Some(event) = event {
+            let stands = |pin: &Pin| (pin.waiting, pin.offered, pin.turns);
+            let (before, seen_before) = (stands(pin), pin.last_seen);
+            let turn = step::offer(pin, offered.hash, &around);
+            if let Some(Turn { event, .. }) = turn {
                 self.took(&place, event, Some(offered.hash), "");
-            } else if pin.offered != offered_before || self.now.since(seen_before) >= STALE {
+            } else if stands(pin) != before || self.now.since(seen_before) >= STALE {
                 self.changed.entry(place).or_default();
             }
-            return Ok(if was_tampered { Some(Event::Tampered) } else { event });
+            let told = turn.filter(|turn| turn.is_told).map(|turn| turn.event);
+            return Ok(if was_tampered { Some(Event::Tampered) } else { told });
         }
         if !is_keepable(&offered.name) || self.pins.len() >= PINS_PER_SERVER {
             return Err(Reason::Unkeepable);
@@ -182,13 +184,15 @@ impl<'a> Looking<'a> {
             let in_force: BTreeSet<_> = in_force.into_iter().collect();
             let mut gone = Vec::new();
             for (place, pin) in &mut self.pins {
-                if place.0 == *kind && !in_force.contains(&place.1) && step::withdraw(pin).is_some() {
-                    gone.push((place.clone(), pin.approved));
-                    withdrawn.push(pin.key.clone());
+                if place.0 != *kind || in_force.contains(&place.1) {
+                    continue;
                 }
+                let Some(Turn { event, is_told }) = step::withdraw(pin) else { continue };
+                gone.push((place.clone(), event, pin.approved));
+                withdrawn.extend(is_told.then(|| pin.key.clone()));
             }
-            for (place, approved) in gone {
-                self.took(&place, Event::Withdrawn, approved, "");
+            for (place, event, approved) in gone {
+                self.took(&place, event, approved, "");
             }
         }
         Ok(withdrawn)

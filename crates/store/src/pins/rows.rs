@@ -29,7 +29,7 @@ fn shown(digest: Option<Digest>) -> Option<String> {
 }
 
 /// The columns of a pin, for `SELECT`.
-pub const COLUMNS: &str = "server, kind, name, state, approved, waiting, refused, offered, first_seen, last_seen, \
+pub const COLUMNS: &str = "server, kind, name, state, approved, waiting, refused, offered, turns, first_seen, last_seen, \
                            decided_by, decided_at, version, seal";
 
 pub fn pin(row: &AnyRow, sealer: &Sealer) -> Result<Kept, DatabaseError> {
@@ -40,6 +40,7 @@ pub fn pin(row: &AnyRow, sealer: &Sealer) -> Result<Kept, DatabaseError> {
         waiting: maybe_digest(row, "waiting")?,
         refused: maybe_digest(row, "refused")?,
         offered: maybe_digest(row, "offered")?,
+        turns: u32::try_from(row.try_get::<i64, _>("turns")?).map_err(|_| DatabaseError::Value("turns"))?,
         first_seen: time(row, "first_seen")?,
         last_seen: time(row, "last_seen")?,
         decided_by: row.try_get("decided_by")?,
@@ -76,11 +77,11 @@ pub fn seal(pin: &Pin, sealer: &Sealer) -> String {
 pub async fn write(database: &mut AnyConnection, sealer: &Sealer, pin: &Pin) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO pins (server, kind, name, state, approved, waiting, refused, offered, first_seen, last_seen, \
-         decided_by, decided_at, version, seal) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+         decided_by, decided_at, version, seal, turns) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
          ON CONFLICT (server, kind, name) DO UPDATE SET state = excluded.state, approved = excluded.approved, \
          waiting = excluded.waiting, refused = excluded.refused, offered = excluded.offered, \
          last_seen = excluded.last_seen, decided_by = excluded.decided_by, decided_at = excluded.decided_at, \
-         version = excluded.version, seal = excluded.seal",
+         version = excluded.version, seal = excluded.seal, turns = excluded.turns",
     )
     .bind(pin.key.server.as_str())
     .bind(pin.key.kind.as_str())
@@ -96,6 +97,7 @@ pub async fn write(database: &mut AnyConnection, sealer: &Sealer, pin: &Pin) -> 
     .bind(pin.decided_at.map(seconds))
     .bind(i64::try_from(pin.version).unwrap_or(i64::MAX))
     .bind(seal(pin, sealer))
+    .bind(i64::from(pin.turns))
     .execute(database)
     .await?;
     Ok(())

@@ -128,6 +128,7 @@ impl StoredPins {
                     waiting: None,
                     refused: None,
                     offered: None,
+                    turns: 0,
                     first_seen: now,
                     last_seen: now,
                     decided_by: None,
@@ -145,7 +146,7 @@ impl StoredPins {
             {
                 return Err(PinError::NothingEarlier(key.clone()));
             }
-            if let Ruling::Import { form, .. } = ruling {
+            if let Ruling::Import { form, .. } | Ruling::Extend { form, .. } = ruling {
                 if Digest::of(form.text.as_bytes()) != form.hash || !looking::is_keepable(&key.name) {
                     return Err(PinError::Forged(key.clone()));
                 }

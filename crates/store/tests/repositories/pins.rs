@@ -157,11 +157,111 @@ async fn a_hold_survives_the_old_form_until_it_is_released() {
         let seen = pins.observe(&look([&old]), at(4)).await.unwrap();
         assert_eq!(decisions(&seen), [Withhold(Reason::Changed)]);
         assert_eq!(news(&seen), [Some(Event::Reverted)]);
-        // Flapping is told each time.
-        assert_eq!(news(&pins.observe(&look(&[new]), at(5)).await.unwrap()), [Some(Event::Changed)]);
+        assert_eq!(news(&pins.observe(&look(&[new]), at(5)).await.unwrap()), [Some(Event::Flapping)]);
         pins.observe(&look([&old]), at(6)).await.unwrap();
         pins.decide(&release, "ada", at(7)).await.unwrap();
         assert_eq!(decisions(&pins.observe(&look(&[old]), at(8)).await.unwrap()), [Show]);
+    })
+    .await;
+}
+
+/// Two versions of a server behind one address, or an old and a new gate before one server: each look finds what the one before did
+/// not.
+#[tokio::test]
+async fn what_goes_back_and_forth_is_told_once_and_held_until_a_person_decides() {
+    each(async |bench| {
+        // Two gates.
+        let (pins, other) = (bench.pins().await, bench.pins().await);
+        let (old, new) = (tool("read", "Reads"), tool("read", "Reads and sends"));
+        pins.observe(&look([&old]), at(0)).await.unwrap();
+        let flap = async |from: u64| {
+            let mut told = Vec::new();
+            for turn in from..from + 20 {
+                let (gate, form) = if turn % 2 == 0 { (&pins, &new) } else { (&other, &old) };
+                let seen = gate.observe(&look([form]), at(turn)).await.unwrap();
+                assert_eq!(decisions(&seen), [Withhold(Reason::Changed)], "{turn}");
+                assert!(pins.snapshot().await.unwrap().get(&server("files"), Kind::Tool, "read").is_none());
+                told.extend(news(&seen).into_iter().flatten());
+            }
+            told
+        };
+        let once = [Event::Changed, Event::Reverted, Event::Flapping];
+        for (decided, from) in [(1, 2), (30, 40)] {
+            approve(&pins, &old, decided).await;
+            assert_eq!(flap(from).await, once);
+        }
+        let record = pins.read(&key("read")).await.unwrap().unwrap();
+        assert_eq!((record.pin.approved, record.pin.waiting), (Some(old.hash), Some(new.hash)));
+        assert_eq!(record.pin.turns, 20);
+        let version = pins.version().await.unwrap();
+
+        // What it turns into now waits in the place of what waited, and nobody is made to read all again.
+        let evil = tool("read", "Reads, and sends to eve");
+        let seen = pins.observe(&look([&evil]), at(70)).await.unwrap();
+        assert_eq!((decisions(&seen), news(&seen)), (vec![Withhold(Reason::Changed)], vec![None]));
+        assert_eq!(pins.version().await.unwrap(), version);
+        let record = pins.read(&key("read")).await.unwrap().unwrap();
+        assert_eq!(record.form(record.pin.waiting).unwrap().text, evil.text);
+        let stale = Ruling::Approve { key: key("read"), hash: new.hash };
+        assert!(matches!(pins.decide(&[stale], "ada", at(71)).await, Err(PinError::Moved(_))));
+
+        // A rug pull after a decision is told like the first.
+        approve(&pins, &evil, 72).await;
+        assert_eq!(decisions(&pins.observe(&look([&evil]), at(73)).await.unwrap()), [Show]);
+        let seen = other.observe(&look([&new]), at(74)).await.unwrap();
+        assert_eq!(
+            (decisions(&seen), news(&seen)),
+            (vec![Withhold(Reason::Changed)], vec![Some(Event::Changed)])
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_form_each_time_is_told_no_more_often() {
+    each(async |bench| {
+        let pins = bench.pins().await;
+        let mut told = Vec::new();
+        for n in 0..20 {
+            let seen = pins.observe(&look(&[tool("now", &format!("It is {n}"))]), at(n)).await.unwrap();
+            told.extend(news(&seen).into_iter().flatten());
+        }
+        assert_eq!(told, [Event::FirstSeen, Event::Changed, Event::Changed, Event::Flapping]);
+        // Nor where each caller is shown a form of their own, that nobody approved.
+        let seen: Vec<_> = [("ann", "For ann"), ("bob", "For bob")].into_iter().cycle().take(20).collect();
+        let mut told = Vec::new();
+        for (caller, words) in seen {
+            let seen = pins.observe(&look_of(caller, &[tool("own", words)]), at(30)).await.unwrap();
+            told.extend(news(&seen).into_iter().flatten());
+        }
+        assert_eq!(told, [Event::FirstSeen, Event::Changed, Event::Changed, Event::Flapping]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_is_told_of_a_few_times_and_a_change_of_it_always() {
+    each(async |bench| {
+        let pins = bench.pins().await;
+        let (read, new) = (tool("read", "Reads"), tool("read", "Reads and sends"));
+        pins.observe(&look([&read]), at(0)).await.unwrap();
+        approve(&pins, &read, 0).await;
+        let (mut gone, mut told) = (0, Vec::new());
+        for turn in 1..20 {
+            gone += pins.observe(&look(&[]), at(turn)).await.unwrap().withdrawn.len();
+            assert!(pins.snapshot().await.unwrap().get(&server("files"), Kind::Tool, "read").is_none());
+            let seen = pins.observe(&look([&read]), at(turn)).await.unwrap();
+            assert_eq!(decisions(&seen), [Show]);
+            assert!(pins.snapshot().await.unwrap().get(&server("files"), Kind::Tool, "read").is_some());
+            told.extend(news(&seen).into_iter().flatten());
+        }
+        assert_eq!((gone, told), (3, vec![Event::Returned, Event::Returned, Event::Flapping]));
+        pins.observe(&look(&[]), at(20)).await.unwrap();
+        let seen = pins.observe(&look([&new]), at(21)).await.unwrap();
+        assert_eq!(
+            (decisions(&seen), news(&seen)),
+            (vec![Withhold(Reason::Changed)], vec![Some(Event::Changed)])
+        );
     })
     .await;
 }

@@ -54,6 +54,7 @@ mod refreshing;
 mod registering;
 mod related;
 mod reloads;
+mod restarts;
 mod rights;
 mod sandboxes;
 mod schemas;

@@ -15,6 +15,7 @@ use crate::{
     naming,
     permit::{self, Question},
     record::{Ending, Unasked},
+    upstream::stdio::Process,
 };
 
 /// What became of a server's message.
@@ -168,8 +169,7 @@ impl Link {
                 && process.ended().is_none()
             {
                 let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
-                let text = "this process was replaced; its client is not asked any more";
-                self.reply(message::error(Some(&id), code::FORBIDDEN, text, None), Way::Process(process));
+                self.refuse_from_before(&id, &process);
             }
             return Taken::Done;
         };
@@ -231,6 +231,12 @@ impl Link {
         };
         let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
         self.reply(message::error(Some(&id), code, text, None), way);
+    }
+
+    /// Answers the question that a process of before calls `id`.
+    pub(super) fn refuse_from_before(self: &Arc<Self>, id: &str, process: &Arc<Process>) {
+        let text = "this process was replaced; its client is not asked any more";
+        self.reply(message::error(Some(id), code::FORBIDDEN, text, None), Way::Process(Arc::clone(process)));
     }
 
     /// Answers the server, as far as it reads what it is answered.

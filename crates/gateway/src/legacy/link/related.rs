@@ -25,9 +25,9 @@ impl Link {
         if let Some(task) = task
             && let Some(shown) = task.as_str()
             && let Some(gate) = self.gate.upgrade()
-            && let Some(id) = gate.handles.open_task(&self.asker.key, self.home(), self.is_merged, &shown)
+            && let Some(opened) = gate.handles.open_task(&self.asker.key, self.home(), self.is_merged, &shown)
         {
-            splice.replace(task, quote(&id));
+            splice.replace(task, quote(&opened.id));
         }
     }
 
@@ -39,7 +39,7 @@ impl Link {
         }
         let gate = self.gate.upgrade()?;
         let (caller, home) = (&self.asker.key, self.home());
-        let is_theirs = gate.tasks.is_of(caller, home, &id, gate.clock.now());
-        is_theirs.then(|| quote(&gate.handles.seal_task(caller, home, self.is_merged, &id)))
+        let task = gate.tasks.of(caller, home, &id, gate.clock.now())?;
+        Some(quote(&gate.handles.seal_task(caller, home, self.is_merged, &task)))
     }
 }

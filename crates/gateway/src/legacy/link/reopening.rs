@@ -55,7 +55,7 @@ impl Link {
         }
         // Its next life counts its questions anew: an answer to an old one would answer another.
         let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        self.hub.forget_all(self);
+        self.withdraw(stale);
         if let Way::Process(process) = stale
             && is_lost
         {
@@ -84,6 +84,20 @@ impl Link {
         match tokio::time::timeout(CONTROL_WAIT, repeating).await {
             Ok(repeated) => repeated.unwrap_or(Err(Failure::SessionGone)),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes back what was asked on the way `stale`: its client is told, and so is who asked, if they are still there, and would wait for
+    /// an answer.
+    fn withdraw(self: &Arc<Self>, stale: &Way) {
+        for (ours, theirs) in self.hub.forget_all(self) {
+            let params = format!(r#"{{"requestId":{ours},"reason":"the server that asked was replaced"}}"#);
+            self.hub.general().push(message::notification("notifications/cancelled", Some(&params)));
+            if let Way::Process(process) = stale
+                && process.ended().is_none()
+            {
+                self.refuse_from_before(&theirs, process);
+            }
         }
     }
 

@@ -188,9 +188,14 @@ impl Hub {
         Some(ours)
     }
 
-    /// Forgets everything that `link`'s server asked, for it is not there any more to be answered.
-    pub fn forget_all(&self, link: &Arc<Link>) {
-        lock(&self.asked).retain(|_, asked| asked.link.as_ptr() != Arc::as_ptr(link));
+    /// Forgets everything that `link`'s server asked, for its client is not to answer it any more. Answers our id for each question, by
+    /// which it is to be withdrawn, and the server's, a JSON text.
+    #[must_use]
+    pub fn forget_all(&self, link: &Arc<Link>) -> Vec<(u64, String)> {
+        let its = lock(&self.asked)
+            .extract_if(|_, asked| asked.link.as_ptr() == Arc::as_ptr(link))
+            .collect::<Vec<_>>();
+        its.into_iter().map(|(ours, asked)| (ours, asked.id)).collect()
     }
 
     /// The server that asked what the client answers, in which of its lives, what it asked, and the answer as that server gets

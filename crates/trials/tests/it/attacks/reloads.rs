@@ -1,6 +1,9 @@
 //! What a configuration that is read again may change, and who is cut off for good.
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use bartizan_trials::{Gate, Upstream, eventually};
 use rustix::process::Signal;
@@ -160,4 +163,48 @@ fn ph_24_policies_from_the_disk_are_recorded_with_what_they_change_also_when_the
         (gate.log().matches("the configuration was read again").count() > again).then_some(())
     });
     assert_eq!(policy_changes(&gate).len(), 3);
+}
+
+/// The server of another address is another server, from the first moment.
+#[test]
+fn sc_01_what_was_approved_of_one_address_is_called_at_no_other() {
+    let serving = || {
+        Upstream::modern(|heard, pen| match heard.rpc().as_str() {
+            "tools/list" => {
+                let tools = r#"[{"name":"add","description":"Adds.","inputSchema":{"type":"object"}}]"#;
+                let list = format!(
+                    r#"{{"resultType":"complete","tools":{tools},"ttlMs":0,"cacheScope":"private"}}"#
+                );
+                pen.result(&heard.id(), &list);
+                true
+            }
+            _ => false,
+        })
+    };
+    let (one, other) = (serving(), serving());
+    let at = |up: &Upstream| {
+        format!("[[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\n", up.url())
+    };
+    let gate = Gate::start(&at(&one));
+    assert_eq!(gate.client().call("/mcp/s", "add", "{}").status, 200);
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::SeqCst) {
+                    gate.client().call("/mcp/s", "add", "{}");
+                }
+            });
+        }
+        gate.reconfigure(&at(&other));
+        eventually("it is held", || (gate.client().call("/mcp/s", "add", "{}").status == 403).then_some(()));
+        is_done.store(true, Ordering::SeqCst);
+    });
+    assert!(other.heard_of("tools/call").is_empty(), "nobody has approved that");
+    assert!(!one.heard_of("tools/call").is_empty());
+    // Back where it was, it waits for a person like everything that came back.
+    gate.reconfigure(&at(&one));
+    let before = one.heard_of("tools/call").len();
+    assert_eq!(gate.client().call("/mcp/s", "add", "{}").status, 403);
+    assert_eq!(one.heard_of("tools/call").len(), before);
 }

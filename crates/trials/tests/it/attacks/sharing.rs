@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::text;
 
 /// A gate before people of `issuer`, who may do everything.
-fn for_people(issuer: &Issuer, servers: &str) -> Gate {
+pub(super) fn for_people(issuer: &Issuer, servers: &str) -> Gate {
     Gate::start(&format!(
         "[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://gate.example\"\n\
          [identity]\nmode = \"resource-server\"\n{}[policy.roles.people]\ngroups = [\"people\"]\n\
@@ -24,7 +24,7 @@ fn for_people(issuer: &Issuer, servers: &str) -> Gate {
     ))
 }
 
-fn person(gate: &Gate, issuer: &Issuer, name: &str) -> Client {
+pub(super) fn person(gate: &Gate, issuer: &Issuer, name: &str) -> Client {
     gate.bearer(issuer.token(name, "https://gate.example/mcp/up", json!({})))
 }
 
@@ -230,7 +230,7 @@ fn mistaken_tasks(is_modern: bool, of: &Arc<Mutex<String>>) -> Upstream {
                 view
             }
             // A tool's own result, whose members mean what it likes.
-            "tasks/result" => json!({ "content": [], "taskId": of.lock().unwrap().clone() }),
+            "tasks/result" => json!({ "content": [], "taskId": "his" }),
             _ => return false,
         };
         pen.result(&heard.id(), &result.to_string());
@@ -291,7 +291,6 @@ fn sh_07_a_server_hands_nobody_the_task_of_another() {
             assert_eq!(made(&answer).as_ref(), Some(&hers), "{method}: {}", answer.text());
         }
         if !is_modern {
-            *of.lock().unwrap() = "his".to_owned();
             let result = ann("tasks/result", &format!(r#""taskId":"{hers}""#));
             assert_eq!(made(&result).as_deref(), Some("his"), "as its tool wrote it: {}", result.text());
             let got = ann("tasks/get", r#""taskId":"his""#);

@@ -144,3 +144,78 @@ fn a_task_in_a_process_that_others_have_left_is_its_tools() {
     assert_eq!(asked.unwrap()["tool"], "make");
     drop(waiting);
 }
+
+/// A process that asks a question after it has answered, and notes what it is answered.
+const ASKING: &str = r#"#!/bin/sh
+# %VERSION%
+while read -r line; do
+  id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in
+    *'"id":"q1"'*) printf '%VERSION% %s\n' "$line" >> %RECORD%; continue ;;
+    *'"initialize"'*) result='"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}' ;;
+    *'"tools/list"'*) result='"tools":[{"name":"ask","inputSchema":{"type":"object"}},{"name":"pid","inputSchema":{"type":"object"}}]' ;;
+    *'"server/discover"'*) printf '{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"no"}}\n' "$id"; continue ;;
+    *'"tools/call"'*) result='"content":[{"type":"text","text":"'$$'"}]' ;;
+    *'"id"'*) result='"x":1' ;;
+    *) continue ;;
+  esac
+  printf '{"jsonrpc":"2.0","id":%s,"result":{%s}}\n' "$id" "$result"
+  case "$line" in *'"name":"ask"'*)
+    printf '{"jsonrpc":"2.0","id":"q1","method":"elicitation/create","params":{"message":"Which town?","requestedSchema":{"type":"object","properties":{}}}}\n' ;;
+  esac
+done
+"#;
+
+/// Nobody is left with a question whose answer would go nowhere, nor waiting for one.
+#[test]
+fn a_question_of_a_process_that_is_left_is_withdrawn_and_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (script, record) = (folder.path().join("server.sh"), folder.path().join("record"));
+    let install = |version: &str| {
+        let fresh = folder.path().join("fresh");
+        let server = ASKING.replace("%VERSION%", version).replace("%RECORD%", record.to_str().unwrap());
+        std::fs::write(&fresh, server).unwrap();
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&fresh, &script).unwrap();
+    };
+    install("old");
+    let gate = Gate::start(&format!(
+        "[[servers]]\nname = \"s\"\ncommand = [{:?}]\nmay_ask = [\"elicitation\"]\ntrust_on_first_use = true\n",
+        script.display().to_string()
+    ));
+    let tools = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("tools").args(words).args(["--server", "s", "--config"]);
+        command.arg(gate.folder().join("bartizan.toml")).output().unwrap().status.code()
+    };
+    let session = gate.client().session("/mcp/s", "2025-11-25", r#"{"elicitation":{}}"#);
+    let mut stream = session.stream();
+    let process = session.call("1", "ask", "{}").send().said();
+    let question = stream.message();
+    assert_eq!(text(&question, "/method"), "elicitation/create", "{question}");
+
+    install("new");
+    eventually("the new version waits", || (tools(&["diff"]) == Some(1)).then_some(()));
+    assert_eq!(tools(&["approve", "--all", "--yes"]), Some(0));
+    let mut number = 1;
+    eventually("the session goes on in a new process", || {
+        number += 1;
+        let said = session.call(&number.to_string(), "pid", "{}").send();
+        (said.result().is_some() && said.said() != process).then_some(())
+    });
+    let withdrawn = stream.message();
+    assert_eq!(text(&withdrawn, "/method"), "notifications/cancelled", "{withdrawn}");
+    assert_eq!(withdrawn["params"]["requestId"], question["id"]);
+    let heard = || std::fs::read_to_string(&record).unwrap_or_default();
+    eventually("who asked has an answer", || heard().contains("old ").then_some(()));
+    assert!(heard().contains("error"), "{}", heard());
+
+    // An answer that comes late goes nowhere.
+    let late = format!(
+        r#"{{"jsonrpc":"2.0","id":{},"result":{{"action":"accept","content":{{"town":"late"}}}}}}"#,
+        question["id"]
+    );
+    assert_eq!(session.post(late).send().status, 202);
+    assert!(session.call("100", "pid", "{}").send().result().is_some());
+    assert!(!heard().contains("late") && !heard().contains("new "), "{}", heard());
+}

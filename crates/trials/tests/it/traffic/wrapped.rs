@@ -101,6 +101,72 @@ fn a_wrapped_server_can_be_asked_many_things_at_once_and_cancelled() {
     assert_eq!(wrapped.finish().code(), Some(0));
 }
 
+/// What starts by way of a package manager may take long to say who it is.
+#[test]
+fn a_slow_handshake_holds_up_no_ping_and_can_be_given_up() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = folder.path().join("server.sh");
+    let server = r#"#!/bin/sh
+while read -r line; do
+  id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in
+    *'"initialize"'*) sleep 3; result='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}' ;;
+    *'"tools/list"'*) result='{"tools":[{"name":"slow","inputSchema":{"type":"object"}}]}' ;;
+    *'"tools/call"'*) result='{"content":[{"type":"text","text":"said"}]}' ;;
+    *'"id"'*) result='{}' ;;
+    *) continue ;;
+  esac
+  printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done
+"#;
+    std::fs::write(&script, server).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut wrapped = Wrapped::start_command(home.path(), folder.path(), &[], &script, &[]);
+    let ping = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+    wrapped.say(HELLO);
+    wrapped.say(&ping("\"a\""));
+    assert_eq!(wrapped.message()["id"], "a", "before the handshake is done");
+    wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#);
+    wrapped.say(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+    let early = wrapped.message();
+    assert_eq!((&early["id"], &early["error"]["code"]), (&1.into(), &(-32600).into()), "{early}");
+
+    // What comes before it is done is taken in order when it is.
+    wrapped.say(&HELLO.replace("\"id\":0", "\"id\":2"));
+    wrapped.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    wrapped.say(r#"{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"slow","arguments":{}}}"#);
+    wrapped.say("[]");
+    wrapped.say(&ping("4"));
+    assert_eq!(wrapped.message()["id"], 4);
+    assert_eq!(text(&wrapped.message(), "/result/serverInfo/name"), "s");
+    let (mut said, mut refused) = (false, false);
+    for _ in 0..2 {
+        let answer = wrapped.message();
+        said |= answer["id"] == 3 && text(&answer, "/result/content/0/text") == "said";
+        refused |= answer["error"]["code"] == -32600;
+    }
+    assert!(said && refused);
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
+
+/// The end of the client's input is no reason to leave it without an answer.
+#[test]
+fn a_slow_handshake_is_answered_after_the_end_of_the_input() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = folder.path().join("server.sh");
+    let server = "#!/bin/sh\nread -r line\nid=$(printf '%s' \"$line\" | sed 's/.*\"id\":\\([0-9]*\\).*/\\1/')\nsleep 6\n\
+        printf '{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\"serverInfo\":{\"name\":\"s\",\"version\":\"1\"}}}\\n' \"$id\"\nexec cat > /dev/null\n";
+    std::fs::write(&script, server).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut wrapped = Wrapped::start_command(home.path(), folder.path(), &[], &script, &[]);
+    wrapped.say(HELLO);
+    wrapped.say(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    wrapped.close();
+    assert_eq!(wrapped.message()["id"], 1);
+    assert_eq!(text(&wrapped.message(), "/result/serverInfo/name"), "s");
+    assert_eq!(wrapped.finish().code(), Some(0));
+}
+
 /// The gate looks at what the server defines before the first call, and this one takes its time to say so.
 #[test]
 fn one_slow_judgement_holds_up_nothing_else() {
