@@ -25,16 +25,14 @@ pub async fn login(file: ConfigFile) -> anyhow::Result<ExitCode> {
     }
     let state = State::of_gate(path)?;
     let link = link(&state, &config.public_url(config.server.listen)?).await?;
+    state.database().await?.close().await;
     say_error("Open this in the browser in which you use the client. It works once, for ten minutes.\n");
     print(&format!("{}\n", link.reveal()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A fresh link of the gate at `public_url`.
+/// A fresh link of the gate at `public_url`. The database stays open: a gate goes on with it.
 pub async fn link(state: &State, public_url: &Url) -> anyhow::Result<Secret> {
-    let database = state.database().await?;
-    let pending = StoredPending::new(database.clone(), state.sealer().await?);
-    let link = mint_link(public_url, &pending, &OsEntropy, SystemClock.now()).await;
-    database.close().await;
-    Ok(link?)
+    let pending = StoredPending::new(state.database().await?, state.sealer().await?);
+    Ok(mint_link(public_url, &pending, &OsEntropy, SystemClock.now()).await?)
 }
