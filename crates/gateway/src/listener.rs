@@ -256,6 +256,9 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
     if let (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") = (&head.method, head.uri.path()) {
         return Err(respond::plain(200, "ok\n"));
     }
+    if !is_plain(&head.headers) {
+        return refuse(400, "`Transfer-Encoding` may be `chunked`, once, and nothing else");
+    }
     // The reader's own bound is on what it buffers, which may be a little more.
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > HEAD_BYTES {
@@ -310,6 +313,17 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
         cors_origin,
         body: Some(body),
     })))
+}
+
+/// Whether the body comes as it is, or in chunks and no coding besides: what hyper takes out of those is no body yet to whoever in
+/// front of us knows the other coding (RFC 9112 §6.1; attacks.md PH-06).
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(line), None) => line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 fn check_host(names: &Names, headers: &HeaderMap, target: Option<&Authority>) -> Result<(), &'static str> {
