@@ -122,11 +122,8 @@ async fn post(gate: &Arc<Gate>, asker: &Asker, mut received: Received) -> Respon
                 Ok(reply) => Ok(respond::modern(reply, &received).await),
                 Err(refusal) => Err(refusal),
             };
-            let ends = |answer| match message.method().as_ref() {
-                "subscriptions/listen" => respond::holding(while_good(gate, asker, answer), slot),
-                _ => unless_revoked(asker, answer),
-            };
-            answer.map(ends)
+            // A subscription ends by itself with the token it was asked for by, and says so.
+            answer.map(|answer| respond::holding(unless_revoked(asker, answer), slot))
         }
         Era::Legacy => legacy_message(gate, asker, &received, &message).await,
     };
