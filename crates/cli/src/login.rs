@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use bartizan_model::{Clock, Secret, SystemClock};
 use bartizan_oauth::signin::mint_link;
 use bartizan_store::{OsEntropy, StoredPending};
 use url::Url;
 
-use crate::{ConfigFile, config, identity::Mode, print, say_error, state::State};
+use crate::{ConfigFile, Usage, config, identity::Mode, print, say_error, state::State};
 
 /// Prints a fresh link; whoever opens it within ten minutes is the owner, once.
 pub async fn login(file: ConfigFile) -> anyhow::Result<ExitCode> {
@@ -16,12 +15,12 @@ pub async fn login(file: ConfigFile) -> anyhow::Result<ExitCode> {
     let loaded = config::load(path)?;
     let config = &loaded.config;
     if config.identity.mode != Mode::Local {
-        bail!(
-            "people sign in at the identity provider here; `bartizan login` is for [identity] mode = \"local\""
-        );
+        let words = "people sign in at the identity provider here; `bartizan login` is for [identity] mode = \"local\"";
+        return Err(Usage(words.to_owned()).into());
     }
     if config.server.listen.port() == 0 {
-        bail!("[server] listen has port 0, so nobody knows where the gate is: set a port");
+        let words = "[server] listen has port 0, so nobody knows where the gate is: set a port";
+        return Err(Usage(words.to_owned()).into());
     }
     let state = State::of_gate(path)?;
     let link = link(&state, &config.public_url(config.server.listen)?).await?;

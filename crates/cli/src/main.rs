@@ -202,6 +202,7 @@ fn main() -> ExitCode {
             let is_configuration = error.downcast_ref::<config::Problems>().is_some()
                 || error.downcast_ref::<opinions::Unusable>().is_some()
                 || error.is::<state::NoState>()
+                || error.is::<Usage>()
                 || error.downcast_ref::<bartizan_policy::Problems>().is_some()
                 || matches!(error.downcast_ref(), Some(bartizan_policy::prove::ProveError::Claim { .. }));
             say_error(&format!("error: {}\n", words_of(&error)));
@@ -209,6 +210,11 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// What the command line lacks, or asks of a configuration that is not for it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
 
 /// How long threads are waited for when a wrap ends.
 const AT_THE_END: std::time::Duration = std::time::Duration::from_millis(500);

@@ -165,7 +165,6 @@ fn a_merged_subscription_outlives_the_end_of_a_part_and_takes_in_servers_that_co
     }
 }
 
-/// Also: AA-29.
 #[test]
 fn who_came_in_by_another_mode_is_shown_out() {
     let (up, gone) = silent();
