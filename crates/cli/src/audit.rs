@@ -79,9 +79,10 @@ Examples:
     /// its log, keys and all, is refused, and says so by an alarm, a metric, and an entry. What it remembers are checkpoints
     /// that `bartizan audit verify --expect` takes.
     #[command(after_help = "Examples:
-  bartizan audit witness --state /var/lib/bartizan-witness --name witness.example.com/1 --log gate1.pub --print-key
-  bartizan audit witness --state /var/lib/bartizan-witness --name witness.example.com/1 --log gate1.pub \\
-      --listen 0.0.0.0:8790 --tls-cert cert.pem --tls-key key.pem
+  bartizan audit witness --state /var/lib/bartizan-witness --name witness.example.com/1 \\
+      --log gate1.pub --print-key
+  bartizan audit witness --state /var/lib/bartizan-witness --name witness.example.com/1 \\
+      --log gate1.pub --listen 0.0.0.0:8790 --tls-cert cert.pem --tls-key key.pem
   bartizan audit verify --key gate1.pub --expect /var/lib/bartizan-witness")]
     Witness(Box<witness::WitnessArgs>),
 }

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use bartizan_model::{Clock, Secret, SystemClock};
 use bartizan_oauth::signin::mint_link;
 use bartizan_store::{OsEntropy, StoredPending};
 use url::Url;
 
-use crate::{ConfigFile, config, identity::Mode, print, say_error, state::State};
+use crate::{ConfigFile, Usage, config, identity::Mode, print, say_error, state::State};
 
 /// Prints a fresh link; whoever opens it within ten minutes is the owner, once.
 pub async fn login(file: ConfigFile) -> anyhow::Result<ExitCode> {
@@ -16,25 +15,23 @@ pub async fn login(file: ConfigFile) -> anyhow::Result<ExitCode> {
     let loaded = config::load(path)?;
     let config = &loaded.config;
     if config.identity.mode != Mode::Local {
-        bail!(
-            "people sign in at the identity provider here; `bartizan login` is for [identity] mode = \"local\""
-        );
+        let words = "people sign in at the identity provider here; `bartizan login` is for [identity] mode = \"local\"";
+        return Err(Usage(words.to_owned()).into());
     }
     if config.server.listen.port() == 0 {
-        bail!("[server] listen has port 0, so nobody knows where the gate is: set a port");
+        let words = "[server] listen has port 0, so nobody knows where the gate is: set a port";
+        return Err(Usage(words.to_owned()).into());
     }
     let state = State::of_gate(path)?;
     let link = link(&state, &config.public_url(config.server.listen)?).await?;
+    state.database().await?.close().await;
     say_error("Open this in the browser in which you use the client. It works once, for ten minutes.\n");
     print(&format!("{}\n", link.reveal()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A fresh link of the gate at `public_url`.
+/// A fresh link of the gate at `public_url`. The database stays open: a gate goes on with it.
 pub async fn link(state: &State, public_url: &Url) -> anyhow::Result<Secret> {
-    let database = state.database().await?;
-    let pending = StoredPending::new(database.clone(), state.sealer().await?);
-    let link = mint_link(public_url, &pending, &OsEntropy, SystemClock.now()).await;
-    database.close().await;
-    Ok(link?)
+    let pending = StoredPending::new(state.database().await?, state.sealer().await?);
+    Ok(mint_link(public_url, &pending, &OsEntropy, SystemClock.now()).await?)
 }

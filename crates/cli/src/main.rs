@@ -45,13 +45,16 @@ const ABOUT: &str = "A security gateway for the Model Context Protocol.
 Start here: `bartizan run` in an empty folder serves a sample server behind the gate and prints how to reach it.
 Then write bartizan.toml (see `bartizan config schema`) and run `bartizan run --config bartizan.toml`.";
 
+/// Columns of the help.
+const WIDTH: usize = 100;
+
 /// Words behind every command's own.
 const AFTER: &str = "Exit codes: 0 as hoped; 1 something is found, waits or is not there, as each command's help says; 2 the command line or the \
 configuration is wrong, or no gate has run here; 3 it could not be done. What is wrong stands on standard error.
 BARTIZAN_CONFIG is --config for all commands, BARTIZAN_LOG which lines are logged (info, debug, …).";
 
 #[derive(Parser)]
-#[command(name = "bartizan", version, about = ABOUT, after_help = AFTER, propagate_version = true, max_term_width = 100)]
+#[command(name = "bartizan", version, about = ABOUT, after_help = AFTER, propagate_version = true, max_term_width = WIDTH)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -203,13 +206,19 @@ fn main() -> ExitCode {
             let is_configuration = error.downcast_ref::<config::Problems>().is_some()
                 || error.downcast_ref::<opinions::Unusable>().is_some()
                 || error.is::<state::NoState>()
+                || error.is::<Usage>()
                 || error.downcast_ref::<bartizan_policy::Problems>().is_some()
                 || matches!(error.downcast_ref(), Some(bartizan_policy::prove::ProveError::Claim { .. }));
-            say_error(&format!("error: {error:#}\n"));
+            say_error(&format!("error: {}\n", words_of(&error)));
             ExitCode::from(if is_configuration { 2 } else { 3 })
         }
     }
 }
+
+/// What the command line lacks, or asks of a configuration that is not for it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
 
 /// How long threads are waited for when a wrap ends.
 const AT_THE_END: std::time::Duration = std::time::Duration::from_millis(500);
@@ -302,6 +311,14 @@ pub fn say_error(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
+/// What is wrong, and because of what: each once, for many an error says its cause itself.
+pub fn words_of(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
+        let sign = if said.is_empty() { "" } else { ": " };
+        if said.contains(&cause) { said } else { said + sign + &cause }
+    })
+}
+
 /// Logs go to standard error; `BARTIZAN_LOG` chooses which (`info` by default), as `tracing`'s filter directives.
 pub fn start_log(default: &str) {
     #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
@@ -320,4 +337,31 @@ pub fn start_log(default: &str) {
 /// Our own binary, which is also the launcher and the sample server.
 pub fn own_binary() -> anyhow::Result<OsString> {
     Ok(std::env::current_exe()?.into_os_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever pastes the first line of two has another command: one without its `--dry-run`, say.
+    #[test]
+    fn no_line_of_an_example_is_broken() {
+        let mut all = vec![Cli::command()];
+        while let Some(command) = all.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples = help.split_once("Examples:").map(|(_, examples)| examples).unwrap_or_default();
+            // What is said about them is no command.
+            for line in examples.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.chars().count() <= WIDTH, "{}: {line}", command.get_name());
+            }
+            all.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error =
+            anyhow::anyhow!("no space left").context("cannot write: no space left").context("not done");
+        assert_eq!(words_of(&error), "not done: cannot write: no space left");
+    }
 }

@@ -59,7 +59,7 @@ pub enum RespondCommand {
     /// that were approved since are rolled back; whom and what it saw is listed from the audit log. A run that was cut short
     /// is gone on with by the same command, and repeats nothing that was done. Exit code 1 while anything is left to do.
     #[command(after_help = "Examples:
-  bartizan respond compromise files --since 2026-11-20T08:00:00Z --why 'its publisher says so' --dry-run
+  bartizan respond compromise files --since 2026-11-20T08:00:00Z --dry-run
   bartizan respond compromise files --since 2026-11-20T08:00:00Z --why 'its publisher says so'
   bartizan respond compromise files --status
   bartizan respond compromise files --rotated env:FILES_TOKEN")]

@@ -7,7 +7,7 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -164,6 +164,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<ExitCode> {
         bundles,
         address,
         tls: tls.clone(),
+        known_by: Mutex::new(known_by(config)),
     };
     // Watched before anybody is told that the gate is there: no change after that is missed.
     let (to, changes) = mpsc::channel(16);
@@ -308,6 +309,13 @@ struct Reload {
     bundles: Arc<Bundles>,
     address: std::net::SocketAddr,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    /// How callers are known, and whether at all.
+    known_by: Mutex<(Mode, bool)>,
+}
+
+/// How callers are known by `config`, and whether at all.
+fn known_by(config: &Config) -> (Mode, bool) {
+    (config.identity.mode, config.identity.dangerous_open)
 }
 
 impl Reload {
@@ -407,6 +415,13 @@ impl Reload {
         self.doorman.adopt(&admission);
         self.gate.policy().serve_pages((!admission.pages.is_empty()).then(|| desk.public_url.clone()));
         self.door.authenticator.store(Arc::new(admission.authenticator));
+        let known_by = known_by(config);
+        let before =
+            std::mem::replace(&mut *self.known_by.lock().unwrap_or_else(PoisonError::into_inner), known_by);
+        if before != known_by {
+            // What they came with before says nothing now.
+            self.gate.show_out();
+        }
         self.door.pages.store(Arc::new(admission.pages));
         self.door.proxies.send_replace(proxies(config));
         self.door.waits.store(Arc::new(waits(config)));

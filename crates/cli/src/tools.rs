@@ -29,6 +29,7 @@ use crate::{
     journal::{Deed, Journal, OwnLog, uid},
     print, say_error,
     state::{NoState, State},
+    words_of,
 };
 
 use approvals::ApprovalsCommand;
@@ -231,7 +232,7 @@ pub async fn tools(command: ToolsCommand) -> anyhow::Result<ExitCode> {
         Ok(end) => end,
         Err(error) => match refusal(&error) {
             Some(end) => {
-                say_error(&format!("error: {error:#}\n"));
+                say_error(&format!("error: {}\n", words_of(&error)));
                 end
             }
             None => return Err(error),
@@ -508,13 +509,19 @@ impl Desk<'_> {
             return Ok(End::Findings);
         }
         let by = consent.by.clone().unwrap_or_else(who);
-        let mut deeds = Vec::with_capacity(rulings.len());
+        let mut before = Vec::with_capacity(rulings.len());
         for ruling in rulings {
-            let before = self.pins.read(ruling.key()).await?.and_then(|record| record.pin.approved);
-            deeds.push(deed(ruling, before, &by));
+            before.push(self.pins.read(ruling.key()).await?.and_then(|record| record.pin.approved));
         }
-        self.journal.note(deeds).await?;
-        self.pins.decide(rulings, &by, self.now).await?;
+        let deeds = || rulings.iter().zip(&before).map(|(ruling, before)| deed(ruling, *before, &by));
+        self.journal.note(deeds().collect()).await?;
+        if let Err(error) = self.pins.decide(rulings, &by, self.now).await {
+            // The record must not go on saying that it was done.
+            let why = format!("not done: {error}");
+            let undone = deeds().map(|deed| deed.deciding(Decision::Deny).because(&why));
+            self.journal.note(undone.collect()).await?;
+            return Err(error.into());
+        }
         say_error(&format!("{verb}: {} definition(s), by {by}\n", rulings.len()));
         Ok(End::Clean)
     }

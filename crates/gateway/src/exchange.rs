@@ -94,7 +94,10 @@ async fn post(gate: &Arc<Gate>, asker: &Asker, mut received: Received) -> Respon
         Err(refusal) => return respond::refused(&refusal, None),
     };
     if let Err(refusal) = gate.servers(&received.target) {
-        return respond::refused(&refusal, None);
+        // Under the request's id, without which its client would not know what the words are about.
+        let asked = Message::parse(bytes).ok().filter(|message| message.kind() == Kind::Request);
+        let id = asked.as_ref().and_then(Message::id_value).map(|id| id.text());
+        return respond::refused(&refusal, id);
     }
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
         return match batch(gate, asker, &received, bytes).await {
@@ -122,11 +125,8 @@ async fn post(gate: &Arc<Gate>, asker: &Asker, mut received: Received) -> Respon
                 Ok(reply) => Ok(respond::modern(reply, &received).await),
                 Err(refusal) => Err(refusal),
             };
-            let ends = |answer| match message.method().as_ref() {
-                "subscriptions/listen" => respond::holding(while_good(gate, asker, answer), slot),
-                _ => unless_revoked(asker, answer),
-            };
-            answer.map(ends)
+            // A subscription ends by itself with the token it was asked for by, and says so.
+            answer.map(|answer| respond::holding(unless_revoked(asker, answer), slot))
         }
         Era::Legacy => legacy_message(gate, asker, &received, &message).await,
     };

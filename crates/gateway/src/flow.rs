@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use bartizan_audit::{EventId, Lost, Receipt};
 use bartizan_mcp::{Era, Kind, Message, code, json::Value};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -16,6 +16,7 @@ use crate::{
     call::{Call, Down, Vetted},
     legacy::Errand,
     limits::{REQUEST_CAP, REQUEST_IDLE},
+    listening::Listener,
     quota::Taken,
     record::{self, Recorder, Unasked},
     stages,
@@ -38,6 +39,7 @@ pub enum Out {
     Interrupted(u64),
 }
 
+type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Recording = Pin<Box<dyn Future<Output = Result<Receipt, Lost>> + Send>>;
 
 /// The end of a call on its way into the audit log.
@@ -69,20 +71,23 @@ pub struct Flow {
     left: usize,
     /// What would let the client in where its token was not enough, if the answer can still say so.
     challenges: Vec<String>,
-    /// Ends a subscription, which has no other end.
-    stop: Option<watch::Receiver<bool>>,
+    /// When a subscription is over, which has no other end.
+    over: Option<Over>,
 }
 
 impl Flow {
     /// The answer to `call`, which is on its way. `errand` ties it to its legacy session.
     pub fn new(
-        gate: &Gate,
+        gate: &Arc<Gate>,
         call: Call,
         opened: stages::Opened,
         answer: Answer,
         errand: Option<Errand>,
     ) -> Self {
-        let stop = (call.method == "subscriptions/listen").then(|| gate.stop.subscribe());
+        let over = (call.method == "subscriptions/listen").then(|| {
+            let over = Listener::new(gate, &call.asker).over(Some(Arc::clone(&call.server)));
+            Box::pin(over) as Over
+        });
         let began = Instant::now();
         Self {
             call,
@@ -96,9 +101,9 @@ impl Flow {
             closing: None,
             errand,
             // Listening has no end.
-            left: if stop.is_some() { usize::MAX } else { gate.quotas.answer_bytes() },
+            left: if over.is_some() { usize::MAX } else { gate.quotas.answer_bytes() },
             challenges: Vec::new(),
-            stop,
+            over,
         }
     }
 
@@ -172,14 +177,14 @@ impl Flow {
             let cancelled = self.errand.as_ref().map(Errand::cancelled);
             // A listen has all the time there is.
             let until =
-                self.stop.is_none().then(|| (self.heard + REQUEST_IDLE).min(self.began + REQUEST_CAP));
+                self.over.is_none().then(|| (self.heard + REQUEST_IDLE).min(self.began + REQUEST_CAP));
             let item = tokio::select! {
                 biased;
                 () = wait_for(cancelled) => {
                     self.is_done = true;
                     return None;
                 }
-                () = stopped(&mut self.stop) => {
+                () = ended(&mut self.over) => {
                     self.is_done = true;
                     return Some(Out::Final { status: 200, text: self.call.subscription_ended() });
                 }
@@ -335,13 +340,11 @@ impl Flow {
     }
 }
 
-async fn stopped(stop: &mut Option<watch::Receiver<bool>>) {
-    if let Some(stop) = stop
-        && stop.wait_for(|s| *s).await.is_ok()
-    {
-        return;
+async fn ended(over: &mut Option<Over>) {
+    match over {
+        Some(over) => over.await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 async fn wait_for(notify: Option<Arc<Notify>>) {

@@ -21,6 +21,7 @@ pub mod inventory;
 pub mod legacy;
 pub mod limits;
 pub mod listener;
+pub mod listening;
 pub mod merged;
 pub mod modern;
 mod naming;
@@ -89,6 +90,8 @@ pub struct Gate {
     entropy: Arc<dyn Entropy>,
     next: AtomicU64,
     stop: watch::Sender<bool>,
+    /// Told whenever what goes on without an end of its own may be over; the number is how often all of it was.
+    changes: watch::Sender<u64>,
 }
 
 /// The servers of one configuration.
@@ -186,11 +189,12 @@ impl Gate {
             entropy,
             next: AtomicU64::new(1),
             stop: watch::Sender::new(false),
+            changes: watch::Sender::new(0),
         })
     }
 
-    /// Takes a new configuration. Requests under way end as they began; sessions of servers that changed or went are
-    /// over.
+    /// Takes a new configuration. Requests under way end as they began; sessions and subscriptions of servers that changed or
+    /// went are over.
     pub fn configure(&self, settings: Vec<ServerSettings>) {
         // Before anybody can call there what was approved of the one before.
         settings.iter().for_each(|settings| self.catalog.doubt_others(settings));
@@ -198,12 +202,31 @@ impl Gate {
         let next = self.fleet.load().next(settings, &self.recorder, keeper, &self.starts);
         self.fleet.store(Arc::new(next));
         self.sweep_sessions();
+        self.changes.send_modify(|_| {});
+    }
+
+    /// Ends every session and subscription: who may come in is found out otherwise from now on.
+    pub fn show_out(&self) {
+        self.changes.send_modify(|times| *times += 1);
+        self.sessions.sweep(|_| Some((End::Revoked, Manner::AtOnce)));
+    }
+
+    /// What is told whenever something that goes on without an end of its own may be over; the number is another when all of it is.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Whether `server` is one of those there are now, as it is.
+    pub fn has(&self, server: &Arc<Server>) -> bool {
+        self.fleet.load().0.get(server.name()).is_some_and(|now| Arc::ptr_eq(now, server))
+    }
+
+    /// Whether it takes no more requests.
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
     }
 
     fn sweep_sessions(&self) {
-        let fleet = self.fleet.load();
-        let is_current =
-            |server: &Arc<Server>| fleet.0.get(server.name()).is_some_and(|now| Arc::ptr_eq(now, server));
         let is_cut_off = |session: &legacy::Session| {
             !session.links().is_empty()
                 && session.links().iter().all(|link| self.responses.is_quarantined(link.server().name()))
@@ -215,14 +238,15 @@ impl Gate {
             if is_cut_off(session) {
                 return Some((End::Server, Manner::AtOnce));
             }
-            let is_over = session.links().iter().any(|link| !is_current(link.server()));
+            let is_over = session.links().iter().any(|link| !self.has(link.server()));
             is_over.then_some((End::Server, Manner::WhenDone))
         });
     }
 
-    /// Ends what the responses in force cut off: sessions, and processes of servers in quarantine.
+    /// Ends what the responses in force cut off: sessions, subscriptions, and processes of servers in quarantine.
     pub async fn cut_off(&self) {
         self.sweep_sessions();
+        self.changes.send_modify(|_| {});
         let quarantined = |server: &&Arc<Server>| self.responses.is_quarantined(server.name());
         for server in self.fleet.load_full().0.values().filter(quarantined) {
             server.stop_all().await;
@@ -329,6 +353,7 @@ impl Gate {
     /// Ends what would never end by itself: sessions and subscriptions. Requests go on, and sessions take no more of them.
     pub fn drain(&self) {
         self.stop.send_replace(true);
+        self.changes.send_modify(|_| {});
         self.sessions.end_all(Manner::WhenDone);
     }
 
@@ -336,6 +361,7 @@ impl Gate {
     pub fn close(&self) -> Vec<Arc<AtomicUsize>> {
         self.sessions.end_all(Manner::AtOnce);
         let fleet = self.fleet.swap(Arc::default());
+        self.changes.send_modify(|_| {});
         fleet.0.values().map(|s| s.processes()).collect()
     }
 

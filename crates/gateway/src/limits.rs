@@ -152,6 +152,10 @@ pub const MIRRORING_TOOLS: usize = 8192;
 pub const PAGES: usize = 1000;
 /// How long one server may hold up an answer that is made of all servers'; then it is left out.
 pub const MERGED_WAIT: Duration = Duration::from_secs(15);
+/// How long a server is left alone that ended its part of a merged subscription, before it is asked again.
+pub const LISTEN_REST: Duration = Duration::from_secs(1);
+/// How long at most, twice as long after each time.
+pub const LONGEST_LISTEN_REST: Duration = Duration::from_secs(60);
 /// Entries on one page of a merged list.
 pub const MERGED_PAGE: usize = 1000;
 /// How long a cursor or `requestState` stays good.

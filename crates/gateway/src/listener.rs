@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bartizan_mcp::{Refusal, code, headers};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, uri::Authority};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
@@ -256,6 +256,9 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
     if let (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") = (&head.method, head.uri.path()) {
         return Err(respond::plain(200, "ok\n"));
     }
+    if !is_plain(&head.headers) {
+        return refuse(400, "`Transfer-Encoding` may be `chunked`, once, and nothing else");
+    }
     // The reader's own bound is on what it buffers, which may be a little more.
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > HEAD_BYTES {
@@ -277,7 +280,7 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
         Err(text) => return refuse(403, text),
     };
     if head.method == Method::OPTIONS && cors_origin.is_some() {
-        return Err(preflight(cors_origin.as_ref()));
+        return Err(preflight(&head.headers, cors_origin.as_ref()));
     }
     if !matches!(head.method, Method::POST | Method::GET | Method::DELETE) {
         let mut answer = respond::plain(405, "method not allowed\n");
@@ -310,6 +313,17 @@ pub fn admit(door: &Door, request: Request<Body>, peer: &Peer) -> Result<Admitte
         cors_origin,
         body: Some(body),
     })))
+}
+
+/// Whether the body comes as it is, or in chunks and no coding besides: what hyper takes out of those is no body yet to whoever in
+/// front of us knows the other coding (RFC 9112 §6.1; attacks.md PH-06).
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(line), None) => line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 fn check_host(names: &Names, headers: &HeaderMap, target: Option<&Authority>) -> Result<(), &'static str> {
@@ -380,16 +394,20 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     })
 }
 
-fn preflight(origin: Option<&HeaderValue>) -> Response<Answer> {
+/// What pages may send: each tool has its own `Mcp-Param-*` lines, which cannot be listed beforehand.
+const ALLOWED_LINES: &str = "Authorization, DPoP, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID";
+
+fn preflight(asked: &HeaderMap, origin: Option<&HeaderValue>) -> Response<Answer> {
     let mut answer = respond::empty(204);
+    let lines = asked.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|l| l.to_str().ok());
+    let names =
+        lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    let mirrors = names.filter(|name| name.as_str().starts_with(headers::PARAM_PREFIX));
+    let allowed = mirrors.fold(ALLOWED_LINES.to_owned(), |all, name| format!("{all}, {name}"));
     let headers = answer.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, DELETE"));
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static(
-            "Authorization, DPoP, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID",
-        ),
-    );
+    let allowed = HeaderValue::from_str(&allowed).unwrap_or_else(|_| HeaderValue::from_static(ALLOWED_LINES));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     respond::with_cors(answer, origin)
 }

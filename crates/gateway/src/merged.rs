@@ -26,6 +26,7 @@ use crate::{
     server::Server,
 };
 
+mod listening;
 mod opening;
 
 pub use opening::initialize;
@@ -250,12 +251,7 @@ pub async fn modern(
     }
     match method.as_ref() {
         "server/discover" => Ok(opening::discover(gate, asker, servers, message).await),
-        "subscriptions/listen" => {
-            let opened =
-                join_all(servers.iter().map(|s| modern::open(gate, asker, s, true, message, None))).await;
-            let flows: Vec<_> = opened.into_iter().flatten().collect();
-            Ok(Reply::Replies(opening::listen(message, flows)))
-        }
+        "subscriptions/listen" => Ok(Reply::Replies(listening::listen(gate, asker, message))),
         _ => {
             let name = addressee(&method, message).ok_or_else(|| unknown(&method, Era::Modern))?;
             let server = servers

@@ -68,6 +68,8 @@ pub struct Server {
     pool: Pool,
     processes: Arc<AtomicUsize>,
     shares: Shares,
+    /// Those that may still run.
+    live: Mutex<Vec<Weak<Process>>>,
     crashes: Crashes,
     /// The one process of a shared legacy server, what it said to our handshake, and who listens to it.
     common: tokio::sync::Mutex<Option<(Arc<Process>, Message)>>,
@@ -106,6 +108,7 @@ impl Server {
             pool: Pool::default(),
             processes: Arc::default(),
             shares: Shares::default(),
+            live: Mutex::default(),
             crashes: Crashes::default(),
             common: tokio::sync::Mutex::default(),
             listeners: Arc::default(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyPool, ConnectOptions, Executor, Transaction,
+    Any, AnyConnection, AnyPool, ConnectOptions, Connection, Executor, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers},
 };
 use url::{Host, Url};
@@ -64,6 +64,9 @@ pub enum DatabaseError {
     /// What is kept beside the database, so that an older one is noticed, is not as it was written.
     #[error("a file beside the database cannot be used: {0}")]
     Beside(String),
+    /// What is in its file is no database, or not as it was written.
+    #[error("the database file is damaged: put the newest copy of it back")]
+    Damaged,
     /// The database refused or is out of reach.
     #[error("the database failed: {0}")]
     Failed(#[from] sqlx::Error),
@@ -157,6 +160,7 @@ impl Database {
         // `Url` does not let `file:` become another scheme.
         let url = url.as_str().replacen("file:", "sqlite:", 1);
         install_default_drivers();
+        try_open(&url).await?;
         let writer = options(1, TURN)
             // A file does not hang up: asking whether it is there would cost as much as asking what is in it.
             .test_before_acquire(false)
@@ -279,6 +283,32 @@ fn options(most: u32, wait: Duration) -> AnyPoolOptions {
         Err(_) => options,
     }
 }
+
+/// Opens the SQLite database at `url` once. A pool would try again and again, and say in the end only that there is no connection.
+async fn try_open(url: &str) -> Result<(), DatabaseError> {
+    let opening = async {
+        let mut connection = AnyConnection::connect_with(&quiet(url)?).await?;
+        connection.execute(PRAGMAS).await?;
+        connection.close().await
+    };
+    let Err(error) = opening.await else { return Ok(()) };
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    match code.map(|code| code & 0xff) {
+        // Others hold it: worth waiting for.
+        Some(BUSY | LOCKED) => Ok(()),
+        Some(CORRUPT | NO_DATABASE) => Err(DatabaseError::Damaged),
+        _ => Err(error.into()),
+    }
+}
+
+/// `SQLITE_BUSY`
+const BUSY: u32 = 5;
+/// `SQLITE_LOCKED`
+const LOCKED: u32 = 6;
+/// `SQLITE_CORRUPT`
+const CORRUPT: u32 = 11;
+/// `SQLITE_NOTADB`
+const NO_DATABASE: u32 = 26;
 
 /// How to connect to `url`.
 fn quiet(url: &str) -> Result<AnyConnectOptions, sqlx::Error> {
@@ -422,6 +452,22 @@ mod tests {
         assert!(!DatabaseError::from(absent).is_passing());
         database.close().await;
         other.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_told_of_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("st.db");
+        Database::sqlite(&path).await.unwrap().close().await;
+        let whole = fs::read(&path).unwrap();
+        for damaged in [b"garbage".as_slice(), &vec![7; whole.len()]] {
+            fs::write(&path, damaged).unwrap();
+            let began = std::time::Instant::now();
+            assert!(matches!(Database::sqlite(&path).await, Err(DatabaseError::Damaged)));
+            assert!(began.elapsed() < WAIT);
+        }
+        fs::write(&path, whole).unwrap();
+        Database::sqlite(&path).await.unwrap().close().await;
     }
 
     #[tokio::test]

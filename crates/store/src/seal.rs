@@ -49,7 +49,7 @@ impl std::fmt::Debug for Sealer {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read or written.
-    #[error("cannot use the key file {path}: {source}")]
+    #[error("cannot use the key file {path}: {source}{}", advice(source))]
     Io {
         /// The key file.
         path: PathBuf,
@@ -67,6 +67,16 @@ pub enum KeyError {
     /// The operating system gave no randomness, or the cipher refused.
     #[error("the cryptographic library refused the key")]
     Refused,
+}
+
+/// What to do about a key file that is not there.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => {
+            "; put a copy of it back: another key opens nothing of what this one sealed"
+        }
+        _ => "",
+    }
 }
 
 impl Sealer {

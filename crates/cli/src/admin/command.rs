@@ -24,7 +24,8 @@ use crate::{
 pub enum AdminCommand {
     /// Grant a role at the admin listener for some hours.
     #[command(after_help = "Example:
-  bartizan admin grant --role responder --person 9f3c… --issuer https://login.microsoftonline.com/…/v2.0 --for 4h")]
+  bartizan admin grant --role responder --person 9f3c… \\
+      --issuer https://login.microsoftonline.com/…/v2.0 --for 4h")]
     Grant {
         #[command(flatten)]
         whose: Whose,

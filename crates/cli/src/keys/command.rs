@@ -47,7 +47,7 @@ pub enum KeysCommand {
     /// refused. Exit code 1 if rows that cannot be read were left as they are.
     #[command(after_help = "Examples:
   bartizan keys rotate
-  bartizan keys rotate --compromised       # a key got out: cursors and session ids in clients' hands end too
+  bartizan keys rotate --compromised       # a key got out: cursors and session ids end too
   bartizan keys rotate --from old.toml     # [keys] provider has changed: wrap by the new one")]
     Rotate(Rotate),
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bartizan_audit::{Kind, event::rfc3339};
 use bartizan_model::{Clock, SystemClock, Timestamp};
 use bartizan_policy::{NoSpan, Span, review};
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{CLEAN, FOUND, Format, Policies, json, open, text};
 use crate::{
-    ConfigFile, config,
+    ConfigFile, Usage, config,
     journal::{Deed, Journal, OwnLog},
     print, reviews, say_error,
     state::State,
@@ -130,7 +130,9 @@ fn review(arguments: &ReviewArgs) -> anyhow::Result<u8> {
         (None, Some(config)) => {
             let folder = config.with_file_name(".bartizan").join("audit");
             if !folder.is_dir() {
-                bail!("no gate has run from {}: name recorded uses with --uses", config.display());
+                let words =
+                    format!("no gate has run from {}: name recorded uses with --uses", config.display());
+                return Err(Usage(words).into());
             }
             let options = review::Options { most_queries, people, credentials, ..reviews::options(since) };
             let mut reviewer = review::Reviewer::new(&bundle, options);
@@ -138,7 +140,9 @@ fn review(arguments: &ReviewArgs) -> anyhow::Result<u8> {
             reviewer.finish()
         }
         (None, None) => {
-            bail!("name recorded uses with --uses, or a configuration whose gate recorded some with --config")
+            let words =
+                "name recorded uses with --uses, or a configuration whose gate recorded some with --config";
+            return Err(Usage(words.to_owned()).into());
         }
     };
     let found = found.map_err(anyhow::Error::new)?;
@@ -176,7 +180,7 @@ async fn list(place: &ConfigFile, format: Format) -> anyhow::Result<u8> {
 async fn decide(deciding: Deciding, verdict: Verdict) -> anyhow::Result<u8> {
     let now = SystemClock.now();
     if deciding.until <= now {
-        bail!("--until is in the past: nothing would be decided");
+        return Err(Usage("--until is in the past: nothing would be decided".to_owned()).into());
     }
     let by = deciding.by.unwrap_or_else(who);
     let decided = Decided { verdict, by, why: deciding.why, at: now, until: deciding.until };

@@ -351,3 +351,32 @@ async fn a_decision_is_recorded_first_and_not_made_without() {
     assert!(events.iter().all(|event| event.details.server.as_ref().is_some_and(|s| s.as_str() == "files")));
     assert!(events[1].details.message.as_ref().unwrap().as_str().starts_with("bob (uid "));
 }
+
+#[tokio::test]
+async fn what_was_recorded_and_could_not_be_done_is_recorded_as_not_done() {
+    let scene = Scene::new().await;
+    scene.offers(&[READ]).await;
+    scene.run("approve read --by ada").await;
+    for line in ["rollback read --yes --by ada", "reject read --yes --by ada", "release read --yes --by ada"]
+    {
+        let _ = scene.answering(line, Ok(true)).await;
+    }
+    let events = scene.journal.events.lock().unwrap();
+    let told: Vec<_> = events.iter().map(|event| (event.kind, event.details.decision)).collect();
+    let (permit, deny) = (Some(Decision::Permit), Some(Decision::Deny));
+    assert_eq!(
+        told,
+        [
+            (Recorded::ApprovalGranted, permit),
+            (Recorded::PinRolledBack, permit),
+            (Recorded::PinRolledBack, deny),
+            (Recorded::ApprovalRejected, deny),
+            (Recorded::ApprovalGranted, permit),
+            (Recorded::ApprovalGranted, deny),
+        ]
+    );
+    for undone in [&events[2], &events[5]] {
+        let words = undone.details.message.as_ref().unwrap().as_str();
+        assert!(words.starts_with("ada") && words.contains("not done: "), "{words}");
+    }
+}

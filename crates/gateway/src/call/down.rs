@@ -320,7 +320,7 @@ impl Call {
         }
     }
 
-    /// The response that ends a subscription when the gate stops (A-84).
+    /// The response that ends a subscription of which the gate says that it is over (A-84).
     pub fn subscription_ended(&self) -> String {
         let meta = format!(r#"{{"{}":{}}}"#, era::META_SUBSCRIPTION, self.client_id);
         message::result(&self.client_id, &format!(r#"{{"resultType":"complete","_meta":{meta}}}"#))

@@ -1,20 +1,19 @@
-//! What the merged endpoint says of itself: handshake, discovery, subscriptions.
+//! What the merged endpoint says of itself: handshake, discovery, what is honoured of a subscription.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bartizan_mcp::{
-    Era, Message, Refusal, Revision, code, era,
+    Era, Message, Refusal, Revision, code,
     json::{Kind as Json, Value, quote},
     message,
 };
 use futures::future::join_all;
-use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{in_time, modern_fields};
 use crate::{
     Asker, Gate,
     call::own_info,
-    flow::{Flow, Out, Replies, Reply},
+    flow::Reply,
     legacy::{Hub, Link, NoLink, greeting, refusal_of},
     modern,
     server::Server,
@@ -22,7 +21,7 @@ use crate::{
 
 /// The union of what servers offer: for each capability, its flags that anybody sets.
 #[derive(Default)]
-struct Offers(BTreeMap<String, BTreeMap<String, String>>);
+pub(super) struct Offers(BTreeMap<String, BTreeMap<String, String>>);
 
 impl Offers {
     fn add(&mut self, capabilities: Option<Value<'_>>) {
@@ -174,70 +173,25 @@ pub async fn discover(gate: &Arc<Gate>, asker: &Asker, servers: &[Arc<Server>], 
     Reply::Message { status: 200, text: message::result(id, &result) }
 }
 
-/// One subscription over several servers: one acknowledgement of all they honour, then what each tells.
-pub fn listen(message: &Message, flows: Vec<Flow>) -> Replies {
-    let id = message.id_value().map(|v| v.text().to_owned()).unwrap_or_default();
-    let asked = message.param("notifications").map(|n| n.text().to_owned()).unwrap_or_else(|| "{}".into());
-    let (to, from) = mpsc::channel(64);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let first = join_all(flows.into_iter().map(|mut flow| async move {
-            let within = tokio::time::timeout(crate::limits::CONTROL_WAIT, flow.next());
-            (within.await.ok().flatten(), flow)
-        }));
-        let first = first.await;
-        let mut honoured = Offers::default();
-        for (out, _) in &first {
-            if let Some(Out::Message(text)) = out
-                && let Ok(ack) = Message::from_spliced(text.clone())
-            {
-                honoured.add_filter(ack.param("notifications"));
-            }
-        }
-        let params = format!(
-            r#"{{"_meta":{{"{}":{id}}},"notifications":{}}}"#,
-            era::META_SUBSCRIPTION,
-            honoured.filter(&asked)
-        );
-        let ack = message::notification("notifications/subscriptions/acknowledged", Some(&params));
-        if to.send(Out::Message(ack)).await.is_err() {
-            return;
-        }
-        let rest =
-            first.into_iter().filter(|(out, _)| matches!(out, Some(Out::Message(_)))).map(|(_, mut flow)| {
-                let to = to.clone();
-                async move {
-                    while let Some(Out::Message(text)) = flow.next().await {
-                        if to.send(Out::Message(text)).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-            });
-        join_all(rest).await;
-        // Every server has ended its part: so has the subscription (spec.md A-84).
-        let result = format!(r#"{{"resultType":"complete","_meta":{{"{}":{id}}}}}"#, era::META_SUBSCRIPTION);
-        let _ = to.send(Out::Final { status: 200, text: message::result(&id, &result) }).await;
-    });
-    Replies::Many(from, tasks)
-}
-
 impl Offers {
     /// Takes in what one server honours of a subscription.
-    fn add_filter(&mut self, filter: Option<Value<'_>>) {
-        for wish in filter.into_iter().flat_map(Value::members) {
+    pub(super) fn add_filter(&mut self, filter: Option<Value<'_>>) {
+        let wishes = filter.into_iter().flat_map(Value::members);
+        for wish in wishes.filter(|wish| wish.value.as_bool() != Some(false)) {
             let entry = self.0.entry(wish.key().into_owned()).or_default();
             for element in wish.value.elements() {
                 entry.insert(element.text().to_owned(), String::new());
             }
-            if wish.value.as_bool() == Some(false) {
-                self.0.remove(wish.key().as_ref());
-            }
         }
     }
 
+    /// Whether anybody honours `wish`.
+    pub(super) fn has(&self, wish: &str) -> bool {
+        self.0.contains_key(wish)
+    }
+
     /// What anybody honours of the filter `asked`.
-    fn filter(&self, asked: &str) -> String {
+    pub(super) fn filter(&self, asked: &str) -> String {
         let honoured = Value::of(asked).members().filter_map(|wish| {
             let found = self.0.get(wish.key().as_ref())?;
             let text = match wish.value.kind() {

@@ -80,8 +80,12 @@ impl Server {
             program::clear(&self.settings, keeper).await?;
         }
         let voice = Arc::clone(&self.voice);
-        Process::start(self.name(), launch, era, secrets.clone(), (slot, turn), voice)
-            .inspect_err(|_| self.note_crash(asker))
+        let process = Process::start(self.name(), launch, era, secrets.clone(), (slot, turn), voice)
+            .inspect_err(|_| self.note_crash(asker))?;
+        let mut live = lock(&self.live);
+        live.retain(|process| process.strong_count() > 0);
+        live.push(Arc::downgrade(&process));
+        Ok(process)
     }
 
     /// Counts a process that ended by itself or never answered, and was `whose` alone.
@@ -170,16 +174,22 @@ impl Server {
         }
     }
 
-    /// Stops every process that is not a session's own; those end with their sessions.
-    pub async fn stop_all(&self) {
+    /// Lets go of every process that is not a session's own: those end with their sessions, these with what is under way there.
+    pub async fn let_go(&self) {
         lock(&self.pool).clear();
         self.common.lock().await.take();
+    }
+
+    /// Stops every process, whatever is under way there.
+    pub async fn stop_all(&self) {
+        self.let_go().await;
+        lock(&self.live).drain(..).filter_map(|process| process.upgrade()).for_each(|process| process.stop());
     }
 
     /// Has what is asked from now on asked of processes that start from now on; those of before end with what is under way there.
     pub async fn renew(&self) {
         *lock(&self.renewed) = Some(Instant::now());
-        self.stop_all().await;
+        self.let_go().await;
     }
 
     /// Whether the next request of a session in `process` goes to another.

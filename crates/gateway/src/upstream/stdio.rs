@@ -48,8 +48,8 @@ pub struct Process {
     began: Instant,
     lines: mpsc::Sender<String>,
     number: u64,
-    /// Its end tells the supervisor to stop the process.
-    _stop: mpsc::Sender<()>,
+    /// A word, or its end, tells the supervisor to stop the process.
+    stop: mpsc::Sender<()>,
 }
 
 impl Process {
@@ -94,7 +94,7 @@ impl Process {
         let ends = Ends { stopped, is_deaf };
         tokio::spawn(supervise(child, stdout, ends, Arc::clone(&shared), slot, voice, secrets));
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Self { shared, began: Instant::now(), lines, number, _stop: stop }))
+        Ok(Arc::new(Self { shared, began: Instant::now(), lines, number, stop }))
     }
 
     /// When it started.
@@ -110,6 +110,12 @@ impl Process {
     /// Makes what it says unasked go to the sink alone, for it may concern any of several clients.
     pub fn set_shared(&self) {
         self.shared.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops it by the ladder, whoever still waits for an answer.
+    pub fn stop(&self) {
+        // There is room unless it is told already.
+        let _ = self.stop.try_send(());
     }
 
     /// Its number among the processes that the gate has started, if it is everybody's.

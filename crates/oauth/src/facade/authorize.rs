@@ -40,6 +40,8 @@ pub enum Unanswerable {
         /// What the client calls itself, unless the operator wrote it down. A browser does not go to a stranger's address by
         /// itself only because they sent it here with a mistake (RFC 9700 §4.11.2; spec.md F-13).
         stranger: Option<String>,
+        /// What is wrong, for whoever wrote the client; the `error_description` of the redirect too.
+        words: &'static str,
         /// For the audit trail; it never changes its meaning.
         reason: &'static str,
     },
@@ -126,9 +128,12 @@ impl Facade {
         let state = parameters.get("state");
         self.check(&parameters, &client, redirect_uri).map_err(|(error, reason)| {
             let application = client.application();
+            let words = words_of(reason);
+            let told = [("error", Some(error)), ("error_description", Some(words)), ("state", state)];
             Unanswerable::Redirect {
-                location: self.refusal(redirect_uri, state, error),
+                location: self.back(redirect_uri, &told),
                 stranger: (!application.is_preregistered).then_some(application.name),
+                words,
                 reason,
             }
         })
@@ -320,11 +325,7 @@ impl Facade {
     /// The `Location` that tells the client of `request` why there is no code: an `error` of RFC 6749 §4.1.2.1, such as
     /// `access_denied`.
     pub fn deny(&self, request: &AuthorizationRequest, error: &str) -> String {
-        self.refusal(&request.redirect_uri, request.state.as_deref(), error)
-    }
-
-    fn refusal(&self, redirect_uri: &str, state: Option<&str>, error: &str) -> String {
-        self.back(redirect_uri, &[("error", Some(error)), ("state", state)])
+        self.back(&request.redirect_uri, &[("error", Some(error)), ("state", request.state.as_deref())])
     }
 
     /// A redirect URI with these parameters and `iss` (RFC 9207), beside those it has.
@@ -338,6 +339,28 @@ impl Facade {
         query.append_pair("iss", &self.issuer);
         let mark = if redirect_uri.contains('?') { '&' } else { '?' };
         format!("{redirect_uri}{mark}{}", query.finish())
+    }
+}
+
+/// What is wrong with a request that is refused for `reason`, in the characters of an `error_description` (RFC 6749 §4.1.2.1).
+fn words_of(reason: &str) -> &'static str {
+    match reason {
+        "request.claims" => "`claims` is no JSON object, or too long",
+        "request.dpop" => "`dpop_jkt` is no SHA-256 thumbprint in base64url",
+        "request.max-age" => "`max_age` is no number of seconds",
+        "request.object" => "request objects are not taken; send the parameters themselves",
+        "request.pkce" => "PKCE is needed: `code_challenge`, and `code_challenge_method` S256",
+        "request.prompt" => {
+            "there is always a page, so `prompt` is login, consent, select_account or nothing"
+        }
+        "request.repeated" => "a parameter is sent twice",
+        "request.resource" => {
+            "`resource` must be the URL of one endpoint of this gate, as its metadata has it"
+        }
+        "request.response-mode" => "`response_mode` is query, or nothing",
+        "request.response-type" => "`response_type` must be code",
+        "request.scope" => "a scope is not one of that endpoint, or not one of this client",
+        _ => "the request cannot be understood",
     }
 }
 

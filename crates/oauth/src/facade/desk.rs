@@ -13,7 +13,9 @@ impl From<Unanswerable> for signin::Unanswerable {
                 status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
                 words: words.to_owned(),
             },
-            Unanswerable::Redirect { location, stranger, .. } => Self::Redirect { location, stranger },
+            Unanswerable::Redirect { location, stranger, words, .. } => {
+                Self::Redirect { location, stranger, words }
+            }
         }
     }
 }

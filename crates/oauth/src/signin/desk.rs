@@ -45,5 +45,7 @@ pub enum Unanswerable {
         location: String,
         /// What it calls itself, unless the operator wrote it down: then the person decides whether they go there.
         stranger: Option<String>,
+        /// What is wrong, for whoever wrote it.
+        words: &'static str,
     },
 }

@@ -66,11 +66,12 @@ impl Refusal {
             Self::Desk(Unanswerable::Page { status, words }) => {
                 said(status.as_u16(), "This request cannot be answered", words, "signin.request")
             }
-            Self::Desk(Unanswerable::Redirect { stranger, .. }) => {
+            Self::Desk(Unanswerable::Redirect { stranger, words, .. }) => {
                 let name = seen::called(stranger.as_deref().unwrap_or_default());
                 let words = format!(
                     "The application that calls itself “{name}” asked for something that this gate does not give, or asked in \
-                     a way it does not understand. Nothing was allowed. You may close this page, or tell the application."
+                     a way it does not understand. Nothing was allowed. You may close this page, or tell the application. What is \
+                     wrong, for whoever wrote it: {words}."
                 );
                 said(400, "This request cannot be answered", &words, "signin.request")
             }

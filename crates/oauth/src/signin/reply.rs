@@ -201,7 +201,7 @@ impl From<Refusal> for Reply {
             Refusal::Provider(lost) => tracing::warn!(%lost, reason = said.reason, "a sign-in failed"),
             _ => tracing::info!(reason = said.reason, "a person was turned away"),
         }
-        if let Refusal::Desk(Unanswerable::Redirect { location, stranger: None }) = refusal {
+        if let Refusal::Desk(Unanswerable::Redirect { location, stranger: None, .. }) = refusal {
             return Self::redirect(location, said.reason);
         }
         let status = StatusCode::from_u16(said.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

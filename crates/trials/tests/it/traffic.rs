@@ -21,6 +21,8 @@ mod reopenings;
 mod reports;
 pub mod responses;
 mod reviews;
+mod subscriptions;
+mod terminal;
 mod upgrades;
 mod witness;
 mod words;

@@ -79,6 +79,10 @@ async fn aa_06_f_08_without_s256_there_is_no_code() {
     ] {
         let refused = stage.authorize(&changes).await.unwrap_err();
         assert_eq!(redirected(&refused), "invalid_request", "{changes:?}");
+        let Unanswerable::Redirect { location, words, .. } = &refused else { unreachable!() };
+        assert_eq!(parameter(location, "error_description").as_deref(), Some(*words));
+        let is_allowed = |c: char| (' '..='~').contains(&c) && !matches!(c, '"' | '\\');
+        assert!(words.contains("code_challenge") && words.chars().all(is_allowed), "{words}");
     }
 }
 

@@ -343,6 +343,7 @@ async fn aa_24_a_strangers_mistake_sends_nobody_to_the_stranger() {
         page.body
     );
     assert!(page.body.contains("&#60;b&#62;Notes&#60;/b&#62;") && page.body.contains("Go to app.example"));
+    assert!(page.body.contains("for whoever wrote it: no such"), "{}", page.body);
 }
 
 #[tokio::test]

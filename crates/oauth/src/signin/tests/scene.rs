@@ -65,6 +65,7 @@ impl Desk for FakeDesk {
             client @ ("confused" | "confused stranger") => Err(Unanswerable::Redirect {
                 location: "https://app.example/cb?error=invalid_scope&state=%22%3E".into(),
                 stranger: (client != "confused").then(|| "<b>Notes\u{202e}</b>".into()),
+                words: "no such `scope`",
             }),
             client => Ok(AuthorizationRequest {
                 client: Application {

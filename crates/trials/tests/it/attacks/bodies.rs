@@ -41,6 +41,12 @@ fn ph_06_no_request_hides_in_another() {
             "two codings",
             format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n{chunked}{hidden}"),
         ),
+        ("a coding before the chunks", format!("Transfer-Encoding: gzip, chunked\r\n\r\n{chunked}{hidden}")),
+        ("chunks in chunks", format!("Transfer-Encoding: chunked, chunked\r\n\r\n{chunked}{hidden}")),
+        (
+            "chunks in two lines",
+            format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}{hidden}"),
+        ),
         ("a coding after a tab", format!("Transfer-Encoding:\tchunked, identity\r\n\r\n{chunked}{hidden}")),
         (
             "a folded line",

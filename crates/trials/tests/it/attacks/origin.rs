@@ -98,5 +98,13 @@ fn ph_10_only_named_origins_may_read() {
         assert_eq!(answer.line("access-control-allow-credentials"), None);
         assert_eq!(answer.line("vary"), Some("Origin"));
     }
+    // A tool's own header lines (26/http) are asked for by name; nothing else is that is not known.
+    let lines = "content-type,mcp-param-region , X-Other,Mcp-Param-Na me,cookie";
+    let ask = scene.gate.stranger().request("OPTIONS", "/mcp/new").line("Origin", "https://chat.example.com");
+    let asked = ask.line("Access-Control-Request-Headers", lines).send();
+    let allowed = asked.line("access-control-allow-headers").unwrap_or_default().to_ascii_lowercase();
+    let may = |name: &str| allowed.split(',').any(|one| one.trim() == name);
+    assert!(may("authorization") && may("mcp-name") && may("mcp-param-region"), "{allowed}");
+    assert!(!may("x-other") && !may("cookie") && !allowed.contains("na me"), "{allowed}");
     scene.serves();
 }

@@ -95,5 +95,13 @@ fn one_endpoint_for_each_server_and_none_for_others() {
     for path in ["/mcp/other", "/mcp/on", "/mcp/only2", "/", "/mcpx"] {
         assert_eq!(gate.client().modern(path, "tools/list", "").send().status, 404, "{path}");
     }
+    // Clients that read the body know which request it is about.
+    let hello = gate.client().initialize("/mcp/other", "2025-11-25", "{}").send();
+    let asked = gate.client().modern("/mcp/other", "tools/list", "").send();
+    for (answer, id) in [(hello, 0), (asked, 1)] {
+        assert_eq!((answer.status, answer.json()["id"].as_u64()), (404, Some(id)), "{}", answer.text());
+        assert_eq!(answer.error(), "there is no such endpoint");
+    }
+    assert_eq!(gate.client().post("/mcp/other", "[{").send().status, 404);
     scene.serves();
 }
