@@ -19,7 +19,7 @@ use crate::{
 /// Sources are dealt into so many folds; thresholds come from scores on sources that the model did not see.
 pub const FOLDS: u64 = 5;
 /// The share of harmless texts that may reach the threshold, per kind in the order of [`Kind::ALL`].
-pub const FALSE_POSITIVES: [f64; Kind::ALL.len()] = [0.005, 0.001, 0.0, 0.003];
+pub const FALSE_POSITIVES: [f64; Kind::ALL.len()] = [0.015, 0.001, 0.0, 0.003];
 
 /// Naive orders from elsewhere: a rehearsal does not train on them, so that they show what the grammar alone has taught.
 const NAIVE: &str = "asb_attacker_instructions";
