@@ -46,18 +46,12 @@ const HONEST: &str = include_str!("../data/honest.jsonl");
 /// The set that [`HONEST`] is.
 pub const HONEST_SET: &str = "honest";
 
-/// Attacks of many shapes and honest texts that are near to them, in many languages, written for this project.
-const OURS: &str = include_str!("../data/ours.jsonl");
-/// The set that [`OURS`] is.
-pub const OUR_SET: &str = "ours";
-
-/// The sets [`HONEST_SET`] and [`OUR_SET`].
+/// The set [`HONEST_SET`].
 ///
 /// # Errors
 /// As for [`read`].
-pub fn own() -> io::Result<Vec<Document>> {
-    let honest = HONEST.lines().map(|line| parse(line, HONEST_SET, "train"));
-    honest.chain(OURS.lines().map(|line| parse(line, OUR_SET, "train"))).collect()
+pub fn honest() -> io::Result<Vec<Document>> {
+    HONEST.lines().map(|line| parse(line, HONEST_SET, "train")).collect()
 }
 
 /// The stems of the `.jsonl` files in `folder`, sorted.

