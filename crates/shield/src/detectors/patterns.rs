@@ -4,6 +4,7 @@
 //! text without any costs one step a byte.
 
 mod filling;
+mod quoted;
 
 use std::{
     borrow::Cow,
@@ -24,6 +25,7 @@ use crate::{
 };
 
 use filling::{Bare, in_one_line, without_filling};
+use quoted::{asides, is_quoted_example};
 
 /// Bytes around a keyword in which its rule's expressions match.
 const BEFORE: usize = 200;
@@ -38,11 +40,14 @@ pub(crate) const PACKS: &[(&str, &str)] = &[
     ("access", include_str!("../../rules/access.toml")),
     ("address", include_str!("../../rules/address.toml")),
     ("command", include_str!("../../rules/command.toml")),
+    ("conduct", include_str!("../../rules/conduct.toml")),
     ("covert", include_str!("../../rules/covert.toml")),
     ("foreign", include_str!("../../rules/foreign.toml")),
+    ("foreign-orders", include_str!("../../rules/foreign-orders.toml")),
     ("languages", include_str!("../../rules/languages.toml")),
     ("lasting", include_str!("../../rules/lasting.toml")),
     ("markers", include_str!("../../rules/markers.toml")),
+    ("orders", include_str!("../../rules/orders.toml")),
     ("override", include_str!("../../rules/override.toml")),
     ("personal", include_str!("../../rules/personal.toml")),
     ("phishing", include_str!("../../rules/phishing.toml")),
@@ -347,6 +352,9 @@ impl Search<'_> {
         let until = text.ceil_char_boundary(excused.end.saturating_add(BEHIND).min(text.len()));
         let mut around = Cow::Borrowed(text.get(from..until)?);
         let (first, mut last) = (excused.start - from, excused.end - from);
+        if let Some(found) = self.over_asides(pattern, &around, first..last) {
+            return Some(found.start + from..found.end + from);
+        }
         let mut start = first;
         for _ in 0..RETRIES {
             // An excuse for the last of the words is no excuse for others that stand where it ends.
@@ -398,6 +406,22 @@ impl Search<'_> {
             }
         }
         Some(excused)
+    }
+
+    /// Where `pattern` matches from the beginning of `words` in `around` over asides that begin in them: "read the key (never read it
+    /// twice) from here" excuses nothing.
+    fn over_asides(&self, pattern: &Regex, around: &str, words: Range<usize>) -> Option<Range<usize>> {
+        let within = asides(around.get(words.clone())?);
+        let mut masked = around.to_owned();
+        for aside in within.iter().map(|aside| aside.start + words.start..aside.end + words.start) {
+            masked.replace_range(aside.clone(), &MASK.repeat(aside.len()));
+        }
+        if within.is_empty() || !self.spend(masked.len() - words.start) {
+            return None;
+        }
+        let next = pattern.find_at(&masked, words.start)?;
+        let is_excused = self.compiled.unless.iter().any(|unless| unless.is_match(next.as_str()));
+        (next.start() == words.start && !is_excused).then(|| next.range())
     }
 
     /// Takes `bytes` from what may be searched again, if so many are left.
@@ -471,30 +495,6 @@ fn hit(ready: &Ready, severity: Severity, kind: Kind, sight: Sight<'_>, range: R
         hit.excerpt = mask(&hit.excerpt);
     }
     hit
-}
-
-/// Whether a security text quotes the words: they stand between quotation marks or in code, and the text around names
-/// the attack. Somebody who attacks can write so too, and gets an annotation; somebody who teaches must not be blocked.
-fn is_quoted_example(text: &str, range: &Range<usize>) -> bool {
-    let start = text.floor_char_boundary(range.start.saturating_sub(400));
-    let end = text.ceil_char_boundary((range.end + 400).min(text.len()));
-    let before = text.get(start..range.start).unwrap_or_default();
-    let behind = text.get(range.end..end).unwrap_or_default();
-    let line_before = before.rsplit('\n').next().unwrap_or_default();
-    let line_behind = behind.split('\n').next().unwrap_or_default();
-    let quoted = [('"', '"'), ('`', '`'), ('“', '”'), ('«', '»'), ('„', '“'), ('\'', '\'')].iter().any(
-        |(open, close)| {
-            let opens = line_before.matches(*open).count();
-            let inside =
-                if open == close { opens % 2 == 1 } else { opens > line_before.matches(*close).count() };
-            inside && line_behind.contains(*close)
-        },
-    );
-    let around = text.get(start..end).unwrap_or_default().to_lowercase();
-    quoted
-        && ["prompt injection", "prompt-injection", "jailbreak", "adversarial", "tool poisoning"]
-            .iter()
-            .any(|w| around.contains(w))
 }
 
 /// What identifies a secret to its owner and gives nothing to anybody else.
