@@ -17,6 +17,7 @@ mod nodes;
 mod partings;
 pub mod records;
 mod recovery;
+mod refusals;
 mod reopenings;
 mod reports;
 pub mod responses;
