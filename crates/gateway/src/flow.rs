@@ -16,6 +16,7 @@ use crate::{
     call::{Call, Down, Vetted},
     legacy::Errand,
     limits::{REQUEST_CAP, REQUEST_IDLE},
+    news::{List, Listener},
     quota::Taken,
     record::{self, Recorder, Unasked},
     stages,
@@ -71,6 +72,28 @@ pub struct Flow {
     challenges: Vec<String>,
     /// Ends a subscription, which has no other end.
     stop: Option<watch::Receiver<bool>>,
+    /// What is decided about the server, for a subscription.
+    news: Option<Subscribed>,
+}
+
+/// A subscription that hears what is decided.
+struct Subscribed {
+    told: mpsc::Receiver<List>,
+    /// The client was told what it will hear of: nothing else comes first (26/sub).
+    is_acknowledged: bool,
+    _listener: Arc<Listener>,
+}
+
+impl Subscribed {
+    fn new(gate: &Gate, call: &Call) -> Self {
+        // What does not fit is told by what waits.
+        let (to, told) = mpsc::channel(List::ALL.len() * 4);
+        let tell = move |list| {
+            let _ = to.try_send(list);
+        };
+        let listener = gate.news().listen(&call.server, &call.asker, call.era, tell);
+        Self { told, is_acknowledged: false, _listener: listener }
+    }
 }
 
 impl Flow {
@@ -82,7 +105,9 @@ impl Flow {
         answer: Answer,
         errand: Option<Errand>,
     ) -> Self {
-        let stop = (call.method == "subscriptions/listen").then(|| gate.stop.subscribe());
+        let listens = call.method == "subscriptions/listen";
+        let stop = listens.then(|| gate.stop.subscribe());
+        let news = listens.then(|| Subscribed::new(gate, &call));
         let began = Instant::now();
         Self {
             call,
@@ -99,6 +124,7 @@ impl Flow {
             left: if stop.is_some() { usize::MAX } else { gate.quotas.answer_bytes() },
             challenges: Vec::new(),
             stop,
+            news,
         }
     }
 
@@ -123,7 +149,7 @@ impl Flow {
         Some(match recorded {
             Ok(_receipt) => closing.out,
             Err(lost) => {
-                let refusal = record::unrecorded(&lost);
+                let refusal = record::unrecorded(&lost).as_answer(&self.call.method);
                 let status = if self.call.era == Era::Legacy { 200 } else { refusal.status };
                 Out::Final { status, text: refusal.to_text(Some(&self.call.client_id)) }
             }
@@ -182,6 +208,12 @@ impl Flow {
                 () = stopped(&mut self.stop) => {
                     self.is_done = true;
                     return Some(Out::Final { status: 200, text: self.call.subscription_ended() });
+                }
+                list = told(&mut self.news) => {
+                    match self.call.decided(list) {
+                        Some(text) => return Some(Out::Message(text)),
+                        None => continue,
+                    }
                 }
                 item = item_until(&mut self.answer, until) => item,
             };
@@ -259,6 +291,14 @@ impl Flow {
             self.call.ending.named();
         }
         let message = named.as_ref().unwrap_or(message);
+        if let Some(news) = &mut self.news
+            && let Some(acknowledged) = self.call.listens_alone(message)
+        {
+            // The gate goes on by itself.
+            news.is_acknowledged = true;
+            self.answer = Answer::sending(std::future::pending());
+            return Ok(Some(Out::Message(acknowledged)));
+        }
         let down = self.call.incoming(message, vetted)?;
         for refused in self.call.refused() {
             let server = self.call.server.name();
@@ -266,7 +306,12 @@ impl Flow {
         }
         Ok(match down {
             Down::Drop => None,
-            Down::Pass(text) => Some(Out::Message(text)),
+            Down::Pass(text) => {
+                if let Some(news) = &mut self.news {
+                    news.is_acknowledged |= message.method() == "notifications/subscriptions/acknowledged";
+                }
+                Some(Out::Message(text))
+            }
             Down::Final(text) => {
                 self.is_done = true;
                 if let Some(errand) = &self.errand {
@@ -333,6 +378,16 @@ impl Flow {
         };
         Some(Out::Final { status, text })
     }
+}
+
+/// The next list of which something was decided.
+async fn told(news: &mut Option<Subscribed>) -> List {
+    if let Some(news) = news.as_mut().filter(|news| news.is_acknowledged)
+        && let Some(list) = news.told.recv().await
+    {
+        return list;
+    }
+    std::future::pending().await
 }
 
 async fn stopped(stop: &mut Option<watch::Receiver<bool>>) {

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use bartizan_mcp::{Message, era, json::Value};
 
+use crate::news::List;
+
 /// What a `subscriptions/listen` asked to be told (26/sub; spec.md A-82).
 #[derive(Default)]
 pub(super) struct Interests {
@@ -31,6 +33,15 @@ impl Interests {
                 .collect(),
             // They are sealed here, and named once they are opened.
             tasks: HashSet::new(),
+        }
+    }
+
+    /// Whether it asked to be told that `list` changes.
+    pub(super) fn wants(&self, list: List) -> bool {
+        match list {
+            List::Prompts => self.prompts,
+            List::Resources => self.resources,
+            List::Tools => self.tools,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What must be carried: both eras, unharmed, through changes and stops.
 
 mod alerts;
+mod announcements;
 mod compromise;
 mod doctor;
 mod eras;
