@@ -6,8 +6,8 @@
 Clients: the official TypeScript and Python clients and the MCP Inspector's command line, each in the handshake era, the
 stateless era, and left to find out. Servers: five reference servers over stdio. Each cell connects, lists the tools and
 calls one; the tools and the result must equal what the same client gets from the same server without the gate. Then the
-merged endpoint, `bartizan wrap`, and the refusal of a client whose era its server does not speak. Exit 0 if nothing
-differs, 1 otherwise. The report is target/interop/peers.json, the gate's log target/interop/logs/peers.
+merged endpoint, `bartizan wrap`, the refusal of a client whose era its server does not speak, and what people read of other
+refusals (docs/refusals.md). Exit 0 if nothing differs, 1 otherwise. The report is target/interop/peers.json, the gate's log target/interop/logs/peers.
 """
 
 import argparse
@@ -151,6 +151,7 @@ class Trial:
             ]
             seen = self.run(cells)
             rows = [self.judge(key, found, direct) for key, found in seen.items()]
+            rows += self.refused(gate)
             for name, (_, eras, *_) in self.servers.items():
                 if "modern" not in eras:
                     rows.append({"cell": f"raw modern {name}", "problems": refusal(gate, name)})
@@ -187,6 +188,31 @@ class Trial:
         if expected.get("version") != found.get("version"):
             problems.append(f"version: {expected.get('version')} directly, {found.get('version')} here")
         return row | {"problems": problems}
+
+    def refused(self, gate):
+        """What clients hand on to people and models when the gate says no: its words, and no error of HTTP."""
+        noon = self.servers["time"][2][1]
+        cases = {
+            "arguments": ("time", "convert_time", noon | {"time": 12}, "the argument `/time` must be of type string"),
+            "unknown": ("time", "nothing", {}, "there is no such tool"),
+            "secret": ("time", "convert_time", noon | {"time": "ghp_" + "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"}, "must not go to this server"),
+        }
+        cells = {client: [] for client in ("ts", "py")}
+        for client in cells:
+            for mode in ("modern", "legacy"):
+                for case, (server, tool, arguments, _) in cases.items():
+                    calls = [{"name": tool, "arguments": arguments}]
+                    target = {"url": gate.endpoint(server), "token": gate.token}
+                    cells[client].append({"key": f"{client} {mode} no {case}", "mode": mode, "calls": calls, **target})
+        rows = []
+        for key, found in self.run(cells).items():
+            case = key.split()[-1]
+            result = next(iter(found.get("results", [])), {})
+            told = result["content"][0]["text"] if result.get("isError") else found.get("error", "")
+            is_error = (case == "arguments") == ("error" not in found)
+            is_told = cases[case][3] in told and "HTTP" not in told and "POST" not in told and is_error
+            rows.append({"cell": key, "refused": told, "problems": [] if is_told else [f"people read: {json.dumps(found)[:300]}"]})
+        return rows
 
     def run(self, cells):
         """Runs all cells, each client's in its own process; returns what each saw, by key."""

@@ -1,5 +1,6 @@
 //! One request under way: what goes up, and what may come back down.
 
+mod decided;
 mod down;
 mod interests;
 mod lists;
@@ -25,6 +26,7 @@ use bartizan_model::{Clock, Entropy};
 use bartizan_shield::{Finding, Inspector, Shield, schema::Contract};
 use tokio::task::JoinHandle;
 
+pub use decided::announce;
 pub use down::Down;
 pub use made::Made;
 pub use own::{modern_request_of, own_info, own_modern_request, own_question_of_task};

@@ -15,7 +15,7 @@ mod tests;
 use std::{
     borrow::Cow,
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -29,7 +29,9 @@ use bartizan_model::{CallerKey, Entropy};
 use bartizan_shield::{Catalogue, Scene, Shield, drift::Definition};
 use bartizan_store::{
     Digest, Keeper,
-    pins::{Decision, Event, Extent, Finding, Kind, Look, Observation, Offered, PinError, Policy, Reason},
+    pins::{
+        Decision, Event, Extent, Finding, Kind, Look, Observation, Offered, PinError, Policy, Reason, Sight,
+    },
 };
 use tokio::time::Instant;
 
@@ -39,6 +41,7 @@ use crate::{
     contract::{self, Contracts},
     inspect,
     inventory::DefinitionKind,
+    news::News,
     record::Recorder,
     server::{Pinning, Server, ServerSettings},
     upstream::stdio::lock,
@@ -63,6 +66,8 @@ pub struct Catalog {
     contracts: Contracts,
     recognition: Recognition,
     judged: Mutex<HashMap<Recognised, Judged>>,
+    /// Who is told what is decided, if anybody is.
+    news: OnceLock<Arc<News>>,
 }
 
 struct Judged {
@@ -116,7 +121,13 @@ impl Catalog {
             contracts: Contracts::default(),
             recognition: Recognition::new(entropy),
             judged: Mutex::default(),
+            news: OnceLock::new(),
         }
+    }
+
+    /// Has `news` know what servers themselves add and take away. The first one stays.
+    pub fn inform(&self, news: Arc<News>) {
+        let _ = self.news.set(news);
     }
 
     /// Forgets what was judged, after the shield changed.
@@ -304,6 +315,13 @@ impl Catalog {
             self.recorder.pins(gone, Event::Withdrawn, None);
             tracing::warn!(server = %gone.server, kind = gone.kind.as_str(), name = %quote(&gone.name), "no longer offered");
         }
+        if let Some(news) = self.news.get() {
+            let is_own = |sight: &&Sight| matches!(sight.news, Some(Event::FirstSeen | Event::Returned));
+            let come = observed.sights.iter().filter(is_own).map(|sight| &sight.key);
+            let own: Vec<_> =
+                come.chain(&observed.withdrawn).map(|key| (key.kind, key.name.as_str())).collect();
+            news.pass_over(&settings.name, &own);
+        }
     }
 
     /// Whether a server's `instructions` may be shown.
@@ -371,12 +389,7 @@ fn offer(kind: Kind, definition: Definition, findings: Vec<Finding>) -> Offered 
 
 /// As what a listed definition of `server` is pinned, if it is.
 fn pinned_kind(server: &Server, kind: DefinitionKind) -> Option<Kind> {
-    let pinned = match kind {
-        DefinitionKind::Prompt => Kind::Prompt,
-        DefinitionKind::Resource => Kind::Resource,
-        DefinitionKind::Template => Kind::Template,
-        DefinitionKind::Tool => Kind::Tool,
-    };
+    let pinned = kind.pinned();
     (is_pinned(server) && (pinned != Kind::Resource || server.settings().pins_resources)).then_some(pinned)
 }
 

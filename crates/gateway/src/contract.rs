@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bartizan_audit::Text;
 use bartizan_mcp::{
     Era, Message, Refusal, code,
     json::{Value, quote},
@@ -77,10 +78,14 @@ pub fn findings(contract: &Contract) -> Vec<Finding> {
     contract.unusable().map(words).collect()
 }
 
+/// Characters of a place in the arguments that are told; its names are the caller's.
+const LONGEST_PLACE: usize = 200;
+
 /// Compares the arguments of a call with what its tool takes.
 ///
 /// # Errors
-/// The refusal, with the place that does not fit; nothing may be sent then.
+/// The refusal, with the place that does not fit; nothing may be sent then. The model reads it, which can call again (spec.md
+/// only whoever asked for a task waits for one, and gets an error.
 pub fn arguments(contract: &Contract, server: &Server, era: Era, message: &Message) -> Result<(), Refusal> {
     let Some(input) = &contract.input else { return Ok(()) };
     let status = |modern| if era == Era::Modern { modern } else { 200 };
@@ -94,15 +99,16 @@ pub fn arguments(contract: &Contract, server: &Server, era: Era, message: &Messa
     })?;
     let arguments = message.param("arguments").map_or("{}", Value::text);
     compare(input, arguments).map_err(|Misfit { at, rule, words }| {
-        let place =
-            if at.is_empty() { "the object `arguments`".to_owned() } else { format!("the argument `{at}`") };
-        let text = format!("{place} {words}; nothing was sent");
-        Refusal::new(status(400), code::INVALID_PARAMS, text).with_data(data(
-            "schema_arguments",
-            server,
-            &at,
-            &rule,
-        ))
+        let place = match at.as_str() {
+            "" => "the object `arguments`".to_owned(),
+            at => format!("the argument `{}`", Text::limited(at, LONGEST_PLACE)),
+        };
+        let text =
+            format!("{place} {words}; the call was not made: correct its arguments and call the tool again");
+        let data = data("schema_arguments", server, &at, &rule);
+        let refusal = Refusal::new(status(400), code::INVALID_PARAMS, text).with_data(data);
+        let waits_for_task = era == Era::Legacy && message.param("task").is_some();
+        if waits_for_task { refusal } else { refusal.for_model(era) }
     })
 }
 

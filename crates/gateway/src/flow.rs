@@ -16,7 +16,8 @@ use crate::{
     call::{Call, Down, Vetted},
     legacy::Errand,
     limits::{REQUEST_CAP, REQUEST_IDLE},
-    listening::Listener,
+    listening,
+    news::{List, Listener},
     quota::Taken,
     record::{self, Recorder, Unasked},
     stages,
@@ -73,6 +74,28 @@ pub struct Flow {
     challenges: Vec<String>,
     /// When a subscription is over, which has no other end.
     over: Option<Over>,
+    /// What is decided about the server, for a subscription.
+    news: Option<Subscribed>,
+}
+
+/// A subscription that hears what is decided.
+struct Subscribed {
+    told: mpsc::Receiver<List>,
+    /// The client was told what it will hear of: nothing else comes first (26/sub).
+    is_acknowledged: bool,
+    _listener: Arc<Listener>,
+}
+
+impl Subscribed {
+    fn new(gate: &Gate, call: &Call) -> Self {
+        // What does not fit is told by what waits.
+        let (to, told) = mpsc::channel(List::ALL.len() * 4);
+        let tell = move |list| {
+            let _ = to.try_send(list);
+        };
+        let listener = gate.news().listen(&call.server, &call.asker, call.era, tell);
+        Self { told, is_acknowledged: false, _listener: listener }
+    }
 }
 
 impl Flow {
@@ -84,10 +107,12 @@ impl Flow {
         answer: Answer,
         errand: Option<Errand>,
     ) -> Self {
-        let over = (call.method == "subscriptions/listen").then(|| {
-            let over = Listener::new(gate, &call.asker).over(Some(Arc::clone(&call.server)));
+        let listens = call.method == "subscriptions/listen";
+        let over = listens.then(|| {
+            let over = listening::Listener::new(gate, &call.asker).over(Some(Arc::clone(&call.server)));
             Box::pin(over) as Over
         });
+        let news = listens.then(|| Subscribed::new(gate, &call));
         let began = Instant::now();
         Self {
             call,
@@ -104,6 +129,7 @@ impl Flow {
             left: if over.is_some() { usize::MAX } else { gate.quotas.answer_bytes() },
             challenges: Vec::new(),
             over,
+            news,
         }
     }
 
@@ -128,7 +154,7 @@ impl Flow {
         Some(match recorded {
             Ok(_receipt) => closing.out,
             Err(lost) => {
-                let refusal = record::unrecorded(&lost);
+                let refusal = record::unrecorded(&lost).as_answer(&self.call.method);
                 let status = if self.call.era == Era::Legacy { 200 } else { refusal.status };
                 Out::Final { status, text: refusal.to_text(Some(&self.call.client_id)) }
             }
@@ -187,6 +213,12 @@ impl Flow {
                 () = ended(&mut self.over) => {
                     self.is_done = true;
                     return Some(Out::Final { status: 200, text: self.call.subscription_ended() });
+                }
+                list = told(&mut self.news) => {
+                    match self.call.decided(list) {
+                        Some(text) => return Some(Out::Message(text)),
+                        None => continue,
+                    }
                 }
                 item = item_until(&mut self.answer, until) => item,
             };
@@ -264,6 +296,14 @@ impl Flow {
             self.call.ending.named();
         }
         let message = named.as_ref().unwrap_or(message);
+        if let Some(news) = &mut self.news
+            && let Some(acknowledged) = self.call.listens_alone(message)
+        {
+            // The gate goes on by itself.
+            news.is_acknowledged = true;
+            self.answer = Answer::sending(std::future::pending());
+            return Ok(Some(Out::Message(acknowledged)));
+        }
         let down = self.call.incoming(message, vetted)?;
         for refused in self.call.refused() {
             let server = self.call.server.name();
@@ -271,7 +311,12 @@ impl Flow {
         }
         Ok(match down {
             Down::Drop => None,
-            Down::Pass(text) => Some(Out::Message(text)),
+            Down::Pass(text) => {
+                if let Some(news) = &mut self.news {
+                    news.is_acknowledged |= message.method() == "notifications/subscriptions/acknowledged";
+                }
+                Some(Out::Message(text))
+            }
             Down::Final(text) => {
                 self.is_done = true;
                 if let Some(errand) = &self.errand {
@@ -338,6 +383,16 @@ impl Flow {
         };
         Some(Out::Final { status, text })
     }
+}
+
+/// The next list of which something was decided.
+async fn told(news: &mut Option<Subscribed>) -> List {
+    if let Some(news) = news.as_mut().filter(|news| news.is_acknowledged)
+        && let Some(list) = news.told.recv().await
+    {
+        return list;
+    }
+    std::future::pending().await
 }
 
 async fn ended(over: &mut Option<Over>) {

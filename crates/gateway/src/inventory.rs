@@ -7,6 +7,7 @@ use bartizan_mcp::{
     json::{Value, quote},
     message,
 };
+use bartizan_store::pins::Kind;
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
@@ -66,6 +67,16 @@ impl DefinitionKind {
             Self::Prompt | Self::Tool => "name",
             Self::Resource => "uri",
             Self::Template => "uriTemplate",
+        }
+    }
+
+    /// As what it is pinned.
+    pub fn pinned(self) -> Kind {
+        match self {
+            Self::Prompt => Kind::Prompt,
+            Self::Resource => Kind::Resource,
+            Self::Template => Kind::Template,
+            Self::Tool => Kind::Tool,
         }
     }
 

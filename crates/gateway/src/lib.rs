@@ -25,6 +25,7 @@ pub mod listening;
 pub mod merged;
 pub mod modern;
 mod naming;
+pub mod news;
 pub mod opinions;
 pub mod outbox;
 pub mod pages;
@@ -61,6 +62,7 @@ use catalog::Catalog;
 use documents::Readers;
 use handles::Handles;
 use legacy::{Manner, Sessions};
+use news::News;
 use permit::Policy;
 use quarantine::Ward;
 use quota::Quotas;
@@ -82,6 +84,7 @@ pub struct Gate {
     recorder: Arc<Recorder>,
     content: ArcSwap<ContentRules>,
     responses: Arc<Responses>,
+    news: Arc<News>,
     shield: Arc<ArcSwap<Shield>>,
     tasks: Arc<call::tasks::Tasks>,
     clock: Arc<dyn Clock>,
@@ -163,24 +166,23 @@ impl Gate {
         let Kept { keeper, flows, approvals, responses } = kept;
         let recorder = Arc::new(Recorder::new(log, Arc::clone(&clock)));
         let policy = Arc::new(Policy::new(Arc::clone(&keeper), flows, approvals, Arc::clone(&clock)));
-        let responses = Responses::new(responses, Arc::clone(&clock), Arc::clone(&recorder));
+        let responses = Arc::new(Responses::new(responses, Arc::clone(&clock), Arc::clone(&recorder)));
         let shield = Arc::new(ArcSwap::from_pointee(Shield::shipped(bartizan_shield::Config::default())));
+        let news = Arc::new(News::new(Arc::clone(&keeper), Arc::clone(&policy), Arc::clone(&responses)));
+        let catalog = Catalog::new(keeper, Arc::clone(&shield), Arc::clone(&recorder), entropy.as_ref());
+        catalog.inform(Arc::clone(&news));
         Arc::new(Self {
             fleet: ArcSwap::default(),
             starts: Arc::default(),
             sessions: Sessions::new(Arc::clone(&sealer)),
             handles: Handles::new(sealer, Arc::clone(&clock), entropy.as_ref()),
-            catalog: Arc::new(Catalog::new(
-                keeper,
-                Arc::clone(&shield),
-                Arc::clone(&recorder),
-                entropy.as_ref(),
-            )),
+            catalog: Arc::new(catalog),
             policy,
             quotas: Quotas::default(),
             recorder,
             content: ArcSwap::default(),
-            responses: Arc::new(responses),
+            responses,
+            news,
             shield,
             tasks: Arc::default(),
             clock,
@@ -317,6 +319,11 @@ impl Gate {
     /// Who and what is cut off.
     pub fn responses(&self) -> &Arc<Responses> {
         &self.responses
+    }
+
+    /// Who is told what is decided.
+    pub fn news(&self) -> &Arc<News> {
+        &self.news
     }
 
     /// Which definitions may be shown and called.

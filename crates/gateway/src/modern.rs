@@ -66,7 +66,7 @@ pub async fn exchange(
     };
     answered.or_else(|refusal| match asked_to_visit(message, &refusal) {
         Some(text) => Ok(Reply::Message { status: 200, text }),
-        None => Err(refusal),
+        None => Err(refusal.as_answer(&message.method())),
     })
 }
 

@@ -225,7 +225,8 @@ impl Policy {
                 (judge(self.remembered(asker, ready.window)), false, String::new())
             };
             if is_hidden(&ready, &query(action, FlowContext::default()), &decision) {
-                return Err(unknown(era));
+                let policies = decision.denial().map(|denial| denial.policies.as_slice());
+                return Err(unknown().with_policies(policies.unwrap_or_default()));
             }
             if leaked {
                 return Err(leaking(era, &because));

@@ -14,7 +14,10 @@ use bartizan_audit::{
     Details, Event, Kind, Log, Lost, Opened, Person, Receipt, Text,
     event::{Alteration, Change, Decision, Digest, Finding, Outcome, Reason, Sealed, Severity},
 };
-use bartizan_mcp::{Era, Message, Refusal, code, json::Value};
+use bartizan_mcp::{
+    Era, Message, Refusal, code,
+    json::{Value, quote},
+};
 use bartizan_model::{Caller, Clock, ServerName};
 use bartizan_shield::{Judged, Verdict};
 use bartizan_store::{approvals::Approval, pins, quarantine::Item};
@@ -36,6 +39,9 @@ use voice::Cap;
 /// Refusals of one kind that are recorded in one second; the rest are counted with the next one. Whoever is turned away
 /// must not be able to fill the disk.
 const REFUSALS_A_SECOND: u64 = 20;
+
+/// Characters of a name in the program's own log.
+const LONGEST_SHOWN: usize = 128;
 
 /// Writes what happens into the audit log.
 pub struct Recorder {
@@ -184,13 +190,16 @@ impl Recorder {
         let more = if is_hurried { self.hurried.admit(self.second(), REFUSALS_A_SECOND) } else { Some(0) };
         let Some(more) = more else { return };
         let person = self.log.persons().of(&asker.caller).ok();
+        let about = self.about(person.as_deref(), server.name(), asked);
+        tell_denied(person.as_deref(), &asker.caller, &about, refusal);
         let details = Details {
             decision: Some(Decision::Deny),
             reason: reason_of(refusal),
+            policies: policies_of(refusal),
             code: Some(i64::from(refusal.code)),
             message: Some(Text::new(&refusal.message)),
             count: (more > 0).then_some(more),
-            ..self.about(person.as_deref(), server.name(), asked)
+            ..about
         };
         // A call that waits for a person is not over.
         let waits = details
@@ -276,14 +285,16 @@ impl Recorder {
     /// what a client told a server.
     pub fn stopped(&self, caller: &Caller, server: &ServerName, method: &str, refusal: &Refusal) {
         let Some(more) = self.stopped.admit(self.second(), REFUSALS_A_SECOND) else { return };
+        let (server, method) = (Some(server.clone()), Some(Text::new(method)));
+        let about = Details { server, method, ..Details::default() };
+        tell_denied(self.log.persons().of(caller).ok().as_deref(), caller, &about, refusal);
         self.log.mention(Event::new(Kind::RequestRefused).by(caller).with(Details {
-            server: Some(server.clone()),
-            method: Some(Text::new(method)),
             decision: Some(Decision::Deny),
             reason: reason_of(refusal),
+            policies: policies_of(refusal),
             message: Some(Text::new(&refusal.message)),
             count: (more > 0).then_some(more),
-            ..Details::default()
+            ..about
         }));
     }
 
@@ -512,6 +523,28 @@ pub fn unrecorded(lost: &Lost) -> Refusal {
     tracing::error!(%lost, "the audit log cannot be written");
     Refusal::new(503, code::LIMIT, "the call cannot be recorded, so it is not carried out; try again later")
         .with_data(r#"{"source":"bartizan","reason":"audit.unavailable"}"#)
+}
+
+/// Tells the operator who was denied what by which policies. People go by their pseudonyms, for nobody can be erased from a log that
+/// others keep, and what was asked with is left out.
+fn tell_denied(person: Option<&Person>, caller: &Caller, about: &Details, refusal: &Refusal) {
+    let Some(policies) = refusal.policies() else { return };
+    // Quoted, so that no name looks like another field.
+    let shown = |text: &str| quote(Text::limited(text, LONGEST_SHOWN).as_str());
+    tracing::warn!(
+        server = about.server.as_ref().map(tracing::field::display),
+        method = about.method.as_ref().map(|method| tracing::field::display(shown(method.as_str()))),
+        tool = about.tool.as_ref().map(|tool| tracing::field::display(shown(tool.as_str()))),
+        person = person.map(|person| tracing::field::display(person.pseudonym())),
+        client = %shown(caller.client()),
+        reason = reason_of(refusal).map(tracing::field::display),
+        policies = %policies.join(" "),
+        "denied"
+    );
+}
+
+fn policies_of(refusal: &Refusal) -> Vec<Text> {
+    refusal.policies().unwrap_or_default().iter().map(|id| Text::new(id)).collect()
 }
 
 /// The stable word that a refusal carries in its data, or one made of its code.

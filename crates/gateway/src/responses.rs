@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -37,6 +40,8 @@ pub struct Responses {
     own_issuer: ArcSwapOption<String>,
     /// One reads, the others wait for it.
     reading: tokio::sync::Mutex<()>,
+    /// How often they were other ones than before.
+    changes: AtomicU64,
 }
 
 /// What was in force when it was read.
@@ -80,7 +85,8 @@ impl Responses {
     /// Those in `stored`; what comes into force or ends is told to `recorder`.
     pub fn new(stored: Arc<dyn Stored>, clock: Arc<dyn Clock>, recorder: Arc<Recorder>) -> Self {
         let (now, reading) = (ArcSwap::default(), tokio::sync::Mutex::default());
-        Self { stored, clock, recorder, now, own_issuer: ArcSwapOption::empty(), reading }
+        let (own_issuer, changes) = (ArcSwapOption::empty(), AtomicU64::new(0));
+        Self { stored, clock, recorder, now, own_issuer, reading, changes }
     }
 
     /// Says what the gate's own authorization server is called, from now on.
@@ -118,6 +124,7 @@ impl Responses {
             }
         }
         self.now.store(Arc::new(Snapshot::of(all, Some(now), self.own_issuer.load().as_deref())));
+        self.changes.fetch_add(u64::from(has_changed), Ordering::Release);
         Ok(has_changed)
     }
 
@@ -233,6 +240,16 @@ impl Responses {
         Some(quarantined(&what, server))
     }
 
+    /// How often others than before came into force, or ended.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// The tools of `server` that are in quarantine.
+    pub fn tools_in_quarantine(&self, server: &ServerName) -> Vec<String> {
+        self.now.load().tools.get(server).into_iter().flatten().cloned().collect()
+    }
+
     /// Which of these tools of `server`, by place, are in quarantine.
     pub fn hidden(&self, server: &ServerName, tools: &[Option<String>]) -> Vec<usize> {
         let snapshot = self.now.load();
@@ -293,7 +310,7 @@ pub fn event_of(persons: &bartizan_audit::Persons, response: &Response, begins: 
 }
 
 fn withheld(refusal: Refusal) -> Failure {
-    Failure::Withheld { words: refusal.message, data: refusal.data.unwrap_or_default(), suspect: None }
+    Failure::Withheld { words: refusal.message, data: refusal.data.unwrap_or_default().into(), suspect: None }
 }
 
 fn revoked() -> Refusal {
@@ -315,10 +332,7 @@ fn quarantined(what: &str, server: &ServerName) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    };
+    use std::sync::{Mutex, atomic::AtomicBool};
 
     use async_trait::async_trait;
     use bartizan_audit::{AuditFolder, Options};

@@ -65,6 +65,8 @@ pub struct Server {
     has_changed: AtomicBool,
     /// When the gate itself last looked at what it defines, and how that went.
     looked: tokio::sync::Mutex<Option<Looked>>,
+    /// The gate has looked at it once.
+    is_seen: AtomicBool,
     pool: Pool,
     processes: Arc<AtomicUsize>,
     shares: Shares,
@@ -105,6 +107,7 @@ impl Server {
             is_modern: AtomicBool::new(false),
             has_changed: AtomicBool::new(false),
             looked: tokio::sync::Mutex::default(),
+            is_seen: AtomicBool::new(false),
             pool: Pool::default(),
             processes: Arc::default(),
             shares: Shares::default(),
@@ -229,6 +232,18 @@ impl Server {
     /// The gate's last look at what it defines; whoever holds this is looking.
     pub fn looked(&self) -> &tokio::sync::Mutex<Option<Looked>> {
         &self.looked
+    }
+
+    /// Notes that the gate has looked at it; whether it had before.
+    pub fn note_seen(&self) -> bool {
+        self.is_seen.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether what is approved of it may still be its first sight alone, here or in another process.
+    pub fn is_new(&self) -> bool {
+        self.settings.pinning == Pinning::FirstUse
+            && !self.is_personal()
+            && !self.is_seen.load(Ordering::Acquire)
     }
 
     /// Held while it is looked at what it runs.

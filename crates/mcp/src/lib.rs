@@ -17,6 +17,6 @@ pub mod tool;
 mod version;
 
 pub use message::{Id, Kind, Message};
-pub use refusal::{Refusal, unknown_method};
+pub use refusal::{Aside, META_REFUSAL, Refusal, unknown_method};
 pub use splice::Splice;
 pub use version::{Era, Revision};

@@ -151,7 +151,8 @@ pub fn destination(text: &str) -> Result<Destination, Ambiguous> {
 pub struct Location {
     /// In lower case.
     pub scheme: String,
-    /// Of a `file` URI the path and everything above it; of others the URI without query and what its path lies below.
+    /// Of a `file` URI the path, without its percent signs, and everything above it; of others the URI without query and what its
+    /// path lies below.
     pub ancestors: Vec<String>,
     /// The host, where the scheme names one.
     pub host: Option<String>,
@@ -160,7 +161,8 @@ pub struct Location {
 /// Reads the URI of a resource (RFC 3986) that every reader finds in the same place (attacks.md EP-05).
 ///
 /// # Errors
-/// [`Ambiguous`] for URIs with dot segments, encoded separators, a `file` host, or a host not written plainly.
+/// [`Ambiguous`] for URIs with dot segments, encoded separators, a `file` host, or a host not written plainly; for `file` URIs too
+/// that are encoded twice, not in UTF-8, or where nobody encodes.
 pub fn location(uri: &str) -> Result<Location, Ambiguous> {
     check_characters(uri)?;
     let (scheme, rest) = uri.split_once(':').ok_or(Ambiguous::Scheme)?;
@@ -179,7 +181,11 @@ pub fn location(uri: &str) -> Result<Location, Ambiguous> {
         if path.contains(['?', '#']) {
             return Err(Ambiguous::Character);
         }
-        return Ok(Location { scheme: scheme.to_owned(), ancestors: ancestors(path)?, host: None });
+        return Ok(Location {
+            scheme: scheme.to_owned(),
+            ancestors: ancestors(&decoded(path)?)?,
+            host: None,
+        });
     }
     let host = match scheme {
         "http" | "https" | "ws" | "wss" | "ftp" => Some(destination(uri)?.host),
@@ -211,6 +217,34 @@ pub fn location(uri: &str) -> Result<Location, Ambiguous> {
         return Err(Ambiguous::Size);
     }
     Ok(Location { scheme: scheme.to_owned(), ancestors: found, host })
+}
+
+/// The path of a `file` URI as its server's file system has it (RFC 8089; RFC 3986 §2.1).
+///
+/// Only what has to be encoded may be: a letter that is encoded for nothing is there to be read as another. Nor may what parts a
+/// URI or a path, which some readers take for the parting once it is decoded.
+fn decoded(path: &str) -> Result<String, Ambiguous> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (byte, tail) = match (first, after) {
+            (b'%', [high, low, tail @ ..]) => (escaped(*high, *low).ok_or(Ambiguous::Percent)?, tail),
+            (b'%', _) => return Err(Ambiguous::Percent),
+            (byte, tail) => (*byte, tail),
+        };
+        bytes.push(byte);
+        rest = tail;
+    }
+    String::from_utf8(bytes).map_err(|_| Ambiguous::Percent)
+}
+
+/// The byte that two hexadecimal digits stand for, if there is one way to take it.
+fn escaped(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let byte = digit(high)? << 4 | digit(low)?;
+    let is_needless = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let parts = matches!(byte, b'/' | b'\\' | b'%' | b'?' | b'#');
+    (!is_needless && !parts && !byte.is_ascii_control()).then_some(byte)
 }
 
 /// A percent-encoded dot, slash, backslash, percent sign or control character.
@@ -314,6 +348,8 @@ mod tests {
     fn a_resource_lies_below_its_folders() {
         let of = |uri: &str| location(uri).map(|l| l.ancestors);
         assert_eq!(of("file:///srv/a").unwrap(), ["/", "/srv", "/srv/a"]);
+        assert_eq!(of("file:///srv/a%20b.txt").unwrap(), ["/", "/srv", "/srv/a b.txt"]);
+        assert_eq!(of("file:///c%3A/%28Gr%C3%BC%c3%9Fe%29/x").unwrap().last().unwrap(), "/c:/(Grüße)/x");
         assert_eq!(
             of("repo://owner/x/y?q=1").unwrap(),
             ["repo://owner", "repo://owner/x", "repo://owner/x/y"]
@@ -329,6 +365,34 @@ mod tests {
             "file://localhost/etc/passwd",
             "file:///srv/../etc",
             "file:///srv/%2e%2e/etc",
+            "file:///srv/.%2e/etc",
+            "file:///srv%2f..%2fetc",
+            "file:///srv%2Fetc",
+            "file:///srv%5cetc",
+            "file:///srv/a%00.txt",
+            "file:///srv/a%0a",
+            "file:///srv/a%7f",
+            "file:///srv/%252e%252e/etc",
+            "file:///srv/a%2520b",
+            "file:///srv/%73ecret",
+            "file:///srv/a%3Fb",
+            "file:///srv/a%23b",
+            "file:///srv/100%",
+            "file:///srv/100%2",
+            "file:///srv/%zz",
+            "file:///srv/%+1a",
+            "file:///srv/%C0%AE%C0%AE/etc",
+            "file:///srv/%C0%AFetc",
+            "file:///srv/%e9",
+            "file:///srv/%ED%A0%80",
+            "file:///srv/%C2%85",
+            "file:///srv/%E2%80%AEx",
+            "file:///srv/%EF%BC%8Fetc",
+            "file:///srv/e%CC%81",
+            "file:///srv/a%20",
+            "file:///srv/%20/a",
+            "file:///%2e",
+            "file://%2fetc",
             "file:///srv?x",
             "repo://owner/../other",
             "repo://owner/%2E%2e/other",

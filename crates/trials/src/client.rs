@@ -245,6 +245,11 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// How it went: the HTTP status or, of an error that came under 200, its code. 200 is an answer to what was asked.
+    pub fn outcome(&self) -> i64 {
+        self.code().filter(|_| self.status == 200).unwrap_or_else(|| self.status.into())
+    }
+
     /// Every message of the answer, as written: one for JSON, any number for an event stream.
     pub fn messages(&self) -> Vec<String> {
         if self.line("content-type") != Some("text/event-stream") {

@@ -208,10 +208,14 @@ impl Facade {
     }
 
     /// The status of a call of the server at `/mcp/{name}` with an access token.
-    pub fn shows(&self, name: &str, token: &str) -> u16 {
+    pub fn shows(&self, name: &str, token: &str) -> i64 {
         let client = self.gate.bearer(token.to_owned());
         let path = format!("/mcp/{name}");
-        client.modern(&path, "tools/call", r#""name":"echo","arguments":{}"#).with("Host", HOST).send().status
+        client
+            .modern(&path, "tools/call", r#""name":"echo","arguments":{}"#)
+            .with("Host", HOST)
+            .send()
+            .outcome()
     }
 
     /// Calls that reached a server.

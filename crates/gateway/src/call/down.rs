@@ -6,7 +6,7 @@ use bartizan_mcp::{
     message,
 };
 
-use super::{Call, Vetted, interests::level, origins::meta_down, rounds};
+use super::{Call, Vetted, announce, interests::level, origins::meta_down, rounds};
 use crate::{
     catalog::announces_change, handles::Handle, limits::CACHE_CAP_MS, merged, naming, upstream::Failure,
 };
@@ -132,6 +132,9 @@ impl Call {
             return Down::Drop;
         }
         self.common(message, &mut splice);
+        if method == "notifications/subscriptions/acknowledged" {
+            self.acknowledge(message, &mut splice);
+        }
         if self.is_merged {
             merged::notification_down(message, self.server.name(), &mut splice);
         }
@@ -225,6 +228,9 @@ impl Call {
             splice.replace(cursor, sealed);
         }
         self.common(message, &mut splice);
+        if self.method == "server/discover" {
+            announce(result.get("capabilities"), &mut splice);
+        }
         let refused = match self.era {
             Era::Modern => self.modern_result(message, result, &mut splice)?,
             Era::Legacy => Vec::new(),

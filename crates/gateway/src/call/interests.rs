@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bartizan_mcp::{Message, era, json::Value};
 
-use crate::handles::Task;
+use crate::{handles::Task, news::List};
 
 /// What a `subscriptions/listen` asked to be told (26/sub; spec.md A-82).
 #[derive(Default)]
@@ -33,6 +33,15 @@ impl Interests {
                 .collect(),
             // They are sealed here, and named once they are opened.
             tasks: HashMap::new(),
+        }
+    }
+
+    /// Whether it asked to be told that `list` changes.
+    pub(super) fn wants(&self, list: List) -> bool {
+        match list {
+            List::Prompts => self.prompts,
+            List::Resources => self.resources,
+            List::Tools => self.tools,
         }
     }
 

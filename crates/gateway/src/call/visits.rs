@@ -32,6 +32,7 @@ impl Call {
             );
         }
         // Legacy clients take other statuses for the end of the session (spec.md B-28).
+        let refusal = refusal.as_answer(&self.method);
         let status = if self.era == Era::Legacy { 200 } else { refusal.status };
         (status, refusal.to_text(Some(&self.client_id)))
     }

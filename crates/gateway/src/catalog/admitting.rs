@@ -63,7 +63,8 @@ impl Catalog {
                     return Err(Refusal { status: status(refusal.status), ..refusal });
                 }
                 let what = kind.as_str();
-                Err(Refusal::new(status(400), code::INVALID_PARAMS, format!("there is no such {what}")))
+                // As peers answer it (spec.md A-48).
+                Err(Refusal::new(200, code::INVALID_PARAMS, format!("there is no such {what}")))
             }
         }
     }

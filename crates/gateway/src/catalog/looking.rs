@@ -103,6 +103,11 @@ impl Catalog {
         }
         // All at once: one look is written down once.
         self.observe(server.settings(), &nobody, Extent::Whole(kinds), offered).await?;
+        if !server.note_seen()
+            && let Some(news) = self.news.get()
+        {
+            news.begin(server.name());
+        }
         // Whoever has much to be judged rests for longer: however often a server announces another list, most of the time is for
         // others.
         *looked = Some((Instant::now() + began.elapsed() * RESTS, Ok(())));
@@ -244,7 +249,8 @@ pub async fn identify_all(gate: &Gate) -> Result<(), PinError> {
     join_all(pinned).await.into_iter().collect()
 }
 
-/// Looks at every server of `gate` again and again, and takes over what other processes decide, until it is dropped.
+/// Looks at every server of `gate` again and again, takes over what other processes decide, and tells whoever listens, until it is
+/// dropped.
 pub async fn watch(gate: Arc<Gate>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut due: HashMap<ServerName, Instant> = HashMap::new();
@@ -282,6 +288,7 @@ pub async fn watch(gate: Arc<Gate>) {
                 tracing::error!("what is cut off cannot be read in time; nothing is served until it can")
             }
         }
+        gate.news().tell();
         for server in gate.all_servers() {
             if gate.responses().is_quarantined(server.name()) {
                 continue;

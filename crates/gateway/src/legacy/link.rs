@@ -37,6 +37,7 @@ use crate::{
     flow::Flow,
     handles::{Home, Task},
     limits::{ANSWER_BYTES, CONTROL_WAIT},
+    news::{List, Listener},
     server::{Server, final_message},
     stages,
     upstream::{
@@ -83,6 +84,8 @@ pub struct Link {
     listening: Mutex<Option<AbortHandle>>,
     /// What was said that answers no request, for what is split over several messages.
     unasked: Mutex<Inspector>,
+    /// What is decided about its server, for the session's general stream.
+    _news: Arc<Listener>,
 }
 
 /// How a conversation's messages travel.
@@ -144,6 +147,9 @@ impl Link {
                 Err(_) => NoLink::Refused(answer),
             });
         }
+        let general = Arc::clone(&hub);
+        let tell = move |list: List| general.general().push(list.told(None));
+        let news = gate.news().listen(server, &asker, Era::Legacy, tell);
         let link = Arc::new(Self {
             gate: Arc::downgrade(gate),
             server: Arc::clone(server),
@@ -165,6 +171,7 @@ impl Link {
             client_tasks: ClientTasks::default(),
             listening: Mutex::default(),
             unasked: Mutex::default(),
+            _news: news,
         });
         link.attach(&link.way(), 0);
         Ok((link, answer))

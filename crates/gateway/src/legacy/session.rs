@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     Asker, Gate, Target, badge,
+    call::announce,
     flow::{Replies, Reply},
     inspect::{self, Known, Passed},
     limits::{DRAIN, SESSION_IDLE},
@@ -176,6 +177,7 @@ pub async fn initialize(
             let revision = revision_of(&answer).map_err(failed)?;
             let mut splice = answer.splice();
             splice.put(answer.root(), answer.id_value(), "id", id.as_str());
+            announce(answer.field("capabilities"), &mut splice);
             if let Some(instructions) = answer.field("instructions")
                 && let Some(text) = instructions.as_str()
                 && !gate.catalog.shows_instructions(server, &asker.key, &text).await

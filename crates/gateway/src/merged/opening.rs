@@ -16,6 +16,7 @@ use crate::{
     flow::Reply,
     legacy::{Hub, Link, NoLink, greeting, refusal_of},
     modern,
+    news::List,
     server::Server,
 };
 
@@ -27,6 +28,10 @@ impl Offers {
     fn add(&mut self, capabilities: Option<Value<'_>>) {
         for offer in capabilities.into_iter().flat_map(Value::members) {
             let flags = self.0.entry(offer.key().into_owned()).or_default();
+            if List::ALL.iter().any(|list| offer.is(list.capability())) {
+                // The gate tells of it itself.
+                flags.insert("listChanged".to_owned(), "true".to_owned());
+            }
             for flag in offer.value.members() {
                 let is_set = offer.value.kind() == Json::Object && flag.value.as_bool() != Some(false);
                 if is_set {

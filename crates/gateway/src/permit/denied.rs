@@ -8,6 +8,7 @@ use bartizan_store::DatabaseError;
 use super::Permitted;
 use crate::{Asker, server::Server};
 
+/// The proof, or what the caller reads. Whoever records the refusal tells the operator of it too.
 pub(super) fn permitted(
     decision: Decision,
     asker: &Asker,
@@ -23,8 +24,7 @@ pub(super) fn permitted(
             attributes: None,
         }),
         Decision::Deny(denial) => {
-            tracing::warn!(server = %server.name(), reason = denial.reason.code(), policies = %denial.policies.join(" "), "denied");
-            Err(denied(&denial, asker, server, era, because))
+            Err(denied(&denial, asker, server, era, because).with_policies(&denial.policies))
         }
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn permitted(
 fn denied(denial: &Denial, asker: &Asker, server: &Server, era: Era, because: &str) -> Refusal {
     let status = |modern| if era == Era::Modern { modern } else { 200 };
     if matches!(denial.reason, Reason::Unknown) {
-        return unknown(era);
+        return unknown();
     }
     let needs: Vec<_> = denial
         .obligations
@@ -91,9 +91,8 @@ fn step_up(obligations: &[Obligation], asker: &Asker) -> Option<(u16, Vec<String
 }
 
 /// A tool that may not be seen is answered for as one that is not there.
-pub(super) fn unknown(era: Era) -> Refusal {
-    let status = if era == Era::Modern { 400 } else { 200 };
-    Refusal::new(status, code::INVALID_PARAMS, "there is no such tool")
+pub(super) fn unknown() -> Refusal {
+    Refusal::new(200, code::INVALID_PARAMS, "there is no such tool")
 }
 
 pub(super) fn unusable(error: DatabaseError) -> Refusal {

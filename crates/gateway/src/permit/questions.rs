@@ -287,7 +287,9 @@ pub(super) fn leaking(era: Era, because: &str) -> Refusal {
     let status = if era == Era::Modern { 403 } else { 200 };
     let text =
         format!("untrusted text and private data have met, so nothing goes out to this server: {because}");
-    Refusal::new(status, code::FORBIDDEN, text).with_data(r#"{"source":"bartizan","reason":"policy.flow"}"#)
+    Refusal::new(status, code::FORBIDDEN, text)
+        .with_data(r#"{"source":"bartizan","reason":"policy.flow"}"#)
+        .with_policies(&[])
 }
 
 fn refused(because: &str) -> Refusal {

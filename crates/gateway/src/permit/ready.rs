@@ -152,6 +152,11 @@ impl Policy {
         }
     }
 
+    /// Counts the rules that were in force.
+    pub fn edition(&self) -> u64 {
+        lock(&self.making).edition
+    }
+
     /// The policies in force, for the pins as they are now.
     pub fn bundle(&self) -> Option<Arc<Bundle>> {
         self.ready().map(|ready| Arc::clone(&ready.bundle))

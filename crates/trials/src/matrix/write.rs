@@ -29,6 +29,8 @@ const DEVIATIONS: &str = "\
   walks the path of a request of its own, and a batch never opens a session.
 - **PH-06, a length beside chunks.** The catalogue wants 400. The HTTP reader takes the chunks, drops the length and closes
   the connection after the answer, as RFC 9112 §6.1 asks: nothing behind them is ever read as a request.
+- **Statuses of refusals.** The catalogue has 403, 502, 503 and others. A request of 2026-07-28 that was read and is refused is
+  answered under 200, where clients read the reason (docs/refusals.md); challenges, 429 and the protocol's own statuses stay.
 - **SH-09, `initialize` with a session id.** The catalogue has it ignored; a session id that is not ours is refused (404),
   so nobody's choice is ever adopted.
 ";

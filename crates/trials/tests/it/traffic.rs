@@ -1,6 +1,7 @@
 //! What must be carried: both eras, unharmed, through changes and stops.
 
 mod alerts;
+mod announcements;
 mod compromise;
 mod doctor;
 mod eras;
@@ -17,6 +18,7 @@ mod nodes;
 mod partings;
 pub mod records;
 mod recovery;
+mod refusals;
 mod reopenings;
 mod reports;
 pub mod responses;

@@ -166,7 +166,7 @@ fn ep_02_policies_are_put_in_force_as_they_were_looked_at_and_rights_are_reviewe
     assert!(works(), "nothing was done");
     fs::write(&file, STOP).unwrap();
     let done = olga(activate.clone());
-    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.outcome(), 200, "{}", done.text());
     assert!(!works(), "at once");
     assert_eq!(said(&olga(json!({ "do": "policy" })))["version"], version);
 
@@ -185,7 +185,7 @@ fn ep_02_policies_are_put_in_force_as_they_were_looked_at_and_rights_are_reviewe
     let waived = after["findings"].as_array().unwrap().iter().find(|f| f["id"] == "unused:idle").unwrap();
     assert_eq!((&waived["open"], &waived["decided"]["verdict"]), (&json!(false), &json!("waived")));
     let reset = json!({ "do": "reset-flow", "person": "ann", "issuer": issuer.name(), "why": "over" });
-    assert_eq!(olga(reset).status, 200);
+    assert_eq!(olga(reset).outcome(), 200);
 
     let log = entries(&scene.gate);
     let changed = of_kind(&log, "policy.changed");
@@ -281,7 +281,7 @@ fn ep_02_the_gates_own_tokens_count_at_the_admin_api_where_they_are_issued_for_i
     assert_eq!((facade.shows("a", &for_a), facade.shows("a", &rita)), (200, 401), "and the other way round");
     assert_eq!(act(&facade.gate, Some(other), &quarantine).status, 403, "without a role");
     let done = act(&facade.gate, Some(rita), &quarantine);
-    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.outcome(), 200, "{}", done.text());
     facade.serves();
 }
 
@@ -311,10 +311,10 @@ fn ep_02_the_owner_of_a_laptop_administers_it_by_a_fresh_link() {
         "it is for the API alone"
     );
     let done = act(&gate, Some(token.clone()), &quarantine);
-    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.outcome(), 200, "{}", done.text());
     assert_eq!(reason_for(&gate.client(), "/mcp/up", "echo"), "response.quarantined");
     let set = json!({ "do": "set-secret", "name": "K", "value": "canary" });
-    assert_eq!(act(&gate, Some(token.clone()), &set).status, 200, "he has every role");
+    assert_eq!(act(&gate, Some(token.clone()), &set).outcome(), 200, "he has every role");
     let page = Client::new(gate.admin().authority().parse().unwrap(), Some(token))
         .request("POST", "/api")
         .line("Content-Type", "application/json")
@@ -334,7 +334,7 @@ fn ep_02_the_owner_of_a_laptop_administers_it_by_a_fresh_link() {
     let late = act(&gate, Some(token.clone()), &quarantine);
     assert_eq!((late.status, said(&late)["reason"].as_str()), (401, Some("admin.not_fresh")));
     assert!(late.line("www-authenticate").unwrap().contains("max_age"));
-    assert_eq!(act(&gate, Some(token), &json!({ "do": "status" })).status, 200, "he may look");
+    assert_eq!(act(&gate, Some(token), &json!({ "do": "status" })).outcome(), 200, "he may look");
 }
 
 /// An access token for `resource`, which the owner of the machine lets an application have.
@@ -358,7 +358,7 @@ fn owners_token(gate: &Gate, resource: &str, scope: &str) -> String {
         ("state", "x"),
     ];
     let page = visitor.get(&format!("/oauth/authorize?{}", encode(&asked)));
-    assert_eq!(page.status, 200, "{}", page.text());
+    assert_eq!(page.outcome(), 200, "{}", page.text());
     let form = field(&page, "form").expect("it is a consent page");
     let gone = visitor.post("/oauth/consent", &[("form", &form), ("decision", "allow")]);
     let code = onward(&gone).and_then(|to| parameter(&to, "code")).expect("the client gets a code");

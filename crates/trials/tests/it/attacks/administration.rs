@@ -199,7 +199,7 @@ fn aa_39_a_proof_without_a_nonce_gets_one_at_the_admin_api() {
     assert_eq!(refused.status, 401, "{}", refused.text());
     let nonce = refused.line("dpop-nonce").expect("it comes with a nonce").to_owned();
     let answer = ask("1", Some(&nonce));
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.outcome(), 200, "{}", answer.text());
     assert_eq!(ask("1", Some(&nonce)).status, 401, "once");
 }
 
@@ -238,7 +238,7 @@ fn ep_02_an_administrator_with_a_fresh_second_factor_and_a_role_acts_and_is_reco
     let scene = Scene::start();
     let rita = || Some(scene.token("rita", json!({})));
     let done = scene.ask(rita(), &quarantine());
-    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.outcome(), 200, "{}", done.text());
     assert_eq!(scene.reason(), "response.quarantined", "at once");
     let status: Value = serde_json::from_str(&scene.ask(rita(), &json!({ "do": "status" })).text()).unwrap();
     assert_eq!(status["in_force"][0]["target"], "server up");
@@ -249,19 +249,19 @@ fn ep_02_an_administrator_with_a_fresh_second_factor_and_a_role_acts_and_is_reco
         Some(scene.token("vera", json!({ "amr": null, "auth_time": null }))),
         &json!({ "do": "status" }),
     );
-    assert_eq!(looking.status, 200);
+    assert_eq!(looking.outcome(), 200);
     assert_eq!(scene.ask(Some(scene.token("vera", json!({}))), &json!({ "do": "approvals" })).status, 403);
     let released = scene.ask(rita(), &json!({ "do": "release", "server": "up" }));
-    assert_eq!(released.status, 200, "{}", released.text());
+    assert_eq!(released.outcome(), 200, "{}", released.text());
     assert_eq!(scene.reason(), Value::Null);
     assert_eq!(scene.ask(rita(), &json!({ "do": "release", "server": "up" })).status, 404);
     let name = scene.issuer.name();
     let revoked = json!({ "do": "revoke", "person": "ann", "issuer": name, "why": "left on the bus" });
-    assert_eq!(scene.ask(rita(), &revoked).status, 200);
+    assert_eq!(scene.ask(rita(), &revoked).outcome(), 200);
     soon("the revocation", || scene.reason() == "response.revoked");
     // Whoever is revoked administers nothing either.
     let herself = json!({ "do": "revoke", "person": "rita", "issuer": name });
-    assert_eq!(scene.ask(rita(), &herself).status, 200);
+    assert_eq!(scene.ask(rita(), &herself).outcome(), 200);
     assert!(matches!(scene.ask(rita(), &json!({ "do": "status" })).status, 401 | 403));
 
     let found = entries(&scene.gate);
@@ -341,7 +341,7 @@ fn ep_02_a_role_granted_by_command_counts_at_once_and_ends() {
         listed.contains("responder  ann of") && listed.contains("rita") && !listed.contains("past"),
         "{listed}"
     );
-    assert_eq!(scene.ask(ann(), &quarantine()).status, 200);
+    assert_eq!(scene.ask(ann(), &quarantine()).outcome(), 200);
     assert_eq!(admin(&[&["revoke"], &whose[..]].concat()).0, Some(0));
     assert_eq!(scene.ask(ann(), &json!({ "do": "release", "server": "up" })).status, 403);
     assert_eq!(admin(&[&["revoke"], &whose[..]].concat()).0, Some(1));

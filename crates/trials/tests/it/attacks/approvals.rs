@@ -95,7 +95,7 @@ fn ep_08_no_approver_is_shown_a_credential() {
         assert!(listed.contains("the note about [redacted: secret.github-token]"), "{listed}");
     }
     assert_eq!(approvals(&gate, &["grant", &id, "--yes"]).0, Some(0));
-    assert_eq!(delete(&gate, &format!("the note about {token}")).status, 200, "it goes as it was sent");
+    assert_eq!(delete(&gate, &format!("the note about {token}")).outcome(), 200, "it goes as it was sent");
     assert!(up.heard_of("tools/call").pop().unwrap().body.contains(&token));
 }
 
@@ -126,7 +126,7 @@ fn ep_08_an_approval_is_good_for_the_very_call_once() {
     let spaced = gate.client().call("/mcp/s", "delete", r#"{ "thing": "a" }"#);
     assert_ne!(waits(&spaced, "waiting"), id, "and so are other bytes");
     assert!(up.heard_of("tools/call").is_empty());
-    assert_eq!(delete(&gate, "a").status, 200);
+    assert_eq!(delete(&gate, "a").outcome(), 200);
     let again = waits(&delete(&gate, "a"), "waiting");
     assert_ne!(again, id, "it is used up");
     assert_eq!(up.heard_of("tools/call").len(), 1);
@@ -191,14 +191,14 @@ fn ep_08_an_approval_says_nothing_to_a_policy_that_asks_later() {
     let id = waits(&delete(&gate, "a"), "waiting");
     assert_eq!(approvals(&gate, &["grant", &id, "--yes"]).0, Some(0));
     // A stranger's text enters the window after the boss has looked.
-    assert_eq!(gate.client().call("/mcp/s", "look", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/s", "look", "{}").outcome(), 200);
     let other = waits(&delete(&gate, "a"), "waiting");
     assert_ne!(other, id, "what the boss was told is not what asks now");
     assert_eq!(up.heard_of("tools/call").len(), 1, "only the look");
     let (_, listed, _) = approvals(&gate, &["list", "--format", "json"]);
     assert!(listed.contains("returned untrusted text"), "the boss is told what has entered: {listed}");
     assert_eq!(approvals(&gate, &["grant", &other, "--yes"]).0, Some(0));
-    assert_eq!(delete(&gate, "a").status, 200);
+    assert_eq!(delete(&gate, "a").outcome(), 200);
 }
 
 /// What a caller wrote cannot pass for the gate's own words on the approver's terminal.

@@ -42,13 +42,19 @@ fn aa_40_only_who_may_know_learns_what_a_token_means_and_only_its_client_takes_i
         "a resource server may"
     );
 
-    assert_eq!(facade.post("/oauth/revoke", &[], &[("client_id", "editor"), ("token", &access)]).status, 200);
+    assert_eq!(
+        facade.post("/oauth/revoke", &[], &[("client_id", "editor"), ("token", &access)]).outcome(),
+        200
+    );
     assert_eq!(facade.shows("a", &access), 401, "at once");
     assert_eq!(ask(&[("Authorization", &own)], &access).json(), json!({ "active": false }));
     let next = facade.refresh(&refresh, &[]);
-    assert_eq!(next.status, 200, "one token was given back, not the grant");
+    assert_eq!(next.outcome(), 200, "one token was given back, not the grant");
     let next = next.json()["refresh_token"].as_str().unwrap().to_owned();
-    assert_eq!(facade.post("/oauth/revoke", &[], &[("client_id", "editor"), ("token", &next)]).status, 200);
+    assert_eq!(
+        facade.post("/oauth/revoke", &[], &[("client_id", "editor"), ("token", &next)]).outcome(),
+        200
+    );
     assert_eq!(facade.refresh(&next, &[]).status, 400, "now it is");
     facade.serves();
 }

@@ -60,7 +60,7 @@ fn aa_06_there_is_no_code_and_no_token_without_s256() {
         let metadata = facade.browser().get(place).json();
         assert_eq!(metadata["code_challenge_methods_supported"], serde_json::json!(["S256"]));
     }
-    assert_eq!(facade.redeem(&code, &[]).status, 200, "the honest client has its verifier");
+    assert_eq!(facade.redeem(&code, &[]).outcome(), 200, "the honest client has its verifier");
     facade.serves();
 }
 
@@ -108,7 +108,7 @@ fn aa_07_an_answer_goes_to_the_registered_address_and_nowhere_else() {
         let answer = facade.redeem(&code, &[("redirect_uri", uri)]);
         assert_eq!(error(&answer), (400, "invalid_grant".to_owned()), "{uri}");
     }
-    assert_eq!(facade.redeem(&code, &[]).status, 200);
+    assert_eq!(facade.redeem(&code, &[]).outcome(), 200);
     let native = [("redirect_uri", "http://127.0.0.1:4711/cb")];
     let location = facade.grant(&mut facade.browser(), "ann", &native);
     assert!(location.starts_with("http://127.0.0.1:4711/cb?code="), "RFC 8252 §7.3: {location}");
@@ -230,7 +230,7 @@ fn aa_24_only_codes_come_by_redirect_and_only_to_addresses_that_are_known() {
     let mut browser = facade.browser();
     for decision in ["deny", "allow"] {
         let answer = facade.decide(&mut browser, &[], decision);
-        assert!(matches!(answer.status, 200 | 302 | 303), "{decision}: {}", answer.status);
+        assert!(matches!(answer.outcome(), 200 | 302 | 303), "{decision}: {}", answer.status);
     }
     facade.serves();
 }

@@ -167,7 +167,7 @@ fn cd_09_there_is_no_state_before_a_person_allowed_anything() {
     let facade = Facade::start();
     let mut browser = facade.browser();
     let page = browser.get(&Facade::query(&[]));
-    assert_eq!(page.status, 200);
+    assert_eq!(page.outcome(), 200);
     let set: Vec<_> =
         page.lines("set-cookie").iter().map(|line| line.split('=').next().unwrap().to_owned()).collect();
     assert_eq!(set, ["__Host-bartizan-form"], "a cookie that means nothing but this browser");

@@ -34,9 +34,9 @@ fn aa_15_of_fifty_redemptions_at_once_one_succeeds() {
         let asking: Vec<_> = (0..50).map(|_| scope.spawn(|| facade.redeem(&code, &[]))).collect();
         asking.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    let good: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
+    let good: Vec<_> = answers.iter().filter(|answer| answer.outcome() == 200).collect();
     assert_eq!(good.len(), 1);
-    for answer in answers.iter().filter(|answer| answer.status != 200) {
+    for answer in answers.iter().filter(|answer| answer.outcome() != 200) {
         assert_eq!(error(answer), invalid());
     }
     let access = good[0].json()["access_token"].as_str().unwrap().to_owned();
@@ -58,7 +58,7 @@ fn aa_16_a_code_is_worth_nothing_to_another_client_place_resource_or_key() {
     assert_eq!(error(&facade.redeem(&code, &[("redirect_uri", "https://c.example/elsewhere")])), invalid());
     let target = facade.redeem(&code, &[("resource", &Facade::resource("b"))]);
     assert_eq!(error(&target), (400, "invalid_target".to_owned()));
-    assert_eq!(facade.redeem(&code, &[]).status, 200, "none of it spent the code of the honest client");
+    assert_eq!(facade.redeem(&code, &[]).outcome(), 200, "none of it spent the code of the honest client");
 
     // A code that is bound to a key is no good without a proof of it (RFC 9449 §10).
     let bound = facade.code("ann", &[("dpop_jkt", CHALLENGE)]);

@@ -4,7 +4,7 @@ use bartizan_trials::{Answer, BACK, Browser, Facade, field, onward};
 use serde_json::{Value, json};
 
 fn is_consent_page(answer: &Answer) -> bool {
-    answer.status == 200 && field(answer, "form").is_some()
+    answer.outcome() == 200 && field(answer, "form").is_some()
 }
 
 /// A client that registers itself; the answer is its id.
@@ -239,7 +239,7 @@ fn cd_12_an_argument_never_becomes_part_of_an_address() {
         let call =
             client.modern("/mcp/a", "tools/call", &format!(r#""name":"echo","arguments":{arguments}"#));
         let answer = call.with("Host", "gate.example").send();
-        assert_eq!(answer.status, 200, "{text}: {}", answer.text());
+        assert_eq!(answer.outcome(), 200, "{text}: {}", answer.text());
         calls += 1;
         let read = client.modern("/mcp/a", "resources/read", &format!(r#""uri":{}"#, json!(text)));
         read.with("Host", "gate.example").send();

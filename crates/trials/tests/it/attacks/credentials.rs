@@ -78,7 +78,7 @@ fn ph_31_errors_say_what_to_do_and_nothing_of_the_inside() {
         assert!(answer.line("server").is_none() && answer.line("x-powered-by").is_none());
         assert!(!answer.text().contains(gone_url.trim_start_matches("http://")), "{}", answer.text());
     }
-    assert_eq!(gate.client().call("/mcp/new", "echo", "{}").status, 200, "others go on");
+    assert_eq!(gate.client().call("/mcp/new", "echo", "{}").outcome(), 200, "others go on");
     scene.serves();
 }
 
@@ -90,7 +90,7 @@ fn ph_23_what_a_server_writes_forges_no_log_line() {
     let gate = Gate::start(&prober("probe", &[], &format!("set_env = {{ API_KEY = {{ file = {key:?} }} }}")));
     let blurt = |text: &str| {
         let answer = gate.client().call("/mcp/probe", "blurt", &format!(r#"{{"text":"{text}"}}"#));
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.outcome(), 200, "{}", answer.text());
     };
     blurt(r"\u001b[2J\u001b]52;c;Y2FuYXJ5\u0007 ERROR forged\rINFO overwritten");
     blurt(r"\u2028ERROR forged \u202egnp.exe ${jndi:ldap://x}");

@@ -119,14 +119,14 @@ fn ep_08_whoever_was_cut_off_decides_nothing() {
         .unwrap();
     assert!(revoked.status.success(), "{revoked:?}");
     eventually("the browser is signed out", || field(&boss.get(&path), "form").is_none().then_some(()));
-    assert_ne!(press(&mut boss, &path, &shown, "approve").status, 200);
+    assert_ne!(press(&mut boss, &path, &shown, "approve").outcome(), 200);
     // The provider still vouches for her, and what the command wrote is known to the gate within seconds.
     eventually("the gate knows", || (office.person("bea", &["bosses"], &path).1.status == 403).then_some(()));
     page(&office.send("bob"));
     assert_eq!(office.calls(), 0);
     let (mut other, shown) = office.person("ben", &["bosses"], &path);
-    assert_eq!(press(&mut other, &path, &shown, "approve").status, 200);
-    assert_eq!(office.send("bob").status, 200);
+    assert_eq!(press(&mut other, &path, &shown, "approve").outcome(), 200);
+    assert_eq!(office.send("bob").outcome(), 200);
 }
 
 /// A browser that has been signed in for long decides nothing, with whatever roles it had then.
@@ -165,8 +165,8 @@ fn ep_08_whoever_signed_in_long_ago_signs_in_again_with_the_roles_of_now() {
     assert_eq!(bea.get(&path).status, 403);
     assert_eq!(office.calls(), 0);
     let (mut ben, shown) = office.person("ben", &["bosses"], &path);
-    assert_eq!(press(&mut ben, &path, &shown, "approve").status, 200);
-    assert_eq!(office.send("bob").status, 200);
+    assert_eq!(press(&mut ben, &path, &shown, "approve").outcome(), 200);
+    assert_eq!(office.send("bob").outcome(), 200);
 }
 
 /// The approver sees the call, approves it, and it passes once.
@@ -196,12 +196,12 @@ fn ep_08_somebody_who_holds_the_role_decides_on_a_page() {
     assert_eq!(office.calls(), 0);
 
     let done = boss.post(&path, &fields);
-    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.outcome(), 200, "{}", done.text());
     assert_eq!(boss.post(&path, &fields).status, 403, "a form works once");
     assert_ne!(page(&office.send("eve")), path, "other bytes are another call");
     let other = office.caller("adam").call("/mcp/s", "send", &json!({ "to": "bob\u{202e}" }).to_string());
     assert_ne!(page(&other), path, "and so is another caller");
-    assert_eq!(office.send("bob\u{202e}").status, 200);
+    assert_eq!(office.send("bob\u{202e}").outcome(), 200);
     assert_ne!(page(&office.send("bob\u{202e}")), path, "it is used up");
     assert_eq!(office.calls(), 1);
     let log = eventually("both are in the audit log", || {
@@ -239,7 +239,7 @@ fn ep_08_nobody_else_decides() {
     let office = Office::open();
     let path = page(&office.send("bob"));
     let (_, own) = office.person("ann", &["people", "bosses"], &path);
-    assert_eq!(own.status, 200, "who asked sees how it stands");
+    assert_eq!(own.outcome(), 200, "who asked sees how it stands");
     assert!(!own.text().contains("name=\"form\""), "and does not decide, whatever roles: {}", own.text());
     let (_, foreign) = office.person("eve", &["people", "auditors"], &path);
     assert_eq!(foreign.status, 403);
@@ -281,9 +281,9 @@ fn ep_08_nobody_else_decides() {
     assert_eq!(office.calls(), 0);
 
     let shown = boss.get(&visit);
-    assert_eq!(press(&mut boss, &visit, &shown, "approve").status, 200);
+    assert_eq!(press(&mut boss, &visit, &shown, "approve").outcome(), 200);
     let done = ask(r#","inputResponses":{"bartizan/visit-1":{"action":"accept"}}"#);
-    assert_eq!(done.status, 200, "{}", done.text());
+    assert_eq!(done.outcome(), 200, "{}", done.text());
     let sent = office.up.heard_of("tools/call").pop().unwrap();
     assert!(!sent.body.contains("bartizan/visit"), "what is said to the gate goes no further: {}", sent.body);
 }
@@ -305,7 +305,7 @@ fn ep_08_what_is_approved_is_what_was_shown() {
     assert_eq!(page(&send(trace, "")), path, "what the gate writes anew is no other call");
     let (mut boss, shown) = office.person("bea", &["bosses"], &path);
     assert!(shown.text().contains("com.example/cc") && shown.text().contains("carol"), "{}", shown.text());
-    assert_eq!(press(&mut boss, &path, &shown, "approve").status, 200);
+    assert_eq!(press(&mut boss, &path, &shown, "approve").outcome(), 200);
     for (meta, root) in [
         (r#","com.example/cc":"mallory""#, ""),
         ("", ""),
@@ -319,7 +319,7 @@ fn ep_08_what_is_approved_is_what_was_shown() {
         assert!(other.result().is_none(), "{meta}{root}: {}", other.text());
     }
     assert_eq!(office.calls(), 0);
-    assert_eq!(send(trace, "").status, 200);
+    assert_eq!(send(trace, "").outcome(), 200);
     assert!(office.up.heard_of("tools/call").pop().unwrap().body.contains("carol"));
 }
 
@@ -338,7 +338,7 @@ fn ep_08_a_changed_policy_makes_a_request_void() {
     let now = page(&office.send("bob"));
     assert_ne!(now, path, "it is asked anew");
     let shown = boss.get(&now);
-    assert_eq!(press(&mut boss, &now, &shown, "deny").status, 200);
+    assert_eq!(press(&mut boss, &now, &shown, "deny").outcome(), 200);
     let denied = office.send("bob");
     assert_eq!(denied.json()["error"]["data"]["approval"]["state"], "denied", "{}", denied.text());
     assert_eq!(office.calls(), 0);
@@ -353,12 +353,12 @@ fn ep_08_where_two_roles_must_agree_both_do() {
     assert_eq!(asked.iter().map(|(role, _)| role.as_str()).collect::<Vec<_>>(), ["auditor", "boss"]);
     let (auditor, boss) = (&asked[0].1, &asked[1].1);
     let (mut bea, shown) = office.person("bea", &["bosses"], boss);
-    assert_eq!(press(&mut bea, boss, &shown, "approve").status, 200);
+    assert_eq!(press(&mut bea, boss, &shown, "approve").outcome(), 200);
     assert_eq!(bea.get(auditor).status, 403, "a boss is no auditor");
     assert_eq!(pages(&pay()), [asked[0].clone()], "the other one is still asked");
     let (mut otto, shown) = office.person("otto", &["auditors"], auditor);
-    assert_eq!(press(&mut otto, auditor, &shown, "approve").status, 200);
-    assert_eq!(pay().status, 200);
+    assert_eq!(press(&mut otto, auditor, &shown, "approve").outcome(), 200);
+    assert_eq!(pay().outcome(), 200);
     assert_eq!(pages(&pay()).len(), 2, "both are used up");
     assert_eq!(office.calls(), 1);
 }
@@ -389,8 +389,8 @@ fn ep_08_the_owner_says_that_he_means_it() {
     let shown = owner.get(&boss);
     assert!(!shown.text().contains("name=\"form\""), "another's role: {}", shown.text());
     let shown = owner.get(&mine);
-    assert_eq!(press(&mut owner, &mine, &shown, "approve").status, 200);
-    assert_eq!(call("mine").status, 200);
+    assert_eq!(press(&mut owner, &mine, &shown, "approve").outcome(), 200);
+    assert_eq!(call("mine").outcome(), 200);
     assert_eq!(call("mine").code(), Some(FORBIDDEN));
     assert_eq!(call("send").code(), Some(FORBIDDEN));
     assert_eq!(up.heard_of("tools/call").len(), 1);

@@ -146,10 +146,10 @@ fn tp_01_a_callers_token_is_exchanged_for_the_server_and_goes_no_further() {
     let bob = scene.token("bob", "/mcp/new");
     let before = scene.new.heard().len();
     let refused = scene.gate.bearer(bob.clone()).call("/mcp/new", "echo", "{}");
-    assert_eq!(refused.status, 502, "{}", refused.text());
+    assert_eq!(refused.outcome(), -31020, "{}", refused.text());
     assert_eq!(scene.new.heard().len(), before, "no call, least of all with another credential");
     let plain = scene.token("ann", "/mcp/plain");
-    assert_eq!(scene.gate.bearer(plain.clone()).call("/mcp/plain", "echo", "{}").status, 200);
+    assert_eq!(scene.gate.bearer(plain.clone()).call("/mcp/plain", "echo", "{}").outcome(), 200);
     assert!(scene.plain.heard().iter().all(|h| h.line("authorization").is_none()));
     assert!(scene.sts.heard().iter().all(|h| !h.body.contains(&*plain)), "nor is its token exchanged");
     assert!(!refused.text().contains("invalid_grant"));
@@ -202,7 +202,7 @@ fn tp_01_an_endpoint_that_misbehaves_makes_no_passthrough_of_the_gate() {
         }));
         let ann = scene.token("ann", "/mcp/new");
         let refused = scene.gate.bearer(ann.clone()).call("/mcp/new", "echo", "{}");
-        assert_eq!(refused.status, 502, "{what}: {}", refused.text());
+        assert_eq!(refused.outcome(), -31020, "{what}: {}", refused.text());
         assert!(scene.new.heard().is_empty(), "{what}");
         assert!(!scene.sts.heard().is_empty(), "{what}");
         scene.kept_inside(&[&ann]);
@@ -262,9 +262,9 @@ fn tp_01_the_gate_acts_for_people_of_the_tenant_and_relays_its_challenges() {
     let (ann, bob) = (token("ann", "api-of-new"), token("bob", "api-of-new"));
     for _ in 0..2 {
         let answer = gate.bearer(ann.clone()).call("/mcp/new", "echo", "{}");
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.outcome(), 200, "{}", answer.text());
     }
-    assert_eq!(gate.bearer(bob.clone()).call("/mcp/new", "echo", "{}").status, 200);
+    assert_eq!(gate.bearer(bob.clone()).call("/mcp/new", "echo", "{}").outcome(), 200);
     let forms = tenant.forms();
     assert_eq!(forms.len(), 2, "one for each of them");
     for (name, value) in [
@@ -310,11 +310,11 @@ fn tp_01_the_gate_acts_for_people_of_the_tenant_and_relays_its_challenges() {
         json!({ "scp": null, "idtyp": "app", "sub": "daemon", "roles": ["mcp:read"], "groups": ["people"] });
     let workload = gate.bearer(tenant.token("daemon", "api-of-new", workload));
     let refused = workload.call("/mcp/new", "echo", "{}");
-    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert_eq!(refused.outcome(), -31003, "{}", refused.text());
     assert!(refused.text().contains("upstream_not_for_caller"), "{}", refused.text());
     assert_eq!(tenant.forms().len(), asked);
     let unconsented = gate.bearer(token("unconsented", "api-of-new")).call("/mcp/new", "echo", "{}");
-    assert_eq!(unconsented.status, 403, "{}", unconsented.text());
+    assert_eq!(unconsented.outcome(), -31003, "{}", unconsented.text());
     assert_eq!(new.heard().len(), before);
 
     for heard in new.heard() {
@@ -324,7 +324,7 @@ fn tp_01_the_gate_acts_for_people_of_the_tenant_and_relays_its_challenges() {
         }
     }
     assert!(!gate.log().contains("vaulted") && !gate.log().contains("up-for-ann"));
-    assert_eq!(gate.bearer(ann).call("/mcp/new", "echo", "{}").status, 200, "the honest neighbour");
+    assert_eq!(gate.bearer(ann).call("/mcp/new", "echo", "{}").outcome(), 200, "the honest neighbour");
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn aa_13_only_members_of_the_one_tenant_come_in() {
     let (tenant, up) = (Tenant::start(|_, pen| pen.empty("404 Not Found")), Upstream::modern(|_, _| false));
     let gate = gate("", &tenant.config(), &up.config("up", "audience = [\"api\"]"));
     let status =
-        |more: Value| gate.bearer(tenant.token("ann", "api", more)).call("/mcp/up", "echo", "{}").status;
+        |more: Value| gate.bearer(tenant.token("ann", "api", more)).call("/mcp/up", "echo", "{}").outcome();
     for (what, more, expected) in [
         ("another tenant's", json!({ "tid": "99999999-2222-3333-4444-555555555555" }), 401),
         ("of all personal accounts", json!({ "tid": "9188040d-6c67-4c5b-b112-36a304b66dad" }), 401),
@@ -385,8 +385,8 @@ fn aa_13_groups_that_a_token_leaves_out_are_looked_up_or_their_person_is_refused
             "_claim_sources": { "src1": { "endpoint": "https://graph.example/users/me/getMemberObjects" } },
         });
         let honest = client(json!({ "groups": [PEOPLE] })).call("/mcp/up", "echo", "{}");
-        assert_eq!(honest.status, 200, "the honest neighbour: {}", honest.text());
-        client(overage).call("/mcp/up", "echo", "{}").status
+        assert_eq!(honest.outcome(), 200, "the honest neighbour: {}", honest.text());
+        client(overage).call("/mcp/up", "echo", "{}").outcome()
     };
     let whole = graph(200, json!({ "value": [PEOPLE, "cccccccc-0000-0000-0000-000000000001"] }));
     let asking = |tenant: &Tenant| {
@@ -462,7 +462,7 @@ fn tp_01_the_machines_identity_stands_for_the_gates_secrets_and_is_shown_to_nobo
 
     let ann = tenant.token("ann", "api-of-new", json!({}));
     let answer = gate.bearer(ann).call("/mcp/new", "echo", "{}");
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.outcome(), 200, "{}", answer.text());
     let form = tenant.forms().pop().unwrap();
     assert_eq!(member(&form, "client_assertion"), Some("machine-for-federation"));
     assert_eq!(
@@ -471,7 +471,7 @@ fn tp_01_the_machines_identity_stands_for_the_gates_secrets_and_is_shown_to_nobo
     );
     assert_eq!(member(&form, "client_secret"), None);
     let bob = tenant.token("bob", "api-of-plain", json!({}));
-    assert_eq!(gate.bearer(bob).call("/mcp/plain", "echo", "{}").status, 200);
+    assert_eq!(gate.bearer(bob).call("/mcp/plain", "echo", "{}").outcome(), 200);
     let called = plain.heard_of("tools/call");
     assert_eq!(called[0].line("authorization"), Some("Bearer from-the-vault"));
     for heard in new.heard().iter().chain(&plain.heard()) {

@@ -91,7 +91,7 @@ fn sh_01_a_request_state_comes_back_as_it_was_or_not_at_all() {
         place.ask("/mcp/up", "tools/call", &format!(r#""name":"{tool}","arguments":{arguments},"requestState":"{state}","inputResponses":{{"q":{{"action":"accept","content":{{}}}}}}"#))
     };
     let asked = place.ask("/mcp/up", "tools/call", r#""name":"book","arguments":{"seat":1}"#);
-    assert_eq!(asked.status, 200, "{}", asked.text());
+    assert_eq!(asked.outcome(), 200, "{}", asked.text());
     let json = asked.json();
     let state = text(&json, "/result/requestState");
     assert!(
@@ -149,7 +149,7 @@ fn sh_07_a_task_id_is_worth_nothing_to_those_it_was_not_given() {
     let heard = place.up.heard().into_iter().chain(place.other.heard());
     assert!(heard.into_iter().all(|h| !h.rpc().starts_with("tasks/")), "no server was asked");
 
-    assert_eq!(get("/mcp/up", "tasks/get", &task).status, 200);
+    assert_eq!(get("/mcp/up", "tasks/get", &task).outcome(), 200);
     let asked = &place.up.heard_of("tasks/get")[0];
     assert_eq!(text(&asked.json(), "/params/taskId"), "upstream-task-1");
     assert_eq!(asked.line("mcp-name"), Some("upstream-task-1"));
@@ -177,7 +177,7 @@ fn sh_13_a_cursor_is_good_where_it_was_given() {
     assert_eq!(place.up.heard_of("tools/list").len(), before, "nothing of it reached the server");
     assert_invalid(&next("/mcp", "tools/list", cursor), "the merged endpoint");
 
-    assert_eq!(next("/mcp/up", "tools/list", cursor).status, 200);
+    assert_eq!(next("/mcp/up", "tools/list", cursor).outcome(), 200);
     assert!(place.up.heard_of("tools/list").last().unwrap().body.contains("upstream-page-2"));
 }
 
@@ -217,7 +217,7 @@ fn sh_03_no_answer_is_kept_for_somebody_else() {
         );
         assert!(answer.line("cache-control").unwrap().contains("no-store"), "no HTTP cache keeps it");
     }
-    assert_eq!(read("r:asks").status, 200);
+    assert_eq!(read("r:asks").outcome(), 200);
     let (one, two) = (read("r:long"), read("r:long"));
     assert_eq!((one.status, two.status), (200, 200));
     assert_eq!(

@@ -92,7 +92,7 @@ fn ii_06_a_held_secret_waits_for_a_person_and_goes_once() {
     assert_eq!(id(&waits(&post(&note), "waiting")), waiting, "asked once, however often it is tried");
     // What is blocked is nobody's to approve, and neither is what is not pinned.
     let blocked = gate.client().call("/mcp/t", "post", &note);
-    assert_eq!((blocked.status, blocked.code()), (403, Some(WITHHELD)), "{}", blocked.text());
+    assert_eq!((blocked.status, blocked.code()), (200, Some(WITHHELD)), "{}", blocked.text());
     let unpinned = gate.client().call("/mcp/u", "post", &note);
     assert_eq!(unpinned.code(), Some(WITHHELD), "{}", unpinned.text());
     let prompt = format!(r#""name":"greet","arguments":{{"who":"{}"}}"#, secret());
@@ -115,7 +115,7 @@ fn ii_06_a_held_secret_waits_for_a_person_and_goes_once() {
     assert_eq!(approvals(&gate, &["grant", &waiting, "--yes"]).0, Some(0));
     let other = json!({ "note": format!("my  key is {}", secret()) }).to_string();
     assert_ne!(id(&waits(&post(&other), "waiting")), waiting, "other bytes are another call");
-    assert_eq!(post(&note).status, 200);
+    assert_eq!(post(&note).outcome(), 200);
     assert!(up.heard_of("tools/call").pop().unwrap().body.contains(&secret()), "it goes as it was judged");
     let again = id(&waits(&post(&note), "waiting"));
     assert_ne!(again, waiting, "it is used up");
@@ -138,7 +138,7 @@ fn ii_06_a_secret_behind_many_held_commands_is_nobodys_to_approve() {
     let held = post(commands.clone());
     assert_eq!(held.json()["error"]["data"]["reason"], "shield.approval", "{}", held.text());
     let blocked = post(format!("{commands}{}", secret()));
-    assert_eq!((blocked.status, blocked.code()), (403, Some(WITHHELD)), "{}", blocked.text());
+    assert_eq!((blocked.status, blocked.code()), (200, Some(WITHHELD)), "{}", blocked.text());
     assert!(up.heard_of("tools/call").is_empty(), "nothing was sent");
 }
 
@@ -212,7 +212,7 @@ fn ii_06_whoever_holds_the_role_decides_about_a_held_call_and_not_who_asked() {
     let [(role, path)] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(role, "guards");
     let (_, own) = office.person("ann", &["people", "guards"], path);
-    assert!(own.status == 200 && !own.text().contains("name=\"form\""), "{}", own.text());
+    assert!(own.outcome() == 200 && !own.text().contains("name=\"form\""), "{}", own.text());
     let (_, foreign) = office.person("eve", &["people", "bosses"], path);
     assert_eq!(foreign.status, 403, "{}", foreign.text());
     let (_, shown) = office.person("gus", &["guards"], path);
@@ -221,7 +221,7 @@ fn ii_06_whoever_holds_the_role_decides_about_a_held_call_and_not_who_asked() {
     }
     assert!(!shown.text().contains(&secret()), "{}", shown.text());
     assert_eq!(office.decide(("gus", "guards"), path, "approve"), 200);
-    assert_eq!(office.call("post").status, 200);
+    assert_eq!(office.call("post").outcome(), 200);
     waits(&office.call("post"), "waiting");
 
     // A client that can show addresses is asked to.
@@ -243,7 +243,7 @@ fn ii_06_a_policy_and_the_shield_both_get_their_answer() {
     assert_eq!(office.decide(("gus", "guards"), &by("guards"), "approve"), 200);
     waits(&office.call("pay"), "waiting");
     assert_eq!(office.decide(("bea", "bosses"), &by("boss"), "approve"), 200);
-    assert_eq!(office.call("pay").status, 200, "both said yes");
+    assert_eq!(office.call("pay").outcome(), 200, "both said yes");
     waits(&office.call("pay"), "waiting");
     assert_eq!(office.up.heard_of("tools/call").len(), 1);
 

@@ -38,7 +38,7 @@ fn aa_01_without_a_token_no_method_on_any_route_does_anything() {
     }
     assert_eq!(scene.new.heard().len() + scene.old.heard().len(), 0, "servers were not even asked");
 
-    assert_eq!(stranger.request("GET", "/healthz").send().status, 200);
+    assert_eq!(stranger.request("GET", "/healthz").send().outcome(), 200);
     scene.serves();
 }
 
@@ -83,7 +83,7 @@ fn aa_23_a_token_counts_once_and_only_in_its_header() {
 
     for scheme in ["Bearer", "bearer", "bEARER"] {
         let answer = ask(here).line("Authorization", &format!("{scheme} {token}")).send();
-        assert_eq!(answer.status, 200, "the scheme's case does not matter (RFC 9110 §11.1)");
+        assert_eq!(answer.outcome(), 200, "the scheme's case does not matter (RFC 9110 §11.1)");
     }
     scene.serves();
 }
@@ -117,7 +117,7 @@ fn aa_28_nothing_else_in_a_request_says_who_sent_it() {
         r#"{"user_id":"B"}"#,
         "the session is still its owner's; arguments are only data"
     );
-    assert_eq!(dress(client.modern("/mcp/new", "tools/call", claimed)).send().status, 200);
+    assert_eq!(dress(client.modern("/mcp/new", "tools/call", claimed)).send().outcome(), 200);
     for heard in scene.new.heard().into_iter().chain(scene.old.heard()) {
         for (name, value) in lines {
             assert!(heard.line(name).is_none(), "{name} went up");
@@ -146,6 +146,6 @@ fn sh_05_a_session_id_is_no_credential() {
     }
     assert_eq!(scene.executed(), before);
 
-    assert_eq!(session.call("2", "echo", "{}").send().status, 200, "its owner's session goes on");
+    assert_eq!(session.call("2", "echo", "{}").send().outcome(), 200, "its owner's session goes on");
     scene.serves();
 }

@@ -154,7 +154,7 @@ fn ii_06_a_secret_does_not_go_to_a_server_nobody_trusts() {
     let secret = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
     let refused =
         gate.client().call("/mcp/s", "post", &json!({ "note": format!("my key is {secret}") }).to_string());
-    assert_eq!((refused.status, refused.code()), (403, Some(WITHHELD)), "{}", refused.text());
+    assert_eq!((refused.status, refused.code()), (200, Some(WITHHELD)), "{}", refused.text());
     assert!(!refused.text().contains(&secret));
     assert!(upstream.heard_of("tools/call").is_empty(), "nothing was sent");
     assert_eq!(gate.client().call("/mcp/s", "post", r#"{"note":"my key is in the drawer"}"#).said(), "sent");

@@ -71,9 +71,9 @@ fn ph_03_a_server_that_says_two_things_at_once_says_nothing() {
     });
     let gate = Gate::start(&up.config("up", ""));
     let answer = gate.client().call("/mcp/up", "twice", "{}");
-    assert_eq!((answer.status, answer.code()), (502, Some(-31022)), "{}", answer.text());
+    assert_eq!((answer.status, answer.code()), (200, Some(-31022)), "{}", answer.text());
     assert!(!answer.text().contains("shown") && !answer.text().contains("hidden"), "{}", answer.text());
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn ph_12_what_two_parsers_could_read_differently_is_refused() {
     // docs/attacks.md: nothing is serialised again).
     let odd = r#"{"n":12345678901234567890123,"z":-0,"e":1E+2,"u":"\u0041\/\u0000\ud83d\ude00","Name":1,"name":2,"METHOD":3}"#;
     let answer = scene.gate.client().call("/mcp/new", "echo", odd);
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.outcome(), 200, "{}", answer.text());
     assert!(scene.new.heard_of("tools/call")[0].body.contains(odd), "it went up as it was");
 }
 
@@ -237,13 +237,13 @@ fn ph_12_a_server_says_nothing_twice_in_other_letter_case() {
     let client = gate.client();
     for at in 0..answers.len() {
         let answer = client.call("/mcp/up", &at.to_string(), "{}");
-        assert_eq!((answer.status, answer.code()), (502, Some(-31022)), "{at}: {}", answer.text());
+        assert_eq!((answer.status, answer.code()), (200, Some(-31022)), "{at}: {}", answer.text());
         assert!(!answer.text().contains("shown") && !answer.text().contains("hidden"), "{}", answer.text());
     }
     let read = client.modern("/mcp/up", "resources/read", r#""uri":"a:1""#).send();
     assert_eq!(read.code(), Some(-31022), "{}", read.text());
     let data = client.call("/mcp/up", "data", "{}");
-    assert_eq!(data.status, 200, "data are spelt as they like: {}", data.text());
+    assert_eq!(data.outcome(), 200, "data are spelt as they like: {}", data.text());
     assert!(data.text().contains(r#"{"Name":"a","name":"b","Content":[{"Text":1}]}"#), "{}", data.text());
 }
 
@@ -279,7 +279,7 @@ fn ph_13_an_array_of_requests_runs_none_of_them() {
         )
     };
     let answer = session.post(format!("[{},{}]", plain(1), plain(2))).send();
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.outcome(), 200, "{}", answer.text());
     assert!(
         answer.text().contains(r#"{\"n\":1}"#) && answer.text().contains(r#"{\"n\":2}"#),
         "{}",
@@ -325,10 +325,10 @@ fn ph_15_depth_and_number_are_bounded_before_anything_is_built() {
 
     let client = scene.gate.client();
     let deepest = format!(r#"{{"a":{}{}}}"#, "[".repeat(61), "]".repeat(61));
-    assert_eq!(client.call("/mcp/new", "echo", &deepest).status, 200, "64 levels in all");
+    assert_eq!(client.call("/mcp/new", "echo", &deepest).outcome(), 200, "64 levels in all");
     let keys: Vec<_> = (0..100_000).map(|n| format!("\"k{n}\":0")).collect();
     let wide = client.call("/mcp/new", "echo", &format!("{{{}}}", keys.join(",")));
-    assert_eq!(wide.status, 200, "many keys cost no more than their bytes: {}", wide.error());
+    assert_eq!(wide.outcome(), 200, "many keys cost no more than their bytes: {}", wide.error());
     scene.serves();
 }
 

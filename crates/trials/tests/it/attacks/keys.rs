@@ -87,13 +87,13 @@ fn link(gate: &Gate, server: &str) {
 }
 
 fn works(client: &Client, path: &str) -> bool {
-    client.call(path, "echo", "{}").status == 200
+    client.call(path, "echo", "{}").outcome() == 200
 }
 
 /// Whether the caller is sent to link an account, and the server hears nothing.
 fn must_link(client: &Client, path: &str) -> bool {
     let answer = client.call(path, "echo", "{}");
-    answer.status == 403 && answer.text().contains("/connect/")
+    answer.code() == Some(-31006) && answer.text().contains("/connect/")
 }
 
 /// Copies the database as it lies on the disk, and leaves nothing else of one.
@@ -148,10 +148,10 @@ fn tp_02_an_erased_person_is_nobody_within_seconds_and_in_every_copy() {
     copy_database(gate.folder(), &gate.state());
     gate.restart();
     let answer = gate.client().call("/mcp/mine", "echo", "{}");
-    assert_ne!(answer.status, 200, "{}", answer.text());
+    assert_ne!(answer.outcome(), 200, "{}", answer.text());
     assert!(!answer.text().contains(OWN));
     let heard = up.heard_of("tools/call").len();
-    assert_eq!(gate.client().call("/mcp/any", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/any", "echo", "{}").outcome(), 200);
     assert_eq!(up.heard_of("tools/call").len(), heard, "nobody else's credential is shown instead");
 }
 
@@ -173,7 +173,7 @@ fn tp_02_all_keys_are_changed_while_people_call() {
             thread::spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let answer = client.call("/mcp/mine", "echo", "{}");
-                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    assert_eq!(answer.outcome(), 200, "{}", answer.text());
                     called.fetch_add(1, Ordering::Relaxed);
                 }
             })
@@ -189,7 +189,7 @@ fn tp_02_all_keys_are_changed_while_people_call() {
     for caller in callers {
         caller.join().unwrap();
     }
-    assert_eq!(session.call("1", "echo", "{}").send().status, 200, "a session from before goes on");
+    assert_eq!(session.call("1", "echo", "{}").send().outcome(), 200, "a session from before goes on");
     session.end();
     assert_ne!(fs::read(gate.state().join("keys.json")).unwrap(), before);
     assert_ne!(fs::read(gate.state().join("seal.key")).unwrap(), root);
@@ -305,7 +305,7 @@ fn tp_02_without_the_key_provider_nothing_opens() {
     assert!(!gate.state().join("seal.key").exists(), "the root key is Vault's alone");
     let client = gate.client();
     let session = client.session("/mcp/old", "2025-11-25", "{}");
-    let goes_on = || session.call("1", "echo", "{}").send().status == 200;
+    let goes_on = || session.call("1", "echo", "{}").send().outcome() == 200;
     assert!(goes_on());
     for trouble in ["forbidden", "sealed"] {
         *state.lock().unwrap() = trouble;
@@ -381,7 +381,7 @@ fn tp_01_a_secret_of_the_vault_is_shown_to_its_server_and_changes_while_the_gate
     ));
     let shown = |up: &Upstream, path: &str| {
         let answer = client.call(path, "echo", "{}");
-        (answer.status == 200).then(|| up.wait_for("tools/call").line("authorization").unwrap().to_owned())
+        (answer.outcome() == 200).then(|| up.wait_for("tools/call").line("authorization").unwrap().to_owned())
     };
     assert_eq!(shown(&own, "/mcp/own").as_deref(), Some("Bearer own-canary-one"));
     assert_eq!(shown(&theirs, "/mcp/theirs").as_deref(), Some("Bearer theirs-one"));

@@ -47,7 +47,7 @@ fn aa_20_a_key_set_that_is_not_exactly_right_lets_nobody_in() {
         *said.lock().unwrap() = answer;
         let gate = Gate::start(&config);
         let token = issuer.token("ann", &format!("{BASE}/mcp/up"), json!({}));
-        gate.bearer(token).call("/mcp/up", "echo", "{}").status
+        gate.bearer(token).call("/mcp/up", "echo", "{}").outcome()
     };
     for (what, answer) in [
         ("ill", ("500 Internal Server Error", String::new(), good.2.clone())),
@@ -86,7 +86,7 @@ fn aa_37_a_decision_is_about_one_whole_token_at_one_endpoint_under_the_policy_of
     let servers = format!("{}{}", up.config("up", ""), other.config("other", ""));
     let issuers = identity(&format!("{}{}", one.config(), two.config()));
     let gate = Gate::start(&format!("{issuers}{PEOPLE}{}{servers}", issuers_of(&issuers)));
-    let shows = |path: &str, token: &str| gate.bearer(token.to_owned()).call(path, "echo", "{}").status;
+    let shows = |path: &str, token: &str| gate.bearer(token.to_owned()).call(path, "echo", "{}").outcome();
     let here = format!("{BASE}/mcp/up");
     let same = json!({ "jti": "the-same" });
     let good = one.token("ann", &here, same.clone());
@@ -95,10 +95,10 @@ fn aa_37_a_decision_is_about_one_whole_token_at_one_endpoint_under_the_policy_of
     }
     // The same subject and id from another issuer, or for somebody in no group; the same beginning, another end.
     let nobody = two.token("ann", &here, merge(same.clone(), json!({ "groups": [] })));
-    assert_eq!(shows("/mcp/up", &nobody), 403, "what was decided for one is not another's");
+    assert_eq!(shows("/mcp/up", &nobody), -31003, "what was decided for one is not another's");
     let powerless = one.token("ann", &here, merge(same.clone(), json!({ "groups": [] })));
     assert_eq!(powerless[..64], good[..64], "they begin alike");
-    assert_eq!(shows("/mcp/up", &powerless), 403);
+    assert_eq!(shows("/mcp/up", &powerless), -31003);
     let last = if good.ends_with('A') { 'B' } else { 'A' };
     let forged = format!("{}{last}", &good[..good.len() - 1]);
     assert_eq!(shows("/mcp/up", &forged), 401);
@@ -107,7 +107,7 @@ fn aa_37_a_decision_is_about_one_whole_token_at_one_endpoint_under_the_policy_of
     assert_eq!(shows("/mcp/up", &good), 200, "the honest one is as good as before");
     // A policy that is taken back is taken back for tokens that were seen before.
     gate.reconfigure(&format!("{issuers}{servers}"));
-    assert_eq!(shows("/mcp/up", &good), 403);
+    assert_eq!(shows("/mcp/up", &good), -31003);
     gate.reconfigure(&format!("{issuers}{PEOPLE}{}{servers}", issuers_of(&issuers)));
     assert_eq!(shows("/mcp/up", &good), 200);
 }

@@ -35,8 +35,8 @@ fn ep_06_a_caller_who_calls_a_tool_too_often_is_told_when_to_come_back() {
     let up = Upstream::modern(|_, _| false);
     let gate = limited("tool = { per_minute = 6, burst = 2 }", &up);
     let call = |path: &str, tool: &str| gate.client().call(path, tool, "{}");
-    assert_eq!(call("/mcp/up", "echo").status, 200);
-    assert_eq!(call("/mcp", "up__echo").status, 200, "the same tool by another endpoint");
+    assert_eq!(call("/mcp/up", "echo").outcome(), 200);
+    assert_eq!(call("/mcp", "up__echo").outcome(), 200, "the same tool by another endpoint");
     for path_and_tool in [("/mcp/up", "echo"), ("/mcp", "up__echo")] {
         let refused = call(path_and_tool.0, path_and_tool.1);
         assert_eq!(refused.status, 429, "{}", refused.text());
@@ -50,7 +50,7 @@ fn ep_06_a_caller_who_calls_a_tool_too_often_is_told_when_to_come_back() {
     );
     gate.reconfigure(&format!("[limits]\ntool = {{ per_minute = 6000 }}\n{}", up.config("up", "")));
     assert_eq!(call("/mcp/up", "echo").status, 429, "what was counted stays counted");
-    eventually("the wait is over", || (call("/mcp/up", "echo").status == 200).then_some(()));
+    eventually("the wait is over", || (call("/mcp/up", "echo").outcome() == 200).then_some(()));
 }
 
 #[test]
@@ -58,12 +58,12 @@ fn ep_06_a_legacy_caller_is_told_inside_the_conversation() {
     let up = Upstream::legacy(|_, _| false);
     let gate = limited("tool = { per_minute = 1, burst = 1 }", &up);
     let session = gate.client().session("/mcp/up", "2025-11-25", "{}");
-    assert_eq!(session.call("1", "echo", "{}").send().status, 200);
+    assert_eq!(session.call("1", "echo", "{}").send().outcome(), 200);
     let refused = session.call("2", "echo", "{}").send();
     // Clients of that era read another status as the end of the connection.
     assert_eq!((refused.status, refused.json()["id"].as_u64()), (200, Some(2)), "{}", refused.text());
     waits(&refused, "limits.rate");
-    assert_eq!(session.request("3", "ping", "").send().status, 200, "the session lives");
+    assert_eq!(session.request("3", "ping", "").send().outcome(), 200, "the session lives");
 }
 
 #[test]
@@ -84,9 +84,9 @@ fn ep_06_no_more_is_under_way_at_once_than_allowed() {
     assert_eq!(refused.status, 429, "{}", refused.text());
     waits(&refused, "limits.concurrent");
     goes.store(true, Ordering::Relaxed);
-    assert_eq!(slow.join().unwrap().status, 200);
+    assert_eq!(slow.join().unwrap().outcome(), 200);
     // Whoever is given up gives his place back too.
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn ep_06_sessions_and_streams_are_counted_by_caller() {
     let gate = limited("sessions = 2\nstreams = 1", &up);
     let open = || gate.client().initialize("/mcp/up", "2025-11-25", "{}").send();
     let first = gate.client().session("/mcp/up", "2025-11-25", "{}");
-    assert_eq!(open().status, 200);
+    assert_eq!(open().outcome(), 200);
     let refused = open();
     assert_eq!(refused.status, 429, "{}", refused.text());
     waits(&refused, "limits.concurrent");
@@ -111,7 +111,7 @@ fn ep_06_sessions_and_streams_are_counted_by_caller() {
         (status == 200).then_some(())
     });
     assert_eq!(first.end().status, 204);
-    assert_eq!(open().status, 200, "an ended session makes room");
+    assert_eq!(open().outcome(), 200, "an ended session makes room");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn ep_06_a_count_that_is_away_lets_nothing_pass() {
     assert!(up.heard_of("tools/call").is_empty());
     let gate = limited(&format!("{away}\ndangerous_fail_open = true"), &up);
     assert!(gate.log().contains("WARNING") && gate.log().contains("dangerous_fail_open"), "{}", gate.log());
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
     assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 429, "its own count holds");
 }
 

@@ -90,7 +90,7 @@ impl Scene {
     /// Presses the button.
     fn press(&self, browser: &mut Browser) -> Answer {
         let page = browser.get("/connect/up");
-        assert_eq!(page.status, 200, "{}", page.text());
+        assert_eq!(page.outcome(), 200, "{}", page.text());
         let csrf = field(&page, "csrf").unwrap();
         browser.post("/connect/up", &[("csrf", &csrf), ("do", "link")])
     }
@@ -166,7 +166,7 @@ fn cd_08_an_account_is_linked_by_whoever_began_it_in_the_same_browser_once() {
 
     let away = scene.leave(&mut ann);
     let back = scene.back(&away, "anns-account");
-    assert_eq!(ann.get(&back).status, 200);
+    assert_eq!(ann.get(&back).outcome(), 200);
     assert_eq!(ann.get(&back).status, 400, "once");
     assert_eq!(scene.shown_for("ann").as_deref(), Some("Bearer token-of-anns-account"));
     assert_eq!(scene.shown_for("bob"), None, "TP-02: and nobody else's");
@@ -179,7 +179,7 @@ fn cd_08_an_account_is_linked_by_whoever_began_it_in_the_same_browser_once() {
         .unwrap();
     assert!(revoked.status.success(), "{revoked:?}");
     assert_eq!(scene.person("bob").get("/connect/up").status, 403);
-    assert_eq!(scene.person("cai").get("/connect/up").status, 200, "the honest neighbour");
+    assert_eq!(scene.person("cai").get("/connect/up").outcome(), 200, "the honest neighbour");
 }
 
 /// Also: AA-33.
@@ -234,7 +234,7 @@ fn aa_34_metadata_that_speaks_for_another_leads_nowhere() {
     let document = scene.facade.browser().get("/.well-known/oauth-protected-resource/mcp/up").json();
     assert_eq!(document["resource"], Facade::resource("up"));
     let away = scene.leave(&mut ann);
-    assert_eq!(ann.get(&scene.back(&away, "account")).status, 200, "the honest one is followed");
+    assert_eq!(ann.get(&scene.back(&away, "account")).outcome(), 200, "the honest one is followed");
     assert_eq!(scene.shown_for("ann").as_deref(), Some("Bearer token-of-account"));
 }
 
@@ -300,7 +300,7 @@ fn cd_06_an_address_that_a_server_names_is_not_an_inside_one() {
     assert_eq!(canary.connections(), 0);
     *scene.metadata.lock().unwrap() = json!({});
     let away = scene.leave(&mut ann);
-    assert_eq!(ann.get(&scene.back(&away, "account")).status, 200, "the honest one is followed");
+    assert_eq!(ann.get(&scene.back(&away, "account")).outcome(), 200, "the honest one is followed");
 }
 
 #[test]
@@ -336,5 +336,5 @@ fn cd_11_nobody_is_sent_where_something_would_run() {
     *scene.metadata.lock().unwrap() = json!({});
     let away = scene.leave(&mut ann);
     assert!(away.starts_with(&format!("{}/authorize?", scene.server.origin())), "{away}");
-    assert_eq!(ann.get(&scene.back(&away, "account")).status, 200);
+    assert_eq!(ann.get(&scene.back(&away, "account")).outcome(), 200);
 }

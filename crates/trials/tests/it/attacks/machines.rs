@@ -103,7 +103,7 @@ impl Scene {
     fn token(&self) -> String {
         let mut browser = self.browser();
         let page = browser.get(&Self::query(&[]));
-        assert_eq!(page.status, 200, "{}", page.text());
+        assert_eq!(page.outcome(), 200, "{}", page.text());
         let form = field(&page, "form").unwrap();
         let away = browser.post("/oauth/consent", &[("form", &form), ("decision", "allow")]);
         let address = onward(&away).unwrap();
@@ -127,14 +127,14 @@ impl Scene {
         let ask = self.gate.stranger().request("POST", "/oauth/token").with("Host", HOST);
         let ask = ask.line("Content-Type", "application/x-www-form-urlencoded").body(encode(&form));
         let answer = ask.send();
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.outcome(), 200, "{}", answer.text());
         answer.json()["access_token"].as_str().unwrap().to_owned()
     }
 
-    fn shows(&self, token: &str) -> u16 {
+    fn shows(&self, token: &str) -> i64 {
         let client = self.gate.bearer(token.to_owned());
         let params = r#""name":"echo","arguments":{}"#;
-        client.modern("/mcp/a", "tools/call", params).with("Host", HOST).send().status
+        client.modern("/mcp/a", "tools/call", params).with("Host", HOST).send().outcome()
     }
 }
 

@@ -60,7 +60,7 @@ fn ph_02_a_mirrored_argument_that_disagrees_is_refused() {
     assert_mismatch(call().line("Mcp-Param-Region", "eu").line("Mcp-Param-Region", "us"));
     assert!(up.heard_of("tools/call").is_empty());
 
-    assert_eq!(call().line("Mcp-Param-Region", "eu").send().status, 200);
+    assert_eq!(call().line("Mcp-Param-Region", "eu").send().outcome(), 200);
     assert_eq!(up.heard_of("tools/call")[0].line("mcp-param-region"), Some("eu"));
 }
 
@@ -78,7 +78,7 @@ fn tp_06_an_argument_never_becomes_a_header_line_of_its_own() {
         .line("X-Upstream-Authorization", "Bearer marker-1")
         .line("Mcp-Param-Other", "marker-2")
         .send();
-    assert_eq!(call.status, 200, "{}", call.text());
+    assert_eq!(call.outcome(), 200, "{}", call.text());
     let heard = &up.heard_of("tools/call")[0];
     assert_eq!(heard.line("mcp-param-region"), Some(encoded), "it stays one value");
     assert!(heard.line("x-evil").is_none());
@@ -89,7 +89,7 @@ fn tp_06_an_argument_never_becomes_a_header_line_of_its_own() {
 
     let honest =
         gate.client().modern("/mcp/up", "tools/call", r#""name":"query","arguments":{"region":"us"}"#);
-    assert_eq!(honest.line("Mcp-Param-Region", "us").send().status, 200);
+    assert_eq!(honest.line("Mcp-Param-Region", "us").send().outcome(), 200);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn ph_11_a_header_has_one_value_and_one_decoding() {
         200,
         "white space around is none of it"
     );
-    assert_eq!(call("caf\u{e9}").line("Mcp-Name", "=?base64?Y2Fmw6k=?=").send().status, 200);
+    assert_eq!(call("caf\u{e9}").line("Mcp-Name", "=?base64?Y2Fmw6k=?=").send().outcome(), 200);
     let named: Vec<_> = scene.new.heard_of("tools/call").iter().map(|h| h.tool()).collect();
     assert_eq!(named, ["echo", "caf\u{e9}"]);
     assert_eq!(scene.new.heard_of("tools/call")[1].line("mcp-name"), Some("=?base64?Y2Fmw6k=?="));

@@ -79,7 +79,7 @@ fn ii_03_a_model_on_this_machine_withholds_what_the_rules_do_not_know() {
     assert!(!withheld.text().contains("mailbox"), "{}", withheld.text());
     let calls = server.heard_of("tools/call").len();
     let refused = call(&gate, "turns", &json!({ "say": ORDER }));
-    assert_eq!((refused.status, refused.code()), (403, Some(WITHHELD)), "{}", refused.text());
+    assert_eq!((refused.status, refused.code()), (200, Some(WITHHELD)), "{}", refused.text());
     assert_eq!(server.heard_of("tools/call").len(), calls, "what a client says is judged before it is sent");
 }
 

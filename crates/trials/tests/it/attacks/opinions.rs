@@ -70,7 +70,7 @@ fn ii_03_a_second_opinion_is_asked_where_the_operator_wants_it() {
     assert_eq!(heard[1].json()["userPrompt"], "");
 
     let refused = call(&gate, "echo", "a zebra");
-    assert_eq!((refused.status, refused.code()), (403, Some(WITHHELD)), "{}", refused.text());
+    assert_eq!((refused.status, refused.code()), (200, Some(WITHHELD)), "{}", refused.text());
     assert_eq!(server.heard_of("tools/call").len(), 1, "an attack by the client is not sent");
     let withheld = call(&gate, "turns", "a ");
     assert_eq!(withheld.code(), Some(WITHHELD), "{}", withheld.text());

@@ -38,7 +38,7 @@ fn ph_08_a_page_of_another_origin_calls_nothing() {
     assert_eq!(scene.executed() + scene.old.heard().len(), 0);
 
     for origin in [format!("http://{own}"), "https://chat.example.com".to_owned()] {
-        assert_eq!(call().line("Origin", &origin).send().status, 200, "{origin}");
+        assert_eq!(call().line("Origin", &origin).send().outcome(), 200, "{origin}");
     }
     scene.serves();
 }
@@ -65,7 +65,7 @@ fn ph_09_a_form_is_no_request() {
     assert_eq!(scene.executed(), 0);
 
     for kind in ["application/json", "Application/JSON; charset=UTF-8"] {
-        assert_eq!(call().with("Content-Type", kind).send().status, 200, "`{kind}`");
+        assert_eq!(call().with("Content-Type", kind).send().outcome(), 200, "`{kind}`");
     }
     scene.serves();
 }
@@ -92,7 +92,7 @@ fn ph_10_only_named_origins_may_read() {
     assert_eq!(asked.status, 204);
     let listed =
         client.modern("/mcp/new", "tools/list", "").line("Origin", "https://chat.example.com").send();
-    assert_eq!(listed.status, 200);
+    assert_eq!(listed.outcome(), 200);
     for answer in [asked, listed] {
         assert_eq!(answer.line("access-control-allow-origin"), Some("https://chat.example.com"));
         assert_eq!(answer.line("access-control-allow-credentials"), None);

@@ -111,7 +111,7 @@ fn po_01_a_tool_that_changes_is_held_until_a_person_approves_it() {
     assert_eq!(names(&gate), ["steady"], "the change is not shown");
     let calls = upstream.heard_of("tools/call").len();
     let refused = gate.client().call("/mcp/s", "turncoat", "{}");
-    assert_eq!((refused.status, refused.code()), (403, Some(WITHHELD)), "{}", refused.text());
+    assert_eq!((refused.status, refused.code()), (200, Some(WITHHELD)), "{}", refused.text());
     assert_eq!(refused.json()["error"]["data"]["reason"], "pins.changed");
     assert_eq!(upstream.heard_of("tools/call").len(), calls, "and not called");
     assert_eq!(gate.client().call("/mcp/s", "steady", "{}").said(), "done", "the others go on");
@@ -281,10 +281,10 @@ fn po_04_before_approval_nothing_is_shown_or_called() {
     let gate = Gate::start(&config(&upstream, ""));
     assert!(names(&gate).is_empty());
     let refused = gate.client().call("/mcp/s", "early", "{}");
-    assert_eq!((refused.status, refused.code()), (403, Some(WITHHELD)), "{}", refused.text());
+    assert_eq!((refused.status, refused.code()), (200, Some(WITHHELD)), "{}", refused.text());
     assert!(upstream.heard_of("tools/call").is_empty());
     let unknown = gate.client().call("/mcp/s", "never", "{}");
-    assert_eq!((unknown.status, unknown.code()), (400, Some(-32602)), "what nobody offered is no such tool");
+    assert_eq!((unknown.status, unknown.code()), (200, Some(-32602)), "what nobody offered is no such tool");
 
     let (code, text) = tools(&gate, &["approve", "--server", "s", "--yes", "--all"]);
     assert_eq!(code, Some(0), "{text}");
@@ -309,7 +309,7 @@ fn po_02_a_poisoned_tool_is_not_trusted_at_first_sight_and_its_neighbours_are() 
     assert_eq!(names(&gate), ["honest"]);
     for bad in ["poisoned", "schema"] {
         let refused = gate.client().call("/mcp/s", bad, "{}");
-        assert_eq!((refused.status, refused.code()), (403, Some(WITHHELD)), "{}", refused.text());
+        assert_eq!((refused.status, refused.code()), (200, Some(WITHHELD)), "{}", refused.text());
     }
     assert_eq!(gate.client().call("/mcp/s", "honest", "{}").said(), "done");
     let (_, diff) = tools(&gate, &["diff", "--server", "s"]);
@@ -322,7 +322,7 @@ fn po_08_two_tools_of_one_name_are_none() {
         server(|| json!([tool("twin", "The honest one."), tool("alone", "Another."), tool("twin", "Not.")]));
     let gate = Gate::start(&config(&upstream, "trust_on_first_use = true"));
     assert_eq!(names(&gate), ["alone"]);
-    assert_ne!(gate.client().call("/mcp/s", "twin", "{}").status, 200);
+    assert_ne!(gate.client().call("/mcp/s", "twin", "{}").outcome(), 200);
     assert_eq!(gate.client().call("/mcp/s", "alone", "{}").said(), "done");
 }
 
@@ -545,7 +545,7 @@ fn po_16_announcements_bring_no_new_tool_and_no_flood_of_questions() {
     assert!(asked <= 6, "a hundred announcements, and {asked} looks in some seconds");
     assert_eq!(names(&gate), ["steady"], "what comes later waits for a person");
     assert_eq!(gate.client().call("/mcp/s", "read_env", "{}").code(), Some(WITHHELD));
-    assert_eq!(gate.client().call("/mcp/s", "steady", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/s", "steady", "{}").outcome(), 200);
 }
 
 /// A server that speaks both eras, and says something else in the one in which the gate does not ask it.

@@ -78,7 +78,7 @@ fn works(gate: &Gate) -> bool {
 fn refused(gate: &Gate) -> bool {
     let answer = gate.client().call("/mcp/s", "echo", "{}");
     let reason = answer.json()["error"]["data"]["reason"].clone();
-    (answer.status, answer.code()) == (403, Some(WITHHELD)) && reason == "pins.identity_changed"
+    (answer.status, answer.code()) == (200, Some(WITHHELD)) && reason == "pins.identity_changed"
 }
 
 fn tools(gate: &Gate, arguments: &[&str]) -> String {

@@ -68,7 +68,7 @@ fn aa_35_a_secret_counts_whole_in_one_place_and_is_not_done_without() {
     let token = facade.token_of_server(&form).json();
     assert_eq!(token["token_type"], "Bearer", "{token}");
     let in_body = post(&[("client_id", "server"), ("client_secret", SECRET)]);
-    assert_eq!(facade.token(&in_body).status, 200);
+    assert_eq!(facade.token(&in_body).outcome(), 200);
     assert!(!facade.gate.log().contains(SECRET));
 }
 
@@ -130,10 +130,10 @@ fn aa_35_an_assertion_is_the_clients_own_for_us_now_and_once() {
     for (what, assertion) in bad {
         assert_eq!(error(&ask(&assertion)), (401, "invalid_client".to_owned()), "{what}");
     }
-    assert_eq!(ask(&good).status, 200, "none of it used up the honest one");
+    assert_eq!(ask(&good).outcome(), 200, "none of it used up the honest one");
     assert_eq!(error(&ask(&good)), (401, "invalid_client".to_owned()), "once");
     let next = sign(&key, &header(json!({})), &claims(json!({ "jti": "two" })));
-    assert_eq!(ask(&next).status, 200);
+    assert_eq!(ask(&next).outcome(), 200);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn aa_25_another_clients_refresh_token_is_an_unknown_one() {
     let confidential =
         facade.token_of_server(&[("grant_type", "refresh_token"), ("refresh_token", &refresh)]);
     assert_eq!(error(&confidential), invalid());
-    assert_eq!(facade.refresh(&refresh, &[]).status, 200, "its owner's is as good as before");
+    assert_eq!(facade.refresh(&refresh, &[]).outcome(), 200, "its owner's is as good as before");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn aa_25_of_twenty_refreshes_at_once_one_succeeds() {
         let asking: Vec<_> = (0..20).map(|_| scope.spawn(|| facade.refresh(&refresh, &[]))).collect();
         asking.into_iter().map(|one| one.join().unwrap()).collect()
     });
-    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
+    assert_eq!(answers.iter().filter(|answer| answer.outcome() == 200).count(), 1);
     facade.serves();
 }
 
@@ -74,7 +74,7 @@ fn aa_25_what_a_person_takes_back_is_over_at_once() {
     assert_eq!(facade.shows("a", &access), 401);
     assert_eq!(error(&facade.refresh(&refresh, &[])), invalid());
     assert_eq!(facade.shows("a", &other_access), 200, "nobody else's");
-    assert_eq!(facade.refresh(&other, &[]).status, 200);
+    assert_eq!(facade.refresh(&other, &[]).outcome(), 200);
     let page = browser.get(&Facade::query(&[]));
     assert!(field(&page, "form").is_some(), "and it is asked for again: {}", page.text());
 }
@@ -91,7 +91,7 @@ fn somebody_who_is_gone_at_the_provider_refreshes_nothing_and_is_signed_out() {
         let (_, mut bob) = facade.tokens("bob");
         for refresh in [&mut ann, &mut bob] {
             let next = facade.refresh(refresh, &[]);
-            assert_eq!(next.status, 200, "{recheck}: {}", next.text());
+            assert_eq!(next.outcome(), 200, "{recheck}: {}", next.text());
             *refresh = member(&next, "refresh_token");
         }
 
@@ -100,7 +100,7 @@ fn somebody_who_is_gone_at_the_provider_refreshes_nothing_and_is_signed_out() {
         assert_eq!(error(&silent), (503, "temporarily_unavailable".to_owned()), "{recheck}");
         facade.idp.be_down(false);
         let next = facade.refresh(&ann, &[]);
-        assert_eq!(next.status, 200, "{recheck}: it may be asked again: {}", next.text());
+        assert_eq!(next.outcome(), 200, "{recheck}: it may be asked again: {}", next.text());
         let (access, refresh) = (member(&next, "access_token"), member(&next, "refresh_token"));
         assert_eq!(facade.shows("a", &access), 200);
 
@@ -110,7 +110,7 @@ fn somebody_who_is_gone_at_the_provider_refreshes_nothing_and_is_signed_out() {
         assert_eq!(error(&facade.refresh(&refresh, &[])), invalid());
         let page = facade.allow(&mut browser, &[]);
         assert!(page.starts_with(&facade.idp.name()), "her browser is signed out here, too");
-        assert_eq!(facade.refresh(&bob, &[]).status, 200, "{recheck}: nobody else's");
+        assert_eq!(facade.refresh(&bob, &[]).outcome(), 200, "{recheck}: nobody else's");
     }
 }
 
@@ -121,7 +121,7 @@ fn a_provider_that_is_silent_is_borne_with_for_as_long_as_the_operator_says() {
     let (_, refresh) = facade.tokens("ann");
     facade.idp.be_down(true);
     let next = facade.refresh(&refresh, &[]);
-    assert_eq!(next.status, 200, "{}", next.text());
+    assert_eq!(next.outcome(), 200, "{}", next.text());
     facade.idp.be_down(false);
     facade.idp.dismiss("ann");
     assert_eq!(

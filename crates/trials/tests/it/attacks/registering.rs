@@ -187,7 +187,7 @@ fn aa_26_what_could_harm_is_not_registered_and_nobody_floods() {
     assert_eq!(register(&facade, 103, good().to_string()).status, 201);
 
     let code = facade.code("ann", &[("client_id", &id)]);
-    assert_eq!(facade.redeem(&code, &[("client_id", &id)]).status, 200, "the honest client goes on");
+    assert_eq!(facade.redeem(&code, &[("client_id", &id)]).outcome(), 200, "the honest client goes on");
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn aa_27_a_metadata_document_that_is_not_exactly_right_is_none() {
     let fetched = world.asked().len();
     let location = facade.grant(&mut facade.browser(), "ann", &[("client_id", ID)]);
     let tokens = facade.redeem(&parameter(&location, "code").unwrap(), &[("client_id", ID)]);
-    assert_eq!(tokens.status, 200, "{}", tokens.text());
+    assert_eq!(tokens.outcome(), 200, "{}", tokens.text());
     assert_eq!(facade.shows("a", tokens.json()["access_token"].as_str().unwrap()), 200);
     assert_eq!(world.asked().len(), fetched, "a good one is kept");
 }

@@ -40,7 +40,7 @@ fn ph_27_a_configuration_that_is_refused_lets_nobody_in() {
     let elsewhere = here.replace("listen = \"127.0.0.1:0\"\nadmin", "listen = \"127.0.0.1:1\"\nadmin");
     refuses_to_read(&gate, &format!("{elsewhere}{open}{}", up.config("up", "")));
     refuses_strangers(&gate);
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn ph_27_alerts_that_cannot_be_leave_the_policies_and_the_alerts_as_they_were() 
     let counts = alert("watched", "");
     let gate = Gate::start(&format!("{}{counts}", up.config("up", "")));
     let raised = || gate.log().matches("an alert was raised").count();
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
     eventually("an alert", || (raised() > 0).then_some(()));
     let policies = gate.folder().join("policies");
     fs::create_dir(&policies).unwrap();
@@ -111,7 +111,7 @@ fn ph_27_alerts_that_cannot_be_leave_the_policies_and_the_alerts_as_they_were() 
     );
     assert_eq!(policy_changes(&gate).len(), 1, "the policies are those from the start");
     let before = raised();
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
     eventually("the alert that was there before", || (raised() > before).then_some(()));
 }
 

@@ -161,7 +161,7 @@ fn ep_04_what_a_prompt_is_given_is_judged_as_what_a_tool_is_given() {
         ann.modern("/mcp/s", "prompts/get", &params).send()
     };
     let honest = r#"{"to":"bob@example.com","template":"/srv/letters/a"}"#;
-    eventually("the honest one passes", || (get("letter", honest).status == 200).then_some(()));
+    eventually("the honest one passes", || (get("letter", honest).outcome() == 200).then_some(()));
     let before = up.heard_of("prompts/get").len();
     for bad in [
         r#"{"to":"bob@evil.example","template":"/srv/letters/a"}"#,
@@ -177,7 +177,7 @@ fn ep_04_what_a_prompt_is_given_is_judged_as_what_a_tool_is_given() {
         assert!(answer.result().is_none(), "{bad}: {}", answer.text());
     }
     assert_eq!(up.heard_of("prompts/get").len(), before, "nothing of it reached the server");
-    assert_eq!(get("other", r#"{"to":"bob@evil.example"}"#).status, 200, "the rule is about one prompt");
+    assert_eq!(get("other", r#"{"to":"bob@evil.example"}"#).outcome(), 200, "the rule is about one prompt");
 }
 
 #[test]
@@ -194,6 +194,12 @@ fn ep_05_a_policy_says_which_addresses_are_read() {
         "file:///data/../etc/passwd",
         "file:///data/%2e%2e/etc/passwd",
         "file:///data%2f..%2fetc/passwd",
+        "file:///data/%252e%252e/etc/passwd",
+        "file:///data/%C0%AE%C0%AE/etc/passwd",
+        "file:///data/a%00.txt",
+        "file:///data/%e9",
+        "file:///dat%61/a",
+        "file:///data%20/a",
         "file:///database/x",
         "http://169.254.169.254/data/",
         "FILE:///etc/passwd",
@@ -201,10 +207,14 @@ fn ep_05_a_policy_says_which_addresses_are_read() {
         "",
     ] {
         let answer = read(uri);
-        assert!(answer.status >= 400 && answer.result().is_none(), "{uri}: {}", answer.text());
+        assert!(answer.outcome() != 200 && answer.result().is_none(), "{uri}: {}", answer.text());
     }
     assert!(up.heard_of("resources/read").is_empty());
-    assert_eq!(read("file:///data/a").status, 200);
+    for uri in ["file:///data/a", "file:///data/a%20b.txt", "file:///data/gr%C3%BC%C3%9Fe/%28x%29.txt"] {
+        assert_eq!(read(uri).outcome(), 200, "{uri}");
+        let heard = up.heard_of("resources/read").pop().unwrap();
+        assert_eq!(heard.json()["params"]["uri"], uri, "it is forwarded as it was written");
+    }
 
     // SH-10: what may not be read may not be listened for.
     let listen = |uris: &str| {
@@ -213,7 +223,7 @@ fn ep_05_a_policy_says_which_addresses_are_read() {
     };
     for uris in [r#"["file:///etc/passwd"]"#, r#"["file:///data/a","file:///etc/passwd"]"#, "[7]"] {
         let refused = listen(uris).send();
-        assert!(refused.status >= 400, "{uris}: {}", refused.text());
+        assert!(refused.outcome() != 200, "{uris}: {}", refused.text());
     }
     assert!(up.heard_of("subscriptions/listen").is_empty(), "the server was not told");
 }
@@ -223,9 +233,9 @@ fn ep_05_a_policy_says_which_addresses_are_read() {
 fn ep_05_an_address_with_two_readings_is_refused_for_that_alone() {
     let up = modern();
     let gate = Gate::start(&up.config("up", ""));
-    assert_eq!(gate.client().call("/mcp/up", "read", "{}").status, 200);
-    let read = gate.client().modern("/mcp/up", "resources/read", r#""uri":"file:///data/a%20b""#).send();
-    assert_eq!((read.status, read.code()), (403, Some(FORBIDDEN)), "{}", read.text());
+    assert_eq!(gate.client().call("/mcp/up", "read", "{}").outcome(), 200);
+    let read = gate.client().modern("/mcp/up", "resources/read", r#""uri":"file:///data/a%2fb""#).send();
+    assert_eq!((read.status, read.code()), (200, Some(FORBIDDEN)), "{}", read.text());
     let words = read.json()["error"]["message"].as_str().unwrap().to_owned();
     assert!(words.ends_with("it is percent-encoded"), "{words}");
 }
@@ -267,7 +277,7 @@ fn aa_21_a_tool_that_needs_a_scope_needs_that_scope() {
     let named: Vec<_> =
         named.split(' ').filter(|scope| scope.starts_with("tickets:") && *scope != "tickets:read").collect();
     assert_eq!(named.len(), 2, "all that is needed, at once: {line}");
-    assert_eq!(write(json!({ "scope": "tickets:write tickets:close" })).status, 200);
+    assert_eq!(write(json!({ "scope": "tickets:write tickets:close" })).outcome(), 200);
     assert_eq!(
         client(&gate, &issuer, json!({})).call("/mcp/s", "read", "{}").status,
         200,
@@ -281,7 +291,7 @@ fn aa_21_a_tool_that_needs_a_scope_needs_that_scope() {
             .iter()
             .any(|bad| text.split(['"', ' ', ',']).any(|word| word == *bad))
     };
-    assert!(document.status == 200 && !broad(&document.text()), "{}", document.text());
+    assert!(document.outcome() == 200 && !broad(&document.text()), "{}", document.text());
     let stranger = gate.stranger().call("/mcp/s", "read", "{}");
     for answer in [&stranger, &challenged] {
         assert!(!broad(answer.line("www-authenticate").unwrap()), "{:?}", answer.line("www-authenticate"));
@@ -317,7 +327,7 @@ fn aa_37_no_decision_is_lent_to_another_token() {
         assert!(!list(&two, same_id(json!({}))), "the same subject of another issuer");
         assert!(!list(&one, same_id(json!({ "sub": "bob" }))), "the same id of a token");
         assert!(!list(&one, same_id(json!({ "scope": "r" }))), "the same person with fewer scopes");
-        assert_eq!(write(&one, same_id(json!({}))).status, 200);
+        assert_eq!(write(&one, same_id(json!({}))).outcome(), 200);
         assert!(is_no(&write(&two, same_id(json!({})))), "the same subject of another issuer");
         assert!(is_no(&write(&one, same_id(json!({ "sub": "bob" })))), "the same id of a token");
         assert!(is_no(&write(&one, same_id(json!({ "scope": "r" })))), "the same person with fewer scopes");
@@ -338,7 +348,7 @@ fn aa_37_no_decision_is_lent_to_another_token() {
     let other = format!("[policy.roles.other]\ngroups = [\"x\"]\n{whose}");
     gate.reconfigure(&config(&up, &[&one, &two], folder.path(), &other));
     eventually("the first policy holds again", || {
-        (write(&one, same_id(json!({}))).status == 200).then_some(())
+        (write(&one, same_id(json!({}))).outcome() == 200).then_some(())
     });
     let revoked = std::process::Command::new(bartizan_trials::binary())
         .args(["respond", "revoke", "--person", "ann", "--issuer", &one.name(), "--config"])

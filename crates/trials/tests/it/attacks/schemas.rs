@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bartizan_trials::{Answer, Gate, Upstream};
+use bartizan_trials::{Answer, Gate, Upstream, eventually};
 use serde_json::{Value, json};
+
+use crate::traffic::records::{entries, of_kind};
 
 const WITHHELD: i64 = -31005;
 
@@ -54,6 +56,13 @@ fn reason(answer: &Answer) -> String {
     answer.json().pointer("/error/data/reason").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+/// Whether it is a tool's error that the model reads, about a call that was never made.
+fn is_to_be_corrected(answer: &Answer) -> bool {
+    let refusal = answer.json().pointer("/result/_meta/dev.bartizan~1refusal").cloned().unwrap_or_default();
+    let is_error = answer.result().is_some_and(|result| result["isError"] == true);
+    answer.status == 200 && is_error && refusal["reason"] == "schema_arguments"
+}
+
 /// spec.md A-61.
 #[test]
 fn po_17_arguments_that_do_not_fit_are_not_sent() {
@@ -73,21 +82,43 @@ fn po_17_arguments_that_do_not_fit_are_not_sent() {
         for path in ["/mcp/s", "/mcp"] {
             let name = if path == "/mcp" { "s__t" } else { "t" };
             let refused = gate.client().call(path, name, arguments);
-            assert_eq!((refused.status, refused.code()), (400, Some(-32602)), "{}", refused.text());
-            assert_eq!(refused.json()["error"]["data"]["at"], at, "{}", refused.text());
-            assert_eq!(reason(&refused), "schema_arguments");
-            let words = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(is_to_be_corrected(&refused), "{}", refused.text());
+            let result = refused.result().unwrap();
+            assert_eq!(result["resultType"], "complete");
+            assert_eq!(result["_meta"]["dev.bartizan/refusal"]["at"], at, "{}", refused.text());
+            let words = refused.said();
             let place = if at.is_empty() {
                 "the object `arguments` ".to_owned()
             } else {
                 format!("the argument `{at}` ")
             };
-            assert!(words.starts_with(&place) && words.ends_with("; nothing was sent"), "{words}");
+            assert!(
+                words.starts_with(&place) && words.contains("; the call was not made: correct"),
+                "{words}"
+            );
         }
     }
     let none = gate.client().modern("/mcp/s", "tools/call", r#""name":"t""#).send();
-    assert_eq!(none.code(), Some(-32602), "no arguments are no excuse: {}", none.text());
+    assert!(is_to_be_corrected(&none), "no arguments are no excuse: {}", none.text());
+    let unknown = gate.client().call("/mcp/s", "nothing", "{}");
+    assert_eq!(
+        (unknown.status, unknown.code()),
+        (200, Some(-32602)),
+        "a tool that is not there is no tool's error"
+    );
     assert!(upstream.heard_of("tools/call").is_empty(), "nothing was sent");
+    let refused = eventually("the refusals are in the audit log", || {
+        let refused = of_kind(&entries(&gate), "request.refused").into_iter().cloned().collect::<Vec<_>>();
+        (refused.len() == 8).then_some(refused)
+    });
+    for entry in &refused[..7] {
+        assert_eq!(
+            (&entry["reason"], &entry["code"]),
+            (&json!("schema_arguments"), &json!(-32602)),
+            "{entry}"
+        );
+    }
+    assert!(of_kind(&entries(&gate), "call.opened").is_empty());
     assert_eq!(
         gate.client().call("/mcp/s", "t", r#"{"path":"a","give":12345678901234567890123}"#).status,
         200
@@ -97,7 +128,45 @@ fn po_17_arguments_that_do_not_fit_are_not_sent() {
         gate.client().modern("/mcp/s", "tools/call", r#""name":"t","arguments":{"path":"a","give":1e999}"#);
     huge.line("Mcp-Name", "t").send();
     assert!(upstream.heard().iter().any(|h| h.body.contains("1e999")), "a number of any size is a number");
-    assert_eq!(gate.client().call("/mcp", "s__t", r#"{"path":"a"}"#).status, 200);
+    assert_eq!(gate.client().call("/mcp", "s__t", r#"{"path":"a"}"#).outcome(), 200);
+}
+
+/// The handshake era has tool errors too; whoever asked for a task waits for one, and would take no other result. Names in the
+/// place are the caller's: nothing in them drives a terminal.
+#[test]
+fn po_17_a_legacy_model_reads_what_does_not_fit() {
+    let upstream = Upstream::legacy(|heard, pen| {
+        let schema = json!({
+            "type": "object", "properties": { "path": { "type": "string" } }, "required": ["path"], "additionalProperties": false,
+        });
+        let is_list = heard.rpc() == "tools/list";
+        let promise = json!({ "type": "object", "required": ["count"] });
+        if is_list {
+            pen.result(&heard.id(), &json!({ "tools": [tool("t", schema, Some(promise))] }).to_string());
+        }
+        is_list
+    });
+    let gate = gate(&upstream, "");
+    for (path, name) in [("/mcp/s", "t"), ("/mcp", "s__t")] {
+        let session = gate.client().session(path, "2025-11-25", "{}");
+        let refused = session.call("1", name, r#"{"path":7}"#).send();
+        assert!(is_to_be_corrected(&refused), "{}", refused.text());
+        assert!(
+            refused.said().starts_with("the argument `/path` must be of type string"),
+            "{}",
+            refused.text()
+        );
+        assert!(refused.result().unwrap().get("resultType").is_none() && refused.json()["id"] == 1);
+        let task = format!(r#""name":"{name}","arguments":{{}},"task":{{"ttl":60000}}"#);
+        let refused = session.request("2", "tools/call", &task).send();
+        assert_eq!((refused.status, refused.code()), (200, Some(-32602)), "{}", refused.text());
+        assert_eq!(reason(&refused), "schema_arguments");
+        let long = format!("\\u001b[2J{}", "x".repeat(1000));
+        let painted = session.call("3", name, &format!(r#"{{"path":"s3cret","{long}":"s3cret"}}"#)).send();
+        assert!(is_to_be_corrected(&painted) && !painted.said().contains('\u{1b}'), "{}", painted.text());
+        assert!(painted.said().len() < 500 && !painted.text().contains("s3cret"), "{}", painted.text());
+    }
+    assert!(upstream.heard_of("tools/call").is_empty(), "nothing was sent");
 }
 
 #[test]
@@ -174,14 +243,14 @@ fn po_06_a_schema_reaches_nothing_outside_itself() {
     let gate = gate(&upstream, "");
     assert_eq!(names(&gate), ["honest"], "what cannot be checked is not trusted at first sight");
     assert_eq!(gate.client().call("/mcp/s", "bad0", "{}").code(), Some(WITHHELD));
-    assert_eq!(gate.client().call("/mcp/s", "honest", r#"{"a":1}"#).code(), Some(-32602));
-    assert_eq!(gate.client().call("/mcp/s", "honest", r#"{"a":"x"}"#).status, 200);
+    assert!(is_to_be_corrected(&gate.client().call("/mcp/s", "honest", r#"{"a":1}"#)));
+    assert_eq!(gate.client().call("/mcp/s", "honest", r#"{"a":"x"}"#).outcome(), 200);
     assert_eq!(canary.connections(), 0);
 
     // Where the operator says so, nothing is compared.
     let loose = self::gate(&upstream, "dangerous_unvalidated = true");
     assert_eq!(names(&loose).len(), 8);
-    assert_eq!(loose.client().call("/mcp/s", "bad0", "{}").status, 200);
+    assert_eq!(loose.client().call("/mcp/s", "bad0", "{}").outcome(), 200);
     assert_eq!(canary.connections(), 0);
 }
 
@@ -203,12 +272,12 @@ fn po_07_a_schema_that_never_ends_holds_up_nobody() {
     for (name, give) in [("twice", &deep), ("itself", &deep), ("pattern", &long), ("linear", &long)] {
         let began = Instant::now();
         let refused = gate.client().call("/mcp/s", name, &format!(r#"{{"give":{give}}}"#));
-        assert_eq!(refused.code(), Some(-32602), "{name}: {}", refused.text());
+        assert!(is_to_be_corrected(&refused), "{name}: {}", refused.text());
         assert!(began.elapsed() < Duration::from_secs(2), "{name}: {:?}", began.elapsed());
     }
     assert!(upstream.heard_of("tools/call").is_empty());
-    assert_eq!(gate.client().call("/mcp/s", "twice", r#"{"give":[[1]]}"#).status, 200);
-    assert_eq!(gate.client().call("/mcp/s", "linear", r#"{"give":"aaaa"}"#).status, 200);
+    assert_eq!(gate.client().call("/mcp/s", "twice", r#"{"give":[[1]]}"#).outcome(), 200);
+    assert_eq!(gate.client().call("/mcp/s", "linear", r#"{"give":"aaaa"}"#).outcome(), 200);
 }
 
 /// Each of them is small, and takes some milliseconds to be read.

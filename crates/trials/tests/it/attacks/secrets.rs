@@ -109,7 +109,7 @@ fn ph_17_no_output_holds_any_of_the_secrets_that_were_planted() {
     let said = client.call("/mcp/s", "echo", r#"{"note":"argument-canary-0006"}"#);
     assert_eq!(said.said(), "result-canary-0007", "the client gets what it asked for");
     let withheld = client.call("/mcp/s", "inject", "{}");
-    assert_eq!(withheld.status, 403);
+    assert_eq!(withheld.outcome(), -31005);
     outputs.push(("the refusal of an answer".to_owned(), withheld.text()));
     let elicits = r#"{"elicitation":{"form":{}}}"#;
     let asked =
@@ -119,7 +119,7 @@ fn ph_17_no_output_holds_any_of_the_secrets_that_were_planted() {
     let again = format!(
         r#""name":"ask","arguments":{{}},"requestState":{state},"inputResponses":{{"q":{{"action":"accept","content":{{"a":"answer-canary-0012"}}}}}}"#
     );
-    assert_eq!(client.modern_declaring("/mcp/s", "tools/call", &again, elicits).send().status, 200);
+    assert_eq!(client.modern_declaring("/mcp/s", "tools/call", &again, elicits).send().outcome(), 200);
     let blurted = client.call("/mcp/probe", "blurt", r#"{"text":"key is server-env-canary-0005"}"#);
     assert_eq!(blurted.said(), "blurted");
     let read = client

@@ -73,7 +73,7 @@ fn ph_21_a_stream_is_taken_apart_and_put_together_anew() {
     assert_eq!(ends.messages().len(), 1, "and make no second event");
     let broken = gate.client().call("/mcp/up", "broken", "{}");
     assert_eq!(broken.code(), Some(-31022), "{}", broken.text());
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
 }
 
 /// Also: PH-29.
@@ -106,7 +106,7 @@ fn ph_21_an_event_without_an_end_is_cut() {
     let flood = gate.client().call("/mcp/up", "flood", "{}");
     assert_eq!(flood.said(), "after the flood", "what is allowed is not cut");
     assert_eq!(flood.messages().len(), 1, "progress nobody asked for is dropped");
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
 }
 
 #[test]
@@ -338,5 +338,5 @@ fn ii_12_a_client_is_asked_only_what_it_declared() {
     }
     let listed = gate.client().modern("/mcp/up", "tools/list", r#""x":"tricked""#).send();
     assert_eq!(listed.code(), Some(-31022), "a list never needs input: {}", listed.text());
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
 }

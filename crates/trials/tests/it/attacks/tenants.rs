@@ -82,7 +82,7 @@ fn aa_13_only_members_of_the_one_tenant_come_in() {
         provider.server.origin(),
         up.config("up", &format!("audience = [\"{API}\"]")),
     ));
-    let shows = |change: Value| gate.bearer(provider.token(change)).call("/mcp/up", "echo", "{}").status;
+    let shows = |change: Value| gate.bearer(provider.token(change)).call("/mcp/up", "echo", "{}").outcome();
     for change in [
         json!({ "tid": OTHER }),
         json!({ "tid": PERSONAL }),

@@ -46,8 +46,8 @@ impl Scene {
         self.gate.bearer(self.token(subject, path))
     }
 
-    pub fn status(&self, token: String) -> u16 {
-        self.gate.bearer(token).call("/mcp/new", "echo", "{}").status
+    pub fn status(&self, token: String) -> i64 {
+        self.gate.bearer(token).call("/mcp/new", "echo", "{}").outcome()
     }
 
     fn refuses(&self, tokens: impl IntoIterator<Item = (String, String)>) {
@@ -121,7 +121,7 @@ fn aa_01_a_stranger_is_told_where_tokens_come_from() {
         let place = metadata.strip_prefix(BASE).unwrap();
         let document =
             scene.gate.stranger().request("GET", place).line("Origin", "https://any.example").send();
-        assert_eq!(document.status, 200, "{}", document.text());
+        assert_eq!(document.outcome(), 200, "{}", document.text());
         assert_eq!(document.line("access-control-allow-origin"), Some("*"));
         let document: Value = serde_json::from_str(&document.text()).unwrap();
         assert_eq!(document["resource"], format!("{BASE}{path}"));
@@ -270,7 +270,7 @@ fn tp_04_a_token_is_good_at_its_own_endpoint_alone() {
     for issued in paths {
         for used in paths {
             let client = scene.client("ann", issued);
-            let status = client.modern(used, "tools/list", "").send().status;
+            let status = client.modern(used, "tools/list", "").send().outcome();
             if issued != used {
                 assert_eq!(status, 401, "{issued} at {used}");
             } else if used != "/mcp/old" {
@@ -479,11 +479,11 @@ fn aa_21_scopes_are_compared_whole_and_asked_for_together() {
         "MCP:WRITE MCP:TOOLS",
         "mcp:write\tmcp:tools",
     ] {
-        let status = session(json!({ "scope": scope })).status;
+        let status = session(json!({ "scope": scope })).outcome();
         assert!(matches!(status, 401 | 403), "{scope:?}: {status}");
     }
     assert!(scene.old.heard_of("initialize").is_empty());
-    assert_eq!(session(json!({ "scope": "mcp:write mcp:tools" })).status, 200);
+    assert_eq!(session(json!({ "scope": "mcp:write mcp:tools" })).outcome(), 200);
     assert_eq!(scene.status(at("/mcp/new", json!({}))), 200, "the other endpoint needs none");
 }
 
@@ -506,7 +506,7 @@ fn aa_28_forwarded_words_change_nobody() {
         ask.send()
     };
     let answer = ask(r#""name":"echo","arguments":{"user_id":"root"}"#);
-    assert_eq!(answer.status, 200);
+    assert_eq!(answer.outcome(), 200);
     let heard = scene.new.heard_of("tools/call").pop().unwrap().lines().to_lowercase();
     for word in ["x-forwarded", "x-ms-client", "x-auth-request", "client-cert", "authorization"] {
         assert!(!heard.contains(word), "{heard}");
@@ -544,7 +544,7 @@ fn ep_01_whoever_has_no_role_sees_and_does_nothing() {
     let refused = nobody.call("/mcp/new", "echo", "{}");
     assert!(refused.result().is_none(), "{}", refused.text());
     assert!(scene.new.heard_of("tools/call").is_empty());
-    assert_eq!(scene.client("ann", "/mcp/new").call("/mcp/new", "echo", "{}").status, 200);
+    assert_eq!(scene.client("ann", "/mcp/new").call("/mcp/new", "echo", "{}").outcome(), 200);
 }
 
 #[test]
@@ -569,9 +569,9 @@ fn ep_02_a_users_token_administers_nothing() {
         }
     }
     assert!(!canary.exists());
-    let named = client.modern("/mcp/new", "tools/list", "").send().status;
+    let named = client.modern("/mcp/new", "tools/list", "").send().outcome();
     assert_eq!(named, 401, "a token for all servers together is none for one");
-    assert_eq!(scene.client("ann", "/mcp/new").call("/mcp/new", "echo", "{}").status, 200);
+    assert_eq!(scene.client("ann", "/mcp/new").call("/mcp/new", "echo", "{}").outcome(), 200);
 }
 
 fn tries(session: &Session) -> Vec<(u16, String)> {
@@ -638,7 +638,7 @@ fn sh_07_what_one_person_was_handed_is_unknown_from_another() {
     assert_eq!(up.heard().len(), heard, "the server heard nothing of it");
     for (method, params) in &uses {
         let mine = ask(&ann, method, params);
-        assert_eq!(mine.status, 200, "{method}: {}", mine.text());
+        assert_eq!(mine.outcome(), 200, "{method}: {}", mine.text());
     }
 }
 

@@ -54,10 +54,10 @@ fn a_server_that_injects_is_put_in_quarantine_told_to_the_soc_and_released_by_ha
     let gate = Gate::start(&config);
     let client = gate.client();
     for _ in 0..2 {
-        assert_eq!(client.call("/mcp/up", "leak", "{}").status, 403, "withheld by the shield");
+        assert_eq!(client.call("/mcp/up", "leak", "{}").outcome(), -31005, "withheld by the shield");
     }
-    assert_eq!(client.call("/mcp/up", "echo", "{}").status, 200, "two are not three");
-    assert_eq!(client.call("/mcp/up", "leak", "{}").status, 403);
+    assert_eq!(client.call("/mcp/up", "echo", "{}").outcome(), 200, "two are not three");
+    assert_eq!(client.call("/mcp/up", "leak", "{}").outcome(), -31005);
     eventually("the quarantine", || {
         let answer = client.call("/mcp/up", "echo", "{}");
         (answer.json().pointer("/error/data/reason") == Some(&json!("response.quarantined"))).then_some(())
@@ -81,7 +81,7 @@ fn a_server_that_injects_is_put_in_quarantine_told_to_the_soc_and_released_by_ha
     let (_, said) = respond(&gate, &["list"]);
     assert!(said.contains("server up") && said.contains("by alert injections"), "{said}");
     assert_eq!(respond(&gate, &["release", "up"]).0, Some(0));
-    eventually("the release", || (client.call("/mcp/up", "echo", "{}").status == 200).then_some(()));
+    eventually("the release", || (client.call("/mcp/up", "echo", "{}").outcome() == 200).then_some(()));
 }
 
 /// By whichever endpoint it was called; and what is no tool puts none in quarantine.
@@ -115,11 +115,11 @@ fn a_tool_that_injects_is_put_in_quarantine_through_the_merged_endpoint_too() {
     for path in ["/mcp/up", "/mcp"] {
         let name = if path == "/mcp" { "up__echo" } else { "echo" };
         let got = client.modern(path, "prompts/get", &format!(r#""name":"{name}""#)).send();
-        assert_eq!(got.status, 403, "{}", got.text());
+        assert_eq!(got.outcome(), -31005, "{}", got.text());
     }
     eventually("the alert about the prompt", || (alerts(&gate).len() == 1).then_some(()));
-    assert_eq!(client.call("/mcp/up", "leak", "{}").status, 403);
-    assert_eq!(client.call("/mcp", "up__leak", "{}").status, 403, "the second of the same tool");
+    assert_eq!(client.call("/mcp/up", "leak", "{}").outcome(), -31005);
+    assert_eq!(client.call("/mcp", "up__leak", "{}").outcome(), -31005, "the second of the same tool");
     for (path, name) in [("/mcp/up", "leak"), ("/mcp", "up__leak")] {
         eventually("the quarantine", || {
             let answer = client.call(path, name, "{}");
@@ -127,8 +127,8 @@ fn a_tool_that_injects_is_put_in_quarantine_through_the_merged_endpoint_too() {
                 .then_some(())
         });
     }
-    assert_eq!(client.call("/mcp/up", "echo", "{}").status, 200, "a prompt of its name is another thing");
-    assert_eq!(client.call("/mcp", "up__echo", "{}").status, 200);
+    assert_eq!(client.call("/mcp/up", "echo", "{}").outcome(), 200, "a prompt of its name is another thing");
+    assert_eq!(client.call("/mcp", "up__echo", "{}").outcome(), 200);
     let (_, said) = respond(&gate, &["list"]);
     assert!(said.contains("up/leak") && !said.contains("echo"), "{said}");
 }
@@ -170,13 +170,13 @@ fn what_came_of_a_task_counts_for_the_tool_whose_call_made_it() {
     // Whatever the client calls it, by whichever endpoint.
     for (path, task) in [("/mcp/up", task.to_owned()), ("/mcp", format!("up.{task}"))] {
         let got = ask(path, "tasks/get", &format!(r#""taskId":"{task}","name":"echo""#));
-        assert_eq!(got.status, 403, "{}", got.text());
+        assert_eq!(got.outcome(), -31005, "{}", got.text());
     }
     eventually("the quarantine", || {
         let answer = client.call("/mcp/up", "leak", "{}").json();
         (answer.pointer("/error/data/reason") == Some(&json!("response.quarantined"))).then_some(())
     });
-    assert_eq!(client.call("/mcp/up", "echo", "{}").status, 200, "the client's word puts no other in it");
+    assert_eq!(client.call("/mcp/up", "echo", "{}").outcome(), 200, "the client's word puts no other in it");
     let log = entries(&gate);
     let of_tasks: Vec<_> = log.iter().filter(|entry| entry["method"] == "tasks/get").collect();
     let names = |kind: &str| {
@@ -210,7 +210,7 @@ fn strangers_at_the_door_and_tools_never_used_before_are_noticed() {
         assert_eq!(gate.stranger().call("/mcp/up", "echo", "{}").status, 401);
     }
     for tool in ["echo", "echo", "shout", "echo"] {
-        assert_eq!(gate.client().call("/mcp/up", tool, "{}").status, 200);
+        assert_eq!(gate.client().call("/mcp/up", tool, "{}").outcome(), 200);
     }
     let by_rule = |gate: &Gate, rule: &str| {
         alerts(gate).iter().filter(|e| e["reason"] == format!("alert.{rule}")).count()
@@ -220,7 +220,7 @@ fn strangers_at_the_door_and_tools_never_used_before_are_noticed() {
     });
     gate.restart();
     for tool in ["echo", "shout", "whisper"] {
-        assert_eq!(gate.client().call("/mcp/up", tool, "{}").status, 200);
+        assert_eq!(gate.client().call("/mcp/up", tool, "{}").outcome(), 200);
     }
     eventually("the one that is new", || (by_rule(&gate, "new-tool") == 3).then_some(()));
     assert_eq!(
@@ -248,14 +248,19 @@ fn somebody_who_asks_for_what_he_may_not_is_cut_off() {
     );
     let gate = Gate::start(&config);
     for _ in 0..2 {
-        assert_eq!(gate.client().call("/mcp/up", "post", &json!({ "k": secret }).to_string()).status, 403);
+        assert_eq!(
+            gate.client().call("/mcp/up", "post", &json!({ "k": secret }).to_string()).outcome(),
+            -31005
+        );
     }
     eventually("the revocation", || {
         let answer = gate.client().call("/mcp/up", "echo", "{}");
         (answer.json().pointer("/error/data/reason") == Some(&json!("response.revoked"))).then_some(())
     });
     assert_eq!(respond(&gate, &["release", "--person", "owner", "--issuer", "local"]).0, Some(0));
-    eventually("the release", || (gate.client().call("/mcp/up", "echo", "{}").status == 200).then_some(()));
+    eventually("the release", || {
+        (gate.client().call("/mcp/up", "echo", "{}").outcome() == 200).then_some(())
+    });
 }
 
 #[test]
@@ -289,9 +294,9 @@ fn data_that_met_strangers_is_told_and_so_is_an_attempt_to_carry_it_out() {
     ));
     let client = gate.client();
     let raised = |name: &str| alerts(&gate).iter().any(|e| e["reason"] == format!("alert.{name}"));
-    assert_eq!(client.call("/mcp/mail", "echo", "{}").status, 200);
+    assert_eq!(client.call("/mcp/mail", "echo", "{}").outcome(), 200);
     assert!(!raised("met"), "private data alone");
-    assert_eq!(client.call("/mcp/web", "echo", "{}").status, 200);
+    assert_eq!(client.call("/mcp/web", "echo", "{}").outcome(), 200);
     eventually("it is told that they met", || raised("met").then_some(()));
     assert!(!raised("tried"), "nothing would have gone out yet");
     let refused = client.call("/mcp/web", "echo", "{}").json();

@@ -85,7 +85,7 @@ fn link(gate: &Gate, server: &str) {
             .send()
     };
     let signed_in = post("/oauth/sign-in", &format!("link={link}"), "a=b");
-    assert_eq!(signed_in.status, 200, "{}", signed_in.text());
+    assert_eq!(signed_in.outcome(), 200, "{}", signed_in.text());
     let session = cookie(&signed_in);
     let path = format!("/connect/{server}");
     let page = stranger.request("GET", &path).line("Cookie", &session).send().text();
@@ -102,7 +102,7 @@ fn link(gate: &Gate, server: &str) {
         .request("GET", &format!("{path}?state={state}&code=c0de"))
         .line("Cookie", &format!("{session}; {}", cookie(&away)))
         .send();
-    assert_eq!(back.status, 200, "{}", back.text());
+    assert_eq!(back.outcome(), 200, "{}", back.text());
 }
 
 #[test]
@@ -129,13 +129,13 @@ fn a_plan_that_is_killed_goes_on_where_it_stopped() {
     let gate = Gate::start(&config(0));
     gate.reconfigure(&config(gate.address().port()));
     link(&gate, "mail");
-    assert_eq!(gate.client().call("/mcp/mail", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/mail", "echo", "{}").outcome(), 200);
 
     let (code, intended) = compromise(&gate, "mail", &["--dry-run"]);
     assert_eq!(code, Some(0), "{intended}");
     assert_eq!(step(&intended, "grants")["items"].as_array().unwrap().len(), 1, "{intended}");
     assert_eq!(compromise(&gate, "mail", &["--status"]).0, Some(1), "there is no plan yet");
-    assert_eq!(gate.client().call("/mcp/mail", "echo", "{}").status, 200, "nothing was done");
+    assert_eq!(gate.client().call("/mcp/mail", "echo", "{}").outcome(), 200, "nothing was done");
     assert!(issuer.heard().iter().all(|h| h.path() != "/revoke"));
 
     let mut first = Command::new(binary())
@@ -283,7 +283,7 @@ fn what_was_approved_since_is_taken_back_and_what_it_held_must_be_rotated_before
     assert_eq!(code, Some(0), "{plan}");
     assert!(plan["secrets"][0]["rotated"].is_string());
     assert_eq!(respond(&gate, &["release", "files"]).0, Some(0));
-    soon("the release", || gate.client().modern("/mcp/files", "tools/list", "").send().status == 200);
+    soon("the release", || gate.client().modern("/mcp/files", "tools/list", "").send().outcome() == 200);
     assert_eq!(listed(), json!([]), "what it offers is not what was approved before, and stays held");
     is_bad.store(false, Ordering::SeqCst);
     let log: String = entries(&gate).iter().map(Value::to_string).collect();

@@ -31,7 +31,7 @@ fn gate(export: &str) -> (Gate, Upstream) {
 }
 
 fn call(gate: &Gate) {
-    assert_eq!(gate.client().call("/mcp/s", "echo", r#"{"word":"w"}"#).status, 200);
+    assert_eq!(gate.client().call("/mcp/s", "echo", r#"{"word":"w"}"#).outcome(), 200);
 }
 
 /// A receiver that answers everything with this status.
@@ -260,7 +260,7 @@ fn a_receiver_of_small_bodies_gets_them_small_and_what_never_fits_is_named() {
     let (gate, _server) =
         gate(&format!("[[audit.export]]\nname = \"soc\"\nkind = \"http\"\nurl = \"{}\"\n", receiver.url()));
     for tool in ["echo", "a-tool-it-will-not-have", "echo", "echo"] {
-        assert_eq!(gate.client().call("/mcp/s", tool, "{}").status, 200);
+        assert_eq!(gate.client().call("/mcp/s", tool, "{}").outcome(), 200);
     }
     let dead = gate.state().join("audit/gate-0/export-soc.dead");
     let told = eventually("the dead letters are told to the receiver too", || {

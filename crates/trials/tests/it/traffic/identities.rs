@@ -174,14 +174,18 @@ fn nobody_is_let_in_who_cannot_be_recorded() {
 
     fs::remove_file(&people).unwrap();
     fs::rename(&aside, &people).unwrap();
-    assert_eq!(facade.refresh(&refresh, &[]).status, 200, "the honest client's token was not spent");
+    assert_eq!(facade.refresh(&refresh, &[]).outcome(), 200, "the honest client's token was not spent");
     facade.serves();
 
     let facade = Facade::with("", "[audit]\ndangerous_audit_best_effort = true\n");
     let people = facade.gate.state().join("audit/people");
     fs::remove_dir_all(&people).unwrap();
     fs::write(&people, "in the way").unwrap();
-    assert_eq!(facade.token_of_server(&own).status, 200, "the operator would rather have it so, and said it");
+    assert_eq!(
+        facade.token_of_server(&own).outcome(),
+        200,
+        "the operator would rather have it so, and said it"
+    );
     facade.serves();
 }
 
@@ -194,7 +198,7 @@ fn a_stolen_refresh_token_raises_an_alert_that_cuts_its_person_off() {
     let (_, first) = facade.tokens("ann");
     let (bystander, _) = facade.tokens("bob");
     assert_eq!(facade.shows("a", &other_access), 200);
-    assert_eq!(facade.refresh(&first, &[]).status, 200);
+    assert_eq!(facade.refresh(&first, &[]).outcome(), 200);
     assert_eq!(facade.refresh(&first, &[]).status, 400);
     eventually("everything of hers ends", || (facade.shows("a", &other_access) != 200).then_some(()));
     assert_eq!(facade.shows("a", &bystander), 200, "and nothing of anybody else's");

@@ -46,7 +46,7 @@ fn however_often_a_gate_is_killed_no_call_lacks_its_entry_and_no_answer_its_end(
                     for call in 0.. {
                         let mark = format!("{caller}-{round}-{call}");
                         let answer = client.call("/mcp/s", "work", &json!({ "mark": mark }).to_string());
-                        if answer.status != 200 || answer.result().is_none() {
+                        if answer.outcome() != 200 || answer.result().is_none() {
                             return;
                         }
                         answered.lock().unwrap().insert(mark);

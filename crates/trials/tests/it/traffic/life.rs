@@ -38,7 +38,7 @@ fn a_new_configuration_disturbs_no_request_under_way() {
     let under_way = slow(gate.client());
     up.wait_for("tools/call");
     gate.reconfigure(&format!("{}{}", other.config("fresh", ""), prober("kept", &[], "")));
-    assert_eq!(gate.client().call("/mcp/fresh", "echo", "{}").status, 200, "the new server is there");
+    assert_eq!(gate.client().call("/mcp/fresh", "echo", "{}").outcome(), 200, "the new server is there");
     assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 404, "the old one is not");
     go.send(()).unwrap();
     let answer = under_way.join().unwrap();
@@ -59,7 +59,7 @@ fn a_bad_configuration_changes_nothing() {
     std::fs::write(&path, "[server]\nlisten = \"127.0.0.1:0\"\nfrobnicate = 1\n").unwrap();
     gate.wait_for_log("the configuration stays as it was");
     assert!(gate.log().contains("frobnicate"), "it says why: {}", gate.log());
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
 }
 
 #[test]

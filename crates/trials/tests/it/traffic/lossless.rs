@@ -19,7 +19,7 @@ fn a_request_arrives_as_it_was_written() {
     let sent = modern_text("\"c-1\"", "tools/call", &params, "{}").replacen('{', "{ \"x-top\": [1.50] ,", 1);
     for path in ["/mcp/new", "/mcp/probe"] {
         let answer = client.modern(path, "tools/call", r#""name":"echo""#).body(&sent).send();
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.outcome(), 200, "{}", answer.text());
         assert!(answer.message().contains("\"id\":\"c-1\""), "{}", answer.message());
     }
     let session = client.session("/mcp/old", "2025-11-25", "{}");

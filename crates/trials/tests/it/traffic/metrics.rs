@@ -4,7 +4,7 @@ use bartizan_trials::{Gate, Upstream, eventually, refusal_of};
 
 fn page(gate: &Gate) -> String {
     let answer = gate.admin().request("GET", "/metrics").send();
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.outcome(), 200, "{}", answer.text());
     answer.text()
 }
 
@@ -13,7 +13,7 @@ fn what_happens_is_counted_where_prometheus_looks() {
     let up = Upstream::modern(|_, _| false);
     let gate = Gate::start(&up.config("up", ""));
     for _ in 0..3 {
-        assert_eq!(gate.client().call("/mcp/up", "echo", r#"{"word":"marmalade"}"#).status, 200);
+        assert_eq!(gate.client().call("/mcp/up", "echo", r#"{"word":"marmalade"}"#).outcome(), 200);
     }
     assert_eq!(gate.stranger().call("/mcp/up", "echo", "{}").status, 401);
     let parts = [
@@ -78,7 +78,7 @@ fn the_lag_of_an_exporter_shows() {
     let up = Upstream::modern(|_, _| false);
     let export = format!("[[audit.export]]\nname = \"soc\"\nkind = \"http\"\nurl = \"{}\"\n", receiver.url());
     let gate = Gate::start(&format!("{export}{}", up.config("up", "")));
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
     let failing = r#"bartizan_export_failing{exporter="soc"} 1"#;
     let page = eventually("the trouble shows", || Some(page(&gate)).filter(|p| p.contains(failing)));
     let lag =

@@ -88,7 +88,7 @@ fn what_the_gate_refused_and_why_is_in_the_log() {
     let upstream = Upstream::modern(|_, _| false);
     let gate = Gate::start(&upstream.config("s", ""));
     let secret = ["ghp_", "a8Kd03jFq7LmZx92BvNcT5rWy1Ue4Ho6GsPi"].concat();
-    assert_eq!(gate.client().call("/mcp/s", "post", &json!({ "k": secret }).to_string()).status, 403);
+    assert_eq!(gate.client().call("/mcp/s", "post", &json!({ "k": secret }).to_string()).outcome(), -31005);
     let refused = eventually("the refusal in the log", || {
         of_kind(&entries(&gate), "request.refused").first().map(|e| (*e).clone())
     });
@@ -110,7 +110,7 @@ fn a_changed_byte_is_found_and_named() {
     });
     let gate = Gate::start(&upstream.config("s", ""));
     for _ in 0..5 {
-        assert_eq!(gate.client().call("/mcp/s", "peek", "{}").status, 200);
+        assert_eq!(gate.client().call("/mcp/s", "peek", "{}").outcome(), 200);
     }
     assert_eq!(audit(&gate, &["verify"]).0, Some(0));
     let segment = segments(&gate).pop().unwrap();

@@ -68,7 +68,7 @@ fn a_server_in_quarantine_is_cut_off_from_everybody_and_comes_back() {
     ));
     let session = gate.client().session("/mcp/good", "2025-11-25", "{}");
     for path in ["/mcp/bad", "/mcp/proc"] {
-        assert_eq!(gate.client().call(path, "echo", "{}").status, 200);
+        assert_eq!(gate.client().call(path, "echo", "{}").outcome(), 200);
     }
     let pid =
         entries(&gate).into_iter().find(|e| e["kind"] == "child.started").unwrap()["pid"].as_u64().unwrap();
@@ -85,8 +85,8 @@ fn a_server_in_quarantine_is_cut_off_from_everybody_and_comes_back() {
         assert_eq!(reason(&gate, "/mcp", &format!("bad__{tool}")), "response.quarantined");
     }
     assert_eq!(
-        gate.client().modern("/mcp/bad", "tools/list", "").send().status,
-        403,
+        gate.client().modern("/mcp/bad", "tools/list", "").send().outcome(),
+        -31003,
         "nothing of it is shown"
     );
     assert!(!tools(&gate, "/mcp").iter().any(|tool| tool.starts_with("bad__")), "nor beside others'");
@@ -98,7 +98,7 @@ fn a_server_in_quarantine_is_cut_off_from_everybody_and_comes_back() {
     assert!(said.contains("server bad") && said.contains("it poured tea"), "{said}");
 
     done(&gate, &["release", "bad"]);
-    soon("the release", || gate.client().call("/mcp/bad", "echo", "{}").status == 200);
+    soon("the release", || gate.client().call("/mcp/bad", "echo", "{}").outcome() == 200);
     assert_eq!(respond(&gate, &["release", "bad"]).0, Some(1), "there is nothing to release");
     assert_eq!(reason(&gate, "/mcp/proc", "echo"), "response.quarantined", "the others stay");
 
@@ -136,9 +136,9 @@ fn a_tool_in_quarantine_is_neither_shown_nor_called_and_the_others_are() {
     assert_eq!(reason(&gate, "/mcp", "up__shout"), "response.quarantined");
     assert_eq!(tools(&gate, "/mcp/up"), ["echo"]);
     assert_eq!(tools(&gate, "/mcp"), ["up__echo"]);
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
     done(&gate, &["release", "up/shout"]);
-    soon("the release", || gate.client().call("/mcp/up", "shout", "{}").status == 200);
+    soon("the release", || gate.client().call("/mcp/up", "shout", "{}").outcome() == 200);
     assert_eq!(tools(&gate, "/mcp/up"), ["echo", "shout"]);
 }
 
@@ -230,7 +230,7 @@ fn a_tool_in_quarantine_says_nothing_more_in_what_was_under_way() {
         |task: &str| ask(&gate, "tasks/update", &format!(r#""taskId":"{task}","inputResponses":{{}}"#));
     is_withheld(&update(&bad));
     assert!(up.heard_of("tasks/update").is_empty());
-    assert_eq!(update(&good).status, 200);
+    assert_eq!(update(&good).outcome(), 200);
     // Whoever listens goes on hearing of the others.
     let listening = format!(r#""notifications":{{"taskIds":["{bad}","{good}"]}}"#);
     let mut stream =
@@ -314,7 +314,7 @@ fn somebody_revoked_is_turned_away_everywhere_and_his_sessions_end() {
     let mut stream = session.stream();
     done(&gate, &["revoke", "--person", "somebody-else", "--issuer", "local"]);
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(gate.client().call("/mcp/new", "echo", "{}").status, 200, "another person's revocation");
+    assert_eq!(gate.client().call("/mcp/new", "echo", "{}").outcome(), 200, "another person's revocation");
 
     done(&gate, &["revoke", "--person", "owner", "--issuer", "local", "--why", "left on the bus"]);
     soon("the revocation", || gate.client().call("/mcp/new", "echo", "{}").status == 403);
@@ -325,14 +325,14 @@ fn somebody_revoked_is_turned_away_everywhere_and_his_sessions_end() {
     while stream.event().is_some() {}
 
     done(&gate, &["release", "--person", "owner", "--issuer", "local"]);
-    soon("the release", || gate.client().call("/mcp/new", "echo", "{}").status == 200);
+    soon("the release", || gate.client().call("/mcp/new", "echo", "{}").outcome() == 200);
     assert_eq!(session.call("1", "echo", "{}").send().status, 404, "the session is over for good");
 
     // By the client, whoever uses it.
     done(&gate, &["revoke", "--client", "local"]);
     soon("the revocation", || reason(&gate, "/mcp/new", "echo") == "response.revoked");
     done(&gate, &["release", "--client", "local"]);
-    soon("the release", || gate.client().call("/mcp/new", "echo", "{}").status == 200);
+    soon("the release", || gate.client().call("/mcp/new", "echo", "{}").outcome() == 200);
 
     let found = entries(&gate);
     let acted = of_kind(&found, "response.acted");

@@ -27,8 +27,8 @@ fn a_gate_reviews_rights_and_people_decide_about_what_it_finds() {
         folder.path(),
         up.url()
     ));
-    assert_eq!(gate.client().modern("/mcp/s", "tools/list", "").send().status, 200);
-    assert_eq!(gate.client().call("/mcp/s", "echo", "{}").status, 200);
+    assert_eq!(gate.client().modern("/mcp/s", "tools/list", "").send().outcome(), 200);
+    assert_eq!(gate.client().call("/mcp/s", "echo", "{}").outcome(), 200);
     let listed = || {
         let (code, out) = bartizan(&gate, &["policy", "review", "list", "--format", "json"]);
         let listed: Value = serde_json::from_str(&out).unwrap_or_default();
@@ -98,8 +98,8 @@ fn what_was_allowed_by_a_group_is_asked_again_and_the_group_stands_sealed_in_the
     ));
     let groups = json!({ "groups": ["group-canary", "group-of-no-policy"] });
     let ann = gate.bearer(issuer.token("ann", "https://gate.example/mcp/s", groups));
-    assert_eq!(ann.modern("/mcp/s", "tools/list", "").send().status, 200);
-    assert_eq!(ann.call("/mcp/s", "echo", "{}").status, 200);
+    assert_eq!(ann.modern("/mcp/s", "tools/list", "").send().outcome(), 200);
+    assert_eq!(ann.call("/mcp/s", "echo", "{}").outcome(), 200);
 
     let (_, review) = bartizan(&gate, &["policy", "review"]);
     assert!(!review.contains(" 0 distinct queries") && review.contains(" 0 broken"), "{review}");

@@ -94,7 +94,7 @@ fn a_log_that_grows_is_signed_and_one_that_is_rolled_back_with_all_its_keys_is_r
     let witness = Witness::start(&memory, &public_key(&gate));
     let config = format!("{}{}", witness.config(""), up.config("up", ""));
     gate.reconfigure(&config);
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
     let first = eventually("it is signed", || Some(witnessed(&gate)).filter(|n| *n > 0));
     assert_eq!(metric(&gate, "bartizan_witness_failing"), Some(0));
 
@@ -105,7 +105,7 @@ fn a_log_that_grows_is_signed_and_one_that_is_rolled_back_with_all_its_keys_is_r
     copy(&log, &kept);
     gate.restart();
     for _ in 0..5 {
-        assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200);
+        assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200);
     }
     let grown = eventually("its growth is signed", || Some(witnessed(&gate)).filter(|n| *n > first + 10));
     let (code, out, err) = audit(&gate, &["verify", "--witness-key", &witness.key]);
@@ -133,7 +133,7 @@ fn a_log_that_grows_is_signed_and_one_that_is_rolled_back_with_all_its_keys_is_r
     let (code, out, _) = audit(&gate, &["verify", "--expect", memory]);
     assert!(code == Some(1) && (out.contains("rolled back") || out.contains("rewritten")), "{out}");
     assert_eq!(audit(&gate, &["verify"]).0, Some(0), "nothing but the witness tells it from a young log");
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200, "an alarm is no stop");
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200, "an alarm is no stop");
     assert!(grown > first);
 
     // … unless it is required: then nothing goes on until a person has looked.
@@ -141,7 +141,7 @@ fn a_log_that_grows_is_signed_and_one_that_is_rolled_back_with_all_its_keys_is_r
     gate.reconfigure(&required);
     let heard = up.heard_of("tools/call").len();
     let refused = gate.client().call("/mcp/up", "echo", "{}");
-    assert_ne!(refused.status, 200, "{}", refused.text());
+    assert_ne!(refused.outcome(), 200, "{}", refused.text());
     assert_eq!(up.heard_of("tools/call").len(), heard, "it heard of nothing");
     let origin = fs::read_to_string(public_key(&gate)).unwrap();
     let origin = format!("{}/gate-0", origin.split('+').next().unwrap());
@@ -156,7 +156,7 @@ fn a_log_that_grows_is_signed_and_one_that_is_rolled_back_with_all_its_keys_is_r
     fs::remove_file(log.join("witness-witness-example-1.checkpoint")).unwrap();
     gate.reconfigure(&format!("{}{}", again.config("required = true"), up.config("up", "")));
     eventually("it is signed again", || {
-        (gate.client().call("/mcp/up", "echo", "{}").status == 200).then_some(())
+        (gate.client().call("/mcp/up", "echo", "{}").outcome() == 200).then_some(())
     });
 }
 
@@ -175,18 +175,18 @@ fn a_witness_that_is_away_is_an_alarm_and_a_stop_only_where_it_is_required() {
         let all = entries(&gate);
         of_kind(&all, "alert.raised").iter().any(|e| e["reason"] == "witness.unreachable").then_some(())
     });
-    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").status, 200, "an alarm is no stop");
+    assert_eq!(gate.client().call("/mcp/up", "echo", "{}").outcome(), 200, "an alarm is no stop");
     assert!(config != required);
 
     gate.reconfigure(&format!("{required}{}", up.config("up", "")));
     let heard = up.heard_of("tools/call").len();
     let refused = gate.client().call("/mcp/up", "echo", "{}");
-    assert_ne!(refused.status, 200, "{}", refused.text());
+    assert_ne!(refused.outcome(), 200, "{}", refused.text());
     assert_eq!(up.heard_of("tools/call").len(), heard);
     let back = Witness::start(folder.path(), &public_key(&gate));
     let config = back.config("required = true\nmax_age_s = 600");
     gate.reconfigure(&format!("{config}{}", up.config("up", "")));
-    eventually("it goes on", || (gate.client().call("/mcp/up", "echo", "{}").status == 200).then_some(()));
+    eventually("it goes on", || (gate.client().call("/mcp/up", "echo", "{}").outcome() == 200).then_some(()));
     let other = Witness::start(&folder.path().join("other"), &public_key(&gate));
     assert_ne!(other.key, back.key, "another memory is another witness");
 }
