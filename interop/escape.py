@@ -10,6 +10,7 @@ trial shows nothing; in the tightest; and in one with a network. Exit 0 if all o
 import argparse
 import json
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ import tempfile
 import harness
 
 # What any process may do, and the gate's user with it.
-FREE = ["socket tcp", "socket udp", "socket unix", "signal to the gate", "file of the user"]
+FREE = ["socket tcp", "socket udp", "socket unix", "signal to the gate", "file of the user", "datagram to a daemon", "mode of a file of the user"]
+FREE += ["call shmget", "call semget", "call msgget", "call prlimit64", "call inotify_init1"]
 # What a network is for.
 NETWORK = ["socket tcp", "socket tcp 6", "socket udp"]
 
@@ -33,7 +35,12 @@ def main():
         scratch = pathlib.Path(scratch)
         canary = scratch / "canary"
         canary.mkdir()
+        (canary / "secret").write_text("secret")
+        (canary / "secret").chmod(0o600)
+        daemon = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        daemon.bind(str(canary / "daemon"))
         free = attempts(gate, scratch, canary)
+        (canary / "secret").chmod(0o600)
         problems += [f"without a sandbox: {name}: {free[name]}" for name in FREE if free[name]]
         for flags, allowed in ((["--sandbox"], []), (["--network", "open"], NETWORK)):
             found = attempts(gate, scratch, canary, *flags)

@@ -205,17 +205,31 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, Problems> {
     let mut found = config.problems();
     let base = crate::run::base_of(Some(path));
     for server in &config.servers {
-        let sandbox =
-            server.sandbox.as_ref().map(|sandbox| sandbox.confinement(&base, &base.join(STATE_FOLDER)));
-        found.extend(
-            sandbox.and_then(Result::err).map(|problem| format!("server `{}`: {problem:#}", server.name)),
-        );
+        let sandbox = server
+            .sandbox
+            .as_ref()
+            .map(|sandbox| sandbox.confinement(&base, &base.join(STATE_FOLDER), server.cwd.as_deref()));
+        let problem = match sandbox {
+            Some(Ok(confinement)) if names(&confinement, path) => Some(format!(
+                "sandbox: it would reach this file, `{}`, which says what the gate starts; name other files",
+                path.display()
+            )),
+            Some(Err(problem)) => Some(format!("{problem:#}")),
+            _ => None,
+        };
+        found.extend(problem.map(|problem| format!("server `{}`: {problem}", server.name)));
     }
     if found.is_empty() {
         Ok(Loaded { config, path: Some(path.to_owned()) })
     } else {
         Err(Problems { shown, found })
     }
+}
+
+/// Whether a confinement names `file` itself.
+fn names(confinement: &bartizan_sandbox::Confinement, file: &Path) -> bool {
+    let real = file.canonicalize().ok();
+    confinement.read.iter().chain(&confinement.write).any(|path| path.canonicalize().ok() == real)
 }
 
 /// What `bartizan run` serves without a file: the sample server, on loopback.

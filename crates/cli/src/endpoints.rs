@@ -245,8 +245,10 @@ fn launch(command: &[String], server: &Upstream, base: &Path) -> anyhow::Result<
             .filter_map(|name| environment.get(std::ffi::OsStr::new(name))?.to_str())
             .map(|value| Secret::new(value.to_owned())),
     );
-    let confinement =
-        server.sandbox.as_ref().map(|sandbox| sandbox.confinement(base, &base.join(STATE_FOLDER)));
+    let confinement = server
+        .sandbox
+        .as_ref()
+        .map(|sandbox| sandbox.confinement(base, &base.join(STATE_FOLDER), server.cwd.as_deref()));
     let launch = Launch {
         program,
         arguments: arguments.iter().map(OsString::from).collect(),

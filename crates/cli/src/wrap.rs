@@ -91,7 +91,9 @@ impl SandboxArgs {
             return Ok(None);
         }
         let here = std::env::current_dir()?;
-        Sandbox { read, write, network: network.unwrap_or_default() }.confinement(&here, state).map(Some)
+        Sandbox { read, write, network: network.unwrap_or_default() }
+            .confinement(&here, state, None)
+            .map(Some)
     }
 }
 

@@ -6,8 +6,8 @@
 //! of the file system, seccomp the system calls that lead out of any sandbox and, without a network, every socket. Both hold for whatever the
 //! child starts in turn, take no privileges to set up, and work inside containers.
 //!
-//! What it does not do: the child can see that other processes exist (not what they are), can use up memory and
-//! processor time, and with [`Network::Open`] reaches every address that the gate does.
+//! What it does not do: the child can see that other processes and files exist (not what they are), can set the times of its
+//! user's files, can use up memory, disk and processor time, and with [`Network::Open`] reaches every address that the gate does.
 
 #[cfg(target_os = "linux")]
 mod calls;
@@ -16,7 +16,10 @@ mod files;
 mod home;
 mod places;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +35,8 @@ pub struct Confinement {
     pub write: Vec<PathBuf>,
     /// Whom it may talk to.
     pub network: Network,
+    /// What it must not reach, whatever else is said, and where nothing that it reaches lies around either. Absolute, links followed.
+    pub closed: Vec<PathBuf>,
 }
 
 /// Whom a confined child may talk to, beside whoever holds its standard streams.
@@ -56,25 +61,74 @@ pub(crate) struct Orders {
     confinement: Confinement,
 }
 
-impl Orders {
-    /// Lets the child read `paths` too.
-    pub(crate) fn read<'p>(&mut self, paths: impl Iterator<Item = &'p PathBuf>) {
-        self.confinement.read.extend(paths.cloned());
-    }
-}
-
 /// The largest file that a confined child may write, in bytes.
 pub const LARGEST_FILE: u64 = 1 << 30;
 
+/// Why a confinement is none.
+pub(crate) enum Flaw {
+    /// This is not there.
+    Missing(PathBuf),
+    /// The first would open the second, which is closed.
+    Opens(PathBuf, PathBuf),
+    /// The first is written, and is, holds or lies in the second, which is run.
+    WritesProgram(PathBuf, PathBuf),
+}
+
 impl Confinement {
-    /// What is said to the helper, for a child that runs `runs` and whose folder is `home`.
-    pub(crate) fn orders(&self, runs: Vec<PathBuf>, home: &PrivateHome) -> Orders {
-        Orders { runs, home: home.path().to_owned(), confinement: self.clone() }
+    /// What is said to the helper, for a child that runs `runs`, starts in `folder` and whose own is `home`.
+    pub(crate) fn orders(&self, runs: Vec<PathBuf>, folder: Option<&PathBuf>, home: &PrivateHome) -> Orders {
+        let mut confinement = self.clone();
+        confinement.read.extend(folder.cloned());
+        // What it can write it could exchange for a link to elsewhere, and is open as it is.
+        let written: Vec<_> = self.write.iter().map(|path| real(path)).collect();
+        let is_inside =
+            |path: &PathBuf| written.iter().any(|over| *over != place(path) && place(path).starts_with(over));
+        confinement.read.retain(|path| !is_inside(path));
+        confinement.write.retain(|path| !is_inside(path));
+        Orders { runs, home: home.path().to_owned(), confinement }
     }
 
-    /// The first path that is not there.
-    pub(crate) fn missing(&self) -> Option<&PathBuf> {
-        self.read.iter().chain(&self.write).find(|path| !path.exists())
+    /// The first thing that is wrong with it, for a child that runs `runs` and starts in `folder`.
+    pub(crate) fn flaw(&self, runs: &[PathBuf], folder: Option<&PathBuf>) -> Option<Flaw> {
+        let named = || self.read.iter().chain(&self.write);
+        if let Some(path) = named().find(|path| !path.exists()) {
+            return Some(Flaw::Missing(path.clone()));
+        }
+        let own = || runs.iter().flat_map(|file| places::of_program(file)).filter(|path| path.exists());
+        let system = |paths: &'static [&'static str]| paths.iter().map(PathBuf::from);
+        let programs: Vec<_> =
+            system(places::PROGRAMS).chain(own()).map(|path| (real(&path), path)).collect();
+        let others = named().chain(folder).cloned().chain(system(places::SETTINGS));
+        let others: Vec<_> = others.map(|path| (real(&path), path)).collect();
+        for (found, path) in programs.iter().chain(&others) {
+            if let Some(closed) = self.closed.iter().find(|closed| overlap(closed, found)) {
+                return Some(Flaw::Opens(path.clone(), closed.clone()));
+            }
+        }
+        let written = || self.write.iter().map(|path| (real(path), path));
+        let both = programs.iter().find_map(|(program, path)| {
+            let (_, write) = written().find(|(write, _)| overlap(program, write))?;
+            Some(Flaw::WritesProgram(write.clone(), path.clone()))
+        });
+        both
+    }
+}
+
+/// Whether one lies in the other, or is it.
+pub(crate) fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+/// Where a path leads, links followed; as it is where it leads nowhere.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Where a path lies, whatever it is: of links only those on the way there are followed.
+fn place(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => real(parent).join(name),
+        _ => real(path),
     }
 }
 

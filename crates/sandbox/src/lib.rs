@@ -22,7 +22,7 @@ use std::{
     process::Stdio,
 };
 
-use confine::PrivateHome;
+use confine::{Flaw, PrivateHome};
 
 pub use child::{Child, Ladder};
 pub use confine::{Confinement, LARGEST_FILE, Network, can_confine};
@@ -75,6 +75,28 @@ pub enum Error {
     /// Its sandbox names something that is not there.
     #[error("its `sandbox` names `{0}`, which is not there")]
     NoPlace(PathBuf),
+    /// What it reaches has something in it, or lies in something, that is closed to it.
+    #[error(
+        "its `sandbox` would let it reach the gate's own keys and records in {closed}, through `{path}`; name other folders, or move \
+         one of the two"
+    )]
+    Opens {
+        /// What it reaches.
+        path: PathBuf,
+        /// What it must not.
+        closed: PathBuf,
+    },
+    /// It could exchange what is run.
+    #[error(
+        "its `sandbox` lets it write `{path}`, and `{program}`, which it runs, is in there or around it: what it can write it must not \
+         run; let it write a folder of its own"
+    )]
+    WritesProgram {
+        /// What it may write.
+        path: PathBuf,
+        /// What it runs.
+        program: PathBuf,
+    },
     /// It is to be confined, and cannot be.
     #[error("it cannot be confined: {0}")]
     Unconfined(io::Error),
@@ -147,7 +169,12 @@ impl Launch {
         }
         let Some(confinement) = &self.confinement else { return Ok(()) };
         can_confine().map_err(Error::Unconfined)?;
-        confinement.missing().map_or(Ok(()), |path| Err(Error::NoPlace(path.clone())))
+        match confinement.flaw(&self.run_paths(), self.folder.as_ref()) {
+            None => Ok(()),
+            Some(Flaw::Missing(path)) => Err(Error::NoPlace(path)),
+            Some(Flaw::Opens(path, closed)) => Err(Error::Opens { path, closed }),
+            Some(Flaw::WritesProgram(path, program)) => Err(Error::WritesProgram { path, program }),
+        }
     }
 
     /// What the helper is told of how to confine the child.
@@ -155,8 +182,7 @@ impl Launch {
         let (Some(confinement), Some(home)) = (&self.confinement, home) else {
             return Ok(helper::NO_ORDERS.to_owned());
         };
-        let mut orders = confinement.orders(self.run_paths(), home);
-        orders.read(self.folder.iter());
+        let orders = confinement.orders(self.run_paths(), self.folder.as_ref(), home);
         serde_json::to_string(&orders).map_err(|error| Error::Unconfined(error.into()))
     }
 

@@ -8,7 +8,8 @@ use std::{
     fs,
     net::{TcpListener, TcpStream, UdpSocket},
     os::unix::{
-        net::{UnixListener, UnixStream},
+        fs::{MetadataExt, PermissionsExt},
+        net::{UnixDatagram, UnixListener, UnixStream},
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
@@ -20,8 +21,9 @@ use bartizan_sandbox::{
     clean_environment, helper_main,
 };
 use rustix::{
-    net::{AddressFamily, SocketType},
-    process::{Pid, Signal},
+    fs::{XattrFlags, inotify},
+    net::{AddressFamily, SocketType, ipproto::SCTP},
+    process::{Pid, Resource, Rlimit, Signal},
 };
 use tokio::io::AsyncReadExt;
 
@@ -51,6 +53,10 @@ fn main() -> ExitCode {
         let scene = Scene::new();
         files_are_those_that_were_named(&scene).await;
         println!("ok: files are those that were named");
+        what_surrounds_a_file_stays_as_it_is(&scene).await;
+        println!("ok: what surrounds a file stays as it is");
+        what_it_can_exchange_opens_nothing(&scene).await;
+        println!("ok: what it can exchange opens nothing");
         its_home_is_its_own_and_goes_with_it(&scene).await;
         println!("ok: its home is its own and goes with it");
         without_a_network_there_are_no_sockets(&scene).await;
@@ -101,6 +107,25 @@ fn deed(name: &str, on: &str) -> bool {
         "raw" => socket(AddressFamily::INET, SocketType::RAW),
         "vsock" => socket(AddressFamily::from_raw(40), SocketType::STREAM),
         "pair" => UnixStream::pair().is_ok(),
+        "datagram" => UnixDatagram::pair().is_ok_and(|(one, _)| one.send_to(b"x", on).is_ok()),
+        "sctp" => rustix::net::socket(AddressFamily::INET, SocketType::STREAM, Some(SCTP)).is_ok(),
+        "mode" => fs::set_permissions(on, fs::Permissions::from_mode(0o666)).is_ok(),
+        "mode of an open file" => {
+            fs::File::open(on).unwrap().set_permissions(fs::Permissions::from_mode(0o666)).is_ok()
+        }
+        "owner" => std::os::unix::fs::chown(on, None, Some(rustix::process::getgid().as_raw())).is_ok(),
+        "attribute" => rustix::fs::setxattr(on, c"user.x", b"1", XattrFlags::empty()).is_ok(),
+        "watch" => inotify::init(inotify::CreateFlags::empty())
+            .is_ok_and(|watch| inotify::add_watch(&watch, on, inotify::WatchFlags::ALL_EVENTS).is_ok()),
+        "limit" => {
+            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            rustix::process::prlimit(Pid::from_raw(on.parse().unwrap()), Resource::Core, none).is_ok()
+        }
+        "own limit" => {
+            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            rustix::process::prlimit(None, Resource::Core, none).is_ok()
+        }
+        "priority" => rustix::process::setpriority_process(Pid::from_raw(on.parse().unwrap()), 19).is_ok(),
         "signal" => {
             rustix::process::kill_process(Pid::from_raw(on.parse().unwrap()).unwrap(), Signal::CONT).is_ok()
         }
@@ -117,7 +142,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["read", "write", "elsewhere"] {
+        for name in ["read", "write", "elsewhere", "closed"] {
             fs::create_dir(folder.path().join(name)).unwrap();
             fs::write(folder.path().join(name).join("file"), "content").unwrap();
         }
@@ -140,6 +165,7 @@ impl Scene {
                 read: vec![self.at("read")],
                 write: vec![self.at("write")],
                 network,
+                closed: vec![self.at("closed")],
             }),
             helper: binary,
         }
@@ -214,6 +240,42 @@ async fn files_are_those_that_were_named(scene: &Scene) {
     assert!(!scene.can("grow", scene.at("write/large")).await, "1 TB is not written");
 }
 
+/// Landlock asks about none of these; they work by name, wherever the user's rights reach.
+async fn what_surrounds_a_file_stays_as_it_is(scene: &Scene) {
+    let (elsewhere, read) = (scene.at("elsewhere/file"), scene.at("read/file"));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for path in [&elsewhere, &read] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(scene.can("mode", path).await, "who unpacks files is told that it was done");
+        assert_eq!(mode(path), 0o600, "{}", path.display());
+        // Even one that changes nothing shows in the inode's times.
+        let changed = fs::metadata(path).unwrap().ctime_nsec();
+        assert!(scene.can("owner", path).await && !scene.can("attribute", path).await);
+        assert_eq!(fs::metadata(path).unwrap().ctime_nsec(), changed);
+    }
+    assert!(scene.can("mode of an open file", &read).await);
+    assert_eq!(mode(&read), 0o600);
+    assert!(!scene.can("watch", scene.at("elsewhere")).await, "names of files in it, as they are used");
+}
+
+/// A folder that it writes could become a link to anywhere before the next start.
+async fn what_it_can_exchange_opens_nothing(scene: &Scene) {
+    let inside = scene.at("write/inside");
+    std::os::unix::fs::symlink(scene.at("elsewhere"), &inside).unwrap();
+    let mut launch = scene.launch(Network::None, &["read", &scene.at("elsewhere/file").to_string_lossy()]);
+    launch.confinement.as_mut().unwrap().read.push(inside.clone());
+    launch.folder = Some(inside.clone());
+    assert_eq!(launch.start().unwrap().wait().await.unwrap().code(), Some(REFUSED.into()));
+    fs::remove_file(&inside).unwrap();
+    // The neighbour: a link that is not its own to exchange.
+    let link = scene.at("link");
+    std::os::unix::fs::symlink(scene.at("elsewhere"), &link).unwrap();
+    let mut launch = scene.launch(Network::None, &["read", &scene.at("elsewhere/file").to_string_lossy()]);
+    launch.confinement.as_mut().unwrap().read.push(link.clone());
+    assert_eq!(launch.start().unwrap().wait().await.unwrap().code(), Some(DONE.into()));
+    fs::remove_file(&link).unwrap();
+}
+
 async fn its_home_is_its_own_and_goes_with_it(scene: &Scene) {
     let (_, home) = scene.tries(Network::None, "say", "HOME").await;
     assert!(Path::new(&home).is_absolute() && home != "/root", "{home}");
@@ -238,6 +300,9 @@ async fn without_a_network_there_are_no_sockets(scene: &Scene) {
         assert!(!scene.can(name, &address).await, "{name}");
     }
     assert!(!scene.can("unix", &daemon).await, "a daemon's door is no file");
+    let _log = UnixDatagram::bind(scene.at("elsewhere/log")).unwrap();
+    assert!(!scene.can("datagram", scene.at("elsewhere/log")).await, "the system's log is a daemon too");
+    fs::remove_file(scene.at("elsewhere/log")).unwrap();
     assert!(scene.can("pair", "").await, "what it starts can be talked to");
     fs::remove_file(daemon).unwrap();
 }
@@ -256,6 +321,7 @@ async fn with_a_network_there_is_the_internet_and_no_daemon(scene: &Scene) {
         ("packet", false),
         ("raw", false),
         ("vsock", false),
+        ("sctp", false),
     ] {
         assert_eq!(scene.tries(Network::Open, name, &address).await.0, may, "{name}");
     }
@@ -275,6 +341,12 @@ async fn others_are_out_of_reach(scene: &Scene) {
     if Path::new("/proc/version").exists() && knows_scopes() {
         assert!(!scene.can("signal", me.to_string()).await);
     }
+    let before = rustix::process::getrlimit(Resource::Core);
+    for name in ["limit", "priority"] {
+        assert!(!scene.can(name, me.to_string()).await, "{name}");
+    }
+    assert_eq!(rustix::process::getrlimit(Resource::Core), before);
+    assert!(scene.can("own limit", "").await);
     let (_, status) = scene.tries(Network::None, "status", "").await;
     let line =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
@@ -328,11 +400,40 @@ fn what_cannot_be_is_said_before_the_start(scene: &Scene) {
     launch.confinement.as_mut().unwrap().read.push(scene.at("nowhere"));
     let error = launch.start().unwrap_err();
     assert!(matches!(&error, Error::NoPlace(path) if *path == scene.at("nowhere")), "{error}");
+    let link = scene.at("to-closed");
+    std::os::unix::fs::symlink(scene.at("closed"), &link).unwrap();
+    let closed = |name: &str| {
+        let path = scene.at(name);
+        let mut read = scene.launch(Network::None, &["thread"]);
+        read.confinement.as_mut().unwrap().read.push(path.clone());
+        let folder = Launch { folder: Some(path), ..scene.launch(Network::None, &["thread"]) };
+        for launch in [read, folder] {
+            let error = launch.start().unwrap_err();
+            assert!(matches!(&error, Error::Opens { .. }), "{name}: {error}");
+        }
+    };
+    ["closed", "to-closed", "."].into_iter().for_each(closed);
+    fs::remove_file(link).unwrap();
+    // What every child reaches may be around it as well.
+    let mut launch = scene.launch(Network::None, &["thread"]);
+    launch.confinement.as_mut().unwrap().closed.push("/usr/src/gate/.bartizan".into());
+    let error = launch.start().unwrap_err();
+    assert!(matches!(&error, Error::Opens { path, .. } if path == Path::new("/usr")), "{error}");
+    let own = std::env::current_exe().unwrap();
+    for write in [own.clone(), own.parent().unwrap().to_owned()] {
+        let mut launch = scene.launch(Network::None, &["thread"]);
+        launch.program = "/bin/sh".into();
+        launch.arguments = vec![own.clone().into()];
+        launch.confinement.as_mut().unwrap().write.push(write);
+        let error = launch.start().unwrap_err();
+        assert!(matches!(&error, Error::WritesProgram { program, .. } if *program == own), "{error}");
+    }
 }
 
 async fn orders_that_cannot_be_read_start_nothing() {
     let parent = std::process::id().to_string();
-    for orders in ["{}", r#"{"runs":[],"home":"/tmp","read":[],"write":[],"network":"all"}"#, ""] {
+    for orders in ["{}", r#"{"runs":[],"home":"/tmp","read":[],"write":[],"network":"all","closed":[]}"#, ""]
+    {
         let helper = std::env::current_exe().unwrap();
         let output = Command::new(helper)
             .args([HELPER_ARGUMENT, &parent, orders, "/bin/echo", "hello"])
@@ -340,7 +441,14 @@ async fn orders_that_cannot_be_read_start_nothing() {
             .unwrap();
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &[][..]), "{orders}");
     }
-    let nowhere = r#"{"runs":[],"home":"/nowhere","read":[],"write":[],"network":"none"}"#;
+    // Whatever was there before the start, what is opened counts.
+    let swapped =
+        r#"{"runs":[],"home":"/tmp","read":["/tmp"],"write":[],"network":"none","closed":["/tmp/keys"]}"#;
+    let mut helper = Command::new(std::env::current_exe().unwrap());
+    helper.args([HELPER_ARGUMENT, &parent, swapped, "/bin/echo", "hello"]);
+    let output = helper.output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(EXIT_NOT_RUNNABLE.into()), 0));
+    let nowhere = r#"{"runs":[],"home":"/nowhere","read":[],"write":[],"network":"none","closed":[]}"#;
     let mut helper = Command::new(std::env::current_exe().unwrap());
     helper.args([HELPER_ARGUMENT, &parent, nowhere, "/bin/echo", "hello"]);
     let output = helper.output().unwrap();

@@ -152,35 +152,43 @@ pub enum SandboxNetwork {
 }
 
 impl Sandbox {
-    /// What the process may reach, relative paths seen from `base`, with the gate's own folder at `state`.
+    /// What the process may reach, relative paths seen from `base`, with the gate's own folder at `state` and the process's at `cwd`.
     ///
     /// # Errors
     /// What it may not.
-    pub fn confinement(&self, base: &Path, state: &Path) -> anyhow::Result<Confinement> {
+    pub fn confinement(&self, base: &Path, state: &Path, cwd: Option<&Path>) -> anyhow::Result<Confinement> {
         let at = |paths: &[PathBuf]| -> anyhow::Result<Vec<PathBuf>> {
             paths.iter().map(|path| Ok(std::path::absolute(base.join(path))?)).collect()
         };
         let (read, write) = (at(&self.read)?, at(&self.write)?);
         let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
-        // It may not have been made yet.
-        let state = match (state.parent(), state.file_name()) {
-            (Some(beside), Some(name)) if !state.exists() => real(beside)?.join(name),
+        // The folder may be a link, and not have been made yet. That of the user's wrapped servers is as good a find.
+        let place = match (state.parent(), state.file_name()) {
+            (Some(beside), Some(name)) => real(beside)?.join(name),
             _ => real(state)?,
         };
-        for path in read.iter().chain(&write) {
+        let wrapped = crate::state::State::folder_of_user().ok().filter(|folder| folder.exists());
+        let mut closed = vec![real(&place)?, place];
+        closed.extend(wrapped.map(|folder| real(&folder)).transpose()?);
+        closed.dedup();
+        // It reads what it starts in.
+        let cwd = cwd.map(|cwd| std::path::absolute(base.join(cwd))).transpose()?;
+        for path in read.iter().chain(&write).chain(&cwd) {
             let named = real(path)?;
-            anyhow::ensure!(
-                !state.starts_with(&named) && !named.starts_with(&state),
-                "sandbox: `{}` would let it reach the gate's own keys and records in {}; name other folders, or some that are below",
-                path.display(),
-                state.display()
-            );
+            let opened = closed.iter().find(|closed| closed.starts_with(&named) || named.starts_with(closed));
+            if let Some(opened) = opened {
+                anyhow::bail!(
+                    "sandbox: `{}` would let it reach the gate's own keys and records in {}; name other folders, or some that are below",
+                    path.display(),
+                    opened.display()
+                );
+            }
         }
         let network = match self.network {
             SandboxNetwork::None => Network::None,
             SandboxNetwork::Open => Network::Open,
         };
-        Ok(Confinement { read, write, network })
+        Ok(Confinement { read, write, network, closed })
     }
 }
 

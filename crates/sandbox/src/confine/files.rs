@@ -1,6 +1,10 @@
 //! Landlock: which files and folders (landlock(7)).
 
-use std::{io, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
+};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
@@ -8,7 +12,7 @@ use landlock::{
 };
 
 use super::{
-    Network, Orders,
+    Network, Orders, overlap,
     places::{self, DEVICES, PROGRAMS, SETTINGS},
 };
 
@@ -53,11 +57,27 @@ pub fn restrict(orders: &Orders) -> io::Result<()> {
     Ok(())
 }
 
-/// A rule for `path`; none if nobody can look there.
-fn beneath(path: &Path, access: BitFlags<AccessFs>) -> Option<PathBeneath<PathFd>> {
-    let opened = PathFd::new(path).ok()?;
-    let access = if path.is_dir() { access } else { access & AccessFs::from_file(BEST) };
-    Some(PathBeneath::new(opened, access))
+/// What the rules are made of.
+struct Rules<'o> {
+    /// What none of them may open.
+    closed: &'o [PathBuf],
+    made: Vec<PathBeneath<PathFd>>,
+}
+
+impl Rules<'_> {
+    /// A rule for `path`; whether somebody can look there at all.
+    fn allow(&mut self, path: &Path, access: BitFlags<AccessFs>) -> io::Result<bool> {
+        let Ok(opened) = PathFd::new(path) else { return Ok(false) };
+        // What was opened, not what the name leads to by now.
+        let real = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))?;
+        if let Some(closed) = self.closed.iter().find(|closed| overlap(closed, &real)) {
+            let (path, closed) = (path.display(), closed.display());
+            return Err(io::Error::other(format!("`{path}` of its sandbox would open {closed}")));
+        }
+        let access = if real.is_dir() { access } else { access & AccessFs::from_file(BEST) };
+        self.made.push(PathBeneath::new(opened, access));
+        Ok(true)
+    }
 }
 
 fn rules(orders: &Orders) -> io::Result<RulesetCreated> {
@@ -74,21 +94,23 @@ fn rules(orders: &Orders) -> io::Result<RulesetCreated> {
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir
         | AccessFs::Refer;
-    let of_all = |paths: &'static [&'static str], access| {
-        paths.iter().filter_map(move |path| beneath(path.as_ref(), access))
-    };
-    let own = runs.iter().flat_map(|file| places::of_program(file));
-    let mut allowed: Vec<_> = of_all(PROGRAMS, runs_too)
-        .chain(of_all(SETTINGS, looks))
-        .chain(of_all(DEVICES, AccessFs::ReadFile | AccessFs::WriteFile))
-        .chain(own.filter_map(|path| beneath(&path, runs_too)))
-        .collect();
+    let mut rules = Rules { closed: &confinement.closed, made: Vec::new() };
+    let own: Vec<_> = runs.iter().flat_map(|file| places::of_program(file)).collect();
+    for path in PROGRAMS.iter().map(Path::new).chain(own.iter().map(PathBuf::as_path)) {
+        rules.allow(path, runs_too)?;
+    }
+    for path in SETTINGS {
+        rules.allow(path.as_ref(), looks)?;
+    }
+    for path in DEVICES {
+        rules.allow(path.as_ref(), AccessFs::ReadFile | AccessFs::WriteFile)?;
+    }
     let named = confinement.read.iter().map(|path| (path, looks));
     for (path, access) in named.chain(confinement.write.iter().chain([home]).map(|path| (path, writes))) {
-        let rule = beneath(path, access);
-        let unseen = || io::Error::other(format!("`{}` of its sandbox cannot be opened", path.display()));
-        allowed.push(rule.ok_or_else(unseen)?);
+        if !rules.allow(path, access)? {
+            return Err(io::Error::other(format!("`{}` of its sandbox cannot be opened", path.display())));
+        }
     }
-    let allowed = allowed.into_iter().map(Ok::<_, RulesetError>);
+    let allowed = rules.made.into_iter().map(Ok::<_, RulesetError>);
     none(confinement.network).and_then(|rules| rules.add_rules(allowed)).map_err(|error| refused(&error))
 }

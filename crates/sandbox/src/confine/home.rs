@@ -1,12 +1,25 @@
 //! A folder of a child's own.
 
-use std::{io, path::Path};
+use std::{
+    ffi::{CStr, CString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use tempfile::TempDir;
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, openat, unlinkat};
 
 /// A new folder that only this user may enter, which goes with the child.
 #[derive(Debug)]
-pub(crate) struct PrivateHome(TempDir);
+pub(crate) struct PrivateHome(PathBuf);
+
+/// How long what is in it is taken away. Who outlived the child can put more there meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl PrivateHome {
     /// Variables that say where a program keeps what is its own; other folders of XDG's are below `HOME`.
@@ -17,11 +30,119 @@ impl PrivateHome {
     /// # Errors
     /// What the system says.
     pub fn make() -> io::Result<Self> {
-        tempfile::Builder::new().prefix("bartizan-home-").tempdir().map(Self)
+        tempfile::Builder::new().prefix("bartizan-home-").tempdir().map(|folder| Self(folder.keep()))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.0
+    }
+}
+
+impl Drop for PrivateHome {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "a server's home could not be removed; remove it by hand");
+        }
+    }
+}
+
+/// Removes a folder that whoever filled it may have made to do harm: folders in folders without end, which would take a stack or
+/// all open files, and links that appear where a folder was. So no link is followed, two folders are open at a time,
+/// and the way back is taken only where it leads to where we came from.
+fn remove(folder: &Path) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    let mut current = openat(CWD, folder, FOLDER, Mode::empty())?;
+    let mut above: Vec<(CString, (u64, u64))> = Vec::new();
+    loop {
+        if let Some((name, below)) = empty(&current, until)? {
+            above.push((name, identity(&current)?));
+            current = below;
+            continue;
+        }
+        let Some((name, parent)) = above.pop() else { return std::fs::remove_dir(folder) };
+        current = openat(&current, c"..", FOLDER, Mode::empty())?;
+        if identity(&current)? != parent {
+            return Err(io::Error::other("somebody moves folders in it"));
+        }
+        unlinkat(&current, &name, AtFlags::REMOVEDIR)?;
+    }
+}
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Which folder this is, of all on this machine.
+fn identity(folder: &OwnedFd) -> io::Result<(u64, u64)> {
+    let found = File::from(folder.try_clone()?).metadata()?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Removes the files and empty folders in `folder`, up to one that is not empty: its name, and it opened.
+fn empty(folder: &OwnedFd, until: Instant) -> io::Result<Option<(CString, OwnedFd)>> {
+    for entry in Dir::read_from(folder)? {
+        if Instant::now() > until {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes too long"));
+        }
+        let entry = entry?;
+        let name = entry.file_name();
+        if [c".", c".."].contains(&name) {
+            continue;
+        }
+        let gone =
+            unlinkat(folder, name, AtFlags::empty()).or_else(|_| unlinkat(folder, name, AtFlags::REMOVEDIR));
+        if gone.is_err() {
+            make_open(folder.as_fd(), name)?;
+            return Ok(Some((name.to_owned(), openat(folder, name, FOLDER, Mode::empty())?)));
+        }
+    }
+    Ok(None)
+}
+
+/// Gives us all rights to a folder that its maker left without. By what was opened, for `chmod` follows links.
+fn make_open(at: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = File::from(openat(at, name, flags, Mode::empty())?);
+    if folder.metadata()?.mode() & 0o700 != 0o700 {
+        chmodat(CWD, format!("/proc/self/fd/{}", folder.as_raw_fd()), Mode::RWXU, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn whatever_is_in_it_goes_and_nothing_else() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("file"), "content").unwrap();
+        let home = PrivateHome::make().unwrap();
+        let at = home.path().to_owned();
+        std::os::unix::fs::symlink(outside.path(), at.join("link")).unwrap();
+        for folder in ["a/b/c", "a/d", "e"] {
+            fs::create_dir_all(at.join(folder)).unwrap();
+            fs::write(at.join(folder).join("file"), "content").unwrap();
+            std::os::unix::fs::symlink(outside.path(), at.join(folder).join("link")).unwrap();
+        }
+        chmodat(CWD, at.join("a/b"), Mode::WUSR, AtFlags::empty()).unwrap();
+        drop(home);
+        assert!(!at.exists());
+        assert_eq!(fs::read_to_string(outside.path().join("file")).unwrap(), "content");
+    }
+
+    /// Deeper than any stack or table of open files.
+    #[test]
+    fn folders_in_folders_without_end_go_too() {
+        let home = PrivateHome::make().unwrap();
+        let mut inner = openat(CWD, home.path(), FOLDER, Mode::empty()).unwrap();
+        for _ in 0..30_000 {
+            rustix::fs::mkdirat(&inner, "d", Mode::RWXU).unwrap();
+            inner = openat(&inner, "d", FOLDER, Mode::empty()).unwrap();
+        }
+        let at = home.path().to_owned();
+        drop(home);
+        assert!(!at.exists());
     }
 }

@@ -140,7 +140,7 @@ fn tools() -> Vec<Value> {
         .collect()
 }
 
-/// Whether this process may read or write a file, or connect to an address.
+/// Whether this process may read, write or change a file, or connect to an address.
 #[expect(clippy::disallowed_methods, reason = "a server that goes its own way out")]
 fn dares(deed: &str, on: &str) -> bool {
     match deed {
@@ -149,6 +149,17 @@ fn dares(deed: &str, on: &str) -> bool {
         "write" => std::fs::write(on, "x").is_ok(),
         "connect" => std::net::TcpStream::connect(on).is_ok(),
         "send" => std::net::UdpSocket::bind("0.0.0.0:0").is_ok_and(|socket| socket.send_to(b"x", on).is_ok()),
+        "publish" => {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(on, std::fs::Permissions::from_mode(0o666)).is_ok()
+        }
+        // Folders in folders, deeper than a stack is.
+        "bury" => (0..12_000)
+            .try_for_each(|depth| {
+                std::env::set_current_dir(if depth == 0 { on } else { "d" })?;
+                std::fs::create_dir("d")
+            })
+            .is_ok(),
         "start" => std::process::Command::new(on).status().is_ok_and(|status| status.success()),
         _ => false,
     }

@@ -1,6 +1,6 @@
 //! A stdio server that does more than serve (attacks.md PH-07; spec.md G-35).
 
-use std::{fs, net::TcpListener, path::Path};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use bartizan_trials::{Client, Gate, prober, refusal_of};
 
@@ -65,8 +65,38 @@ fn ph_07_a_server_in_a_sandbox_reaches_what_was_named_and_nothing_else() {
     let home = look["environment"]["HOME"].as_str().unwrap();
     assert_eq!(asked(&client, "write", Path::new(home).join("note")), "done");
     assert_eq!((&look["parent_memory"], &look["parent_environment"]), (&false.into(), &().into()), "{look}");
+    // What became of it counts, not what the server was told.
+    let mode = || fs::metadata(&secret).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    asked(&client, "publish", &secret);
+    assert_eq!(mode(), 0o600, "nobody else reads it either");
     drop(gate);
     assert_eq!(fs::read_to_string(&secret).unwrap(), "a private key");
+}
+
+/// Its home is removed by the gate, which must not follow where the server has dug.
+#[test]
+fn ph_07_a_home_without_a_bottom_ends_no_gate() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path().to_str().unwrap();
+    let gate = Gate::start_with(&prober("probe", &[], "sandbox = {}"), &[("TMPDIR", folder)]);
+    let client = gate.client();
+    let homes = || fs::read_dir(temporary.path()).unwrap().count();
+    let look: serde_json::Value =
+        serde_json::from_str(&client.call("/mcp/probe", "look", "{}").said()).unwrap();
+    let home = look["environment"]["HOME"].as_str().unwrap();
+    assert_eq!(asked(&client, "bury", home), "done");
+    Command::new("kill").args(["-9", &look["pid"].to_string()]).status().unwrap();
+    for _ in 0..400 {
+        if !Path::new(home).exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!Path::new(home).exists(), "{} homes are left", homes());
+    let again: serde_json::Value =
+        serde_json::from_str(&gate.client().call("/mcp/probe", "look", "{}").said()).unwrap();
+    assert_ne!(again["environment"]["HOME"], look["environment"]["HOME"], "the gate goes on");
 }
 
 #[test]
@@ -92,6 +122,12 @@ fn ph_07_no_sandbox_holds_the_gates_own_folder() {
             "{said}"
         );
     }
+    let (code, said) = refusal_of(&prober("probe", &[], r#"sandbox = { write = ["bartizan.toml"] }"#));
+    assert!(code == Some(2) && said.contains("what the gate starts"), "{said}");
+    // A server reads the folder that it starts in.
+    let (code, said) = refusal_of(&prober("probe", &[], "cwd = \".\"\nsandbox = {}"));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("the gate's own keys"), "{said}");
     let gate = Gate::start(&prober("probe", &[], r#"sandbox = { read = ["/nowhere/at/all"] }"#));
     let answer = gate.client().call("/mcp/probe", "echo", "{}");
     assert!(answer.error().contains("/nowhere/at/all"), "{}", answer.text());
