@@ -106,11 +106,10 @@ impl Confinement {
             }
         }
         let written = || self.write.iter().map(|path| (real(path), path));
-        let both = programs.iter().find_map(|(program, path)| {
+        programs.iter().find_map(|(program, path)| {
             let (_, write) = written().find(|(write, _)| overlap(program, write))?;
             Some(Flaw::WritesProgram(write.clone(), path.clone()))
-        });
-        both
+        })
     }
 }
 

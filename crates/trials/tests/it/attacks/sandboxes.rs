@@ -87,7 +87,7 @@ fn ph_07_a_home_without_a_bottom_ends_no_gate() {
     let home = look["environment"]["HOME"].as_str().unwrap();
     assert_eq!(asked(&client, "bury", home), "done");
     Command::new("kill").args(["-9", &look["pid"].to_string()]).status().unwrap();
-    for _ in 0..400 {
+    for _ in 0..1200 {
         if !Path::new(home).exists() {
             break;
         }
