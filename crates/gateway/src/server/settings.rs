@@ -12,6 +12,7 @@ use bartizan_shield::{Trust, drift::Identity};
 use crate::upstream::scrub::Scrub;
 
 /// How a server is reached.
+#[expect(clippy::large_enum_variant, reason = "there is one for each server")]
 #[derive(Clone, Debug)]
 pub enum Transport {
     /// A process of ours, over its standard streams.
