@@ -1,6 +1,10 @@
 //! A request under way: the server's answer, message by message, as the client may see it.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
 
 use bartizan_audit::{EventId, Lost, Receipt};
 use bartizan_mcp::{Era, Kind, Message, code, json::Value};
@@ -21,7 +25,7 @@ use crate::{
     quota::Taken,
     record::{self, Recorder, Unasked},
     stages,
-    upstream::{Answer, Failure, Item},
+    upstream::{Answer, Failure, Item, stdio::lock},
 };
 
 /// One thing for the client.
@@ -80,19 +84,44 @@ pub struct Flow {
 
 /// A subscription that hears what is decided.
 struct Subscribed {
-    told: mpsc::Receiver<List>,
+    told: Arc<Told>,
     /// The client was told what it will hear of: nothing else comes first (26/sub).
     is_acknowledged: bool,
     _listener: Arc<Listener>,
 }
 
+/// The lists of which something was decided and that the client was not told of: each once, however often.
+#[derive(Default)]
+struct Told {
+    waiting: Mutex<Vec<List>>,
+    more: Notify,
+}
+
+impl Told {
+    fn add(&self, list: List) {
+        let mut waiting = lock(&self.waiting);
+        if !waiting.contains(&list) {
+            waiting.push(list);
+        }
+        drop(waiting);
+        self.more.notify_one();
+    }
+
+    async fn next(&self) -> List {
+        loop {
+            if let Some(list) = lock(&self.waiting).pop() {
+                return list;
+            }
+            self.more.notified().await;
+        }
+    }
+}
+
 impl Subscribed {
     fn new(gate: &Gate, call: &Call) -> Self {
-        // What does not fit is told by what waits.
-        let (to, told) = mpsc::channel(List::ALL.len() * 4);
-        let tell = move |list| {
-            let _ = to.try_send(list);
-        };
+        let told = Arc::<Told>::default();
+        let to = Arc::clone(&told);
+        let tell = move |list| to.add(list);
         let listener = gate.news().listen(&call.server, &call.asker, call.era, tell);
         Self { told, is_acknowledged: false, _listener: listener }
     }
@@ -296,7 +325,7 @@ impl Flow {
             self.call.ending.named();
         }
         let message = named.as_ref().unwrap_or(message);
-        if let Some(news) = &mut self.news
+        if let Some(news) = self.news.as_mut().filter(|news| !news.is_acknowledged)
             && let Some(acknowledged) = self.call.listens_alone(message)
         {
             // The gate goes on by itself.
@@ -387,12 +416,10 @@ impl Flow {
 
 /// The next list of which something was decided.
 async fn told(news: &mut Option<Subscribed>) -> List {
-    if let Some(news) = news.as_mut().filter(|news| news.is_acknowledged)
-        && let Some(list) = news.told.recv().await
-    {
-        return list;
+    match news.as_ref().filter(|news| news.is_acknowledged) {
+        Some(news) => news.told.next().await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 async fn ended(over: &mut Option<Over>) {

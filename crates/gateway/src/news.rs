@@ -138,20 +138,24 @@ impl News {
     ) -> Arc<Listener> {
         let (server, asker) = (Arc::clone(server), asker.clone());
         let listener = Listener { server, asker, era, seen: Mutex::default(), tell: Box::new(tell) };
-        *lock(&listener.seen) = self.shown(&listener);
         let listener = Arc::new(listener);
+        // Whoever has news for it waits until it is known what it has seen.
+        let mut seen = lock(&listener.seen);
         let mut listeners = lock(&self.listeners);
         if listeners.len() == listeners.capacity() {
             listeners.retain(|listener| listener.strong_count() > 0);
         }
         listeners.push(Arc::downgrade(&listener));
+        drop(listeners);
+        *seen = self.shown(&listener);
+        drop(seen);
         listener
     }
 
     /// Tells everybody what has changed for them since this was last called.
     pub fn tell(&self) {
         let now = State {
-            pins: self.keeper.approved().version(),
+            pins: self.keeper.edition(),
             policy: self.policy.edition(),
             responses: self.responses.changes(),
         };
@@ -163,8 +167,8 @@ impl News {
     }
 
     fn tell_one(&self, listener: &Listener) {
-        let Some(now) = self.shown(listener) else { return };
         let mut seen = lock(&listener.seen);
+        let Some(now) = self.shown(listener) else { return };
         let before = seen.as_ref().filter(|_| !listener.server.is_new());
         let changed = before.map(|before| changed(before, &now)).unwrap_or_default();
         *seen = Some(now);
@@ -182,8 +186,9 @@ impl News {
     /// its first sight is no decision.
     pub fn begin(&self, server: &ServerName) {
         for listener in self.listeners().iter().filter(|listener| listener.server.name() == server) {
+            let mut seen = lock(&listener.seen);
             if let Some(now) = self.shown(listener) {
-                *lock(&listener.seen) = Some(now);
+                *seen = Some(now);
             }
         }
     }
@@ -194,8 +199,8 @@ impl News {
             return;
         }
         for listener in self.listeners().iter().filter(|listener| listener.server.name() == server) {
-            let Some(now) = self.shown(listener) else { continue };
             let mut seen = lock(&listener.seen);
+            let Some(now) = self.shown(listener) else { continue };
             let Some(seen) = seen.as_mut() else { continue };
             for (kind, name) in definitions {
                 let place = (*kind, self.hashes.hash_one(name));

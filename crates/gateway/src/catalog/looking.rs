@@ -210,8 +210,12 @@ impl Catalog {
     /// a command runs is looked at when it starts.
     pub fn doubt_others(&self, settings: &ServerSettings) {
         let is_pinned = settings.pinning != Pinning::DangerousNone;
-        if is_pinned && matches!(settings.transport, Transport::Url(_)) {
-            self.keeper.suspect(&identity_of(settings, settings.identity.definition()));
+        let is_address = matches!(settings.transport, Transport::Url(_));
+        let look = (is_pinned && is_address).then(|| identity_of(settings, settings.identity.definition()));
+        let identity = look.as_ref().and_then(|look| look.offered.first()).map(|offered| offered.hash);
+        self.keeper.expect(&settings.name, identity);
+        if let Some(look) = look {
+            self.keeper.suspect(&look);
         }
     }
 }
@@ -256,6 +260,8 @@ pub async fn watch(gate: Arc<Gate>) {
     let mut due: HashMap<ServerName, Instant> = HashMap::new();
     let mut faces = Faces::default();
     let mut identities = Identities::default();
+    // Nothing yet: what was cut off before is looked at once.
+    let mut cut_off = None;
     let owed = Arc::new(Owed::default());
     let writing = Arc::new(tokio::sync::Mutex::new(()));
     loop {
@@ -267,7 +273,7 @@ pub async fn watch(gate: Arc<Gate>) {
         }
         owed.asked(read.is_ok(), Instant::now());
         if read.is_ok()
-            && !gate.catalog().keeper.owed().is_empty()
+            && gate.catalog().keeper.has_owed()
             && let Ok(one) = Arc::clone(&writing).try_lock_owned()
         {
             let gate = Arc::clone(&gate);
@@ -279,8 +285,7 @@ pub async fn watch(gate: Arc<Gate>) {
         identities.renew(&gate);
         let doubted = gate.catalog().keeper.doubted();
         match tokio::time::timeout(PATIENCE, gate.responses().refresh()).await {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => gate.cut_off().await,
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::error!(%error, "what is cut off cannot be read; nothing is served until it can");
             }
@@ -288,9 +293,16 @@ pub async fn watch(gate: Arc<Gate>) {
                 tracing::error!("what is cut off cannot be read in time; nothing is served until it can")
             }
         }
+        // A request that found it out of date may have read it before us.
+        let changes = gate.responses().changes();
+        if cut_off.replace(changes) != Some(changes) {
+            gate.cut_off().await;
+        }
         gate.news().tell();
         for server in gate.all_servers() {
             if gate.responses().is_quarantined(server.name()) {
+                // One that was about to start then.
+                server.stop_live();
                 continue;
             }
             if is_pinned(&server) && server.is_due() {

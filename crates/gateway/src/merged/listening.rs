@@ -69,6 +69,7 @@ struct Gone;
 impl Ear {
     async fn serve(self: Arc<Self>) -> Result<(), Gone> {
         // Before the servers are looked at: what changes after that is seen.
+        let mut over = std::pin::pin!(Listener::new(&self.gate, &self.asker).over(None));
         let mut changes = self.gate.changes();
         let mut servers = self.gate.all_servers();
         let begun = join_all(servers.iter().map(|server| self.begin(server))).await;
@@ -91,11 +92,10 @@ impl Ear {
                 parts.spawn(async move { me.follow(&server, Some(flow), &lists).await });
             }
         }
-        let mut over = std::pin::pin!(Listener::new(&self.gate, &self.asker).over(None));
         while !parts.is_empty() {
             tokio::select! {
+                biased;
                 () = &mut over => break,
-                _ = parts.join_next() => {}
                 _ = changes.changed() => {
                     let now = self.gate.all_servers();
                     let is_in = |all: &[Arc<Server>], server| all.iter().any(|one| Arc::ptr_eq(one, server));
@@ -110,6 +110,7 @@ impl Ear {
                     }
                     self.tell_lists(&lists).await?;
                 }
+                _ = parts.join_next() => {}
             }
         }
         // Every server has ended its part, or all of it is over: so is the subscription (spec.md A-84).
@@ -138,8 +139,13 @@ impl Ear {
                     rest = LISTEN_REST;
                 }
             }
-            if self.listener.is_over(Some(server)) {
+            if self.listener.is_over(None) || !self.gate.has(server) {
                 return Ok(());
+            }
+            if was_heard && self.is_cut_off(server) {
+                self.tell_lists(lists).await?;
+                self.until_released(server).await;
+                rest = LISTEN_REST;
             }
             sleep(rest).await;
             rest = (rest * 2).min(LONGEST_LISTEN_REST);
@@ -154,10 +160,20 @@ impl Ear {
                     }
                     flow = Some(again);
                 }
-                Part::Lost if was_heard => {}
+                Part::Lost | Part::Refused if was_heard => {}
                 Part::Lost | Part::Refused => return Ok(()),
             }
         }
+    }
+
+    fn is_cut_off(&self, server: &Server) -> bool {
+        self.gate.responses().is_quarantined(server.name())
+    }
+
+    /// Waits until `server` is out of quarantine, or another one.
+    async fn until_released(&self, server: &Arc<Server>) {
+        let mut changes = self.gate.changes();
+        while self.gate.has(server) && self.is_cut_off(server) && changes.changed().await.is_ok() {}
     }
 
     /// Asks one server, and waits for what it honours.

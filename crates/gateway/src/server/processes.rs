@@ -182,7 +182,14 @@ impl Server {
 
     /// Stops every process, whatever is under way there.
     pub async fn stop_all(&self) {
+        // First, for whoever waits for the greeting of one holds the place of the shared process meanwhile.
+        self.stop_live();
         self.let_go().await;
+        self.stop_live();
+    }
+
+    /// Stops every process that runs now.
+    pub fn stop_live(&self) {
         lock(&self.live).drain(..).filter_map(|process| process.upgrade()).for_each(|process| process.stop());
     }
 

@@ -27,6 +27,8 @@ pub enum Until {
 /// The doubts of one gate.
 #[derive(Default)]
 pub struct Doubts {
+    /// Who servers are as they are configured, where that tells it.
+    expected: HashMap<ServerName, Digest>,
     servers: HashMap<ServerName, HashMap<Place, Doubt>>,
     /// Bytes of the texts in them.
     kept: usize,
@@ -59,6 +61,14 @@ impl Shown {
 }
 
 impl Doubts {
+    /// `server` is configured to be the one that `identity` says.
+    pub fn expect(&mut self, server: &ServerName, identity: Option<Digest>) {
+        match identity {
+            Some(identity) => self.expected.insert(server.clone(), identity),
+            None => self.expected.remove(server),
+        };
+    }
+
     /// `look` showed `differing` to be otherwise than approved.
     pub fn raise(&mut self, look: &Look, differing: &[&Offered], until: Until) {
         let doubts = self.servers.entry(look.server.clone()).or_default();
@@ -91,7 +101,12 @@ impl Doubts {
     /// `look` is on record, as `observation` says; the answer is whether anything was in doubt of its server.
     pub fn lift(&mut self, look: &Look, observation: &Observation) -> bool {
         let Some(doubts) = self.servers.get_mut(&look.server) else { return false };
-        let is_own = look.caller == CallerKey::nobody();
+        // One that was under way while another address was configured says nothing of this one.
+        let expected = self.expected.get(&look.server);
+        let is_another = |offered: &Offered| {
+            offered.kind == Kind::Identity && expected.is_some_and(|expected| *expected != offered.hash)
+        };
+        let is_own = look.caller == CallerKey::nobody() && !look.offered.iter().any(is_another);
         for (offered, sight) in look.offered.iter().zip(&observation.sights) {
             let Some(doubt) = doubts.get_mut(&place(offered)) else { continue };
             // Of these nothing is written down.
@@ -143,6 +158,12 @@ impl Doubts {
         self.servers.iter().flat_map(|(server, doubts)| {
             doubts.keys().map(move |(kind, name)| (server, *kind, name.as_str()))
         })
+    }
+
+    /// Whether anything is to be written down.
+    pub fn has_owed(&self) -> bool {
+        let mut doubts = self.servers.values().flat_map(HashMap::values);
+        doubts.any(|doubt| doubt.callers.as_ref().is_some_and(|shown| shown.owed.is_some()))
     }
 
     /// What callers were shown that is to be written down, each by itself.

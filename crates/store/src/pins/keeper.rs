@@ -47,6 +47,8 @@ pub struct Keeper {
     /// What the store said last, without what is in doubt.
     set: ArcSwap<PinSet>,
     version: watch::Sender<u64>,
+    /// How often that became another.
+    editions: AtomicU64,
     looks: Mutex<Looks>,
     /// Of equal looks at once, one goes to the store; the others find its answer in memory. When one did so in vain.
     asking: [tokio::sync::Mutex<Option<Instant>>; LANES],
@@ -107,6 +109,7 @@ impl Keeper {
             pins,
             clock,
             version: watch::Sender::new(set.version()),
+            editions: AtomicU64::new(0),
             set: ArcSwap::new(set),
             looks: Mutex::default(),
             asking: std::array::from_fn(|_| tokio::sync::Mutex::default()),
@@ -367,6 +370,21 @@ impl Keeper {
         self.doubt(look, Until::Written);
     }
 
+    /// Who `server` is as it is configured now, where that tells it: our own looks at another one prove nothing of this one.
+    pub fn expect(&self, server: &ServerName, identity: Option<Digest>) {
+        self.standing().doubts.expect(server, identity);
+    }
+
+    /// A number that is another one whenever what is approved may be, doubts included.
+    pub fn edition(&self) -> u64 {
+        self.editions.load(Ordering::Acquire)
+    }
+
+    /// Whether there is anything in [`Keeper::owed`].
+    pub fn has_owed(&self) -> bool {
+        self.standing().doubts.has_owed()
+    }
+
     /// The servers of which something is not approved until a look at them can be written down.
     pub fn doubted(&self) -> Vec<ServerName> {
         self.standing().doubts.servers()
@@ -430,6 +448,7 @@ impl Keeper {
         }
         let version = set.version();
         self.set.store(set);
+        self.editions.fetch_add(1, Ordering::Release);
         self.version.send_replace(version);
     }
 }

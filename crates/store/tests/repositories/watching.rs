@@ -13,8 +13,8 @@ use bartizan_model::{ManualClock, ServerName, Timestamp};
 use bartizan_store::{
     Keeper, PinSet, Pins, StoredPins,
     pins::{
-        Decision, Event, Finding, Key, Kind, Look, Observation, Offered, Pin, PinError, Policy, Record,
-        Ruling,
+        Decision, Event, Extent, Finding, IDENTITY, Key, Kind, Look, Observation, Offered, Pin, PinError,
+        Policy, Record, Ruling,
     },
 };
 
@@ -391,6 +391,41 @@ async fn a_doubt_lasts_until_what_was_written_down_is_read_and_no_longer() {
         pins.version.store(said, Ordering::SeqCst);
         assert!(!keeper.refresh().await.unwrap());
         assert!(keeper.doubted().is_empty() && keeper.approved().version_of(&files).is_some());
+    })
+    .await;
+}
+
+/// Another address was configured while a look at the one before was under way.
+#[tokio::test]
+async fn a_look_at_who_a_server_was_proves_nothing_of_who_it_is() {
+    each(async |bench| {
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let pins = Counting::new(bench.pins().await);
+        let (files, read) = (server("files"), tool("read", "Reads"));
+        let identity = |url: &str| Offered {
+            kind: Kind::Identity,
+            name: IDENTITY.to_owned(),
+            ..tool(IDENTITY, url)
+        };
+        let look_at = |url: &str| Look { extent: Extent::Whole(vec![Kind::Identity]), ..look(&[identity(url)]) };
+        let trusting = |look: Look| Look { policy: Policy::TrustOnFirstUse, ..look };
+        pins.observe(&trusting(look_at("https://old.example")), at(0)).await.unwrap();
+        pins.observe(&trusting(look(std::slice::from_ref(&read))), at(0)).await.unwrap();
+        let keeper = Keeper::new(pins.clone(), clock.clone()).await.unwrap();
+        let approved = || keeper.is_approved(&files, Kind::Tool, "read");
+        assert!(approved());
+
+        let (old, new) = (look_at("https://old.example"), look_at("https://new.example"));
+        let edition = keeper.edition();
+        keeper.expect(&files, Some(identity("https://new.example").hash));
+        keeper.suspect(&new);
+        assert!(!approved() && keeper.edition() > edition, "who listens is told");
+        keeper.observe(&old).await.unwrap();
+        assert!(!approved(), "that look was at another server");
+        // Back again: now it is a look at this one.
+        keeper.expect(&files, Some(identity("https://old.example").hash));
+        keeper.observe(&old).await.unwrap();
+        assert!(approved());
     })
     .await;
 }

@@ -186,7 +186,7 @@ fn sc_01_what_was_approved_of_one_address_is_called_at_no_other() {
         format!("[[servers]]\nname = \"s\"\nurl = \"{}\"\ntrust_on_first_use = true\n", up.url())
     };
     let gate = Gate::start(&at(&one));
-    assert_eq!(gate.client().call("/mcp/s", "add", "{}").status, 200);
+    assert_eq!(gate.client().call("/mcp/s", "add", "{}").outcome(), 200);
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..4 {

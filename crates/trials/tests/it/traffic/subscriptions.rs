@@ -122,8 +122,25 @@ fn a_quarantine_ends_subscriptions_and_calls_that_are_under_way() {
     eventually("the server is hung up on", || (gone.load(Ordering::Relaxed) == 1).then_some(()));
     assert_eq!(respond(&gate, &["release", "proc"]).0, Some(0));
     eventually("it comes back", || {
-        (gate.client().call("/mcp/proc", "echo", "{}").status == 200).then_some(())
+        (gate.client().call("/mcp/proc", "echo", "{}").outcome() == 200).then_some(())
     });
+}
+
+#[test]
+fn a_merged_subscription_hears_of_a_quarantine_and_of_its_end() {
+    let ((bad, gone), (good, say)) = (silent(), telling(r#"{"toolsListChanged":true}"#));
+    let gate = Gate::start(&format!("{}{}", bad.config("bad", ""), good.config("good", "")));
+    let mut listening = listen(&gate, "/mcp", r#""notifications":{"toolsListChanged":true}"#);
+    let listeners = |up: &Upstream| up.heard_of("subscriptions/listen").len();
+    assert_eq!(respond(&gate, &["quarantine", "bad"]).0, Some(0));
+    eventually("the server is hung up on", || (gone.load(Ordering::Relaxed) == 1).then_some(()));
+    assert_eq!(method(&listening.message()), "notifications/tools/list_changed", "its tools are gone");
+    say.send(Some("tools/list_changed")).unwrap();
+    assert_eq!(method(&listening.message()), "notifications/tools/list_changed", "the others go on");
+    assert_eq!((listeners(&bad), listeners(&good)), (1, 1));
+    assert_eq!(respond(&gate, &["release", "bad"]).0, Some(0));
+    assert_eq!(method(&listening.message()), "notifications/tools/list_changed", "they are back");
+    eventually("it is listened to again", || (listeners(&bad) == 2).then_some(()));
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn a_gate_in_a_terminal_serves_after_it_has_printed_a_link() {
     let (owner, stranger) = (Client::new(address, Some(token)), Client::new(address, None));
     let page = stranger.request("GET", &link).send();
     assert!(page.status == 200 && page.text().contains("Sign in"), "{}", page.text());
-    assert_eq!(owner.call("/mcp/up", "echo", "{}").status, 200);
+    assert_eq!(owner.call("/mcp/up", "echo", "{}").outcome(), 200);
     kill(terminal.id(), Signal::TERM);
     eventually("the terminal is closed", || terminal.try_wait().unwrap());
 }
