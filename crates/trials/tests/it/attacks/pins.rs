@@ -158,7 +158,7 @@ fn po_01_a_tool_that_goes_back_and_forth_is_held_and_told_of_once() {
         for _ in 0..20 {
             assert_eq!(names(&gate), ["steady"]);
             let refused = gate.client().call("/mcp/s", "turncoat", "{}");
-            assert_eq!((refused.outcome(), refused.code()), (403, Some(WITHHELD)), "{}", refused.text());
+            assert_eq!(refused.code(), Some(WITHHELD), "{}", refused.text());
         }
         let all = told();
         assert_eq!(all.len(), 3 * decided, "{all:?}");
