@@ -32,7 +32,9 @@ NUMBERS = {
         "shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180, "mq_unlink": 181, "prlimit64": 261, "sched_setaffinity": 122,
         "setpriority": 140, "ioprio_set": 30, "inotify_init1": 26, "process_mrelease": 448, "setxattrat": 463, "file_setattr": 469,
     },
-}[platform.machine()]
+}.get(platform.machine())
+if NUMBERS is None:
+    raise SystemExit(f"the numbers of system calls on {platform.machine()} are not known here")
 DAEMON = os.path.join(os.environ["CANARY"], "daemon")
 SECRET = os.path.join(os.environ["CANARY"], "secret")
 NEW_USER = 0x10000000

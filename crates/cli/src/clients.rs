@@ -4,13 +4,17 @@
 //! kept beside it once, and the new file takes the old one's place in one step, with its permissions.
 
 mod entry;
+mod gate;
+mod import;
 mod jsonc;
 mod places;
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs,
     io::{self, ErrorKind},
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -22,28 +26,38 @@ use serde::Serialize;
 use url::Url;
 
 use crate::{Format, config::Problems, print, say_error};
-use entry::{Entry, Splice, Way, spliced};
-use places::{ByUrl, CLIENTS, USUAL_KEY};
+use entry::{Entry, Ours, Sandboxed, Splice, Way, spliced};
+use places::{ByUrl, CLIENTS, Client, Folders, USUAL_KEY};
 
 /// `bartizan clients`
 #[derive(Subcommand)]
 pub enum ClientsCommand {
     /// List the servers that the clients of this user and this folder know, and whether they are guarded.
+    #[command(after_help = "Exit codes: 0 servers were found, 1 none, 2 a file or an option cannot be used.")]
     List(ListArgs),
     /// Put `bartizan wrap` in front of the servers that clients start themselves, or add the gate.
     ///
-    /// Nothing else in the files changes; each is kept beside itself once as `….before-bartizan`. Restart the client after.
+    /// Nothing else in the files changes; each is kept beside itself once, as it was before the first change, in `….before-bartizan`,
+    /// which only you can read. Restart the client after.
     #[command(after_help = "Examples:
   bartizan clients add --dry-run                            # what would change
   bartizan clients add --client cursor                      # guard all that Cursor starts
   bartizan clients add --server files --sandbox --read /srv/docs
-  bartizan clients add --client vscode --gate http://localhost:8787/mcp")]
+  bartizan clients add --client vscode --gate http://localhost:8787/mcp
+
+Exit codes: 0 it is done, or was before; 1 there is nothing to guard, or a guarded server would need
+another sandbox; 2 a file or an option cannot be used.")]
     Add(AddArgs),
     /// Take the guard out again, and the gate.
+    #[command(
+        after_help = "Exit codes: 0 it is done, 1 there was nothing to do, 2 a file or an option cannot be used."
+    )]
     Remove(WhichArgs),
     /// Print `[[servers]]` for bartizan.toml, to put all these servers behind one gate.
     ///
-    /// Values of variables, which are often secrets, are not printed: the gate reads them from its own environment.
+    /// Values of variables, which are often secrets, are not printed: the gate reads them from its own environment. What the gate
+    /// has no place for is named on standard error.
+    #[command(after_help = "Exit codes: 0 servers were found, 1 none, 2 a file or an option cannot be used.")]
     Import(ListArgs),
 }
 
@@ -111,6 +125,9 @@ struct File {
     /// What it calls its servers.
     key: &'static str,
     by_url: ByUrl,
+    ours: Ours,
+    /// Where something stands under that name that is no object.
+    taken: Option<Range<usize>>,
     groups: Vec<Group>,
 }
 
@@ -118,7 +135,27 @@ struct File {
 struct Group {
     /// Byte at which their object begins.
     at: usize,
+    /// They are not those of one project in a file of many. At most the first group of a file.
+    is_top: bool,
     entries: Vec<(jsonc::Member, Entry)>,
+}
+
+/// The files that were found.
+struct Found {
+    files: Vec<File>,
+    /// Some could not be read, which was said.
+    is_partial: bool,
+}
+
+/// What each server is, group by group: its name, how it is reached, and the names of its variables.
+type Servers = Vec<Vec<(String, Way, Vec<String>)>>;
+
+/// A change of a file.
+#[derive(Debug, Default)]
+struct Plan {
+    splices: Vec<Splice>,
+    /// What must be there after.
+    servers: Servers,
 }
 
 /// A line of the list.
@@ -142,47 +179,118 @@ enum State {
     Open,
     /// A guard is in front of it.
     Guarded,
+    /// A guard is in front of it, and starts it in a sandbox.
+    Sandboxed,
     /// It is elsewhere: a gate can be put before it, a guard not.
     Remote,
     /// It cannot be told how it is reached.
     Unclear,
 }
 
-/// Runs it. Exit code 1 where nothing was found.
+/// Runs it. Exit code 1 where there is nothing, 2 where a file cannot be used.
 ///
 /// # Errors
-/// Files that cannot be read or written.
+/// Options that cannot be, and files that cannot be written.
 pub fn clients(command: &ClientsCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ClientsCommand::List(arguments) => {
-            list(&files(&arguments.file, &arguments.client)?, arguments.format)
+        ClientsCommand::List(arguments) => list(&arguments.found()?, arguments.format),
+        ClientsCommand::Import(arguments) => import::import(&arguments.found()?),
+        ClientsCommand::Add(arguments) => match &arguments.gate {
+            Some(url) => add_gate(&arguments.which, url),
+            None => add_guard(arguments),
+        },
+        ClientsCommand::Remove(which) => {
+            let mut found = which.found()?;
+            let changed = change(which, &mut found, |file| Ok(file.released(&which.server)))?;
+            if changed == 0 {
+                say_error("nothing is to be changed\n");
+            }
+            Ok(found.exit(u8::from(changed == 0)))
         }
-        ClientsCommand::Import(arguments) => import(&files(&arguments.file, &arguments.client)?),
-        ClientsCommand::Add(arguments) => {
-            let which = &arguments.which;
-            let guard = PathBuf::from(crate::own_binary()?);
-            let options = arguments.options()?;
-            change(which, |file| match &arguments.gate {
-                Some(url) => Ok(file.with_gate(url)),
-                None => {
-                    Ok(file.chosen(&which.server).flat_map(|entry| entry.guard(&guard, &options)).collect())
-                }
-            })
-        }
-        ClientsCommand::Remove(which) => change(which, |file| {
-            let released = file.chosen(&which.server).flat_map(Entry::release);
-            Ok(released.chain(file.without_gate(&which.server)).collect())
-        }),
     }
+}
+
+fn add_gate(which: &WhichArgs, url: &Url) -> anyhow::Result<ExitCode> {
+    gate::check(url)?;
+    let mut found = which.found()?;
+    let changed = change(which, &mut found, |file| file.with_gate(url))?;
+    let is_there = found.files.iter().any(|file| file.gate().is_some());
+    if changed == 0 {
+        say_error(if is_there { "the gate is there already\n" } else { "nothing is to be changed\n" });
+    }
+    Ok(found.exit(u8::from(changed == 0 && !is_there)))
+}
+
+fn add_guard(arguments: &AddArgs) -> anyhow::Result<ExitCode> {
+    let which = &arguments.which;
+    let options = arguments.options()?;
+    let wanted = Sandboxed::of(&options);
+    let guard = guard_path()?;
+    let mut found = which.found()?;
+    let (mut guarded, mut refused) = (0, 0);
+    for file in &found.files {
+        for entry in file.chosen(&which.server) {
+            let name = visible(&entry.name);
+            match &entry.way {
+                Way::Guarded(there) => {
+                    guarded += 1;
+                    if wanted.is_some() && there.sandbox != wanted {
+                        refused += 1;
+                        say_error(&format!(
+                            "`{name}` is guarded already: take the guard out first with `bartizan clients remove --server {name}`\n"
+                        ));
+                    }
+                }
+                Way::Command(command) if wanted.is_some() && installs(command) => say_error(&format!(
+                    "warning: `{name}` is installed by what starts it, which usually cannot be in a sandbox: start its own program (docs/sandbox.md)\n"
+                )),
+                Way::Unclear => say_error(&format!(
+                    "{}: how `{name}` is started cannot be told; it stays as it is\n",
+                    file.path.display()
+                )),
+                Way::Command(_) | Way::Url(_) => {}
+            }
+        }
+    }
+    let changed = change(which, &mut found, |file| Ok(file.guarded(&which.server, &guard, &options)))?;
+    if changed == 0 && refused == 0 {
+        say_error(match guarded {
+            0 => "there is no server that a client starts\n",
+            _ => "all that clients start is guarded already\n",
+        });
+    }
+    Ok(found.exit(u8::from(refused > 0 || changed + guarded == 0)))
+}
+
+/// Whether a command usually installs a server where no sandbox lets it start.
+fn installs(command: &[String]) -> bool {
+    let name = command.first().and_then(|program| Path::new(program).file_name());
+    ["npx", "uvx", "bunx", "pipx"].iter().any(|known| name.is_some_and(|name| name == *known))
+}
+
+/// Where clients find us. A name in PATH stays when we are replaced by a newer one.
+fn guard_path() -> anyhow::Result<PathBuf> {
+    let own = PathBuf::from(crate::own_binary()?);
+    let Ok(real) = own.canonicalize() else { return Ok(own) };
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let names = [Some(OsStr::new(GATE)), own.file_name()];
+    let found = std::env::split_paths(&folders)
+        .filter(|folder| folder.is_absolute())
+        .flat_map(|folder| names.into_iter().flatten().map(move |name| folder.join(name)))
+        .find(|path| path.canonicalize().is_ok_and(|path| path == real));
+    Ok(found.unwrap_or(own))
 }
 
 impl AddArgs {
     /// What the guards are told. A client starts them in any folder, so paths are whole.
     fn options(&self) -> anyhow::Result<Vec<String>> {
-        let mut options = Vec::new();
+        let (mut options, mut problems) = (Vec::new(), Vec::new());
         options.extend(self.sandbox.then(|| "--sandbox".to_owned()));
         for (option, paths) in [("--read", &self.read), ("--write", &self.write)] {
             for path in paths {
+                if let Err(error) = fs::metadata(path) {
+                    problems.push(format!("{option} {}: {error}", path.display()));
+                }
                 let whole = std::path::absolute(path)?;
                 let text = whole.to_str().with_context(|| format!("{} is no text", path.display()))?;
                 options.extend([option.to_owned(), text.to_owned()]);
@@ -192,12 +300,51 @@ impl AddArgs {
             let word = clap::ValueEnum::to_possible_value(&network).context("no such network")?;
             options.extend(["--network".to_owned(), word.get_name().to_owned()]);
         }
-        Ok(options)
+        if !options.is_empty()
+            && let Err(error) = bartizan_sandbox::can_confine()
+        {
+            problems.push(format!("servers cannot be in a sandbox here: {error}"));
+        }
+        if problems.is_empty() { Ok(options) } else { Err(Problems::new("the sandbox", problems).into()) }
     }
 }
 
-/// The files that are there, of those that are named or known.
-fn files(named: &[PathBuf], clients: &[String]) -> anyhow::Result<Vec<File>> {
+impl WhichArgs {
+    /// The files, and in them a server of each name that is asked for.
+    fn found(&self) -> anyhow::Result<Found> {
+        let found = files(&self.file, &self.client)?;
+        let is_there = |name: &String| found.files.iter().flat_map(File::entries).any(|e| e.name == *name);
+        let missing: Vec<_> = self.server.iter().filter(|name| !is_there(name)).collect();
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let problems = missing.into_iter().map(|name| format!("there is no server `{name}`")).collect();
+        Err(Problems::new("--server", problems).into())
+    }
+}
+
+impl ListArgs {
+    fn found(&self) -> anyhow::Result<Found> {
+        files(&self.file, &self.client)
+    }
+}
+
+impl Found {
+    fn exit(&self, code: u8) -> ExitCode {
+        ExitCode::from(if self.is_partial { 2 } else { code })
+    }
+
+    /// Says that there is nothing.
+    fn none(&self) -> ExitCode {
+        say_error(
+            "no server was found in the files of the clients that are known here; name others by --file\n",
+        );
+        self.exit(1)
+    }
+}
+
+/// The files that are there, of those that are named or known. One of those that are known may be broken.
+fn files(named: &[PathBuf], clients: &[String]) -> anyhow::Result<Found> {
     let known: BTreeSet<_> = CLIENTS.iter().map(|client| client.name).collect();
     if let Some(unknown) = clients.iter().find(|client| !known.contains(client.as_str())) {
         let known: Vec<_> = known.into_iter().collect();
@@ -205,37 +352,63 @@ fn files(named: &[PathBuf], clients: &[String]) -> anyhow::Result<Vec<File>> {
             format!("there is no client `{unknown}`; known are {}; others by --file", known.join(", "));
         return Err(Problems::new("--client", vec![problem]).into());
     }
-    if !named.is_empty() {
-        return named.iter().map(|path| File::named(path)).collect();
+    let folders = Folders::of_process()?;
+    let mut found = Found { files: Vec::new(), is_partial: false };
+    for path in named {
+        found.files.push(File::named(path, &folders)?);
     }
-    let (home, here) = (std::env::home_dir().filter(|home| home.is_absolute()), std::env::current_dir()?);
-    let mut found: Vec<File> = Vec::new();
+    if !named.is_empty() {
+        return Ok(found);
+    }
     for client in CLIENTS.iter().filter(|c| clients.is_empty() || clients.iter().any(|name| name == c.name)) {
-        let Some(path) = client.file(home.as_deref(), &here) else { continue };
-        if found.iter().any(|file| file.path == path) {
+        let Some(path) = client.file(&folders) else { continue };
+        if found.files.iter().any(|file| file.path == path) {
             continue;
         }
-        match fs::read_to_string(&path) {
-            Ok(text) => found.push(File::read(client.name, path, text, client.key, client.by_url)?),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        let ours = Ours::of(&path, &folders);
+        let file = match fs::read_to_string(&path) {
+            Ok(text) => File::read(client.name, path, text, client.key, client.by_url, ours),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(error) => Err(unreadable(&path, &error)),
+        };
+        match file {
+            Ok(file) => found.files.push(file),
+            Err(problems) => {
+                found.is_partial = true;
+                say_error(&format!("error: {problems}\n"));
+            }
         }
     }
     Ok(found)
 }
 
+fn unreadable(path: &Path, error: &io::Error) -> Problems {
+    Problems::new(path.display().to_string(), vec![format!("it cannot be read: {error}")])
+}
+
+impl Ours {
+    /// As the file at `path` knows us.
+    fn of(path: &Path, folders: &Folders) -> Self {
+        let own = crate::own_binary().ok().and_then(|own| PathBuf::from(own).canonicalize().ok());
+        Self { own, project: Client::project_of(path, folders) }
+    }
+}
+
 impl File {
-    /// A file that is named: what it calls its servers is seen in it.
-    fn named(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let known = CLIENTS.iter().find(|client| path.ends_with(client.file_name()));
-        let name = known.map_or("", |client| client.name);
+    /// A file that is named: what it calls its servers is known by its name, or seen in it.
+    fn named(path: &Path, folders: &Folders) -> Result<Self, Problems> {
+        let unreadable = |error: io::Error| unreadable(path, &error);
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let whole = std::path::absolute(path).map_err(unreadable)?;
+        let ours = Ours::of(&whole, folders);
+        if let Some(client) = Client::of_file(&whole) {
+            return Self::read(client.name, path.to_owned(), text, client.key, client.by_url, ours);
+        }
         let top =
             jsonc::whole(&text).and_then(|whole| jsonc::members(&text, whole.start)).unwrap_or_default();
         let has = |key: &str| top.iter().any(|member| member.name == key);
         let key = if !has(USUAL_KEY) && has("servers") { "servers" } else { USUAL_KEY };
-        let by_url = known.map_or(ByUrl::Typed, |client| client.by_url);
-        Self::read(name, path.to_owned(), text, key, by_url)
+        Self::read("", path.to_owned(), text, key, ByUrl::Typed, ours)
     }
 
     fn read(
@@ -244,36 +417,14 @@ impl File {
         text: String,
         key: &'static str,
         by_url: ByUrl,
-    ) -> anyhow::Result<Self> {
-        let broken = || {
-            Problems::new(
-                path.display().to_string(),
-                vec!["it is not the JSON of a client; nothing was changed".to_owned()],
-            )
+        ours: Ours,
+    ) -> Result<Self, Problems> {
+        let found = groups(&text, key, &ours);
+        let Some((groups, taken)) = found else {
+            let problem = "it is not the JSON of a client; nothing was changed".to_owned();
+            return Err(Problems::new(path.display().to_string(), vec![problem]));
         };
-        let whole = jsonc::whole(&text).ok_or_else(broken)?;
-        let top = jsonc::members(&text, whole.start).ok_or_else(broken)?;
-        let of = |members: &[jsonc::Member]| -> Option<usize> {
-            let servers = members.iter().find(|member| member.name == key)?;
-            text.as_bytes()
-                .get(servers.value.start)
-                .filter(|byte| **byte == b'{')
-                .map(|_| servers.value.start)
-        };
-        let mut starts: Vec<usize> = of(&top).into_iter().collect();
-        // Claude Code keeps those of projects in one file.
-        let projects = top.iter().find(|member| member.name == "projects");
-        for project in
-            projects.and_then(|member| jsonc::members(&text, member.value.start)).unwrap_or_default()
-        {
-            starts.extend(jsonc::members(&text, project.value.start).as_deref().and_then(of));
-        }
-        let group = |at: usize| -> Option<Group> {
-            let members = jsonc::members(&text, at)?.into_iter();
-            Some(Group { at, entries: members.map(|m| (m.clone(), Entry::read(&text, &m))).collect() })
-        };
-        let groups = starts.into_iter().map(group).collect::<Option<Vec<_>>>().ok_or_else(broken)?;
-        Ok(Self { client: client.to_owned(), path, text, key, by_url, groups })
+        Ok(Self { client: client.to_owned(), path, text, key, by_url, ours, taken, groups })
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -282,67 +433,54 @@ impl File {
 
     /// Those of these names, or all.
     fn chosen(&self, names: &[String]) -> impl Iterator<Item = &Entry> {
-        self.entries().filter(move |entry| names.is_empty() || names.contains(&entry.name))
+        self.entries().filter(move |entry| is_chosen(names, entry))
     }
 
-    /// What adds the gate to the user's servers.
-    fn with_gate(&self, url: &Url) -> Vec<Splice> {
-        let text = match self.by_url {
-            ByUrl::Typed => serde_json::json!({ "type": "http", "url": url }),
-            ByUrl::Plain => serde_json::json!({ "url": url }),
-            ByUrl::HttpUrl => serde_json::json!({ "httpUrl": url }),
-            ByUrl::ServerUrl => serde_json::json!({ "serverUrl": url }),
-            ByUrl::Never => {
-                say_error(&format!(
-                    "{}: {} reaches no server by URL; guard those that it starts\n",
-                    self.path.display(),
-                    self.client
-                ));
-                return Vec::new();
+    /// What the servers are if each is reached by `way`; those without are gone.
+    fn servers(&self, way: impl Fn(&Entry) -> Option<Way>) -> Servers {
+        let server = |(_, entry): &(jsonc::Member, Entry)| {
+            way(entry).map(|way| (entry.name.clone(), way, entry.variables.clone()))
+        };
+        self.groups.iter().map(|group| group.entries.iter().filter_map(server).collect()).collect()
+    }
+
+    /// What puts the guard at `guard` before those that are chosen.
+    fn guarded(&self, names: &[String], guard: &Path, options: &[String]) -> Plan {
+        let sandbox = Sandboxed::of(options);
+        let way = |entry: &Entry| match &entry.way {
+            Way::Command(command) if is_chosen(names, entry) => {
+                Some(Way::Guarded(entry::Guarded { command: command.clone(), sandbox: sandbox.clone() }))
             }
+            as_it_is => Some(as_it_is.clone()),
         };
-        let Some(group) = self.groups.first() else {
-            let Some(whole) = jsonc::whole(&self.text) else { return Vec::new() };
-            let is_alone = jsonc::members(&self.text, whole.start).is_some_and(|members| members.is_empty());
-            let comma = if is_alone { "" } else { "," };
-            let at = whole.start + 1;
-            return vec![(at..at, format!("\n  \"{}\": {{ \"{GATE}\": {text} }}{comma}", self.key))];
-        };
-        if let Some((member, entry)) = group.entries.iter().find(|(_, entry)| entry.name == GATE) {
-            return match &entry.way {
-                Way::Url(old) if old != url.as_str() => vec![(member.value.clone(), text.to_string())],
-                _ => Vec::new(),
-            };
-        }
-        let comma = if group.entries.is_empty() { "" } else { "," };
-        let at = group.at + 1;
-        vec![(at..at, format!("\n    \"{GATE}\": {text}{comma}"))]
+        let splices = self.chosen(names).flat_map(|entry| entry.guard(guard, options)).collect();
+        Plan { splices, servers: self.servers(way) }
     }
 
-    /// What takes the gate out.
-    fn without_gate(&self, names: &[String]) -> Vec<Splice> {
-        if !names.is_empty() && !names.iter().any(|name| name == GATE) {
-            return Vec::new();
-        }
-        let of_group = |group: &Group| {
-            let (member, entry) = group.entries.iter().find(|(_, entry)| entry.name == GATE)?;
-            let behind = self.text.get(member.value.end..)?;
-            // With the comma that it needs no more: the one behind it, or the one before.
-            let comma = behind
-                .find(|c: char| !c.is_whitespace())
-                .filter(|at| behind.get(*at..).is_some_and(|rest| rest.starts_with(',')));
-            let range = match comma {
-                Some(comma) => group.at + 1..member.value.end + comma + 1,
-                None => group.at + 1..member.value.end,
-            };
-            let before = self.text.get(range.start..member.start)?;
-            let start = match comma {
-                Some(_) => range.start + before.trim_end_matches(|c: char| c.is_whitespace()).len(),
-                None => range.start + before.trim_end_matches(|c: char| c.is_whitespace() || c == ',').len(),
-            };
-            matches!(entry.way, Way::Url(_)).then_some((start..range.end, String::new()))
+    /// What takes guards and the gate out.
+    fn released(&self, names: &[String]) -> Plan {
+        let way = |entry: &Entry| match &entry.way {
+            as_it_is if !is_chosen(names, entry) => Some(as_it_is.clone()),
+            Way::Guarded(there) => Some(self.ours.way(there.command.clone(), &entry.variables)),
+            Way::Url(_) if entry.name == GATE => None,
+            as_it_is => Some(as_it_is.clone()),
         };
-        self.groups.iter().filter_map(of_group).collect()
+        let released = self.chosen(names).flat_map(Entry::release);
+        Plan { splices: released.chain(self.without_gate(names)).collect(), servers: self.servers(way) }
+    }
+
+    /// The file with `plan` done to it.
+    fn changed(&self, plan: Plan) -> Result<Self, Problems> {
+        let harm = || {
+            Problems::new(
+                self.path.display().to_string(),
+                vec!["it cannot be changed without harm; nothing was changed".to_owned()],
+            )
+        };
+        let text = spliced(&self.text, plan.splices);
+        let (path, ours) = (self.path.clone(), self.ours.clone());
+        let new = Self::read(&self.client, path, text, self.key, self.by_url, ours).map_err(|_| harm())?;
+        if new.servers(|entry| Some(entry.way.clone())) == plan.servers { Ok(new) } else { Err(harm()) }
     }
 
     /// Puts `text` in its place.
@@ -355,10 +493,14 @@ impl File {
             "it changed meanwhile; close its client, and do this again"
         );
         let kept = PathBuf::from(format!("{}.before-bartizan", path.display()));
-        match fs::OpenOptions::new().write(true).create_new(true).open(&kept) {
-            Ok(_) => fs::copy(&path, &kept).map(drop)?,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
+        // There may be secrets in it, so that nobody else reads it, and half of one must never pass for the whole.
+        let mut copy = tempfile::NamedTempFile::new_in(folder)?;
+        io::Write::write_all(&mut copy, self.text.as_bytes())?;
+        copy.as_file().sync_all()?;
+        match copy.persist_noclobber(&kept) {
+            Ok(_) => {}
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.error.into()),
         }
         let mut new = tempfile::NamedTempFile::new_in(folder)?;
         io::Write::write_all(&mut new, text.as_bytes())?;
@@ -369,31 +511,71 @@ impl File {
     }
 }
 
-fn list(files: &[File], format: Format) -> anyhow::Result<ExitCode> {
+fn is_chosen(names: &[String], entry: &Entry) -> bool {
+    names.is_empty() || names.contains(&entry.name)
+}
+
+/// The servers under `key` in a client's file, and where something else stands under it; `None` if it cannot be read.
+fn groups(text: &str, key: &str, ours: &Ours) -> Option<(Vec<Group>, Option<Range<usize>>)> {
+    let is_object = |at: usize| text.as_bytes().get(at) == Some(&b'{');
+    let group = |at: usize, is_top: bool| -> Option<Group> {
+        let members = jsonc::members(text, at)?.into_iter();
+        let entries = members.map(|member| {
+            let entry = Entry::read(text, &member, ours);
+            (member, entry)
+        });
+        Some(Group { at, is_top, entries: entries.collect() })
+    };
+    let whole = jsonc::whole(text)?;
+    let top = jsonc::members(text, whole.start)?;
+    let (mut groups, mut taken) = (Vec::new(), None);
+    match top.iter().find(|member| member.name == key) {
+        Some(servers) if is_object(servers.value.start) => groups.push(group(servers.value.start, true)?),
+        other => taken = other.map(|member| member.value.clone()),
+    }
+    // Claude Code keeps those of projects in one file.
+    let projects = top.iter().find(|member| member.name == "projects");
+    if let Some(projects) = projects.filter(|projects| is_object(projects.value.start)) {
+        for project in jsonc::members(text, projects.value.start)? {
+            if !is_object(project.value.start) {
+                continue;
+            }
+            let members = jsonc::members(text, project.value.start)?;
+            let servers = members.iter().find(|member| member.name == key);
+            if let Some(servers) = servers.filter(|servers| is_object(servers.value.start)) {
+                groups.push(group(servers.value.start, false)?);
+            }
+        }
+    }
+    Some((groups, taken))
+}
+
+fn list(found: &Found, format: Format) -> anyhow::Result<ExitCode> {
+    let files = found.files.iter();
     let rows: Vec<Row<'_>> =
-        files.iter().flat_map(|file| file.entries().map(move |entry| Row::of(file, entry))).collect();
+        files.flat_map(|file| file.entries().map(move |entry| Row::of(file, entry))).collect();
     match format {
         Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?,
         Format::Text => print(&rows.iter().map(Row::line).collect::<String>())?,
     }
     if rows.is_empty() {
-        say_error(
-            "no server was found in the files of the clients that are known here; name others by --file\n",
-        );
-        return Ok(ExitCode::from(1));
+        return Ok(found.none());
     }
     let open = rows.iter().filter(|row| matches!(row.state, State::Open)).count();
     if open > 0 && matches!(format, Format::Text) {
         say_error(&format!("{open} of {} are started without a guard: `bartizan clients add`\n", rows.len()));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(found.exit(0))
 }
 
 impl<'f> Row<'f> {
     fn of(file: &'f File, entry: &'f Entry) -> Self {
         let (state, command, url) = match &entry.way {
             Way::Command(command) => (State::Open, Some(command.as_slice()), None),
-            Way::Guarded(command) => (State::Guarded, Some(command.as_slice()), None),
+            Way::Guarded(there) => {
+                let state = if there.sandbox.is_some() { State::Sandboxed } else { State::Guarded };
+                (state, Some(there.command.as_slice()), None)
+            }
             Way::Url(url) => (State::Remote, None, Some(url.as_str())),
             Way::Unclear => (State::Unclear, None, None),
         };
@@ -405,19 +587,16 @@ impl<'f> Row<'f> {
         let state = match self.state {
             State::Open => "open",
             State::Guarded => "guarded",
+            State::Sandboxed => "sandboxed",
             State::Remote => "remote",
             State::Unclear => "unclear",
         };
         // Only the program: arguments and addresses may hold secrets, and are in JSON for whoever asks.
         let how = self.command.and_then(<[String]>::first).map_or_else(|| host(self.url), Clone::clone);
         let client = if self.client.is_empty() { "-" } else { self.client };
-        let shown = format!("{state:8}{client:16}{:24}{how}  ({})\n", self.server, self.file.display());
+        let shown = format!("{state:9} {client:15} {:23} {how}  ({})", self.server, self.file.display());
         // Names in a project's file are a stranger's.
-        format!(
-            "{}
-",
-            visible(shown.trim_end())
-        )
+        format!("{}\n", visible(shown.trim_end()))
     }
 }
 
@@ -426,20 +605,28 @@ fn host(url: Option<&str>) -> String {
     url.and_then(|url| Url::parse(url).ok()?.host_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Changes the files as `splices` says.
+/// Changes the files as `plan` says, and says how many. A file that cannot be changed so stays as it is.
 fn change(
     which: &WhichArgs,
-    splices: impl Fn(&File) -> anyhow::Result<Vec<Splice>>,
-) -> anyhow::Result<ExitCode> {
+    found: &mut Found,
+    plan: impl Fn(&File) -> Result<Plan, Problems>,
+) -> anyhow::Result<usize> {
     let mut changed = 0;
-    for file in files(&which.file, &which.client)? {
-        let splices = splices(&file)?;
-        if splices.is_empty() {
-            continue;
-        }
-        let text = spliced(&file.text, splices);
-        let new = File::read(&file.client, file.path.clone(), text, file.key, file.by_url);
-        let new = new.with_context(|| format!("{} cannot be changed without harm", file.path.display()))?;
+    for file in &found.files {
+        let new = match plan(file) {
+            Ok(plan) if plan.splices.is_empty() => continue,
+            Ok(plan) => file.changed(plan),
+            Err(problems) => Err(problems),
+        };
+        let new = match new {
+            Ok(new) => new,
+            Err(problems) if !which.file.is_empty() => return Err(problems.into()),
+            Err(problems) => {
+                found.is_partial = true;
+                say_error(&format!("error: {problems}\n"));
+                continue;
+            }
+        };
         if !which.dry_run {
             file.write(&new.text).with_context(|| format!("cannot write {}", file.path.display()))?;
         }
@@ -448,68 +635,7 @@ fn change(
         say_error(&format!("{word} {}\n", file.path.display()));
         print(&new.entries().map(|entry| Row::of(&new, entry).line()).collect::<String>())?;
     }
-    if changed == 0 {
-        say_error("nothing is to be changed\n");
-        return Ok(ExitCode::from(1));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A server of a configuration of the gate.
-#[derive(Serialize)]
-struct Imported {
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    command: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    env: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Import {
-    servers: Vec<Imported>,
-}
-
-fn import(files: &[File]) -> anyhow::Result<ExitCode> {
-    let mut servers: Vec<Imported> = Vec::new();
-    for entry in files.iter().flat_map(File::entries) {
-        let (command, url) = match &entry.way {
-            Way::Command(command) | Way::Guarded(command) => (Some(command.clone()), None),
-            Way::Url(_) if entry.name == GATE => continue,
-            Way::Url(url) => (None, Some(url.clone())),
-            Way::Unclear => continue,
-        };
-        if servers.iter().any(|known| known.command == command && known.url == url) {
-            continue;
-        }
-        let name = free_name(&entry.name, &servers);
-        let env = if command.is_some() { entry.variables.clone() } else { Vec::new() };
-        servers.push(Imported { name, command, url, env });
-    }
-    if servers.is_empty() {
-        say_error(
-            "no server was found in the files of the clients that are known here; name others by --file\n",
-        );
-        return Ok(ExitCode::from(1));
-    }
-    print(&toml::to_string(&Import { servers })?)?;
-    say_error(
-        "variables in `env` come from the environment of the gate: set them there, or write `set_env` (docs/keys.md)\n",
-    );
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A name as the gate has them: 1 to 32 of `a-z`, `0-9` and `-`, and not taken.
-fn free_name(name: &str, taken: &[Imported]) -> String {
-    let plain: String =
-        name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let plain = plain.trim_matches('-');
-    let plain = plain.get(..plain.len().min(28)).filter(|name| !name.is_empty()).unwrap_or("server");
-    let is_free = |name: &String| taken.iter().all(|known| known.name != *name);
-    let numbered = (2..).map(|number| format!("{plain}-{number}"));
-    std::iter::once(plain.to_owned()).chain(numbered).find(is_free).unwrap_or_default()
+    Ok(changed)
 }
 
 #[cfg(test)]

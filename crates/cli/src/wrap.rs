@@ -25,7 +25,7 @@ use clap::Args;
 use crate::{
     alerts::Watching,
     bundles::Bundles,
-    config::{MayAsk, Sandbox, SandboxNetwork},
+    config::{MayAsk, Problems, Sandbox, SandboxNetwork},
     exports::{self, Exporters},
     state::State,
     witness::{self, Witnessing},
@@ -94,6 +94,7 @@ impl SandboxArgs {
         Sandbox { read, write, network: network.unwrap_or_default() }
             .confinement(&here, state, None)
             .map(Some)
+            .map_err(|problem| Problems::new("the command line", vec![format!("{problem:#}")]).into())
     }
 }
 

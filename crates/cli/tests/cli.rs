@@ -792,8 +792,14 @@ fn clients_are_guarded_and_released_and_their_servers_imported() {
     let (code, _, said) = clients(&["add", "--dry-run"]);
     assert!(code == Some(0) && said.contains("would change"), "{said}");
     assert_eq!(fs::read_to_string(&cursor).unwrap(), mine);
+    assert_eq!(clients(&["add", "--sandbox", "--read", "docs"]).0, Some(2), "no such folder");
+    fs::create_dir(project.join("docs")).unwrap();
     let (code, _, said) = clients(&["add", "--sandbox", "--read", "docs"]);
-    assert_eq!(code, Some(0), "{said}");
+    if bartizan_sandbox::can_confine().is_err() {
+        assert!(code == Some(2) && said.contains("sandbox"), "{said}");
+        return;
+    }
+    assert!(code == Some(0) && said.contains("docs/sandbox.md"), "{said}");
     let guarded = fs::read_to_string(&cursor).unwrap();
     assert!(guarded.contains("// mine") && guarded.contains(env!("CARGO_BIN_EXE_bartizan")), "{guarded}");
     let read = project.canonicalize().unwrap().join("docs");
@@ -804,13 +810,26 @@ fn clients_are_guarded_and_released_and_their_servers_imported() {
     ] {
         assert!(guarded.contains(part), "{part}: {guarded}");
     }
-    assert_eq!(states(), ["cursor files guarded", "vscode far remote"]);
-    assert_eq!(clients(&["add"]).0, Some(1), "there is nothing left to guard");
+    assert_eq!(states(), ["cursor files sandboxed", "vscode far remote"]);
+    let (code, _, said) = clients(&["add"]);
+    assert!(code == Some(0) && said.contains("guarded already"), "{said}");
+    let (code, _, said) = clients(&["add", "--network", "open"]);
+    assert!(code == Some(1) && said.contains("bartizan clients remove --server files"), "{said}");
+    for arguments in [
+        &["add", "--server", "nobody"][..],
+        &["add", "--gate", "ftp://gate.example"],
+        &["list", "--file", "none.json"],
+    ] {
+        let (code, _, said) = clients(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {said}");
+    }
 
     let (code, imported, _) = clients(&["import"]);
     assert_eq!(code, Some(0));
     assert!(
-        imported.contains("command = [\"npx\", \"files\"]") && imported.contains("env = [\"TOKEN\"]"),
+        imported.contains("command = [\"npx\", \"files\"]")
+            && imported.contains("env = [\"TOKEN\"]")
+            && imported.contains("sandbox = { read = ["),
         "{imported}"
     );
     fs::write(project.join("bartizan.toml"), &imported).unwrap();
@@ -821,6 +840,8 @@ fn clients_are_guarded_and_released_and_their_servers_imported() {
     assert_eq!(fs::read_to_string(&cursor).unwrap(), mine, "to the byte");
     assert_eq!(clients(&["list", "--client", "nobody"]).0, Some(2));
     fs::write(&cursor, "{ \"mcpServers\": ").unwrap();
+    let (code, listed, _) = clients(&["list"]);
+    assert!(code == Some(2) && listed.contains("far.example"), "the others are listed: {listed}");
     let (code, _, said) = clients(&["add"]);
     assert!(
         code == Some(2) && said.contains("mcp.json") && said.contains("nothing was changed"),

@@ -23,6 +23,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use home::Identity;
 pub(crate) use home::PrivateHome;
 
 /// What a confined child may reach beside the system's own programs and libraries, its own program and a folder that is new and
@@ -57,6 +58,8 @@ pub(crate) struct Orders {
     runs: Vec<PathBuf>,
     /// Its new folder.
     home: PathBuf,
+    /// What must be found there.
+    home_identity: Identity,
     #[serde(flatten)]
     confinement: Confinement,
 }
@@ -85,7 +88,12 @@ impl Confinement {
             |path: &PathBuf| written.iter().any(|over| *over != place(path) && place(path).starts_with(over));
         confinement.read.retain(|path| !is_inside(path));
         confinement.write.retain(|path| !is_inside(path));
-        Orders { runs, home: home.path().to_owned(), confinement }
+        Orders {
+            runs: places::of_programs(&runs),
+            home: home.path().to_owned(),
+            home_identity: home.identity(),
+            confinement,
+        }
     }
 
     /// The first thing that is wrong with it, for a child that runs `runs` and starts in `folder`.
@@ -94,7 +102,7 @@ impl Confinement {
         if let Some(path) = named().find(|path| !path.exists()) {
             return Some(Flaw::Missing(path.clone()));
         }
-        let own = || runs.iter().flat_map(|file| places::of_program(file)).filter(|path| path.exists());
+        let own = || places::of_programs(runs).into_iter().filter(|path| path.exists());
         let system = |paths: &'static [&'static str]| paths.iter().map(PathBuf::from);
         let programs: Vec<_> =
             system(places::PROGRAMS).chain(own()).map(|path| (real(&path), path)).collect();

@@ -57,6 +57,8 @@ fn main() -> ExitCode {
         println!("ok: what surrounds a file stays as it is");
         what_it_can_exchange_opens_nothing(&scene).await;
         println!("ok: what it can exchange opens nothing");
+        a_home_that_was_exchanged_starts_nothing(&scene).await;
+        println!("ok: a home that was exchanged starts nothing");
         its_home_is_its_own_and_goes_with_it(&scene).await;
         println!("ok: its home is its own and goes with it");
         without_a_network_there_are_no_sockets(&scene).await;
@@ -276,6 +278,43 @@ async fn what_it_can_exchange_opens_nothing(scene: &Scene) {
     fs::remove_file(&link).unwrap();
 }
 
+/// Its home is new, and who writes around it can put something else there before it is opened; here the helper does.
+async fn a_home_that_was_exchanged_starts_nothing(scene: &Scene) {
+    let (helper, note) = (scene.at("helper"), scene.at("note"));
+    let own = std::env::current_exe().unwrap();
+    let link =
+        format!("mv \"$HOME\" \"$HOME-moved\" && ln -s '{}' \"$HOME\"", scene.at("elsewhere").display());
+    let folder = "mv \"$HOME\" \"$HOME-moved\" && mkdir \"$HOME\"";
+    let refused: Option<i32> = Some(EXIT_NOT_RUNNABLE.into());
+    for (first, code) in [("true", Some(REFUSED.into())), (link.as_str(), refused), (folder, refused)] {
+        let script = format!(
+            "#!/bin/sh\nprintf %s \"$HOME\" >'{}'\n{first}\nexec '{}' \"$@\"\n",
+            note.display(),
+            own.display()
+        );
+        fs::write(&helper, script).unwrap();
+        fs::set_permissions(&helper, fs::Permissions::from_mode(0o700)).unwrap();
+        let secret = scene.at("elsewhere/file").to_string_lossy().into_owned();
+        let launch = Launch { helper: helper.clone(), ..scene.launch(Network::None, &["read", &secret]) };
+        let mut child = launch.start().unwrap();
+        drop(child.take_stdin());
+        let mut said = String::new();
+        child.take_stderr().unwrap().read_to_string(&mut said).await.unwrap();
+        assert_eq!(child.wait().await.unwrap().code(), code, "{first}: {said}");
+        assert_eq!(said.contains("exchanged"), code == refused, "{first}: {said}");
+        let home = PathBuf::from(fs::read_to_string(&note).unwrap());
+        let moved = PathBuf::from(format!("{}-moved", home.display()));
+        assert_eq!(moved.exists(), code == refused, "{first}");
+        if moved.exists() {
+            fs::remove_dir(moved).unwrap();
+            fs::remove_file(&home).or_else(|_| fs::remove_dir(&home)).unwrap();
+        }
+    }
+    assert_eq!(fs::read_to_string(scene.at("elsewhere/file")).unwrap(), "content");
+    fs::remove_file(helper).unwrap();
+    fs::remove_file(note).unwrap();
+}
+
 async fn its_home_is_its_own_and_goes_with_it(scene: &Scene) {
     let (_, home) = scene.tries(Network::None, "say", "HOME").await;
     assert!(Path::new(&home).is_absolute() && home != "/root", "{home}");
@@ -432,8 +471,10 @@ fn what_cannot_be_is_said_before_the_start(scene: &Scene) {
 
 async fn orders_that_cannot_be_read_start_nothing() {
     let parent = std::process::id().to_string();
-    for orders in ["{}", r#"{"runs":[],"home":"/tmp","read":[],"write":[],"network":"all","closed":[]}"#, ""]
-    {
+    let no_such_network =
+        r#"{"runs":[],"home":"/tmp","home_identity":[1,2],"read":[],"write":[],"network":"all","closed":[]}"#;
+    let no_identity = r#"{"runs":[],"home":"/tmp","read":[],"write":[],"network":"none","closed":[]}"#;
+    for orders in ["{}", no_such_network, no_identity, ""] {
         let helper = std::env::current_exe().unwrap();
         let output = Command::new(helper)
             .args([HELPER_ARGUMENT, &parent, orders, "/bin/echo", "hello"])
@@ -442,13 +483,13 @@ async fn orders_that_cannot_be_read_start_nothing() {
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &[][..]), "{orders}");
     }
     // Whatever was there before the start, what is opened counts.
-    let swapped =
-        r#"{"runs":[],"home":"/tmp","read":["/tmp"],"write":[],"network":"none","closed":["/tmp/keys"]}"#;
+    let swapped = r#"{"runs":[],"home":"/tmp","home_identity":[1,2],"read":["/tmp"],"write":[],"network":"none","closed":["/tmp/keys"]}"#;
     let mut helper = Command::new(std::env::current_exe().unwrap());
     helper.args([HELPER_ARGUMENT, &parent, swapped, "/bin/echo", "hello"]);
     let output = helper.output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(EXIT_NOT_RUNNABLE.into()), 0));
-    let nowhere = r#"{"runs":[],"home":"/nowhere","read":[],"write":[],"network":"none","closed":[]}"#;
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/tmp/keys"), "{output:?}");
+    let nowhere = r#"{"runs":[],"home":"/nowhere","home_identity":[1,2],"read":[],"write":[],"network":"none","closed":[]}"#;
     let mut helper = Command::new(std::env::current_exe().unwrap());
     helper.args([HELPER_ARGUMENT, &parent, nowhere, "/bin/echo", "hello"]);
     let output = helper.output().unwrap();

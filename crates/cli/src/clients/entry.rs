@@ -1,6 +1,11 @@
 //! One server in a client's file: how the client starts it, and how it would with the guard in between.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Component, Path, PathBuf},
+};
+
+use serde::Serialize;
 
 use super::jsonc::{self, Member};
 
@@ -16,6 +21,12 @@ pub struct Entry {
     pub way: Way,
     /// Names of the variables that the client gives it.
     pub variables: Vec<String>,
+    /// The folder it is started in.
+    pub cwd: Option<String>,
+    /// Names of its members that say neither of these.
+    pub others: Vec<String>,
+    /// Where its address stands.
+    pub url: Option<Range<usize>>,
     /// Where `command` and `args` stand.
     spans: Option<(Range<usize>, Option<Range<usize>>)>,
 }
@@ -25,12 +36,103 @@ pub struct Entry {
 pub enum Way {
     /// It starts this command.
     Command(Vec<String>),
-    /// It starts us, and we start this command; so many arguments of ours are before it.
-    Guarded(Vec<String>),
+    /// It starts us, and we start a command.
+    Guarded(Guarded),
     /// It asks this address.
     Url(String),
-    /// Neither is there, or they cannot be read.
+    /// Neither is there, or both, or they cannot be read.
     Unclear,
+}
+
+/// A command behind `bartizan wrap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarded {
+    /// The command, which is not empty.
+    pub command: Vec<String>,
+    /// The sandbox it is started in.
+    pub sandbox: Option<Sandboxed>,
+}
+
+/// What a sandboxed command may reach, in the words of `[[servers]] sandbox`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sandboxed {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    read: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    write: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
+}
+
+impl Sandboxed {
+    /// What these options of `bartizan wrap` say of it; `None` if nothing.
+    pub fn of(options: &[String]) -> Option<Self> {
+        let (mut found, mut is_there) = (Self::default(), false);
+        let mut words = options.iter();
+        while let Some(word) = words.next() {
+            let (option, joined) = match word.split_once('=') {
+                Some((option, value)) => (option, Some(value.to_owned())),
+                None => (word.as_str(), None),
+            };
+            if !matches!(option, "--sandbox" | "--read" | "--write" | "--network") {
+                continue;
+            }
+            is_there = true;
+            let mut value = || joined.clone().or_else(|| words.next().cloned());
+            match option {
+                "--read" => found.read.extend(value()),
+                "--write" => found.write.extend(value()),
+                "--network" => found.network = value(),
+                _ => {}
+            }
+        }
+        is_there.then_some(found)
+    }
+}
+
+/// How our own program is known in a file.
+#[derive(Clone, Debug, Default)]
+pub struct Ours {
+    /// Our own binary, behind all links.
+    pub own: Option<PathBuf>,
+    /// The folder that the file came with, if it is not the user's own: what lies in there is a stranger's, whatever it is called.
+    pub project: Option<PathBuf>,
+}
+
+impl Ours {
+    /// How a client that gives `variables` reaches what `argv` starts.
+    pub fn way(&self, argv: Vec<String>, variables: &[String]) -> Way {
+        self.guarded(&argv, variables).map_or(Way::Command(argv), Way::Guarded)
+    }
+
+    fn guarded(&self, argv: &[String], variables: &[String]) -> Option<Guarded> {
+        let (program, rest) = argv.split_first()?;
+        let (first, rest) = rest.split_first()?;
+        let behind = rest.iter().position(|word| word == "--")?;
+        let command = rest.get(behind + 1..).filter(|command| !command.is_empty())?.to_vec();
+        (first == WRAP && self.is(program, variables))
+            .then(|| Guarded { command, sandbox: Sandboxed::of(rest.get(..behind).unwrap_or_default()) })
+    }
+
+    fn is(&self, program: &str, variables: &[String]) -> bool {
+        let path = Path::new(program);
+        let real = path.canonicalize().ok().filter(|_| path.is_absolute());
+        if real.is_some() && real == self.own {
+            return true;
+        }
+        if path.file_stem().is_none_or(|name| name != "bartizan") {
+            return false;
+        }
+        let Some(project) = &self.project else { return path.is_absolute() || !program.contains('/') };
+        if path.is_absolute() {
+            let is_outside = |path: &Path| {
+                !path.starts_with(project) && path.components().all(|part| part != Component::ParentDir)
+            };
+            return is_outside(path) && real.is_none_or(|real| is_outside(&real));
+        }
+        // With a PATH of the project's own, the name may be anything.
+        !program.contains('/') && !variables.iter().any(|name| name == "PATH")
+    }
 }
 
 /// The command that guards.
@@ -38,29 +140,45 @@ const WRAP: &str = "wrap";
 
 impl Entry {
     /// Reads the member `of` of the servers in `text`.
-    pub fn read(text: &str, of: &Member) -> Self {
-        let members = jsonc::members(text, of.value.start).unwrap_or_default();
+    pub fn read(text: &str, of: &Member, ours: &Ours) -> Self {
+        let members = jsonc::members(text, of.value.start);
+        let is_read = members.is_some();
+        let members = members.unwrap_or_default();
         let find = |names: &[&str]| members.iter().find(|member| names.contains(&member.name.as_str()));
         let words = |member: &Member| -> Option<Vec<String>> {
             let items = jsonc::items(text.get(member.value.clone())?)?;
             items.into_iter().map(|item| serde_json::from_str(item).ok()).collect()
         };
         let string = |member: &Member| serde_json::from_str::<String>(text.get(member.value.clone())?).ok();
-        let (command, arguments) = (find(&["command"]), find(&["args"]));
-        let variables = find(&["env"]).and_then(|env| jsonc::members(text, env.value.start));
-        let variables = variables.unwrap_or_default().into_iter().map(|member| member.name).collect();
+        let (command, arguments, address) = (find(&["command"]), find(&["args"]), find(URLS));
+        let variables = match find(&["env"]) {
+            Some(env) if text.get(env.value.clone()) != Some("null") => {
+                let of_env = jsonc::members(text, env.value.start);
+                of_env.map(|env| env.into_iter().map(|member| member.name).collect::<Vec<_>>())
+            }
+            _ => Some(Vec::new()),
+        };
         let argv = command.and_then(string).and_then(|program| {
             let rest = arguments.map_or(Some(Vec::new()), words)?;
             Some([vec![program], rest].concat())
         });
-        let way = match (argv, find(&["url", "httpUrl", "serverUrl"]).and_then(string)) {
-            (Some(argv), _) => guarded(&argv).map_or(Way::Command(argv), Way::Guarded),
-            (None, Some(url)) => Way::Url(url),
-            (None, None) => Way::Unclear,
+        let way = match (argv, address.and_then(string), &variables) {
+            (Some(argv), _, Some(variables)) if is_read && address.is_none() => ours.way(argv, variables),
+            (_, Some(url), Some(_)) if is_read && command.is_none() => Way::Url(url),
+            _ => Way::Unclear,
         };
         let spans =
             command.map(|command| (command.value.clone(), arguments.map(|member| member.value.clone())));
-        Self { name: of.name.clone(), way, variables, spans }
+        let is_other = |name: &str| !READ.contains(&name) && !URLS.contains(&name);
+        Self {
+            name: of.name.clone(),
+            way,
+            variables: variables.unwrap_or_default(),
+            cwd: find(&["cwd"]).and_then(string),
+            others: members.iter().filter(|m| is_other(&m.name)).map(|m| m.name.clone()).collect(),
+            url: address.map(|member| member.value.clone()),
+            spans,
+        }
     }
 
     /// What puts `guard` before its command, with `options` for `bartizan wrap`; nothing where there is no command, or it is guarded.
@@ -75,7 +193,7 @@ impl Entry {
     /// What takes the guard away again.
     pub fn release(&self) -> Vec<Splice> {
         match &self.way {
-            Way::Guarded(command) => match command.split_first() {
+            Way::Guarded(guarded) => match guarded.command.split_first() {
                 Some((program, arguments)) => self.becomes(program, arguments),
                 None => Vec::new(),
             },
@@ -96,14 +214,11 @@ impl Entry {
     }
 }
 
-/// What a command guards, if it is ours.
-fn guarded(argv: &[String]) -> Option<Vec<String>> {
-    let (program, rest) = argv.split_first()?;
-    let is_ours = Path::new(program).file_stem().is_some_and(|name| name == "bartizan");
-    let behind = rest.iter().position(|word| word == "--")?;
-    (is_ours && rest.first().is_some_and(|word| word == WRAP))
-        .then(|| rest.get(behind + 1..).unwrap_or_default().to_vec())
-}
+/// Members that say at which address a server is.
+const URLS: &[&str] = &["url", "httpUrl", "serverUrl"];
+
+/// Other members that are read.
+const READ: &[&str] = &["command", "args", "env", "cwd", "type"];
 
 /// `text` with all of `splices`, which do not overlap.
 pub fn spliced(text: &str, mut splices: Vec<Splice>) -> String {
@@ -135,7 +250,7 @@ mod tests {
     fn entries(text: &str) -> Vec<Entry> {
         let servers = jsonc::members(text, jsonc::whole(text).unwrap().start).unwrap();
         let servers = jsonc::members(text, servers[0].value.start).unwrap();
-        servers.iter().map(|member| Entry::read(text, member)).collect()
+        servers.iter().map(|member| Entry::read(text, member, &Ours::default())).collect()
     }
 
     #[test]
@@ -162,7 +277,8 @@ mod tests {
             "{guarded}"
         );
         let ways: Vec<_> = entries(&guarded).into_iter().map(|entry| entry.way).collect();
-        assert_eq!(ways, [Way::Guarded(files), Way::Guarded(command(&["serve"])), far, Way::Unclear]);
+        let behind = |command| Way::Guarded(Guarded { command, sandbox: Some(Sandboxed::default()) });
+        assert_eq!(ways, [behind(files), behind(command(&["serve"])), far, Way::Unclear]);
         let again: Vec<_> =
             entries(&guarded).iter().flat_map(|e| e.guard(Path::new("/opt/bartizan"), &[])).collect();
         assert_eq!(again, [], "no guard of a guard");
@@ -173,18 +289,81 @@ mod tests {
         assert_eq!(entries(&released).iter().flat_map(Entry::release).collect::<Vec<_>>(), []);
     }
 
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
     #[test]
     fn another_program_of_that_name_is_no_guard() {
-        let ours = |argv: &[&str]| guarded(&argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let ours = |argv: &[&str]| Ours::default().guarded(&words(argv), &[]).map(|found| found.command);
         assert_eq!(ours(&["bartizan", "wrap", "--", "a", "--", "b"]).unwrap(), ["a", "--", "b"]);
         for other in [
             &["bartizan", "run", "--", "a"][..],
             &["bart", "wrap", "--", "a"],
             &["bartizan", "wrap", "a"],
+            &["bartizan", "wrap", "--"],
+            &["./bartizan", "wrap", "--", "a"],
             &["bartizan"],
             &[],
         ] {
             assert_eq!(ours(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_came_with_a_project_is_no_guard_but_our_own_binary_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (project, own) = (root.join("project"), root.join("bartizan-x86_64-linux"));
+        std::fs::create_dir(&project).unwrap();
+        std::fs::write(&own, "").unwrap();
+        let link = root.join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        std::fs::write(project.join("bartizan"), "").unwrap();
+        std::fs::create_dir(root.join("bin")).unwrap();
+        let disguised = root.join("bin/bartizan");
+        std::os::unix::fs::symlink(project.join("bartizan"), &disguised).unwrap();
+        let ours = Ours { own: Some(own.clone()), project: Some(project.clone()) };
+        let is = |program: &Path| ours.is(program.to_str().unwrap(), &[]);
+        for guard in [&own, &link, Path::new("bartizan"), Path::new("/opt/bartizan")] {
+            assert!(is(guard), "{}", guard.display());
+        }
+        for other in [
+            Path::new("./node_modules/.bin/bartizan"),
+            Path::new("node_modules/bartizan"),
+            &project.join("bartizan"),
+            &root.join("bin/../project/bartizan"),
+            &disguised,
+            Path::new("/opt/bartizan-x86_64-linux"),
+        ] {
+            assert!(!is(other), "{}", other.display());
+        }
+        assert!(!ours.is("bartizan", &words(&["PATH"])));
+    }
+
+    #[test]
+    fn a_sandbox_is_read_from_options() {
+        let of = |options: &[&str]| Sandboxed::of(&words(options));
+        assert_eq!(of(&["--env", "A", "--approve"]), None);
+        assert_eq!(of(&["--sandbox"]), Some(Sandboxed::default()));
+        let read = |read: &[&str]| Sandboxed { read: words(read), ..Sandboxed::default() };
+        assert_eq!(of(&["--read", "/a", "--env", "B", "--read=/c=d"]), Some(read(&["/a", "/c=d"])));
+        assert_eq!(of(&["--network=open"]).unwrap().network.unwrap(), "open");
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_unclear() {
+        for entry in [
+            r#"{"command": "a", "args": null}"#,
+            r#"{"command": "a", "args": [1]}"#,
+            r#"{"command": "a", "command": "b"}"#,
+            r#"{"command": "a", "url": "https://a.example"}"#,
+            r#"{"command": "a", "env": {"A": "1", "A": "2"}}"#,
+            r#"{"command": "a", "env": 7}"#,
+            "null",
+        ] {
+            let text = format!("{{\"mcpServers\": {{\"a\": {entry}}}}}");
+            assert_eq!(entries(&text)[0].way, Way::Unclear, "{entry}");
         }
     }
 }

@@ -184,6 +184,18 @@ impl Sandbox {
                 );
             }
         }
+        // Servers that start later have their homes there, and would find in them what this one put.
+        let homes = real(&std::env::temp_dir())?;
+        for path in &write {
+            if homes.starts_with(real(path)?) {
+                anyhow::bail!(
+                    "sandbox: `{}` would let it write {}, where the gate makes the homes of servers and keeps temporary files; name a \
+                     folder in there, or start the gate with another TMPDIR",
+                    path.display(),
+                    homes.display()
+                );
+            }
+        }
         let network = match self.network {
             SandboxNetwork::None => Network::None,
             SandboxNetwork::Open => Network::Open,

@@ -12,8 +12,10 @@ use landlock::{
 };
 
 use super::{
-    Network, Orders, overlap,
-    places::{self, DEVICES, PROGRAMS, SETTINGS},
+    Network, Orders,
+    home::{self, Identity},
+    overlap,
+    places::{DEVICES, PROGRAMS, SETTINGS},
 };
 
 /// What must be in force: without the rights of this one, files elsewhere could be cut to nothing (`truncate(2)`), Linux 6.2.
@@ -48,7 +50,7 @@ pub fn can_restrict() -> io::Result<()> {
     none(Network::None).map(drop).map_err(|error| refused(&error))
 }
 
-/// Leaves this process what `orders` and [`places`] name.
+/// Leaves this process what `orders` and [`places`](super::places) name.
 pub fn restrict(orders: &Orders) -> io::Result<()> {
     let status = rules(orders)?.restrict_self().map_err(|error| refused(&error))?;
     if status.ruleset == RulesetStatus::NotEnforced || !status.no_new_privs {
@@ -68,6 +70,23 @@ impl Rules<'_> {
     /// A rule for `path`; whether somebody can look there at all.
     fn allow(&mut self, path: &Path, access: BitFlags<AccessFs>) -> io::Result<bool> {
         let Ok(opened) = PathFd::new(path) else { return Ok(false) };
+        self.add(opened, path, access)?;
+        Ok(true)
+    }
+
+    /// A rule for the child's home at `path`, if that still is the folder that was made: who may write around it could have put
+    /// anything in its place.
+    fn allow_home(&mut self, path: &Path, made: Identity, access: BitFlags<AccessFs>) -> io::Result<()> {
+        let opened = PathFd::new(path).map_err(|_| cannot_be_opened(path))?;
+        if home::identity(opened.as_fd())? != made {
+            let path = path.display();
+            return Err(io::Error::other(format!("its home `{path}` was exchanged for something else")));
+        }
+        self.add(opened, path, access)
+    }
+
+    /// A rule for what was `opened` by the name of `path`.
+    fn add(&mut self, opened: PathFd, path: &Path, access: BitFlags<AccessFs>) -> io::Result<()> {
         // What was opened, not what the name leads to by now.
         let real = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))?;
         if let Some(closed) = self.closed.iter().find(|closed| overlap(closed, &real)) {
@@ -76,12 +95,16 @@ impl Rules<'_> {
         }
         let access = if real.is_dir() { access } else { access & AccessFs::from_file(BEST) };
         self.made.push(PathBeneath::new(opened, access));
-        Ok(true)
+        Ok(())
     }
 }
 
+fn cannot_be_opened(path: &Path) -> io::Error {
+    io::Error::other(format!("`{}` of its sandbox cannot be opened", path.display()))
+}
+
 fn rules(orders: &Orders) -> io::Result<RulesetCreated> {
-    let Orders { runs, home, confinement } = orders;
+    let Orders { runs, home, home_identity, confinement } = orders;
     let looks = AccessFs::ReadFile | AccessFs::ReadDir;
     let runs_too = looks | AccessFs::Execute;
     // No device files, no sockets: those are other programs' doors.
@@ -95,8 +118,7 @@ fn rules(orders: &Orders) -> io::Result<RulesetCreated> {
         | AccessFs::RemoveDir
         | AccessFs::Refer;
     let mut rules = Rules { closed: &confinement.closed, made: Vec::new() };
-    let own: Vec<_> = runs.iter().flat_map(|file| places::of_program(file)).collect();
-    for path in PROGRAMS.iter().map(Path::new).chain(own.iter().map(PathBuf::as_path)) {
+    for path in PROGRAMS.iter().map(Path::new).chain(runs.iter().map(PathBuf::as_path)) {
         rules.allow(path, runs_too)?;
     }
     for path in SETTINGS {
@@ -106,11 +128,12 @@ fn rules(orders: &Orders) -> io::Result<RulesetCreated> {
         rules.allow(path.as_ref(), AccessFs::ReadFile | AccessFs::WriteFile)?;
     }
     let named = confinement.read.iter().map(|path| (path, looks));
-    for (path, access) in named.chain(confinement.write.iter().chain([home]).map(|path| (path, writes))) {
+    for (path, access) in named.chain(confinement.write.iter().map(|path| (path, writes))) {
         if !rules.allow(path, access)? {
-            return Err(io::Error::other(format!("`{}` of its sandbox cannot be opened", path.display())));
+            return Err(cannot_be_opened(path));
         }
     }
+    rules.allow_home(home, *home_identity, writes)?;
     let allowed = rules.made.into_iter().map(Ok::<_, RulesetError>);
     none(confinement.network).and_then(|rules| rules.add_rules(allowed)).map_err(|error| refused(&error))
 }

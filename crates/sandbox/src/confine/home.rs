@@ -16,7 +16,13 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, openat, unlinkat};
 
 /// A new folder that only this user may enter, which goes with the child.
 #[derive(Debug)]
-pub(crate) struct PrivateHome(PathBuf);
+pub(crate) struct PrivateHome {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// Which folder it is, of all on this machine: device and inode. Names may lead elsewhere by the time they are used.
+pub(crate) type Identity = (u64, u64);
 
 /// How long what is in it is taken away. Who outlived the child can put more there meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,19 +36,29 @@ impl PrivateHome {
     /// # Errors
     /// What the system says.
     pub fn make() -> io::Result<Self> {
-        tempfile::Builder::new().prefix("bartizan-home-").tempdir().map(|folder| Self(folder.keep()))
+        // Links are followed before it is made. Once it is there, somebody may have put a link in its place.
+        let parent = std::env::temp_dir().canonicalize()?;
+        let folder = tempfile::Builder::new().prefix("bartizan-home-").tempdir_in(parent)?;
+        let opened = openat(CWD, folder.path(), FOLDER, Mode::empty())?;
+        let identity = identity(opened.as_fd())?;
+        Ok(Self { path: folder.keep(), identity })
     }
 
-    /// Where it is.
+    /// Where it is; no part of it was a link when it was made.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Which folder it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 }
 
 impl Drop for PrivateHome {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "a server's home could not be removed; remove it by hand");
+        if let Err(error) = remove(&self.path, self.identity) {
+            tracing::warn!(folder = %self.path.display(), %error, "a server's home could not be removed; remove it by hand");
         }
     }
 }
@@ -50,19 +66,22 @@ impl Drop for PrivateHome {
 /// Removes a folder that whoever filled it may have made to do harm: folders in folders without end, which would take a stack or
 /// all open files, and links that appear where a folder was. So no link is followed, two folders are open at a time,
 /// and the way back is taken only where it leads to where we came from.
-fn remove(folder: &Path) -> io::Result<()> {
+fn remove(folder: &Path, expected: Identity) -> io::Result<()> {
     let until = Instant::now() + PATIENCE;
     let mut current = openat(CWD, folder, FOLDER, Mode::empty())?;
-    let mut above: Vec<(CString, (u64, u64))> = Vec::new();
+    if identity(current.as_fd())? != expected {
+        return Err(io::Error::other("another folder is in its place"));
+    }
+    let mut above: Vec<(CString, Identity)> = Vec::new();
     loop {
         if let Some((name, below)) = empty(&current, until)? {
-            above.push((name, identity(&current)?));
+            above.push((name, identity(current.as_fd())?));
             current = below;
             continue;
         }
         let Some((name, parent)) = above.pop() else { return std::fs::remove_dir(folder) };
         current = openat(&current, c"..", FOLDER, Mode::empty())?;
-        if identity(&current)? != parent {
+        if identity(current.as_fd())? != parent {
             return Err(io::Error::other("somebody moves folders in it"));
         }
         unlinkat(&current, &name, AtFlags::REMOVEDIR)?;
@@ -71,9 +90,9 @@ fn remove(folder: &Path) -> io::Result<()> {
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Which folder this is, of all on this machine.
-fn identity(folder: &OwnedFd) -> io::Result<(u64, u64)> {
-    let found = File::from(folder.try_clone()?).metadata()?;
+/// Which folder was opened.
+pub(super) fn identity(folder: BorrowedFd<'_>) -> io::Result<Identity> {
+    let found = File::from(folder.try_clone_to_owned()?).metadata()?;
     Ok((found.dev(), found.ino()))
 }
 
@@ -132,12 +151,26 @@ mod tests {
         assert_eq!(fs::read_to_string(outside.path().join("file")).unwrap(), "content");
     }
 
+    #[test]
+    fn what_was_put_in_its_place_stays() {
+        let home = PrivateHome::make().unwrap();
+        let (at, moved) = (home.path().to_owned(), home.path().with_extension("moved"));
+        fs::rename(&at, &moved).unwrap();
+        fs::create_dir(&at).unwrap();
+        fs::write(at.join("file"), "content").unwrap();
+        drop(home);
+        assert_eq!(fs::read_to_string(at.join("file")).unwrap(), "content");
+        for folder in [at, moved] {
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+
     /// Deeper than most tables of open files.
     #[test]
     fn folders_in_folders_without_end_go_too() {
         let home = PrivateHome::make().unwrap();
         let mut inner = openat(CWD, home.path(), FOLDER, Mode::empty()).unwrap();
-        for _ in 0..3_000 {
+        for _ in 0..1_100 {
             rustix::fs::mkdirat(&inner, "d", Mode::RWXU).unwrap();
             inner = openat(&inner, "d", FOLDER, Mode::empty()).unwrap();
         }

@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
-use bartizan_trials::{Client, Gate, prober, refusal_of};
+use bartizan_trials::{Client, Gate, binary, prober, prober_path, refusal_of, refusal_with};
 
 /// What comes of a deed that the server is asked for.
 fn asked(client: &Client, deed: &str, on: impl AsRef<Path>) -> String {
@@ -124,6 +124,15 @@ fn ph_07_no_sandbox_holds_the_gates_own_folder() {
     }
     let (code, said) = refusal_of(&prober("probe", &[], r#"sandbox = { write = ["bartizan.toml"] }"#));
     assert!(code == Some(2) && said.contains("what the gate starts"), "{said}");
+    // Who writes where homes are made could put links in the place of other servers'.
+    let temporary = tempfile::tempdir().unwrap();
+    let homes = temporary.path().join("homes");
+    fs::create_dir(&homes).unwrap();
+    for folder in [homes.as_path(), temporary.path()] {
+        let probe = prober("probe", &[], &format!("sandbox = {{ write = [{folder:?}] }}"));
+        let (code, said) = refusal_with(&probe, &[("TMPDIR", &homes.to_string_lossy())]);
+        assert!(code == Some(2) && said.contains("homes of servers"), "{said}");
+    }
     // A server reads the folder that it starts in.
     let (code, said) = refusal_of(&prober("probe", &[], "cwd = \".\"\nsandbox = {}"));
     assert_eq!(code, Some(2), "{said}");
@@ -131,4 +140,27 @@ fn ph_07_no_sandbox_holds_the_gates_own_folder() {
     let gate = Gate::start(&prober("probe", &[], r#"sandbox = { read = ["/nowhere/at/all"] }"#));
     let answer = gate.client().call("/mcp/probe", "echo", "{}");
     assert!(answer.error().contains("/nowhere/at/all"), "{}", answer.text());
+}
+
+/// What is wrong on the command line is a mistake of whoever wrote it, as it is in a file.
+#[test]
+fn ph_07_no_sandbox_of_a_wrap_holds_the_gates_own_folder() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (option, path) in [("--read", home.path()), ("--write", home.path()), ("--read", Path::new("/"))] {
+        let wrap = Command::new(binary())
+            .args(["wrap", option])
+            .arg(path)
+            .arg("--")
+            .arg(prober_path())
+            .current_dir(folder.path())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", home.path())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&wrap.stderr);
+        assert_eq!(wrap.status.code(), Some(2), "{option} {}: {said}", path.display());
+        assert!(said.contains("the gate's own keys"), "{said}");
+    }
 }
