@@ -168,3 +168,36 @@ fn no_text_takes_long() {
         }
     }
 }
+
+/// A server can fill a text with a keyword of any rule. The slowest are printed.
+#[test]
+#[ignore = "measures time; needs an idle core and --release"]
+fn no_keyword_makes_a_text_slow() {
+    let shield = Shield::new(Config::default());
+    let filler = prose(120);
+    let mut rates = Vec::new();
+    for pack in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/rules")).unwrap() {
+        let pack: toml::Table = std::fs::read_to_string(pack.unwrap().path()).unwrap().parse().unwrap();
+        for rule in pack["rule"].as_array().unwrap() {
+            let words = rule.get("keywords").and_then(|words| words.as_array()).into_iter().flatten();
+            let Some(word) = words.filter_map(|word| word.as_str()).max_by_key(|word| word.len()) else {
+                continue;
+            };
+            let text = format!("{word} {filler}\n").repeat(64 * 1024 / (filler.len() + word.len()));
+            let text = [Fragment::new(Kind::Result, "", text.as_str())];
+            shield.inspect(&Scene::default(), &text);
+            let start = processor_time();
+            shield.inspect(&Scene::default(), &text);
+            let took = processor_time() - start;
+            rates.push((
+                text[0].text.len() as f64 / took.as_secs_f64() / 1e6,
+                rule["id"].to_string(),
+                word.to_owned(),
+            ));
+        }
+    }
+    rates.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (rate, rule, word) in rates.iter().take(15) {
+        println!("{rate:.1} MB/s: {rule} by {word:?}");
+    }
+}

@@ -402,12 +402,10 @@ async fn a_look_at_who_a_server_was_proves_nothing_of_who_it_is() {
         let clock = Arc::new(ManualClock::new(at(0)));
         let pins = Counting::new(bench.pins().await);
         let (files, read) = (server("files"), tool("read", "Reads"));
-        let identity = |url: &str| Offered {
-            kind: Kind::Identity,
-            name: IDENTITY.to_owned(),
-            ..tool(IDENTITY, url)
-        };
-        let look_at = |url: &str| Look { extent: Extent::Whole(vec![Kind::Identity]), ..look(&[identity(url)]) };
+        let identity =
+            |url: &str| Offered { kind: Kind::Identity, name: IDENTITY.to_owned(), ..tool(IDENTITY, url) };
+        let look_at =
+            |url: &str| Look { extent: Extent::Whole(vec![Kind::Identity]), ..look(&[identity(url)]) };
         let trusting = |look: Look| Look { policy: Policy::TrustOnFirstUse, ..look };
         pins.observe(&trusting(look_at("https://old.example")), at(0)).await.unwrap();
         pins.observe(&trusting(look(std::slice::from_ref(&read))), at(0)).await.unwrap();
