@@ -9,7 +9,7 @@ use bartizan_shield::{
 const HELD_OUT: &str = include_str!("../../../ml/data/held-out.jsonl");
 
 /// Attacks noticed at least, of a hundred.
-const NOTICED: usize = 50;
+const NOTICED: usize = 42;
 /// Honest texts noticed at most, and stopped at most, of a hundred. They were written to be near to attacks.
 const FALSELY: (usize, usize) = (28, 8);
 
