@@ -25,7 +25,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use url::Url;
 
-use crate::{Format, config::Problems, print, say_error};
+use crate::{Format, config::Problems, print, say_error, wrap::SandboxArgs};
 use entry::{Entry, Ours, Sandboxed, Splice, Way, spliced};
 use places::{ByUrl, CLIENTS, Client, Folders, USUAL_KEY};
 
@@ -100,18 +100,8 @@ pub struct AddArgs {
     /// Add the gate at this address as the server `bartizan`, instead of guarding those that are there.
     #[arg(long, value_name = "URL", conflicts_with_all = ["server", "sandbox", "read", "write", "network"])]
     gate: Option<Url>,
-    /// As `bartizan wrap --sandbox`.
-    #[arg(long)]
-    sandbox: bool,
-    /// As `bartizan wrap --read`. May be repeated.
-    #[arg(long, value_name = "PATH")]
-    read: Vec<PathBuf>,
-    /// As `bartizan wrap --write`. May be repeated.
-    #[arg(long, value_name = "PATH")]
-    write: Vec<PathBuf>,
-    /// As `bartizan wrap --network`.
-    #[arg(long, value_enum, value_name = "WHOM")]
-    network: Option<crate::config::SandboxNetwork>,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// What the gate is called in a client's file.
@@ -285,8 +275,9 @@ impl AddArgs {
     /// What the guards are told. A client starts them in any folder, so paths are whole.
     fn options(&self) -> anyhow::Result<Vec<String>> {
         let (mut options, mut problems) = (Vec::new(), Vec::new());
-        options.extend(self.sandbox.then(|| "--sandbox".to_owned()));
-        for (option, paths) in [("--read", &self.read), ("--write", &self.write)] {
+        let SandboxArgs { sandbox, read, write, network } = &self.sandbox;
+        options.extend(sandbox.then(|| "--sandbox".to_owned()));
+        for (option, paths) in [("--read", read), ("--write", write)] {
             for path in paths {
                 if let Err(error) = fs::metadata(path) {
                     problems.push(format!("{option} {}: {error}", path.display()));
@@ -296,8 +287,8 @@ impl AddArgs {
                 options.extend([option.to_owned(), text.to_owned()]);
             }
         }
-        if let Some(network) = self.network {
-            let word = clap::ValueEnum::to_possible_value(&network).context("no such network")?;
+        if let Some(network) = network {
+            let word = clap::ValueEnum::to_possible_value(network).context("no such network")?;
             options.extend(["--network".to_owned(), word.get_name().to_owned()]);
         }
         if !options.is_empty()

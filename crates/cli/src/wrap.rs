@@ -68,19 +68,19 @@ pub struct WrapArgs {
 /// What the server may reach. Any of them puts it in a sandbox (Linux): the system's programs and libraries, itself, and what is
 /// named.
 #[derive(Args)]
-struct SandboxArgs {
+pub struct SandboxArgs {
     /// Let the server reach nothing else of this machine, and nobody by network.
     #[arg(long)]
-    sandbox: bool,
+    pub sandbox: bool,
     /// A file or folder that the sandboxed server may read. May be repeated.
     #[arg(long, value_name = "PATH")]
-    read: Vec<PathBuf>,
+    pub read: Vec<PathBuf>,
     /// A file or folder that the sandboxed server may read and write. May be repeated.
     #[arg(long, value_name = "PATH")]
-    write: Vec<PathBuf>,
+    pub write: Vec<PathBuf>,
     /// Whom the sandboxed server may talk to.
     #[arg(long, value_enum, value_name = "WHOM")]
-    network: Option<SandboxNetwork>,
+    pub network: Option<SandboxNetwork>,
 }
 
 impl SandboxArgs {
