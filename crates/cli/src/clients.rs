@@ -192,7 +192,7 @@ pub fn clients(command: &ClientsCommand) -> anyhow::Result<ExitCode> {
         ClientsCommand::Remove(which) => {
             let mut found = which.found()?;
             let changed = change(which, &mut found, |file| Ok(file.released(&which.server)))?;
-            if changed == 0 {
+            if changed == 0 && !found.is_partial {
                 say_error("nothing is to be changed\n");
             }
             Ok(found.exit(u8::from(changed == 0)))
@@ -205,7 +205,7 @@ fn add_gate(which: &WhichArgs, url: &Url) -> anyhow::Result<ExitCode> {
     let mut found = which.found()?;
     let changed = change(which, &mut found, |file| file.with_gate(url))?;
     let is_there = found.files.iter().any(|file| file.gate().is_some());
-    if changed == 0 {
+    if changed == 0 && !found.is_partial {
         say_error(if is_there { "the gate is there already\n" } else { "nothing is to be changed\n" });
     }
     Ok(found.exit(u8::from(changed == 0 && !is_there)))
@@ -243,7 +243,7 @@ fn add_guard(arguments: &AddArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let changed = change(which, &mut found, |file| Ok(file.guarded(&which.server, &guard, &options)))?;
-    if changed == 0 && refused == 0 {
+    if changed == 0 && refused == 0 && !found.is_partial {
         say_error(match guarded {
             0 => "there is no server that a client starts\n",
             _ => "all that clients start is guarded already\n",

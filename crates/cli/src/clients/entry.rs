@@ -68,26 +68,42 @@ impl Sandboxed {
     /// What these options of `bartizan wrap` say of it; `None` if nothing.
     pub fn of(options: &[String]) -> Option<Self> {
         let (mut found, mut is_there) = (Self::default(), false);
-        let mut words = options.iter();
-        while let Some(word) = words.next() {
-            let (option, joined) = match word.split_once('=') {
-                Some((option, value)) => (option, Some(value.to_owned())),
-                None => (word.as_str(), None),
-            };
-            if !matches!(option, "--sandbox" | "--read" | "--write" | "--network") {
-                continue;
-            }
-            is_there = true;
-            let mut value = || joined.clone().or_else(|| words.next().cloned());
+        for (option, value) in options_of(options) {
+            is_there |= matches!(option, "--sandbox" | "--read" | "--write" | "--network");
+            let value = value.map(str::to_owned);
             match option {
-                "--read" => found.read.extend(value()),
-                "--write" => found.write.extend(value()),
-                "--network" => found.network = value(),
+                "--read" => found.read.extend(value),
+                "--write" => found.write.extend(value),
+                "--network" => found.network = value,
                 _ => {}
             }
         }
         is_there.then_some(found)
     }
+}
+
+/// Options of `bartizan wrap` that stand alone.
+const FLAGS: [&str; 2] = ["--approve", "--sandbox"];
+/// Those that may stand in a stranger's file: none of them makes a guard weaker.
+const HARMLESS: [&str; 7] = ["--approve", "--env", "--name", "--network", "--read", "--sandbox", "--write"];
+
+/// The options of `bartizan wrap` in these words, each with its value.
+fn options_of(words: &[String]) -> Vec<(&str, Option<&str>)> {
+    let (mut found, mut words) = (Vec::new(), words.iter());
+    while let Some(word) = words.next() {
+        found.push(match word.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None if FLAGS.contains(&word.as_str()) => (word.as_str(), None),
+            None => (word.as_str(), words.next().map(String::as_str)),
+        });
+    }
+    found
+}
+
+/// Whether a variable of this name changes what our own program is or where it keeps its state.
+fn misleads(variable: &str) -> bool {
+    ["LD_", "DYLD_", "BARTIZAN_", "XDG_"].iter().any(|start| variable.starts_with(start))
+        || matches!(variable, "HOME" | "PATH" | "TMPDIR")
 }
 
 /// How our own program is known in a file.
@@ -110,11 +126,16 @@ impl Ours {
         let (first, rest) = rest.split_first()?;
         let behind = rest.iter().position(|word| word == "--")?;
         let command = rest.get(behind + 1..).filter(|command| !command.is_empty())?.to_vec();
-        (first == WRAP && self.is(program, variables))
-            .then(|| Guarded { command, sandbox: Sandboxed::of(rest.get(..behind).unwrap_or_default()) })
+        let options = rest.get(..behind).unwrap_or_default();
+        let is_weak = || options_of(options).iter().any(|(option, _)| !HARMLESS.contains(option));
+        // A stranger's file may start us so that we guard nothing.
+        let is_led_astray =
+            self.project.is_some() && (variables.iter().any(|name| misleads(name)) || is_weak());
+        (first == WRAP && !is_led_astray && self.is(program))
+            .then(|| Guarded { command, sandbox: Sandboxed::of(options) })
     }
 
-    fn is(&self, program: &str, variables: &[String]) -> bool {
+    fn is(&self, program: &str) -> bool {
         let path = Path::new(program);
         let real = path.canonicalize().ok().filter(|_| path.is_absolute());
         if real.is_some() && real == self.own {
@@ -130,8 +151,7 @@ impl Ours {
             };
             return is_outside(path) && real.is_none_or(|real| is_outside(&real));
         }
-        // With a PATH of the project's own, the name may be anything.
-        !program.contains('/') && !variables.iter().any(|name| name == "PATH")
+        !program.contains('/')
     }
 }
 
@@ -163,6 +183,8 @@ impl Entry {
             Some([vec![program], rest].concat())
         });
         let way = match (argv, address.and_then(string), &variables) {
+            // A name that looks like an option cannot be handed on.
+            (_, _, Some(variables)) if variables.iter().any(|name| name.starts_with('-')) => Way::Unclear,
             (Some(argv), _, Some(variables)) if is_read && address.is_none() => ours.way(argv, variables),
             (_, Some(url), Some(_)) if is_read && command.is_none() => Way::Url(url),
             _ => Way::Unclear,
@@ -324,7 +346,7 @@ mod tests {
         let disguised = root.join("bin/bartizan");
         std::os::unix::fs::symlink(project.join("bartizan"), &disguised).unwrap();
         let ours = Ours { own: Some(own.clone()), project: Some(project.clone()) };
-        let is = |program: &Path| ours.is(program.to_str().unwrap(), &[]);
+        let is = |program: &Path| ours.is(program.to_str().unwrap());
         for guard in [&own, &link, Path::new("bartizan"), Path::new("/opt/bartizan")] {
             assert!(is(guard), "{}", guard.display());
         }
@@ -338,13 +360,26 @@ mod tests {
         ] {
             assert!(!is(other), "{}", other.display());
         }
-        assert!(!ours.is("bartizan", &words(&["PATH"])));
+        // Nor is one that is started so that it guards nothing.
+        let guard = |options: &[&str], variables: &[&str]| {
+            let argv = [&["bartizan", "wrap"], options, &["--", "server"]].concat();
+            matches!(ours.way(words(&argv), &words(variables)), Way::Guarded(_))
+        };
+        assert!(guard(&["--env", "A", "--read=/a", "--sandbox"], &["A"]));
+        for misleading in ["PATH", "HOME", "LD_PRELOAD", "XDG_STATE_HOME", "BARTIZAN_LOG"] {
+            assert!(!guard(&[], &[misleading]), "{misleading}");
+        }
+        for weak in [&["--may-ask", "sampling"][..], &["--shield-config=x"], &["--audit-config", "--sandbox"]]
+        {
+            assert!(!guard(weak, &[]), "{weak:?}");
+        }
     }
 
     #[test]
     fn a_sandbox_is_read_from_options() {
         let of = |options: &[&str]| Sandboxed::of(&words(options));
         assert_eq!(of(&["--env", "A", "--approve"]), None);
+        assert_eq!(of(&["--env", "--sandbox", "--name", "--read"]), None);
         assert_eq!(of(&["--sandbox"]), Some(Sandboxed::default()));
         let read = |read: &[&str]| Sandboxed { read: words(read), ..Sandboxed::default() };
         assert_eq!(of(&["--read", "/a", "--env", "B", "--read=/c=d"]), Some(read(&["/a", "/c=d"])));
@@ -360,6 +395,7 @@ mod tests {
             r#"{"command": "a", "url": "https://a.example"}"#,
             r#"{"command": "a", "env": {"A": "1", "A": "2"}}"#,
             r#"{"command": "a", "env": 7}"#,
+            r#"{"command": "a", "env": {"--sandbox": "1"}}"#,
             "null",
         ] {
             let text = format!("{{\"mcpServers\": {{\"a\": {entry}}}}}");

@@ -128,7 +128,7 @@ impl Ear {
         lists: &[&str],
     ) -> Result<(), Gone> {
         let was_heard = flow.is_some();
-        let (mut flow, mut rest) = (flow, LISTEN_REST);
+        let (mut flow, mut rest, mut refusals) = (flow, LISTEN_REST, 0);
         loop {
             if let Some(mut flow) = flow.take() {
                 let began = Instant::now();
@@ -158,9 +158,11 @@ impl Ear {
                             self.tell("notifications/resources/updated", "uri", uri.text()).await?;
                         }
                     }
-                    flow = Some(again);
+                    (flow, refusals) = (Some(again), 0);
                 }
-                Part::Lost | Part::Refused if was_heard => {}
+                // Once may be a quarantine that has just begun.
+                Part::Refused if was_heard && refusals < 2 => refusals += 1,
+                Part::Lost if was_heard => {}
                 Part::Lost | Part::Refused => return Ok(()),
             }
         }

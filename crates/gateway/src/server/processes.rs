@@ -29,6 +29,9 @@ use crate::{
     },
 };
 
+/// How soon a process is stopped that starts while all are.
+const STOP_AGAIN: Duration = Duration::from_millis(200);
+
 /// A process for modern requests.
 pub(super) struct Pooled {
     pub(super) process: Arc<Process>,
@@ -182,9 +185,15 @@ impl Server {
 
     /// Stops every process, whatever is under way there.
     pub async fn stop_all(&self) {
-        // First, for whoever waits for the greeting of one holds the place of the shared process meanwhile.
-        self.stop_live();
-        self.let_go().await;
+        // Whoever waits for the greeting of one holds the place of the shared process meanwhile, and may be about to start it.
+        let mut gone = std::pin::pin!(self.let_go());
+        loop {
+            self.stop_live();
+            tokio::select! {
+                () = &mut gone => break,
+                () = tokio::time::sleep(STOP_AGAIN) => {}
+            }
+        }
         self.stop_live();
     }
 

@@ -63,7 +63,7 @@ pub const SETTINGS: &[&str] = &[
 pub const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
 
 /// Folders of a package in which its code is kept, or ends up.
-const CODE: [&str; 5] = ["bin", "build", "dist", "lib", "src"];
+const CODE: [&str; 7] = ["bin", "build", "dist", "lib", "out", "server", "src"];
 
 /// What belongs to the files that are run. Must be asked in the gate: a child has another home.
 pub fn of_programs(files: &[PathBuf]) -> Vec<PathBuf> {
