@@ -102,8 +102,9 @@ fn options_of(words: &[String]) -> Vec<(&str, Option<&str>)> {
 
 /// Whether a variable of this name changes what our own program is or where it keeps its state.
 fn misleads(variable: &str) -> bool {
-    ["LD_", "DYLD_", "BARTIZAN_", "XDG_"].iter().any(|start| variable.starts_with(start))
-        || matches!(variable, "HOME" | "PATH" | "TMPDIR")
+    let variable = variable.to_ascii_uppercase();
+    ["GLIBC_", "LD_", "DYLD_", "BARTIZAN_", "XDG_"].iter().any(|start| variable.starts_with(start))
+        || matches!(variable.as_str(), "HOME" | "PATH" | "TMPDIR")
 }
 
 /// How our own program is known in a file.
@@ -137,24 +138,32 @@ impl Ours {
 
     fn is(&self, program: &str) -> bool {
         let path = Path::new(program);
+        // Who starts them sees another program there, or clients put words in.
+        let is_elsewhere = ["/proc", "/dev"].iter().any(|place| path.starts_with(place))
+            || program.contains(['$', '%'])
+            || path.components().any(|part| part == Component::ParentDir);
+        if let Some(project) = &self.project
+            && (is_elsewhere || path.starts_with(project))
+        {
+            return false;
+        }
         let real = path.canonicalize().ok().filter(|_| path.is_absolute());
         if real.is_some() && real == self.own {
             return true;
         }
-        if path.file_stem().is_none_or(|name| name != "bartizan") {
+        if path.file_name().is_none_or(|name| name != "bartizan") {
             return false;
         }
         let Some(project) = &self.project else { return path.is_absolute() || !program.contains('/') };
         if path.is_absolute() {
-            let is_outside = |path: &Path| {
-                !path.starts_with(project) && path.components().all(|part| part != Component::ParentDir)
-            };
-            return is_outside(path) && real.is_none_or(|real| is_outside(&real));
+            return real.is_some_and(|real| !real.starts_with(project));
         }
         !program.contains('/')
     }
 }
 
+/// Members that say nothing of how a server is started.
+const PLAIN: [&str; 6] = ["autoApprove", "description", "disabled", "disabledTools", "name", "timeout"];
 /// The command that guards.
 const WRAP: &str = "wrap";
 
@@ -189,15 +198,22 @@ impl Entry {
             (_, Some(url), Some(_)) if is_read && command.is_none() => Way::Url(url),
             _ => Way::Unclear,
         };
+        let is_other = |name: &str| !READ.contains(&name) && !URLS.contains(&name);
+        let others: Vec<_> = members.iter().filter(|m| is_other(&m.name)).map(|m| m.name.clone()).collect();
+        // Such as a file of variables: what a stranger says besides may make no guard of it.
+        let is_plain = others.iter().all(|name| PLAIN.contains(&name.as_str()));
+        let way = match way {
+            Way::Guarded(_) if ours.project.is_some() && !is_plain => Way::Unclear,
+            way => way,
+        };
         let spans =
             command.map(|command| (command.value.clone(), arguments.map(|member| member.value.clone())));
-        let is_other = |name: &str| !READ.contains(&name) && !URLS.contains(&name);
         Self {
             name: of.name.clone(),
             way,
             variables: variables.unwrap_or_default(),
             cwd: find(&["cwd"]).and_then(string),
-            others: members.iter().filter(|m| is_other(&m.name)).map(|m| m.name.clone()).collect(),
+            others,
             url: address.map(|member| member.value.clone()),
             spans,
         }
@@ -347,7 +363,10 @@ mod tests {
         std::os::unix::fs::symlink(project.join("bartizan"), &disguised).unwrap();
         let ours = Ours { own: Some(own.clone()), project: Some(project.clone()) };
         let is = |program: &Path| ours.is(program.to_str().unwrap());
-        for guard in [&own, &link, Path::new("bartizan"), Path::new("/opt/bartizan")] {
+        std::fs::create_dir(root.join("opt")).unwrap();
+        let installed = root.join("opt/bartizan");
+        std::fs::write(&installed, "").unwrap();
+        for guard in [&own, &link, Path::new("bartizan"), &installed] {
             assert!(is(guard), "{}", guard.display());
         }
         for other in [
@@ -357,6 +376,10 @@ mod tests {
             &root.join("bin/../project/bartizan"),
             &disguised,
             Path::new("/opt/bartizan-x86_64-linux"),
+            Path::new("/nowhere/bartizan"),
+            Path::new("/${workspaceFolder}/bartizan"),
+            Path::new("/proc/self/exe"),
+            &root.join("opt/bartizan.sh"),
         ] {
             assert!(!is(other), "{}", other.display());
         }

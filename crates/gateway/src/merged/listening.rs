@@ -145,7 +145,7 @@ impl Ear {
             if was_heard && self.is_cut_off(server) {
                 self.tell_lists(lists).await?;
                 self.until_released(server).await;
-                rest = LISTEN_REST;
+                (rest, refusals) = (LISTEN_REST, 0);
             }
             sleep(rest).await;
             rest = (rest * 2).min(LONGEST_LISTEN_REST);
